@@ -1,0 +1,1 @@
+"""Layer 0: randomness, time, shapes. No mathematics, no files."""

@@ -1,0 +1,89 @@
+"""Training time in epochs, and schedules as pure functions of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, floor, pi
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The instant of one update.
+
+    step    updates made before this one
+    epoch   epochs finished before this one
+    time    epochs elapsed once this update is made, in (0, epochs]; may be fractional
+    epochs  how many there will be
+    """
+
+    step: int
+    epoch: int
+    time: float
+    epochs: int
+
+
+class Schedule:
+    """A value that depends on the clock alone."""
+
+    def __call__(self, clock: Clock) -> float:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same at all times."""
+
+    value: float
+
+    def __call__(self, clock: Clock) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Stairs(Schedule):
+    """From `start` towards `stop` in equal stairs, one every `every` epochs.
+
+    DynACL's strength is Stairs(1, 0, every=50), its ω is Stairs(0, 2/3, every=50)
+    (Luo et al., ICLR 2023, arXiv:2303.01289): `stop` would be reached at the epoch after the last.
+    """
+
+    start: float
+    stop: float
+    every: int
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"a stair lasts at least 1 epoch, not {self.every}")
+
+    def __call__(self, clock: Clock) -> float:
+        done = floor(clock.epoch / self.every) * self.every / clock.epochs
+        return self.start + (self.stop - self.start) * done
+
+
+@dataclass(frozen=True)
+class WarmupCosine(Schedule):
+    """Linear from 0 to `peak` in `warmup` epochs, then half a cosine down to `floor` at the end."""
+
+    peak: float
+    warmup: float = 10.0
+    floor: float = 1e-6
+
+    def __call__(self, clock: Clock) -> float:
+        if clock.time < self.warmup:
+            return self.peak * clock.time / self.warmup
+        if clock.time == self.warmup:
+            return self.peak
+        angle = pi * (clock.time - self.warmup) / (clock.epochs - self.warmup)
+        return self.floor + (self.peak - self.floor) * 0.5 * (1 + cos(angle))
+
+
+@dataclass(frozen=True)
+class Milestones(Schedule):
+    """`peak`, multiplied by `gamma` when each of the epochs in `at` begins."""
+
+    peak: float
+    at: tuple[int, ...] = ()
+    gamma: float = 0.1
+
+    def __call__(self, clock: Clock) -> float:
+        return self.peak * self.gamma ** sum(clock.epoch >= epoch for epoch in self.at)

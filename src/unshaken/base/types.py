@@ -1,0 +1,52 @@
+"""What passes between the parts: a batch, a loss's terms, the shape letters.
+
+Shape letters: V views, N batch, C H W an image, D embedding, K classes.
+`Float[Tensor, "V N D"]` reads as a shape and, at run time, is just `Tensor`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Shaped:
+    """An annotation that shows a shape to the reader: `Float[Tensor, "N D"]` is `Tensor`."""
+
+    def __class_getitem__(cls, item: tuple[type, str]) -> type:
+        return item[0]
+
+
+class Float(_Shaped):
+    """Floating point of the given shape."""
+
+
+class Int(_Shaped):
+    """Integers of the given shape."""
+
+
+Terms = dict[str, Tensor]
+"""Scalars by name. "loss" is minimised; all are logged."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees. Pixels are in [0, 1].
+
+    views  (V N C H W)  augmented views; views have an axis of their own
+    image  (N C H W)    the same images, un-augmented
+    label  (N)          classes, or None where there are none
+    index  (N)          which images of the set these are
+    """
+
+    views: Float[Tensor, "V N C H W"]
+    image: Float[Tensor, "N C H W"]
+    label: Int[Tensor, "N"] | None
+    index: Int[Tensor, "N"]
+
+    def to(self, device: torch.device) -> Batch:
+        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v if v is None else v.to(device) for k, v in moved.items()})

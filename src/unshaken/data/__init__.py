@@ -1,0 +1,1 @@
+"""Layer 2: image sets, as uint8 on the device."""

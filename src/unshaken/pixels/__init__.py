@@ -1,0 +1,1 @@
+"""Layer 1: images to images, batched, on the device."""
