@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, floor, pi
 
@@ -22,11 +23,11 @@ class Clock:
     epochs: int
 
 
-class Schedule:
+class Schedule(ABC):
     """A value that depends on the clock alone."""
 
-    def __call__(self, clock: Clock) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, clock: Clock) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""A frozen dataclass as canonical text, and the short hash of it that names a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as dictionaries, lists and strings; a dataclass keeps its name under "type"."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__} | {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def canonical(value: Any) -> str:
+    """Equal values, equal text: JSON with sorted keys and no spaces. Floats are written so that they read back."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def short_hash(value: Any) -> str:
+    """8 hexadecimal digits of the canonical text."""
+    return blake2b(canonical(value).encode(), digest_size=4).hexdigest()

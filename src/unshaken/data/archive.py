@@ -1,0 +1,75 @@
+"""A published archive: found packed or unpacked, or downloaded, and read member by member."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from unshaken.data.cache import stamp
+from unshaken.data.download import checksum, download
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A tar file on the network, its md5, and the folder that it unpacks to."""
+
+    url: str
+    md5: str
+    folder: str
+
+    @property
+    def file(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    def find(self, root: Path, may_download: bool) -> Path:
+        """The unpacked folder or else the archive: `root` itself, in it, or in a folder of it; or downloaded to it."""
+        places = [root] if root.resolve().name == self.folder else []
+        for parent in (root, *sorted(root.glob("*/"))):
+            places += [parent / self.folder, parent / self.file]
+        for place in places:
+            if os.path.exists(place):  # unlike place.exists(), not stopped by a folder it may not enter
+                return place
+        if may_download:
+            return download(self.url, root / self.file, self.md5)
+        raise ValueError(
+            f"{root} has neither {self.file} nor {self.folder}/: fetch it with --data.download, "
+            "or say with --data.root where it lies"
+        )
+
+    def stamp(self, place: Path, wanted: Collection[str]) -> object:
+        """What changes with the files that `members` would read."""
+        return stamp([place / name for name in wanted] if place.is_dir() else [place])
+
+    def members(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        """Each wanted file as (name, stream, bytes), in the archive's order; read a stream before taking the next.
+
+        ValueError if the archive is not the published one, or files are missing.
+        """
+        missing = set(wanted)
+        for name, stream, size in self._unpacked(place, wanted) if place.is_dir() else self._packed(place, wanted):
+            missing.discard(name)
+            yield name, stream, size
+        if missing:
+            raise ValueError(f"{place} lacks {', '.join(sorted(missing))}: remove it, and unpack {self.file} again")
+
+    def _unpacked(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        for path in (place / name for name in wanted):
+            if path.is_file():
+                with path.open("rb") as stream:
+                    yield path.name, stream, path.stat().st_size
+
+    def _packed(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        if (found := checksum(place)) != self.md5:
+            raise ValueError(
+                f"{place} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
+                "remove it, and fetch it again with --data.download"
+            )
+        with tarfile.open(place, "r|*") as tar:  # one pass: seeking in a compressed file means reading it again
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if name in wanted and (stream := tar.extractfile(member)) is not None:
+                    yield name, stream, member.size

@@ -1,0 +1,1 @@
+"""Layer 1: scalars from embeddings and logits."""

@@ -1,0 +1,1 @@
+"""Layer 3: one paper, one file."""

@@ -1,0 +1,49 @@
+"""What a method is, and Step: a method and its network as the one module that learns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Terms
+from unshaken.nets.embed import Network
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A subclass's fields are its hyper-parameters, its methods its equations.
+
+    routes  the batch-norm routes that it needs; the first is the one that sees clean images
+    frozen  parts of the network that do not learn: no gradient, eval mode
+    """
+
+    routes: ClassVar[tuple[str, ...]]
+    frozen: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        """Scalars by name, "loss" among them. h is in train mode but for its frozen parts, and is left so."""
+
+
+class Step(nn.Module):
+    """The unit that is trained, moved between devices, and distributed."""
+
+    def __init__(self, method: Method, net: Network) -> None:
+        super().__init__()
+        self.method, self.net = method, net
+        for name in method.frozen:
+            net.get_submodule(name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Step:
+        super().train(mode)
+        for name in self.method.frozen:
+            self.net.get_submodule(name).eval()
+        return self
+
+    def forward(self, batch: Batch, clock: Clock, key: Key) -> Terms:
+        return self.method.loss(self.net, batch, clock, key)

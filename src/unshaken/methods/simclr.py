@@ -1,0 +1,29 @@
+"""SimCLR: contrastive learning (CL), the natural baseline.
+
+Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
+arXiv:2002.05709.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Terms
+from unshaken.losses.contrast import nt_xent
+from unshaken.methods.method import Method
+from unshaken.nets.embed import Network
+
+
+@dataclass(frozen=True)
+class SimCLR(Method):
+    """min_θ l_CL(xⁱ, xʲ)."""
+
+    tau: float = 0.5
+
+    routes: ClassVar = ("clean",)
+
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        return {"loss": nt_xent(h(batch.views, "clean"), self.tau)}

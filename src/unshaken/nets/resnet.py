@@ -1,0 +1,118 @@
+"""ResNet-18/34/50 with 32, 96 and 224 pixel stems, and a small one for 8-pixel digits.
+
+He et al., CVPR 2016, arXiv:1512.03385. Parameters are named as in torchvision (conv1, bn1,
+layer1.0.conv1, layer2.0.downsample.0, ...), so weights go to and fro by name.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from unshaken.base.types import Float
+
+Stem = Literal[8, 32, 96, 224]
+
+
+def conv3x3(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width, 1, stride, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(width_in, width, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv3x3(width, width), nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(width_in, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (with the stride), 1×1 convolutions and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv1x1(width_in, width), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv3x3(width, width, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv1x1(width, 4 * width), nn.BatchNorm2d(4 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(width_in, 4 * width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + self.downsample(x))
+
+
+def _shortcut(width_in: int, width_out: int, stride: int) -> nn.Module:
+    if stride == 1 and width_in == width_out:
+        return nn.Identity()
+    return nn.Sequential(conv1x1(width_in, width_out, stride), nn.BatchNorm2d(width_out))
+
+
+class ResNet(nn.Module):
+    """Images (N C H W), already normalised, to features (N D) after a global average pool.
+
+    blocks    how many in each stage; a stage after the first halves the resolution
+    width     of the first stage; each later one doubles it
+    stem      8, 32: one 3×3 convolution at full resolution; 96, 224: 7×7 with stride 2 and a max pool
+    """
+
+    def __init__(self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], width: int, stem: Stem, channels: int):
+        super().__init__()
+        small = stem <= 32
+        self.conv1 = conv3x3(channels, width) if small else nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
+        self.stages = len(blocks)
+        width_in = width
+        for stage, count in enumerate(blocks):
+            layers = []
+            for k in range(count):
+                layers.append(block(width_in, width << stage, stride=2 if k == 0 and stage > 0 else 1))
+                width_in = (width << stage) * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self.features = width_in
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in range(self.stages):
+            x = self.get_submodule(f"layer{stage + 1}")(x)
+        return x.mean((-2, -1))
+
+
+KINDS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2), 64),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), 64),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
+    "resnet-small": (BasicBlock, (1, 1), 32),
+}
+"""Block, blocks a stage and first width by name."""
+
+
+def resnet(name: str, stem: Stem, channels: int = 3) -> ResNet:
+    return ResNet(*KINDS[name], stem, channels)

@@ -1,0 +1,72 @@
+"""A batch norm per route for any network, and merging a route away.
+
+Adversarial and clean images have different feature statistics, so each kind gets batch norms of its
+own while all other weights are shared (Xie et al., CVPR 2020, arXiv:1911.09665). A route is a name:
+"clean" or "adv".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Switch:
+    """Which route is on, shared by all routed norms of one network."""
+
+    def __init__(self, route: str) -> None:
+        self.route = route
+
+
+class RoutedNorm(nn.Module):
+    """One batch norm a route; the switch says which one is used, the others are left untouched."""
+
+    def __init__(self, norm: _BatchNorm, routes: tuple[str, ...], switch: Switch) -> None:
+        super().__init__()
+        self.routes = nn.ModuleDict({route: copy.deepcopy(norm) for route in routes})
+        self.switch = switch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.routes[self.switch.route](x)
+
+
+def routed(net: nn.Module, routes: tuple[str, ...]) -> nn.Module:
+    """The same network (changed in place) with every batch norm replaced by one a route, all alike at first."""
+    if not routes or len(set(routes)) != len(routes):
+        raise ValueError(f"a network has one or more distinct routes, not {routes}")
+    switch = Switch(routes[0])
+    return _replace(net, _BatchNorm, lambda norm: RoutedNorm(norm, routes, switch))
+
+
+def merged(net: nn.Module, route: str) -> nn.Module:
+    """A copy with the batch norms of one route only: a plain network."""
+    known = routes_of(net)
+    if known and route not in known:
+        raise ValueError(f"the network has no route {route!r}; it has {', '.join(known)}")
+    return _replace(copy.deepcopy(net), RoutedNorm, lambda norm: norm.routes[route])
+
+
+def routes_of(net: nn.Module) -> tuple[str, ...]:
+    """The network's routes; none if it is plain."""
+    return next((tuple(m.routes) for m in net.modules() if isinstance(m, RoutedNorm)), ())
+
+
+def take(net: nn.Module, route: str) -> None:
+    """Send what follows through one route. A plain network has only one way and ignores this."""
+    for module in net.modules():
+        if isinstance(module, RoutedNorm):
+            if route not in module.routes:
+                raise ValueError(f"the network has no route {route!r}; it has {', '.join(module.routes)}")
+            module.switch.route = route
+            return
+
+
+def _replace(net: nn.Module, kind: type, by: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    if isinstance(net, kind):
+        return by(net)
+    for name, child in net.named_children():
+        setattr(net, name, _replace(child, kind, by))
+    return net

@@ -1,0 +1,91 @@
+"""An encoder or a classifier as one safetensors file that says how to build it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from unshaken.base.canon import plain
+from unshaken.base.files import write_bytes
+from unshaken.nets.embed import Backbone, Encoder, Network, zero_classifier
+from unshaken.nets.routed import routed, routes_of
+
+FORMAT = "unshaken/1"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Atomically, with `about` in the header."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(stored, {"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote. A foreign or truncated file is a ValueError that names it."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); remove it, or take another copy") from None
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by unshaken: its format is {header.get('format')!r}, not {FORMAT!r}")
+    return tensors, json.loads(header["about"])
+
+
+def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[str, Any]) -> None:
+    """Every route is kept; `about` says where the encoder comes from."""
+    kind = {"kind": "encoder", "backbone": plain(backbone), "routes": list(routes_of(encoder))}
+    write_tensors(path, encoder.state_dict(), about | kind)
+
+
+def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
+    """The encoder with its routes, the recipe of its network, and what was noted about it."""
+    tensors, about = read_tensors(path)
+    _expect(about, "encoder", path)
+    backbone = backbone_of(about)
+    encoder = backbone.build()
+    if about["routes"]:
+        routed(encoder, tuple(about["routes"]))
+    _fill(encoder, tensors, path)
+    return encoder, backbone, about
+
+
+def save_classifier(path: Path, net: Network, backbone: Backbone, names: tuple[str, ...], about: dict[str, Any]) -> None:
+    """A plain network (no routes) whose logits are in the order of `names`."""
+    kind = {"kind": "classifier", "backbone": plain(backbone), "names": list(names)}
+    write_tensors(path, net.state_dict(), about | kind)
+
+
+def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
+    """The classifier, and what was noted about it; "names" are its classes."""
+    tensors, about = read_tensors(path)
+    _expect(about, "classifier", path)
+    encoder = backbone_of(about).build()
+    net = Network(encoder, zero_classifier(encoder.features, len(about["names"])))
+    _fill(net, tensors, path)
+    return net, about
+
+
+def backbone_of(about: dict[str, Any]) -> Backbone:
+    fields = {name: value for name, value in about["backbone"].items() if name != "type"}
+    return Backbone(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+
+def _expect(about: dict[str, Any], kind: str, path: Path) -> None:
+    if about.get("kind") != kind:
+        raise ValueError(f"{path} holds a {about.get('kind') or 'checkpoint'}, not a {kind}")
+
+
+def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Strictly: a partial load is refused."""
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network it names: {str(error).splitlines()[-1].strip()}") from None

@@ -1,0 +1,178 @@
+"""SimCLR's transformations at any strength, batched on the device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import radians
+
+import torch
+from torch import Tensor
+
+from unshaken.base.keys import Key
+from unshaken.base.types import Float
+from unshaken.pixels import colour, crop
+from unshaken.pixels.turn import turned
+
+CACHED_PIXELS = 2**16
+"""Pixels a CPU transforms at a time: 256 kB a plane, so that what one operation writes the next finds in the cache."""
+
+Drawn = tuple[Tensor, ...]
+"""What chance decided, one row a sample."""
+
+
+class Transform(ABC):
+    """Images to `count` views of each: chance first (`draw`), then what it decided (`apply`)."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a transform gives at least 1 view, not {self.count}")
+
+    def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
+        """Views of float32 images in [0, 1]; `strength` in [0, 1] says how far they may leave the image.
+
+        Every view of every sample is drawn on its own; what a sample becomes does not depend on the others.
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"a strength lies in [0, 1], not {strength}")
+        if image.ndim != 4 or image.dtype != torch.float32:
+            raise ValueError(f"images are float32 (N, C, H, W), not {image.dtype} of shape {tuple(image.shape)}")
+        on_cpu = image.device.type == "cpu"
+        chunk = max(1, CACHED_PIXELS // image.shape[2:].numel() if on_cpu else len(image))
+        views = image.new_empty((self.count, *image.shape))
+        for v, view in enumerate(views):
+            drawn = self.draw(image, strength, key / v)
+            for target, *part in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
+                target.copy_(self.apply(*part))
+        return views
+
+    @abstractmethod
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        """Chance's part in one view of each image; only the images' number, size and device matter."""
+
+    @abstractmethod
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        """One view of each image, each sample by its own row of what was drawn."""
+
+
+@dataclass(frozen=True)
+class SimCLR(Transform):
+    """Resized crop, flip, colour jitter and grey, at strength s as in DynACL (Luo et al., ICLR 2023, arXiv:2303.01289).
+
+        area      uniform in (1 - (1 - min_area) s, 1) of the image, width / height log-uniform in `ratio`
+        flip      with probability `flip`, at any strength
+        jitter    with probability p_jitter s: blends by factors in 1 ± jitter s, hue by ± hue s turns, in any order
+        grey      with probability p_grey s
+
+    Strength 1 is SimCLR for small images (Chen et al., ICML 2020, arXiv:2002.05709: no blur), as in ACL (Jiang et
+    al., NeurIPS 2020, arXiv:2010.13337). ACL's and AIR's code resizes bicubically, DynACL's with filter="bilinear".
+    """
+
+    count: int = 2
+    filter: crop.Filter = "bicubic"
+    min_area: float = 0.1
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.4
+    hue: float = 0.1
+    p_jitter: float = 0.8
+    p_grey: float = 0.2
+
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        count, _, height, width = image.shape
+        area = (1 - (1 - self.min_area) * strength, 1.0)
+        return (
+            *crop.random_boxes(count, (height, width), area, self.ratio, (key / "crop").on(image.device)),
+            _chosen(self.flip, image, key / "flip"),
+            _chosen(self.p_jitter * strength, image, key / "jittered"),
+            *colour.random_jitter(
+                count, self.jitter * strength, self.hue * strength, (key / "jitter").on(image.device)
+            ),
+            _chosen(self.p_grey * strength, image, key / "grey"),
+        )
+
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        top, left, height, width, flipped, jittered, *jitter, greyed = drawn
+        size = (image.shape[2], image.shape[3])
+        x = crop.resized_crop(image, crop.Boxes(top, left, height, width), size, self.filter)
+        x = crop.flip(x, flipped)
+        x = torch.where(_per_sample(jittered), colour.jitter(x, colour.Jitter(*jitter)), x)
+        return torch.where(_per_sample(greyed), colour.grey(x), x)
+
+
+@dataclass(frozen=True)
+class Digit(Transform):
+    """Views of small grey digits, which a mirror or a colour would make into something else.
+
+    At strength s: a square window of area in (1 - crop s, 1) somewhere in the image is enlarged to the whole, turned
+    by ± degrees s and moved by ± shift s of a side, in one resampling with 0 around the image; then brightness and
+    contrast by factors in 1 ± jitter s, and Gaussian noise of deviation noise s.
+    """
+
+    count: int = 2
+    crop: float = 0.4
+    shift: float = 0.1
+    degrees: float = 15.0
+    jitter: float = 0.4
+    noise: float = 0.0
+
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        rng = (key / "window").on(image.device)
+        u = torch.rand((6, len(image)), generator=rng, device=image.device)
+        angle = radians(self.degrees) * strength * (2 * u[0] - 1)
+        zoom = (1 - self.crop * strength * u[1]).rsqrt()
+        # enlarged by zoom, the image overhangs by zoom - 1 of a side: so far a window that stays inside may lie
+        down, right = (zoom - 1) * (u[2:4] - 0.5) + self.shift * strength * (2 * u[4:6] - 1)
+        jitter = colour.random_jitter(len(image), self.jitter * strength, 0, (key / "jitter").on(image.device))
+        noise = torch.randn(image.shape, generator=(key / "noise").on(image.device), device=image.device)
+        return angle, zoom, down, right, jitter.factor, self.noise * strength * noise
+
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        angle, zoom, down, right, factor, noise = drawn
+        height, width = image.shape[2:]
+        x = turned(image, angle, zoom, height * down, width * right)
+        x = colour.brightness(x, factor[:, colour.BRIGHTNESS])
+        x = colour.contrast(x, factor[:, colour.CONTRAST])
+        return (x + noise).clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class CropFlip(Transform):
+    """The zero-padded image cut back at random, and flipped: what fine-tuning sees, at any strength. Digits: flip=0."""
+
+    count: int = 1
+    padding: int = 4
+    flip: float = 0.5
+
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        place = torch.rand((2, len(image)), generator=(key / "crop").on(image.device), device=image.device)
+        top, left = (place * (2 * self.padding + 1)).long()
+        return top, left, _chosen(self.flip, image, key / "flip")
+
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        top, left, flipped = drawn
+        return crop.flip(crop.padded_crop(image, top, left, self.padding), flipped)
+
+
+@dataclass(frozen=True)
+class Still(Transform):
+    """The image as it is, at any strength."""
+
+    count: int = 1
+
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        return ()
+
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        return image
+
+
+def _chosen(probability: float, image: Tensor, key: Key) -> Tensor:
+    """True for each sample with the given probability."""
+    return torch.rand(len(image), generator=key.on(image.device), device=image.device) < probability
+
+
+def _per_sample(value: Tensor) -> Tensor:
+    return value[:, None, None, None]

@@ -1,0 +1,124 @@
+"""Colour jitter: brightness, contrast, saturation and hue, each sample in its own order.
+
+On float images, with torchvision's definitions and PIL's luma y = 0.299 r + 0.587 g + 0.114 b:
+
+    brightness  f x               contrast  f x + (1 - f) mean(y)
+    saturation  f x + (1 - f) y   hue       h -> h + shift in HSV, hues counted in turns
+
+clipped to [0, 1] after each. An image of one channel is its own luma: saturation, hue and grey leave it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from unshaken.base.types import Float, Int
+
+BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
+
+
+def luma(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 1 H W"]:
+    """Grey as PIL and television see it. ValueError unless there are 1 or 3 channels."""
+    if image.shape[1] == 1:
+        return image
+    if image.shape[1] != 3:
+        raise ValueError(f"colours need images of 1 or 3 channels, not {image.shape[1]}")
+    r, g, b = image.split(1, dim=1)
+    return (0.299 * r).add_(g, alpha=0.587).add_(b, alpha=0.114)
+
+
+def grey(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+    """The luma in every channel."""
+    return luma(image).expand_as(image)
+
+
+def brightness(image: Float[Tensor, "N C H W"], factor: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
+    """Towards black (0), unchanged (1), brighter (> 1)."""
+    return (image * _per_sample(factor)).clamp_(0, 1)
+
+
+def contrast(image: Float[Tensor, "N C H W"], factor: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
+    """Towards the image's mean grey (0), unchanged (1), away from it (> 1)."""
+    return _lerp(luma(image).mean((1, 2, 3), keepdim=True), image, factor)
+
+
+def saturation(image: Float[Tensor, "N C H W"], factor: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
+    """Towards each pixel's grey (0), unchanged (1), away from it (> 1)."""
+    return image if image.shape[1] == 1 else _lerp(luma(image), image, factor)
+
+
+def hue(image: Float[Tensor, "N C H W"], shift: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
+    """Every hue turned by `shift` turns; value and saturation stay.
+
+    With m and c the least channel and the chroma, hue h in sixths of a turn is  1 + (g + b - r - m) / c  away from
+    red, on green's side if g > b; and the channels at hue h are m + c times the trapezia below, 1 within a sixth
+    of their own hue and 0 beyond two. This is HSV with its six cases in one, and no branch per pixel.
+    """
+    if image.shape[1] == 1:
+        return image
+    r, g, b = image.unbind(1)
+    m = torch.minimum(torch.minimum(r, g), b)
+    c = torch.maximum(torch.maximum(r, g), b) - m
+    safe = c.clamp(min=torch.finfo(c.dtype).tiny)  # a grey pixel has no hue; its chroma of 0 makes any do
+    from_red = (g + b).sub_(r).sub_(m).div_(safe).add_(1)
+    h = torch.copysign(from_red, g - b).add_(6 * shift[:, None, None])
+    h.sub_((h / 6).floor_(), alpha=6)
+    trapezia = torch.stack(((h - 3).abs_().sub_(1), 2 - (h - 2).abs_(), 2 - (h - 4).abs_()), 1).clamp_(0, 1)
+    return torch.addcmul(m[:, None], c[:, None], trapezia)
+
+
+class Jitter(NamedTuple):
+    """What a colour jitter does to each sample: its blends in an order, the hue after `before` of them."""
+
+    factor: Float[Tensor, "N 3"]  # of BRIGHTNESS, CONTRAST, SATURATION
+    shift: Float[Tensor, "N"]  # of the hue, in turns
+    order: Int[Tensor, "N 3"]  # a permutation of the three
+    before: Int[Tensor, "N"]  # 0 .. 3
+
+
+def random_jitter(count: int, strength: float, turns: float, rng: Generator) -> Jitter:
+    """Factors uniform in 1 ± strength (not below 0), shifts in ± turns, all 24 orders equally likely."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=rng, device=rng.device)
+
+    low = max(0.0, 1 - strength)
+    return Jitter(
+        factor=low + (1 + strength - low) * uniform(count, 3),
+        shift=turns * (2 * uniform(count) - 1),
+        order=uniform(count, 3).argsort(1),
+        before=(4 * uniform(count)).long(),
+    )
+
+
+def jitter(image: Float[Tensor, "N C H W"], how: Jitter) -> Float[Tensor, "N C H W"]:
+    """The four operations, each sample in its own order.
+
+    The three blends are one form, so that samples in different orders share a pass. The hue costs ten times a
+    blend and is computed once: around it each blend has two passes, one of which has factor 1, the identity.
+    """
+    passes = [(kind, how.factor.gather(1, kind[:, None]).squeeze(1)) for kind in how.order.unbind(1)]
+    for done, (kind, factor) in enumerate(passes):
+        image = _blend(image, kind, torch.where(done < how.before, factor, 1))
+    image = hue(image, how.shift)
+    for done, (kind, factor) in enumerate(passes):
+        image = _blend(image, kind, torch.where(done < how.before, 1, factor))
+    return image
+
+
+def _blend(image: Tensor, kind: Int[Tensor, "N"], factor: Float[Tensor, "N"]) -> Tensor:
+    """f x + (1 - f) t: t is 0 for brightness, mean(y) for contrast, y for saturation."""
+    y = luma(image)
+    mean = y.mean((1, 2, 3), keepdim=True) * _per_sample(kind == CONTRAST)
+    return _lerp(y * _per_sample(kind == SATURATION) + mean, image, factor)
+
+
+def _lerp(start: Tensor, image: Tensor, factor: Float[Tensor, "N"]) -> Tensor:
+    return torch.lerp(start.expand_as(image), image, _per_sample(factor)).clamp_(0, 1)
+
+
+def _per_sample(value: Tensor) -> Tensor:
+    return value[:, None, None, None]

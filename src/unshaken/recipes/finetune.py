@@ -1,0 +1,129 @@
+"""Fine-tuning: SLF, ALF and AFF as values, and the run that each names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unshaken.base.canon import plain
+from unshaken.base.clock import Constant, Milestones, Schedule
+from unshaken.base.keys import Key
+from unshaken.data.source import Source
+from unshaken.methods.method import Method, Step
+from unshaken.nets.embed import Encoder, Network, zero_classifier
+from unshaken.nets.routed import merged, routes_of
+from unshaken.nets.saved import load_encoder, save_classifier
+from unshaken.pixels.augment import CropFlip, Transform
+from unshaken.recipes.presets import preset
+from unshaken.recipes.pretrain import fitting, met
+from unshaken.recipes.settings import SETTINGS
+from unshaken.threat.ball import Ball
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed
+from unshaken.train.fit import fit
+from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.run import Run, digest
+from unshaken.train.runtime import Runtime
+from unshaken.tune.full import AFF
+from unshaken.tune.linear import ALF, SLF
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
+
+    mode: str = "slf"
+    method: Method = SLF()
+    data: Source = Source("cifar10")
+    views: Transform = CropFlip()
+    optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
+    rate: Schedule = Milestones(0.01, at=(10, 20))
+    epochs: int = 25
+    batch: int = 512
+    seed: int = 1
+
+    def run(
+        self,
+        encoder: Path,
+        root: Path | None = None,
+        runtime: Runtime = Runtime(),
+        save_every: float = 60,
+        quiet: bool = False,
+    ) -> Path:
+        """Train, go on training, or find it done; beside the encoder unless `root` says otherwise.
+
+        encoder  a pre-training run or an encoder file
+        Returns the run's directory, with classifier.safetensors in it.
+        """
+        file = encoder_file(encoder)
+        body, backbone, about = load_encoder(file)
+        images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
+        if images.label is None:
+            raise ValueError(f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data")
+        data = {"images": met(images), "encoder": digest(body)}
+        with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
+            if run.finished:
+                return run.path
+            fabric = runtime.open()
+            net = Network(self._prepared(body), zero_classifier(body.features, len(images.names))).to(fabric.device)
+            step = Step(self.method, net)
+            runtime.prepare(net)
+            feed = Feed(
+                images.to(fabric.device), self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode
+            )
+            fit(step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": about["pretrain"]}
+            plain_net = merged(net, "adv")
+            save_classifier(run.path / "classifier.safetensors", plain_net, backbone, images.names, origin)
+            run.finish(plain_net, runtime.world(fabric.device))
+            return run.path
+
+    def _prepared(self, encoder: Encoder) -> Encoder:
+        """The routes that the method asks for: all of the encoder's, or the adversarial one alone.
+
+        An encoder that never saw an attack has only the clean route, which then takes every image.
+        """
+        routes = routes_of(encoder)
+        if set(self.method.routes) <= set(routes) and len(self.method.routes) > 1:
+            return encoder
+        return merged(encoder, "adv" if "adv" in routes else next(iter(routes), "adv"))
+
+
+def encoder_file(path: Path) -> Path:
+    """The encoder of a run, or the file itself."""
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if not file.exists():
+        unfinished = (path / "recipe.json").exists()
+        hint = "its pre-training has not finished" if unfinished else "name a pre-training run or an encoder file"
+        raise ValueError(f"there is no encoder in {path}: {hint}")
+    return file
+
+
+MODES = ("slf", "alf", "aff")
+
+
+def protocol(mode: str, encoder: Path, data: Source | None = None) -> Finetune:
+    """The field's choices for a mode, for what pre-trained the encoder, on the same images or on others."""
+    if mode not in MODES:
+        raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}, and all for the three in turn")
+    _, backbone, about = load_encoder(encoder_file(encoder))
+    pretrained = about["pretrain"]["recipe"]
+    source = data or Source(**{name: value for name, value in pretrained["data"].items() if name != "type"})
+    setting = SETTINGS.get(source.name, SETTINGS["cifar10"])
+    resized = source.name == "stl10" and (source.size or backbone.stem) == 32
+    choice = preset(pretrained["name"], mode, "stl10@32" if resized else source.name)
+    return Finetune(
+        mode,
+        _method(mode, setting.ball),
+        source,
+        setting.weak,
+        rate=choice.schedule,
+        epochs=choice.epochs,
+        batch=choice.batch,
+    )
+
+
+def _method(mode: str, ball: Ball) -> Method:
+    attack = PGD(ball, steps=10)
+    return {"slf": SLF(), "alf": ALF(attack), "aff": AFF(replace(attack, start="near"), beta=6.0)}[mode]

@@ -1,0 +1,103 @@
+"""What an adversary may do: l∞ and l2 balls around an image, inside [0, 1]."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from unshaken.base.types import Float
+
+PIXELS = (-3, -2, -1)  # the last three axes are one image; any number of axes may stand before them
+
+
+@dataclass(frozen=True)
+class Ball(ABC):
+    """All valid images within eps of an image.
+
+    eps is in units of a [0, 1] pixel: the usual l∞ budget is 8/255, not 8.
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.eps) and self.eps > 0):
+            raise ValueError(f"eps is a positive number, such as 8/255, not {self.eps}")
+
+    @abstractmethod
+    def sample(self, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
+        """A uniform draw from the ball, brought back to valid pixels."""
+
+    @abstractmethod
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        """The point at distance step_size in the direction that raises the loss fastest. Not projected."""
+
+    @abstractmethod
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The result is within eps of x and a valid image."""
+
+    @abstractmethod
+    def distance(self, x_adv: Tensor, x: Tensor) -> Float[Tensor, "..."]:
+        """Of each image, in this ball's norm."""
+
+
+@dataclass(frozen=True)
+class Linf(Ball):
+    """Every pixel within eps."""
+
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eps > 1:
+            raise ValueError(f"an l∞ eps of {self.eps:g} spans all pixels, which lie in [0, 1]: did you mean {self.eps:g}/255?")
+
+    def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=rng)
+        return self.project(x + noise, x)
+
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        return x_adv + step_size * grad.sign()
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return x_adv.clamp(x - self.eps, x + self.eps).clamp(0, 1)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return (x_adv - x).abs().amax(PIXELS)
+
+
+@dataclass(frozen=True)
+class L2(Ball):
+    """Euclidean distance over all pixels of an image within eps."""
+
+    eps: float = 0.5
+
+    def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        direction = torch.empty_like(x).normal_(generator=rng)
+        radius = torch.empty(x.shape[:-3], device=x.device).uniform_(generator=rng) ** (1 / x.shape[-3:].numel())
+        return self.project(x + self.eps * _column(radius) * _unit(direction), x)
+
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        return x_adv + step_size * _unit(grad)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        delta = x_adv - x
+        norm = _column(self.distance(x_adv, x))
+        # clamping to valid pixels afterwards moves no pixel away from x, so the result stays in the ball
+        return (x + delta * (self.eps / norm.clamp_min(self.eps))).clamp(0, 1)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(x_adv - x, dim=PIXELS)
+
+
+def _column(per_image: Tensor) -> Tensor:
+    return per_image[..., None, None, None]
+
+
+def _unit(direction: Tensor) -> Tensor:
+    """Length 1 per image; a zero gradient stays zero."""
+    norm = torch.linalg.vector_norm(direction, dim=PIXELS, keepdim=True)
+    return torch.where(norm > 0, direction / norm, torch.zeros_like(direction))

@@ -1,0 +1,75 @@
+"""Projected gradient ascent of any loss, over the input alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unshaken.base.types import Float
+from unshaken.threat.ball import Ball, Linf
+
+Loss = Callable[[Tensor], Tensor]
+"""Images to a scalar, or to one value an image."""
+
+
+@dataclass(frozen=True)
+class PGD:
+    """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083).
+
+    ball      what is allowed
+    steps     gradients taken
+    stride    ρ as a part of eps: 1/4 of 8/255 is the usual 2/255
+    start     "ball": uniform in the ball; "near": x + 0.001·N(0, 1), as TRADES does
+    restarts  independent starts; the one that ends with the higher loss is kept, image by image if
+              the loss has one value an image, else as a whole
+    """
+
+    ball: Ball = Linf(8 / 255)
+    steps: int = 5
+    stride: float = 0.25
+    start: Literal["ball", "near"] = "ball"
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.restarts < 1 or not self.stride > 0:
+            raise ValueError(
+                f"an attack has steps ≥ 0, restarts ≥ 1 and a stride > 0, "
+                f"not {self.steps}, {self.restarts} and {self.stride:g}"
+            )
+
+    def __call__(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
+        """The adversarial images. No parameter's .grad and no module's mode is touched: only ∂loss/∂x is computed."""
+        best = self._climb(loss, x, rng)
+        for _ in range(self.restarts - 1):
+            best = _higher(loss, best, self._climb(loss, x, rng))
+        return best
+
+    def _climb(self, loss: Loss, x: Tensor, rng: torch.Generator) -> Tensor:
+        x_adv = self._begin(x, rng)
+        for _ in range(self.steps):
+            grad = input_gradient(loss, x_adv)
+            x_adv = self.ball.project(self.ball.ascend(x_adv, grad, self.stride * self.ball.eps), x)
+        return x_adv
+
+    def _begin(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        if self.start == "ball":
+            return self.ball.sample(x, rng)
+        return self.ball.project(x + 0.001 * torch.empty_like(x).normal_(generator=rng), x)
+
+
+def input_gradient(loss: Loss, x: Tensor) -> Tensor:
+    """∂(Σ loss)/∂x, and nothing else: no weight gradient is computed on the way."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(x).sum(), x)
+    return grad
+
+
+@torch.no_grad()
+def _higher(loss: Loss, a: Tensor, b: Tensor) -> Tensor:
+    better = loss(b) > loss(a)
+    return torch.where(better.view(*better.shape, *[1] * (a.ndim - better.ndim)), b, a)

@@ -1,0 +1,1 @@
+"""Layer 5: the machine that runs a method."""

@@ -1,0 +1,78 @@
+"""The order of an epoch, and the batch of an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unshaken.base.clock import Clock, Schedule
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Int
+from unshaken.data.images import Images
+from unshaken.pixels.augment import Transform
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a training run: the epoch, the batch within it, and the updates made so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """Batches as a function of place: any of them can be made again without those before it.
+
+    images    on the device where they are used
+    views     what is done to them, at strength(clock)
+    batch     images a step, the last of an epoch may be smaller
+    """
+
+    images: Images
+    views: Transform
+    strength: Schedule
+    batch: int
+    epochs: int
+    key: Key
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2:
+            raise ValueError(f"training takes epochs ≥ 1 and a batch ≥ 2, not {self.epochs} and {self.batch}")
+        if len(self.images) < 2:
+            raise ValueError(f"{len(self.images)} image(s) are too few to learn from; at least 2 are needed")
+
+    def __len__(self) -> int:
+        """Batches an epoch. A single image left over joins the batch before it: alone it has no variance."""
+        full, left = divmod(len(self.images), self.batch)
+        return full + (left > 1) if full else 1
+
+    def order(self, epoch: int) -> Int[Tensor, "N"]:
+        """A permutation of all images; drawn on the CPU, so that it is the same on every device."""
+        return torch.randperm(len(self.images), generator=(self.key / "order" / epoch).on("cpu"))
+
+    def clock(self, place: Place) -> Clock:
+        return Clock(place.step, place.epoch, place.epoch + (place.batch + 1) / len(self), self.epochs)
+
+    def after(self, place: Place) -> Iterator[tuple[Place, Place, Batch]]:
+        """From a place to the end: each place, the one that follows it, and its batch."""
+        while place.epoch < self.epochs:
+            order = self.order(place.epoch)
+            while place.batch < len(self):
+                onward = Place(place.epoch, place.batch + 1, place.step + 1)
+                onward = onward if onward.batch < len(self) else Place(place.epoch + 1, 0, place.step + 1)
+                yield place, onward, self._batch(place, order)
+                place = onward
+                if place.batch == 0:
+                    break
+
+    def _batch(self, place: Place, order: Tensor) -> Batch:
+        end = None if place.batch + 1 == len(self) else (place.batch + 1) * self.batch
+        index = order[place.batch * self.batch : end].to(self.images.pixels.device)
+        image = self.images.floats(index)
+        views = self.views(image, self.strength(self.clock(place)), self.key / "views" / place.step)
+        return Batch(views, image, None if self.images.label is None else self.images.label[index], index)

@@ -1,0 +1,147 @@
+"""A run directory: recipe, world, log, checkpoint, digest."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unshaken.base.canon import canonical, plain, short_hash
+from unshaken.base.files import read_json, write_json, write_text
+from unshaken.nets.saved import read_tensors, write_tensors
+from unshaken.train.feed import Place
+
+
+class Run:
+    """Everything that one recipe leaves on the disk, in a directory named by the recipe's hash.
+
+    recipe.json              what was asked for, and which images it met
+    log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s
+    checkpoint.safetensors   parameters, optimiser and place; removed at the end
+    run.json                 written last: digest, seconds, world
+
+    The same recipe opens the same directory and goes on from there.
+    """
+
+    def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
+        self.path, self.recipe = path, recipe
+        self.seconds = 0.0
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another process is at work in {path}") from None
+        self._check(data)
+
+    @classmethod
+    def open(cls, root: Path, name: str, recipe: Any, data: dict[str, Any]) -> Run:
+        """root/name-hash. `data` says which images the recipe met: a resumed run has to meet the same."""
+        return cls(root / f"{name}-{short_hash(recipe)}", recipe, data)
+
+    def _check(self, data: dict[str, Any]) -> None:
+        """A directory belongs to one recipe and one set of images; a changed one would give a mixture."""
+        file = self.path / "recipe.json"
+        asked = {"recipe": plain(self.recipe), "data": data}
+        if not file.exists():
+            write_json(file, asked)
+        found = read_json(file)
+        if canonical(found["recipe"]) != canonical(asked["recipe"]):
+            raise ValueError(f"{self.path} belongs to another recipe; choose another --out")
+        if found["data"] != data:
+            raise ValueError(
+                f"{self.path} was begun on {found['data']}, but the images are now {data}; "
+                "put the former images back, or choose another --out"
+            )
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """run.json if the run came to its end."""
+        file = self.path / "run.json"
+        return read_json(file) if file.exists() else None
+
+    def save(self, place: Place, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Atomically, all that is needed to go on: randomness is keyed by place and needs no state."""
+        tensors, values = flatten(optimizer)
+        tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
+        about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "seconds": self.seconds}
+        write_tensors(self.checkpoint, tensors, about | {"recipe": short_hash(self.recipe)})
+
+    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
+        """Where to go on; the very beginning if there is no checkpoint. The log forgets what comes after."""
+        place = Place()
+        if self.checkpoint.exists():
+            tensors, about = read_tensors(self.checkpoint)
+            net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
+            unflatten(optimizer, tensors, about["optimizer"])
+            place, self.seconds = Place(**about["place"]), about["seconds"]
+        self._forget(place.step)
+        return place
+
+    def _forget(self, step: int) -> None:
+        file = self.path / "log.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
+        write_text(file, "".join(line + "\n" for line in kept))
+
+    def log(self, **values: Any) -> None:
+        """One line of log.jsonl. What is not a number is written as null, for JSON has no NaN."""
+        line = {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
+        with open(self.path / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
+        """The run is whole: what it ended with, and in which world. Its checkpoint has served."""
+        result = {"digest": digest(net), "seconds": round(self.seconds, 2), "world": world}
+        write_json(self.path / "run.json", result)
+        self.checkpoint.unlink(missing_ok=True)
+
+
+def digest(net: nn.Module) -> str:
+    """32 hexadecimal digits that change with any bit of any parameter or buffer."""
+    total = blake2b(digest_size=16)
+    for name, tensor in net.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else str(tensor).encode())
+    return total.hexdigest()
+
+
+def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """An optimiser's state as tensors by name, and its other values."""
+    tensors, values = {}, {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                values.setdefault(str(index), {})[name] = value
+    return tensors, values
+
+
+def unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, dict[str, Any]]) -> None:
+    """The inverse of `flatten`, into an optimiser over the same parameters."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(others) for index, others in values.items()}
+    for path, tensor in tensors.items():
+        if path.startswith("optimizer/"):
+            _, index, name = path.split("/")
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

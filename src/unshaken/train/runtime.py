@@ -1,0 +1,68 @@
+"""Device, precision and threads, by Lightning Fabric; what world a result was made in."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy
+import torch
+
+from unshaken import __version__
+from unshaken.nets.embed import Network
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how to compute. Not part of a recipe: it should not change what a number means.
+
+    device     auto takes a GPU if there is one
+    precision  of the network's layers; losses, pixels and parameters stay float32
+    threads    of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
+    threads: int = 0
+
+    def open(self) -> Fabric:
+        """The one place that touches devices and settings of the process."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("there is no CUDA device here; use --runtime.device cpu, or auto")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        # cuBLAS repeats its bits only with a workspace of fixed size
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Fabric's own imports
+            from lightning_fabric import Fabric
+        return Fabric(accelerator=self.device, devices=1, precision="32-true")
+
+    def prepare(self, net: Network) -> None:
+        """Give a network the arithmetic of this runtime."""
+        if self.precision == "bf16":
+            kind = next(net.parameters()).device.type
+            net.arithmetic = partial(torch.autocast, kind, dtype=torch.bfloat16)
+
+    def world(self, device: torch.device) -> dict[str, Any]:
+        """What a number depends on beside its recipe. It names no user, host or path."""
+        return {
+            "unshaken": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "precision": self.precision,
+        }

@@ -1,0 +1,1 @@
+"""Layer 4: methods with labels, on an encoder that exists."""

@@ -1,0 +1,38 @@
+"""AFF: adversarial full fine-tuning by TRADES, over one batch-norm route or two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Terms
+from unshaken.losses.classify import trades
+from unshaken.losses.diverge import kl_rows
+from unshaken.methods.method import Method
+from unshaken.nets.embed import Network, evaluating
+from unshaken.threat.pgd import PGD
+
+
+@dataclass(frozen=True)
+class AFF(Method):
+    """min_{c,f} CE(c(f(x)), y) + β KL(c(f(x)) ‖ c(f(x̃))),   x̃ = argmax over B_ε[x] of the same KL.
+
+    natural  the route of the clean images: "clean" is the dual form (adversarial images go through "adv",
+             which is the one that is kept), "adv" the single one; a network without routes has only one way
+    """
+
+    attack: PGD = PGD(steps=10, start="near")
+    beta: float = 6.0
+    natural: Literal["clean", "adv"] = "clean"
+
+    routes: ClassVar = ("clean", "adv")
+
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        (x,) = batch.views
+        with evaluating(h):
+            target = h(x, self.natural).detach()
+            x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "adv")), x, (key / "attack").on(x.device))
+        loss, natural, robust = trades(h(x, self.natural), h(x_adv, "adv"), batch.label, self.beta)
+        return {"loss": loss, "natural": natural, "robust": robust}

@@ -1,0 +1,44 @@
+"""SLF and ALF: a linear classifier on a frozen encoder, by standard or by adversarial training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.nn.functional import cross_entropy
+
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Terms
+from unshaken.methods.method import Method
+from unshaken.nets.embed import Network
+from unshaken.threat.pgd import PGD
+
+
+@dataclass(frozen=True)
+class SLF(Method):
+    """min_c CE(c(f(x)), y), f frozen, its batch norms in eval mode."""
+
+    routes: ClassVar = ("adv",)
+    frozen: ClassVar = ("encoder",)
+
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        (x,) = batch.views
+        return {"loss": cross_entropy(h(x, "adv"), batch.label)}
+
+
+@dataclass(frozen=True)
+class ALF(Method):
+    """min_c max_{x̃ ∈ B_ε[x]} CE(c(f(x̃)), y), f frozen, its batch norms in eval mode."""
+
+    attack: PGD = PGD(steps=10)
+
+    routes: ClassVar = ("adv",)
+    frozen: ClassVar = ("encoder",)
+
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        (x,) = batch.views
+        x_adv = self.attack(
+            lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="sum"), x, (key / "attack").on(x.device)
+        )
+        return {"loss": cross_entropy(h(x_adv, "adv"), batch.label)}

@@ -1,0 +1,108 @@
+"""Downloads from a server on this machine: whole, broken off and resumed, wrong, absent."""
+
+from collections.abc import Iterator
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from unshaken.data.download import checksum, download
+
+CONTENT = bytes(range(256)) * 1000
+MD5 = md5(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; sends `limit` bytes at most before it hangs up; knows ranges or does not."""
+
+    limit: int | None = None
+    knows_ranges = True
+    asked: list[str | None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/set.tar.gz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        start = int(asked[6:-1]) if asked and self.server.knows_ranges else 0
+        if self.path != "/set.tar.gz" or start >= len(CONTENT):
+            self.send_error(404 if self.path != "/set.tar.gz" else 416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start:][: self.server.limit])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.asked = []
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_whole(server: Server, tmp_path: Path) -> None:
+    path = download(server.url, tmp_path / "new" / "set.tar.gz", MD5)
+    assert path == tmp_path / "new" / "set.tar.gz"
+    assert path.read_bytes() == CONTENT
+    assert checksum(path) == MD5
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(CONTENT)
+    assert download((tmp_path / "there").as_uri(), tmp_path / "here", MD5).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_an_interrupted_one_goes_on(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
+    server.knows_ranges = knows_ranges
+    server.limit = 100_000
+    with pytest.raises(ValueError, match=r"broke off after 100000 of 256000 bytes\); try again to go on"):
+        download(server.url, tmp_path / "set", MD5)
+    assert not (tmp_path / "set").exists()
+    server.limit = None
+    assert download(server.url, tmp_path / "set", MD5).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_one_interrupted_at_the_very_end(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.part").write_bytes(CONTENT)
+    assert download(server.url, tmp_path / "set", MD5).read_bytes() == CONTENT
+
+
+def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"md5 {MD5} instead of {'0' * 32}, now removed; .*put the file at {tmp_path}"):
+        download(server.url, tmp_path / "set", "0" * 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_beginning_does_not_stay_in_the_way(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.part").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="now removed"):
+        download(server.url, tmp_path / "set", MD5)
+    assert download(server.url, tmp_path / "set", MD5).read_bytes() == CONTENT
+
+
+def test_no_such_file_and_no_server(server: Server, tmp_path: Path) -> None:
+    missing = server.url.replace("set", "other")
+    with pytest.raises(ValueError, match=r"cannot download http.*other.tar.gz \(Not Found\); .*put the file at"):
+        download(missing, tmp_path / "set", MD5)
+    with pytest.raises(ValueError, match=r"cannot download http://127.0.0.1:9/ \(.*refused\)") as error:
+        download("http://127.0.0.1:9/", tmp_path / "set", MD5)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,192 @@
+"""Parquet in the layout of Hugging Face: names, splits, shards, the cache, mistakes."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unshaken.data import gather as module
+from unshaken.data.images import Images
+from unshaken.data.source import Source
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+Load = Callable[..., Images]
+
+
+def png(value: int, size: int = 8) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (size, size), (value, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(
+    path: Path, values: list[int], labels: list[object] | None, names: list[str] | None = None, plain: bool = False
+) -> None:
+    """Images whose red is their value."""
+    path.parent.mkdir(exist_ok=True)
+    images = [png(value) if plain else {"bytes": png(value), "path": None} for value in values]
+    columns = {"image": images} if labels is None else {"image": images, "label": labels}
+    table = pa.table(columns)
+    if names:
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+
+
+def reds(images: Images) -> list[int]:
+    return images.pixels[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def load(tmp_path: Path, place: Path) -> Load:
+    def load(split: str = "train", name: Path = place, **fields: object) -> Images:
+        return Source(str(name), str(tmp_path / "root"), **fields).load(split)
+
+    return load
+
+
+def test_parts_shards_and_names(place: Path, load: Load) -> None:
+    for k in range(3):
+        write(place / f"train-{k:05}-of-00003.parquet", [10 * k, 10 * k + 1], [k % 2, 0], ["cat", "dog", "cow"])
+    write(place / "validation-00000-of-00001.parquet", [99], [2], ["cat", "dog", "cow"])
+    train, test = load("train"), load("test")
+    assert reds(train) == [0, 1, 10, 11, 20, 21]
+    assert train.label.tolist() == [0, 0, 1, 0, 0, 0]
+    assert train.names == test.names == ("cat", "dog", "cow")
+    assert (reds(test), test.label.tolist()) == ([99], [2])
+    write(place / "test.parquet", [77], [1], ["cat", "dog", "cow"])
+    assert reds(load("test")) == [77]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_file_by_itself_is_split_by_fifths(place: Path, load: Load, plain: bool) -> None:
+    file = place / "train.parquet"
+    write(file, list(range(17)), [0, 1] * 8 + [0], plain=plain)
+    for name in (file, place):
+        train, test = load("train", name), load("test", name)
+        assert reds(test) == [8, 9]
+        assert reds(train) == [value for value in range(17) if value not in (8, 9)]
+        assert test.label.tolist() == [0, 1]
+        assert train.names == ("0", "1")
+
+
+def test_undeclared_labels_are_their_own_names(place: Path, load: Load) -> None:
+    write(place / "train-0.parquet", [0, 1, 2], [7, 3, 7])
+    write(place / "test-0.parquet", [3], [9])
+    assert (load().names, load().label.tolist(), load("test").label.tolist()) == (("3", "7", "9"), [1, 0, 1], [2])
+    write(place / "train-0.parquet", [0, 1], ["dog", "cat"])
+    write(place / "test-0.parquet", [3], ["dog"])
+    assert (load().names, load().label.tolist(), load("test").label.tolist()) == (("cat", "dog"), [1, 0], [1])
+
+
+@pytest.mark.parametrize("labels", [None, [-1] * 6])
+def test_unlabelled(place: Path, load: Load, labels: list[object] | None) -> None:
+    write(place / "a.parquet", list(range(6)), labels)
+    assert (len(load()), load().label, load().names) == (6, None, ())
+    with pytest.raises(ValueError, match="no labels and no test part"):
+        load("test")
+
+
+def test_a_limit_decodes_no_more_than_it_needs(place: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place / "a.parquet", list(range(100)), [k % 2 for k in range(100)])
+    decoded = []
+    decode = module.decode
+    monkeypatch.setattr(module, "decode", lambda encoded, side: decoded.append(1) or decode(encoded, side))
+    few = load(limit=9)
+    assert reds(few) == [0, 1, 2, 3, 4, 5, 6, 7, 10]
+    assert len(decoded) == 9
+    assert load(limit=9).digest == few.digest
+    assert len(decoded) == 9
+    assert len(load()) == 80
+    assert len(load("test", limit=9)) == 20
+
+
+def test_decoded_again_when_the_file_changes(place: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place / "a.parquet", [1, 2], None)
+    assert reds(load()) == [1, 2]
+    write(place / "a.parquet", [3, 4], None)
+    os.utime(place / "a.parquet", ns=(1, 1))
+    assert reds(load()) == [3, 4]
+    monkeypatch.setattr(module, "decode", None)
+    assert reds(load()) == [3, 4]
+
+
+def test_unreadable_rows(place: Path, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [{"bytes": png(1), "path": None}, {"bytes": b"nonsense", "path": None}, {"bytes": None, "path": "a.png"}]
+    place.mkdir()
+    pq.write_table(pa.table({"image": [*images, None]}), place / "a.parquet")
+    with pytest.raises(ValueError, match=r"3 of 4 images cannot be read \(first: row 1 of a.parquet: not an image"):
+        load()
+    assert reds(load(unreadable="skip")) == [1]
+    assert "row 2 of a.parquet: no image data" in capsys.readouterr().err
+
+
+def test_a_missing_shard(place: Path, load: Load) -> None:
+    write(place / "train-00001-of-00002.parquet", [1], [0])
+    with pytest.raises(ValueError, match="lacks train-00000-of-00002.parquet, one of 2 shards"):
+        load()
+
+
+def test_labels_that_cannot_be(place: Path, load: Load) -> None:
+    write(place / "a.parquet", [1, 2], [0, None])
+    with pytest.raises(ValueError, match="1 rows have no label"):
+        load()
+    write(place / "a.parquet", [1, 2], [0, -1])
+    with pytest.raises(ValueError, match="1 rows have label -1"):
+        load()
+    write(place / "a.parquet", [1] * 5, [2] * 5, ["cat", "dog"])
+    with pytest.raises(ValueError, match=r"labels lie in 0\.\.1"):
+        load()
+
+
+def test_not_a_set_of_images(place: Path, load: Load) -> None:
+    place.mkdir()
+    (place / "a.parquet").write_text("text")
+    with pytest.raises(ValueError, match="a.parquet cannot be read as Parquet: "):
+        load()
+    pq.write_table(pa.table({"x": [1], "label": [1]}), place / "a.parquet")
+    with pytest.raises(ValueError, match="has no column 'image' of encoded images .* it has x, label"):
+        load()
+    pq.write_table(pa.table({"image": [1]}), place / "a.parquet")
+    with pytest.raises(ValueError, match="has no column 'image' of encoded images"):
+        load()
+
+
+def test_without_pyarrow(place: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place / "a.parquet", [1], None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install 'unshaken\[data\]'"):
+        load()
+
+
+@pytest.mark.skipif("UNSHAKEN_DATA" not in os.environ, reason="UNSHAKEN_DATA names no folder with CIFAR in Parquet")
+@pytest.mark.parametrize(
+    ("name", "names"), [("cifar10", ("airplane", "automobile")), ("cifar100", ("apple", "aquarium_fish"))]
+)
+def test_real_cifar(tmp_path: Path, name: str, names: tuple[str, str]) -> None:
+    folder = Path(os.environ["UNSHAKEN_DATA"], name)
+    images = Source(str(folder), str(tmp_path), limit=500).load("train")
+    assert images.pixels.shape == (500, 3, 32, 32)
+    assert images.names[:2] == names
+    classes = len(images.names)
+    counts = images.label.bincount(minlength=classes).float()
+    assert classes == int(name[5:])
+    assert counts.max() < 500 / classes + 6 * (500 / classes) ** 0.5  # the order is a shuffled one
+    row = next(pq.ParquetFile(folder / "train-00000-of-00003.parquet").iter_batches(8)).to_pylist()[7]
+    image = Image.open(BytesIO(row["image"]["bytes"]))
+    assert [images.pixels[7, :, y, x].tolist() for y in (0, 31) for x in (3, 17)] == [
+        list(image.getpixel((x, y))) for y in (0, 31) for x in (3, 17)
+    ]
+    assert images.label[7] == row["label"]
