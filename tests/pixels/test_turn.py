@@ -43,10 +43,11 @@ def test_shifts_move_down_and_right_and_leave_black():
     assert torch.allclose(turn(x, down=1, right=2), expected, atol=1e-6)
 
 
-def test_a_shift_moves_the_turned_image():
+@pytest.mark.parametrize(("down", "right"), [(3, 0), (0, 3), (2, 1)])
+def test_a_shift_moves_the_turned_image(down, right):
     x = images(1, 1, 8, 8)
-    expected = F.pad(x.rot90(1, (2, 3)), (0, 0, 3, 0))[:, :, :8]
-    assert torch.allclose(turn(x, angle=pi / 2, down=3), expected, atol=1e-5)
+    expected = F.pad(x.rot90(1, (2, 3)), (right, 0, down, 0))[:, :, :8, :8]
+    assert torch.allclose(turn(x, angle=pi / 2, down=down, right=right), expected, atol=1e-5)
 
 
 def test_zoom_is_the_resized_window():

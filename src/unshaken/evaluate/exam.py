@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +26,14 @@ Watch = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Exam:
-    """SA, and RA under PGD: an image counts as robust if it is classified correctly before and after every restart.
-
-    attack  PGD-20 on cross-entropy, ε/4 a step, from a uniform start
-    batch   images at a time
-    limit   only the first so many test images; the result then says so
-    """
+    """SA, and RA under PGD: an image counts as robust if it is classified correctly before and after every restart."""
 
     attack: PGD = PGD(steps=20)
+    """PGD-20 on cross-entropy, ε/4 a step, from a uniform start."""
     batch: int = 256
+    """Images at a time."""
     limit: int | None = None
+    """Only the first so many test images; the result then says so."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -43,6 +42,7 @@ class Exam:
 
     def judge(self, net: Network, images: Images, notes: Notes, watch: Watch = lambda *_: None) -> dict[str, Verdicts]:
         """Verdicts by name, "clean" and "pgd"; saved batch by batch, so a stopped exam goes on where it was."""
+        images = images if self.limit is None else images[: self.limit]
         if images.label is None:
             raise ValueError(f"the images of {images.name} ({images.split}) have no labels, so accuracy means nothing")
         with evaluating(net):
@@ -80,20 +80,24 @@ def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> I
 
 
 class Notes:
-    """Verdicts so far, on disk; of one exam on one network and one set, or they are not used."""
+    """Verdicts so far and the seconds they took, on disk; of one exam on one network and one set, or they are not used."""
 
-    def __init__(self, path: Path | None, *identity: object) -> None:
+    def __init__(self, path: Path | None = None, *identity: object) -> None:
         self.path, self.identity = path, short_hash([str(part) for part in identity])
         self.bits: dict[str, dict] = {}
+        self.seconds, self._since = 0.0, time.monotonic()
         if path is not None and path.exists():
             found = read_json(path)
-            self.bits = found["bits"] if found["identity"] == self.identity else {}
+            if found["identity"] == self.identity:
+                self.bits, self.seconds = found["bits"], found["seconds"]
 
     def read(self, name: str) -> Verdicts:
         saved = self.bits.get(name)
         return Verdicts.none() if saved is None else Verdicts.unpacked(saved["packed"], saved["n"])
 
     def write(self, name: str, verdicts: Verdicts) -> None:
+        now = time.monotonic()
+        self.seconds, self._since = self.seconds + now - self._since, now
         self.bits[name] = {"packed": verdicts.packed(), "n": len(verdicts)}
         if self.path is not None:
-            write_json(self.path, {"identity": self.identity, "bits": self.bits})
+            write_json(self.path, {"identity": self.identity, "seconds": self.seconds, "bits": self.bits})

@@ -33,19 +33,16 @@ class AIR(Method):
     With ε = 0 (the standard invariance, SIR) x̃ = xᵘ, p(x̃|x) is uniform and L_AIR(B; 0) = KL(p_i(y|x) ‖ p_j(y|x))/N.
     The ACL terms are means over anchors and the KL a sum over the batch, the scale at which the
     paper's λ₁ = λ₂ = 0.5 were used.
-
-    divergence  "kl": the equation above.
-                "normalized": the same with each product scaled to sum to 1 over the batch. The products
-                of two softmaxes sum to about 1/N, so the equation's gradient is some hundred times weaker.
-                "released": what the authors' code computes (GodXuxilie/Enhancing_ACL_via_AIR, AIR.py:80-98
-                at 15cf0a7), for its published numbers rest on it: Σ q (log q − p), probabilities where
-                logarithms belong and the arguments reversed; negative, and nearly blind to view i.
     """
 
     acl: ACL = ACL()
     lambda1: float = 0.5
     lambda2: float = 0.5
     divergence: Literal["kl", "normalized", "released"] = "kl"
+    """kl: the equation above. normalized: the same with each product scaled to sum to 1 over the batch (products of two
+    softmaxes sum to about 1/N, so the equation's gradient is some hundred times weaker). released: what the authors'
+    code computes (GodXuxilie/Enhancing_ACL_via_AIR, AIR.py:80-98 at 15cf0a7), for its published numbers rest on it:
+    Σ q (log q − p), with p where log p belongs and the arguments reversed; negative, and nearly blind to view i."""
 
     routes: ClassVar = ACL.routes
 

@@ -75,18 +75,15 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Which encoder.
-
-    name      resnet18, resnet34, resnet50 or resnet-small
-    stem      for which side in pixels: 8, 32, 96 or 224
-    channels  3, or 1 for grey images
-    mean, std of the normalisation inside the network, one a channel; the ACL family uses ImageNet's for all sets
-    """
+    """Which encoder."""
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet-small"] = "resnet18"
     stem: Stem = 32
+    """For which side in pixels."""
     channels: int = 3
+    """3, or 1 for grey images."""
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """Of the normalisation inside the network, one a channel; the ACL family uses ImageNet's for all sets."""
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
@@ -105,7 +102,7 @@ class Backbone:
 class Projection:
     """g: a projection head of linear layers, each with a batch norm and, but for the last, a ReLU.
 
-    The first layer has a bias; all are as wide as the features (ACL: 3 layers; `--twoLayerProj`: 2).
+    The first layer has a bias; all are as wide as the features.
     """
 
     layers: Literal[2, 3] = 3

@@ -97,8 +97,8 @@ def random_jitter(count: int, strength: float, turns: float, rng: Generator) -> 
 def jitter(image: Float[Tensor, "N C H W"], how: Jitter) -> Float[Tensor, "N C H W"]:
     """The four operations, each sample in its own order.
 
-    The three blends are one form, so that samples in different orders share a pass. The hue costs ten times a
-    blend and is computed once: around it each blend has two passes, one of which has factor 1, the identity.
+    The three blends are one form, so that samples in different orders share a pass. The hue costs several
+    blends and is computed once: around it each blend has two passes, one of which has factor 1, the identity.
     """
     passes = [(kind, how.factor.gather(1, kind[:, None]).squeeze(1)) for kind in how.order.unbind(1)]
     for done, (kind, factor) in enumerate(passes):

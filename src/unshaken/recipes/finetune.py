@@ -62,6 +62,7 @@ class Finetune:
         if images.label is None:
             raise ValueError(f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data")
         data = {"images": met(images), "encoder": digest(body)}
+        feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             if run.finished:
                 return run.path
@@ -69,10 +70,7 @@ class Finetune:
             net = Network(self._prepared(body), zero_classifier(body.features, len(images.names))).to(fabric.device)
             step = Step(self.method, net)
             runtime.prepare(net)
-            feed = Feed(
-                images.to(fabric.device), self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode
-            )
-            fit(step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            fit(step, feed.to(fabric.device), self.optimizer, self.rate, run, fabric, save_every, quiet)
             origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": about["pretrain"]}
             plain_net = merged(net, "adv")
             save_classifier(run.path / "classifier.safetensors", plain_net, backbone, images.names, origin)

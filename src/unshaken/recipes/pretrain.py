@@ -26,23 +26,22 @@ from unshaken.train.runtime import Runtime
 
 @dataclass(frozen=True)
 class Pretrain:
-    """An encoder from images, labels unseen. Equal values, equal bits: the run is named by their hash.
-
-    data.size  None: the side that backbone.stem is for
-    strength   of the augmentation, over time
-    rate       of learning, over time
-    """
+    """An encoder from images, labels unseen. Equal values, equal bits: the run is named by their hash."""
 
     name: str = "acl"
+    """What the run and its results are called."""
     method: Method = ACL()
     data: Source = Source("cifar10")
+    """Images are brought to the side that backbone.stem is for, unless data.size says otherwise."""
     split: str = "train"
     backbone: Backbone = Backbone()
     head: Projection = Projection()
     views: Transform = SimCLR()
     strength: Schedule = Constant(1.0)
+    """Of the augmentation, over time."""
     optimizer: Optimizer = LARS()
     rate: Schedule = WarmupCosine(peak=5.0, warmup=10)
+    """Of learning, over time."""
     epochs: int = 1000
     batch: int = 512
     seed: int = 1
@@ -62,16 +61,14 @@ class Pretrain:
         Raises ValueError for a user's mistake, Stopped after a signal (a checkpoint is then written).
         """
         images = fitting(replace(self.data, size=self.data.size or self.backbone.stem).load(self.split), self.backbone)
+        feed = Feed(images, self.views, self.strength, self.batch, self.epochs, Key(self.seed) / "pretrain")
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, met(images)) as run:
             if run.finished:
                 return run.path
             fabric = runtime.open()
             step = Step(self.method, self.embedder().to(fabric.device))
             runtime.prepare(step.net)
-            feed = Feed(
-                images.to(fabric.device), self.views, self.strength, self.batch, self.epochs, Key(self.seed) / "pretrain"
-            )
-            fit(step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            fit(step, feed.to(fabric.device), self.optimizer, self.rate, run, fabric, save_every, quiet)
             origin = {"recipe": plain(self), "data": met(images)}
             save_encoder(run.path / "encoder.safetensors", step.net.encoder, self.backbone, {"pretrain": origin})
             run.finish(step.net, runtime.world(fabric.device))

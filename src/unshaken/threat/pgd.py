@@ -18,21 +18,18 @@ Loss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PGD:
-    """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083).
-
-    ball      what is allowed
-    steps     gradients taken
-    stride    ρ as a part of eps: 1/4 of 8/255 is the usual 2/255
-    start     "ball": uniform in the ball; "near": x + 0.001·N(0, 1), as TRADES does
-    restarts  independent starts; the one that ends with the higher loss is kept, image by image if
-              the loss has one value an image, else as a whole
-    """
+    """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
     ball: Ball = Linf(8 / 255)
     steps: int = 5
+    """Gradients taken."""
     stride: float = 0.25
+    """ρ as a part of eps: 1/4 of 8/255 is the usual 2/255."""
     start: Literal["ball", "near"] = "ball"
+    """Uniform in the ball; or x + 0.001·N(0, 1), as TRADES has it."""
     restarts: int = 1
+    """Independent starts. The one that ends higher is kept: image by image if the loss has one value an image, else as
+    a whole."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not self.stride > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,9 @@ class Feed:
         """Batches an epoch. A single image left over joins the batch before it: alone it has no variance."""
         full, left = divmod(len(self.images), self.batch)
         return full + (left > 1) if full else 1
+
+    def to(self, device: torch.device) -> Feed:
+        return replace(self, images=self.images.to(device))
 
     def order(self, epoch: int) -> Int[Tensor, "N"]:
         """A permutation of all images; drawn on the CPU, so that it is the same on every device."""

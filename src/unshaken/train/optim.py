@@ -53,15 +53,16 @@ class LARS(Optimizer):
 
     For each tensor, r = η ‖w‖ / (‖∇‖ + λ ‖w‖) (1 if either norm is 0), m ← μ m + (rate · r)(∇ + λ w), w ← w − m.
 
-    exclude  False, as the ACL family released it: biases and batch norms are scaled and decay like the rest
-             (a batch norm's bias starts at 0, so its first step is taken at the full rate).
-             True, the usual form: what has one dimension gets neither scaling nor decay.
     """
 
     momentum: float = 0.9
     weight_decay: float = 1e-6
     trust: float = 0.001
+    """η."""
     exclude: bool = False
+    """False, as the ACL family released it: biases and batch norms are scaled and decay like the rest (a batch norm's
+    bias starts at 0, so its first step is taken at the full rate). True, the usual form: what has one dimension gets
+    neither scaling nor decay."""
 
     def over(self, net: nn.Module) -> torch.optim.Optimizer:
         scaled, other = by_dimension(learning(net)) if self.exclude else (learning(net), [])

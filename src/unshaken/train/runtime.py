@@ -21,16 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how to compute. Not part of a recipe: it should not change what a number means.
-
-    device     auto takes a GPU if there is one
-    precision  of the network's layers; losses, pixels and parameters stay float32
-    threads    of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits
-    """
+    """Where and how to compute. Not part of a recipe: it should not change what a number means."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes a GPU if there is one."""
     precision: Literal["float32", "bf16"] = "float32"
+    """Of the network's layers; losses, pixels and parameters stay float32."""
     threads: int = 0
+    """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
 
     def open(self) -> Fabric:
         """The one place that touches devices and settings of the process."""

@@ -1,0 +1,99 @@
+"""The command line: few verbs; a user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+from unshaken import __version__
+
+VERBS = {
+    "pretrain": "train an encoder without labels: unshaken pretrain acl/cifar10",
+    "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
+    "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
+    "report": "results as a table: unshaken report RUN [RUN ...] [--out FILE.md]",
+    "demo": "all of it on digits, in minutes on two CPU cores",
+    "list": "the recipes and modes there are",
+}
+
+
+def main() -> None:
+    """The entry point of `unshaken`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Do what the arguments say; returns the exit code. UNSHAKEN_TRACE=1 shows where an error came from."""
+    try:
+        return dispatch(args)
+    except (ValueError, OSError) as error:
+        if os.environ.get("UNSHAKEN_TRACE"):
+            raise
+        print(f"unshaken: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(__version__)
+        return 0
+    verb, rest = args[0], args[1:]
+    if verb not in VERBS:
+        close = get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VERBS)}"
+        raise ValueError(f"there is no command {verb!r}; {hint}")
+    if verb == "report":  # needs no torch, and does not wait for it
+        report(rest)
+        return 0
+    return with_torch(verb, rest)
+
+
+def with_torch(verb: str, args: list[str]) -> int:
+    from unshaken.commands import VERBS as commands
+    from unshaken.train.halt import Stopped
+
+    try:
+        commands[verb](args)
+    except Stopped as stop:
+        print(f"unshaken: {stop}", file=sys.stderr)
+        return stop.code
+    return 0
+
+
+def report(args: list[str]) -> None:
+    from unshaken.base.files import write_text
+    from unshaken.report.table import markdown, results_in, show
+
+    usage = "usage: unshaken report RUN [RUN ...] [--out FILE.md]"
+    if not args or args[0] in ("-h", "--help"):
+        print(usage)
+        return
+    out = None
+    if "--out" in args:
+        at = args.index("--out")
+        if at + 1 == len(args):
+            raise ValueError(f"--out needs a file; {usage}")
+        out, args = Path(args[at + 1]), args[:at] + args[at + 2 :]
+    unknown = [arg for arg in args if arg.startswith("-")]
+    if unknown:
+        raise ValueError(f"there is no option {unknown[0]}; {usage}")
+    results = results_in([Path(arg) for arg in args])
+    if out:
+        write_text(out, markdown(results))
+    show(results)
+
+
+def usage() -> str:
+    verbs = "\n".join(f"  {verb:<9} {line}" for verb, line in VERBS.items())
+    return f"unshaken {__version__}: robust vision encoders, learned without labels\n\n{verbs}\n\n`unshaken VERB --help` says more."
+
+
+if __name__ == "__main__":
+    main()

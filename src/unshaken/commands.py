@@ -1,0 +1,169 @@
+"""What each verb of the command line does, with its options as values."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from unshaken.base.files import read_json, write_json, write_text
+from unshaken.data.source import Source
+from unshaken.evaluate.exam import Exam, Watch
+from unshaken.options import parse, parse_nothing, subject, taken
+from unshaken.recipes.demo import demo as demonstrate
+from unshaken.recipes.examine import exam_for, examine
+from unshaken.recipes.finetune import MODES, Finetune, protocol
+from unshaken.recipes.papers import PAPERS, recipe
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.recipes.settings import SETTINGS
+from unshaken.report.table import markdown, show, summary
+from unshaken.train.runtime import Runtime
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Train an encoder without labels. Every field of the recipe is an option by its dotted name."""
+
+    recipe: Annotated[Pretrain, Flat]
+    runtime: Runtime = Runtime()
+    out: Path = Path("runs")
+    """Under which folder the run's own is made."""
+    save_every: float = 60.0
+    """Seconds between checkpoints; 0 saves after every step."""
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Fine-tune an encoder with labels."""
+
+    recipe: Annotated[Finetune, Flat]
+    runtime: Runtime = Runtime()
+    out: Path | None = None
+    """Under which folder the run's own is made; beside the encoder if it is not given."""
+    save_every: float = 60.0
+    """Seconds between checkpoints; 0 saves after every step."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Judge fine-tuned classifiers on the test images: standard and robust accuracy."""
+
+    exam: Annotated[Exam, Flat]
+    runtime: Runtime = Runtime()
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """CL, ACL and ACL-AIR on digits: pre-training, SLF, ALF and AFF, standard and robust accuracy."""
+
+    out: Path = Path("demo")
+    """Where runs, summary.json and table.md go."""
+    runtime: Runtime = Runtime()
+
+
+def pretrain(args: list[str]) -> None:
+    name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all")
+    options = parse(Pretraining(recipe(name)), rest, f"unshaken pretrain {name}")
+    run = options.recipe.run(options.out, options.runtime, options.save_every)
+    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
+    print(f"next: unshaken finetune {run}")
+
+
+def finetune(args: list[str]) -> None:
+    name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file")
+    mode, rest = taken(rest, "--mode")
+    data, rest = taken(rest, "--data.name")
+    encoder = Path(name)
+    for each in MODES if mode in (None, "all") else (mode,):
+        choices = protocol(each, encoder)
+        if data:
+            same = replace(choices.data, name=data, size=None, limit=None)
+            choices = protocol(each, encoder, same)
+        options = parse(Finetuning(choices), rest, f"unshaken finetune {name} --mode {each}")
+        run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
+        print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+        print(f"next: unshaken evaluate {run}")
+
+
+def evaluate(args: list[str]) -> None:
+    name, rest = subject(args, "evaluate", "RUN", "a fine-tuning run's folder, or a folder that holds several")
+    data, rest = taken(rest, "--data.name")
+    results = []
+    for run in fine_tuned(Path(name)):
+        options = parse(Evaluation(exam_for(run)), rest, f"unshaken evaluate {name}")
+        source = Source(**_tuned_on(run) | {"name": data, "size": None}) if data else None
+        with watching(run.name) as watch:
+            results.append(examine(run, options.exam, source, options.runtime, watch))
+    show(results)
+
+
+def demo(args: list[str]) -> None:
+    options = parse(Demonstration(), args, "unshaken demo")
+    tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    results = list(demonstrate(options.out / "runs", options.runtime, tell=tell))
+    write_json(options.out / "summary.json", summary(results))
+    write_text(options.out / "table.md", markdown(results))
+    show(results)
+    print(f"{options.out}/summary.json and {options.out}/table.md hold this; every run lies under {options.out}/runs")
+
+
+def list_(args: list[str]) -> None:
+    parse_nothing(args, "unshaken list")
+    print("Recipes of pre-training, METHOD/SET:")
+    for name, make in PAPERS.items():
+        print(f"  {name:<13} {(make.__doc__ or '').splitlines()[0]}")
+    print(f"  SET is {', '.join(SETTINGS)}; or any of them with --data PATH for images of your own.")
+    print("Fine-tuning, --mode:")
+    for mode, line in zip(MODES, ("standard linear", "adversarial linear", "adversarial full (TRADES)"), strict=True):
+        print(f"  {mode:<13} {line}")
+
+
+def fine_tuned(path: Path) -> list[Path]:
+    """The fine-tuning runs at or below a folder that have come to their end."""
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}")
+    runs = sorted(file.parent for file in path.rglob("classifier.safetensors"))
+    if not runs:
+        raise ValueError(f"there is no finished fine-tuning run in {path}; `unshaken finetune ENCODER` makes one")
+    return runs
+
+
+def _tuned_on(run: Path) -> dict[str, Any]:
+    data = read_json(run / "recipe.json")["recipe"]["data"]
+    return {name: value for name, value in data.items() if name != "type"}
+
+
+@contextlib.contextmanager
+def watching(name: str) -> Iterator[Watch]:
+    """A live bar of the exam on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def watch(attack: str, done: int, total: int) -> None:
+            if attack not in tasks:
+                tasks[attack] = progress.add_task(f"{name} {attack}", total=total)
+            progress.update(tasks[attack], completed=done)
+
+        yield watch
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "pretrain": pretrain,
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "demo": demo,
+    "list": list_,
+}

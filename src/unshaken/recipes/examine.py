@@ -1,0 +1,78 @@
+"""The exam of a fine-tuned classifier: result.json, and the log that readers of the papers expect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unshaken.base.canon import plain
+from unshaken.base.files import read_json, write_json, write_text
+from unshaken.data.images import Images
+from unshaken.data.source import Source
+from unshaken.evaluate.exam import Exam, Notes, Watch
+from unshaken.evaluate.result import paper_log, result_of
+from unshaken.nets.saved import backbone_of, load_classifier
+from unshaken.recipes.pretrain import fitting, met
+from unshaken.recipes.settings import SETTINGS
+from unshaken.threat.pgd import PGD
+from unshaken.train.run import digest
+from unshaken.train.runtime import Runtime
+
+
+def exam_for(run: Path) -> Exam:
+    """PGD-20 at the ε that goes with the run's data set."""
+    name = read_json(run / "recipe.json")["recipe"]["data"]["name"]
+    return Exam(PGD(SETTINGS.get(name, SETTINGS["cifar10"]).ball, steps=20))
+
+
+def examine(
+    run: Path,
+    exam: Exam | None = None,
+    data: Source | None = None,
+    runtime: Runtime = Runtime(),
+    watch: Watch = lambda *_: None,
+) -> dict[str, Any]:
+    """Judge a fine-tuning run on the test split; writes result.json and results/log.txt into it, and returns the result.
+
+    The network is judged in float32 whatever precision it was trained in.
+    """
+    file = run / "classifier.safetensors"
+    if not file.exists():
+        hint = "its fine-tuning has not finished" if (run / "recipe.json").exists() else "name a fine-tuning run"
+        raise ValueError(f"there is no classifier in {run}: {hint}")
+    net, about = load_classifier(file)
+    exam, images = exam or exam_for(run), _test_images(about, data)
+    fabric = runtime.open()
+    net, images = net.to(fabric.device), images.to(fabric.device)
+    notes = Notes(run / "verdicts.json", plain(exam), digest(net), images.digest)
+    verdicts = exam.judge(net, images, notes, watch)
+    result = result_of(
+        about,
+        plain(exam),
+        met(images),
+        verdicts,
+        weights=digest(net),
+        seconds={"pretrain": _seconds(run.parent), "finetune": _seconds(run), "exam": round(notes.seconds, 2)},
+        world=replace(runtime, precision="float32").world(fabric.device),
+    )
+    write_json(run / "result.json", result)
+    write_text(run / "results" / "log.txt", paper_log(result))
+    return result
+
+
+def _seconds(run: Path) -> float | None:
+    """What a run took, if it lies where it was made."""
+    return read_json(run / "run.json")["seconds"] if (run / "run.json").exists() else None
+
+
+def _test_images(about: dict[str, Any], data: Source | None) -> Images:
+    backbone = backbone_of(about)
+    source = data or Source(**{k: v for k, v in about["finetune"]["recipe"]["data"].items() if k != "type"})
+    images = fitting(replace(source, size=source.size or backbone.stem).load("test"), backbone)
+    if images.label is not None and list(images.names) != about["names"]:
+        raise ValueError(
+            f"{images.name} has {len(images.names)} classes that are not the classifier's {len(about['names'])}; "
+            "name the set that it was fine-tuned on by --data"
+        )
+    return images

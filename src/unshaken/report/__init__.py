@@ -1,0 +1,1 @@
+"""Layer 6, without torch: results to tables and pages."""
