@@ -1,1 +1,1 @@
-"""Layer 0: randomness, time, shapes. No mathematics, no files."""
+"""Layer 0: keys, time, shapes, files that are whole. No mathematics."""

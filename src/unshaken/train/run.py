@@ -36,9 +36,13 @@ class Run:
         self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check(data)
         except OSError:
+            self.close()
             raise ValueError(f"another process is at work in {path}") from None
-        self._check(data)
+        except ValueError:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, root: Path, name: str, recipe: Any, data: dict[str, Any]) -> Run:

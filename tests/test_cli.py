@@ -1,0 +1,257 @@
+"""The verbs, end to end; every mistake ends in one line and exit code 2."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unshaken import cli, commands
+
+QUICK = ["--epochs", "1", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
+DATA = os.environ.get("UNSHAKEN_DATA")
+
+
+def test_the_verbs_are_these():
+    """A new verb is a decision: it is made here too."""
+    assert list(cli.VERBS) == ["pretrain", "finetune", "evaluate", "report", "demo", "list"]
+    assert {*commands.VERBS, "report"} == set(cli.VERBS)
+
+
+def said(capsys) -> str:
+    """What was said on standard error, if it was one line."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    assert cli.run(["pretrain", "acl/digits", *QUICK, "--out", str(out)]) == 0
+    (run,) = out.iterdir()
+    return run
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained) -> Path:
+    args = ["finetune", str(pretrained), "--mode", "all", "--epochs", "2", "--data.limit", "200"]
+    assert cli.run(args) == 0
+    assert cli.run(["evaluate", str(pretrained), "--limit", "50", "--attack.steps", "2"]) == 0
+    return pretrained
+
+
+def test_a_run_leaves_its_recipe_log_encoder_and_end(pretrained):
+    assert {f.name for f in pretrained.iterdir() if f.is_file()} >= {
+        "recipe.json",
+        "log.jsonl",
+        "encoder.safetensors",
+        "run.json",
+    }
+    recipe = json.loads((pretrained / "recipe.json").read_text())["recipe"]
+    assert (recipe["epochs"], recipe["data"]["limit"], recipe["method"]["attack"]["steps"]) == (1, 64, 1)
+    line = json.loads((pretrained / "log.jsonl").read_text().splitlines()[-1])
+    assert {"step", "epoch", "rate", "loss", "adv", "clean", "images_per_s"} <= set(line)
+
+
+@pytest.mark.parametrize("mode", ["slf", "alf", "aff"])
+def test_results_are_counts_bits_and_the_papers_lines(tuned, mode):
+    (run,) = tuned.glob(f"{mode}-digits-*")
+    result = json.loads((run / "result.json").read_text())
+    assert (result["method"], result["mode"], result["standard"]["n"]) == ("acl", mode, 50)
+    assert result["robust"]["correct"] <= result["standard"]["correct"]
+    assert result["standard"]["percent"] == 2 * result["standard"]["correct"]
+    assert result["exam"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
+    log = (run / "results" / "log.txt").read_text()
+    assert re.fullmatch(rf"{mode.upper()} standard acc: \d+\.\d\d\n{mode.upper()} PGD2 acc: \d+\.\d\d\n", log)
+
+
+def test_modes_do_not_leak_into_each_other(tuned, pretrained):
+    """ALF alone gives the bits that ALF among all three gave."""
+    (among,) = tuned.glob("alf-digits-*")
+    alone = tuned / "alone"
+    args = ["finetune", str(pretrained), "--mode", "alf", "--epochs", "2", "--data.limit", "200", "--out", str(alone)]
+    assert cli.run(args) == 0
+    (run,) = alone.glob("alf-digits-*")
+    digests = [json.loads((r / "run.json").read_text())["digest"] for r in (among, run)]
+    assert digests[0] == digests[1]
+
+
+def test_report_writes_markdown(tuned, tmp_path, capsys):
+    assert cli.run(["report", str(tuned), "--out", str(tmp_path / "table.md")]) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert capsys.readouterr().out == table
+    assert "| acl | SLF | digits | 50 |" in table
+    assert "PGD-2 l∞ 0.1" in table
+
+
+def test_list_and_help(capsys):
+    assert cli.run(["list"]) == 0
+    assert "dynacl-air" in capsys.readouterr().out
+    assert cli.run(["--help"]) == 0
+    assert all(verb in capsys.readouterr().out for verb in ["pretrain"])
+    with pytest.raises(SystemExit) as done:
+        cli.run(["pretrain", "acl/digits", "--help"])
+    assert done.value.code == 0
+    assert "--method.attack.ball.eps" in capsys.readouterr().out
+
+
+def test_help_is_quick():
+    """Under half a second on an idle machine; the bound leaves room for a busy one."""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-m", "unshaken.cli", "--help"], check=True, capture_output=True)
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["pretian"], "did you mean 'pretrain'"),
+        (["pretrain"], "needs RECIPE"),
+        (["pretrain", "acl/digit"], "did you mean 'digits'"),
+        (["pretrain", "acl/digits", "--epoch", "3"], "did you mean --epochs"),
+        (["pretrain", "acl/digits", "--epochs", "many"], "--epochs"),
+        (["pretrain", "acl/digits", "--epochs", "0"], "epochs ≥ 1"),
+        (["pretrain", "acl/digits", "--batch", "1"], "batch ≥ 2"),
+        (["pretrain", "acl/digits", "--method.attack.ball.eps", "8"], "did you mean 8/255"),
+        (["pretrain", "acl/digits", "--method.attack.ball.eps", "nan"], "not nan"),
+        (["pretrain", "acl/digits", "--method.attack.ball.eps", "-1/255"], "positive"),
+        (["pretrain", "acl/digits", "--method.tau", "1/0"], "neither a number nor a fraction"),
+        (["pretrain", "acl/digits", "--data.limit", "1"], "too few"),
+        (["pretrain", "acl/digits", "--data", "nowhere"], "no image set 'nowhere'"),
+        (["pretrain", "acl/digits", "--backbone.channels", "3"], "means and standard deviations"),
+        (["pretrain", "acl/cifar10", "--data.root", "nowhere"], "--data.download"),
+        (["finetune", "nowhere"], "there is no encoder in nowhere"),
+        (["evaluate", "nowhere"], "there is no folder nowhere"),
+        (["report", "nowhere"], "there is no nowhere"),
+        (["report", "--loud"], "no option --loud"),
+        (["list", "all"], "takes no arguments"),
+    ],
+)
+def test_mistakes_are_one_line(args, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(args) == 2
+    assert words in said(capsys)
+    assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
+    args = ["pretrain", "simclr/digits", "--epochs", "3", "--data.limit", "64", "--batch", "32"]
+    assert cli.run([*args, "--rate.peak", "1e38", "--rate.warmup", "0", "--out", str(tmp_path)]) == 2
+    assert "no longer a finite number" in capsys.readouterr().err
+
+
+def test_wrong_files_are_named(tuned, tmp_path, capsys):
+    (run,) = tuned.glob("slf-digits-*")
+    assert cli.run(["finetune", str(run / "classifier.safetensors"), "--mode", "slf"]) == 2
+    assert "holds a classifier, not a encoder" in said(capsys)
+    broken = tmp_path / "encoder.safetensors"
+    broken.write_bytes((tuned / "encoder.safetensors").read_bytes()[:1000])
+    assert cli.run(["finetune", str(broken), "--mode", "slf"]) == 2
+    assert "not a whole safetensors file" in said(capsys)
+    assert cli.run(["finetune", str(tuned), "--mode", "full"]) == 2
+    assert "there is no mode 'full'" in said(capsys)
+
+
+def jpegs(folder: Path, count: int, seed: int = 0) -> None:
+    """Noise pictures of mixed sizes, some grey."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for k in range(count):
+        height, width = rng.integers(20, 60, 2)
+        shape = (height, width) if k % 5 == 0 else (height, width, 3)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{k:03}.jpg")
+
+
+SMALL = ["--backbone.name", "resnet-small", *QUICK]
+
+
+def test_a_flat_folder_of_jpegs(tmp_path, capsys):
+    """Pre-training needs no labels; fine-tuning says that it does, and takes them from elsewhere."""
+    jpegs(tmp_path / "photos", 70)
+    place = ["--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]
+    assert cli.run(["pretrain", "acl", "--data", str(tmp_path / "photos"), *SMALL, *place]) == 0
+    (run,) = (tmp_path / "runs").glob("acl-photos-*")
+    capsys.readouterr()
+    assert cli.run(["finetune", str(run), "--mode", "slf"]) == 2
+    assert "has no labels" in said(capsys)
+    jpegs(tmp_path / "sorted" / "cats", 20, seed=1)
+    jpegs(tmp_path / "sorted" / "dogs", 20, seed=2)
+    assert cli.run(["finetune", str(run), "--mode", "slf", "--data", str(tmp_path / "sorted"), "--epochs", "1"]) == 0
+    assert cli.run(["evaluate", str(run), "--attack.steps", "2"]) == 0
+    (result,) = run.rglob("result.json")
+    assert json.loads(result.read_text())["standard"]["n"] == 8
+
+
+def test_an_unreadable_image_is_named(tmp_path, capsys):
+    jpegs(tmp_path / "photos", 70)
+    (tmp_path / "photos" / "007.jpg").write_bytes(b"not an image")
+    args = ["pretrain", "acl", "--data", str(tmp_path / "photos"), *SMALL]
+    args += ["--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]
+    assert cli.run(args) == 2
+    assert "007.jpg" in said(capsys)
+    assert cli.run([*args, "--data.unreadable", "skip"]) == 0
+    assert "1 of 64 images cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="UNSHAKEN_DATA names no folder of Parquet sets")
+def test_real_cifar10_through_a_resnet18(tmp_path):
+    """Parquet in, result out; a handful of images, for a ResNet-18 is slow on a CPU."""
+    place = ["--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]
+    args = ["pretrain", "acl", "--data", f"{DATA}/cifar10", "--data.limit", "24", "--batch", "12", "--epochs", "1"]
+    assert cli.run([*args, *place]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert cli.run(["finetune", str(run), "--mode", "slf", "--epochs", "1"]) == 0
+    assert cli.run(["evaluate", str(run), "--limit", "8", "--attack.steps", "3"]) == 0
+    (result,) = run.rglob("result.json")
+    found = json.loads(result.read_text())
+    assert found["data"]["n"] == 10_000
+    assert found["standard"]["n"] == 8
+    assert found["exam"]["attack"]["ball"]["eps"] == 8 / 255
+
+
+@pytest.mark.slow
+def test_killed_from_outside_and_started_again(tmp_path):
+    """The real command in a real process: kill -9, then SIGTERM, then to the end; the digest of a run left alone."""
+    args = [sys.executable, "-m", "unshaken.cli", "pretrain", "acl/digits", "--epochs", "6", "--batch", "64"]
+    args += ["--data.limit", "200", "--save-every", "0"]
+
+    def start(out: str) -> subprocess.Popen:
+        return subprocess.Popen([*args, "--out", str(tmp_path / out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    alone = start("alone")
+    broken = start("broken")
+    wait_for_checkpoint(tmp_path / "broken", broken)
+    broken.kill()
+    broken.communicate()
+    again = start("broken")
+    wait_for_checkpoint(tmp_path / "broken", again)
+    again.send_signal(signal.SIGTERM)
+    assert b"the same command goes on from there" in again.communicate()[1]
+    assert again.returncode == 143
+    last = start("broken")
+    expected, found = alone.communicate()[0], last.communicate()[0]
+    assert digest(found) == digest(expected)
+
+
+def wait_for_checkpoint(root: Path, process: subprocess.Popen) -> None:
+    """Until a checkpoint is written that was not there before."""
+    before = [file.stat().st_mtime_ns for file in root.rglob("checkpoint.safetensors")]
+    while process.poll() is None:
+        if [file.stat().st_mtime_ns for file in root.rglob("checkpoint.safetensors")] != before:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"it ended before it could be killed: {process.communicate()[1].decode()}")
+
+
+def digest(output: bytes) -> str:
+    return re.search(r"digest ([0-9a-f]{32})", io.BytesIO(output).read().decode()).group(1)

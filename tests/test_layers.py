@@ -1,0 +1,80 @@
+"""Imports point down the layers; folders of one layer do not know each other; words stay where they belong."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unshaken
+
+SOURCE = Path(unshaken.__file__).parent
+LAYERS = [
+    {"base"},
+    {"losses", "threat", "pixels"},
+    {"nets", "data"},
+    {"methods"},
+    {"tune"},
+    {"train", "evaluate"},
+    {"recipes", "report"},
+    {"options"},
+    {"commands"},
+    {"cli", "__init__"},
+]
+LEVEL = {place: level for level, places in enumerate(LAYERS) for place in places}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def place(module: Path) -> str:
+    """The folder right below the package, or the file's own name."""
+    inside = module.relative_to(SOURCE)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imported(module: Path) -> set[str]:
+    """The folders of the package that a module imports from, at its top or within a function."""
+    places = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            whole = node.module == "unshaken"
+            names = [f"unshaken.{a.name}" for a in node.names] if whole else [node.module or ""]
+        places |= {name.split(".")[1] for name in names if name.startswith("unshaken.")}
+    return places - {"__version__"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(SOURCE)))
+def test_imports_point_down(module):
+    here = place(module)
+    for there in imported(module) - {here}:
+        assert LEVEL[there] < LEVEL[here], f"{here} may not import {there}"
+
+
+def test_every_folder_has_a_layer():
+    assert {place(module) for module in MODULES} == set(LEVEL)
+
+
+def test_the_test_sees_a_wrong_arrow(tmp_path):
+    module = tmp_path / "wrong.py"
+    module.write_text("def f():\n    from unshaken.recipes.papers import recipe\n    import unshaken.nets.embed\n")
+    assert imported(module) == {"recipes", "nets"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(SOURCE)))
+def test_devices_and_processes_are_the_runtimes(module):
+    """Only runtime.py says cuda, autocast or compile in code; nothing says distributed."""
+    if module.name == "runtime.py":
+        return
+    names = {n.id for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Attribute)}
+    names -= {"compile"} if re.search(r"re\.compile", module.read_text()) else set()
+    assert not names & {"cuda", "autocast", "compile", "distributed"}
+
+
+@pytest.mark.parametrize("statement", ["import unshaken", "import unshaken.cli", "import unshaken.report.table"])
+def test_no_torch_before_it_is_needed(statement):
+    done = subprocess.run([sys.executable, "-c", f"{statement}; import sys; assert 'torch' not in sys.modules"])
+    assert done.returncode == 0

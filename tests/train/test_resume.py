@@ -1,0 +1,140 @@
+"""A run that is killed anywhere and started again ends with the bits of one that was not."""
+
+import json
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import pytest
+from tiny import RECIPE, STEPS
+
+from unshaken.base import files
+from unshaken.train.halt import Stopped
+from unshaken.train.run import Run
+
+
+def finish(root: Path) -> dict:
+    run = RECIPE.run(root, save_every=0, quiet=True)
+    return json.loads((run / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return finish(tmp_path_factory.mktemp("unbroken"))
+
+
+def in_child(work) -> int:
+    """Do the work in a forked process; returns the signal that ended it, 0 if none did."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # later Pythons warn of threads; the child uses none of them
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3, 4, 5, 8, STEPS])  # 4 and 8 end an epoch, STEPS the run
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_saving(tmp_path, unbroken, saves, moment):
+    """kill -9 at the given checkpoint, before it is moved into its place or just after."""
+
+    def die_at_checkpoint(part: Path, file: Path, replace=os.replace) -> None:
+        if Path(file).name == "checkpoint.safetensors":
+            die_at_checkpoint.count += 1
+        last = die_at_checkpoint.count == saves
+        if last and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(part, file)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    die_at_checkpoint.count = 0
+
+    def work() -> None:
+        files.os.replace = die_at_checkpoint
+        finish(tmp_path)
+
+    assert in_child(work) == -signal.SIGKILL
+    assert not list(tmp_path.rglob("run.json"))
+    assert finish(tmp_path)["digest"] == unbroken["digest"]
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 7, STEPS - 1])
+def test_killed_between_checkpoints(tmp_path, unbroken, monkeypatch, step):
+    """What was done since the last checkpoint is done again, to the same bits."""
+    save = Run.save
+
+    def work() -> None:
+        def seldom(run: Run, onward, net, optimizer) -> None:
+            if onward.step > step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if onward.step % 3 == 0:
+                save(run, onward, net, optimizer)
+
+        Run.save = seldom
+        finish(tmp_path)
+
+    assert in_child(work) == -signal.SIGKILL
+    assert finish(tmp_path)["digest"] == unbroken["digest"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code):
+    """SIGTERM and Ctrl-C end with a checkpoint; the log has each step once."""
+    log = Run.log
+
+    def asked(run: Run, **values) -> None:
+        log(run, **values)
+        if values["step"] == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Run, "log", asked)
+    with pytest.raises(Stopped) as stop:
+        RECIPE.run(tmp_path, save_every=1e9, quiet=True)
+    assert stop.value.code == code
+    monkeypatch.undo()
+    assert finish(tmp_path)["digest"] == unbroken["digest"]
+    (file,) = tmp_path.rglob("log.jsonl")
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [3, 7, 9, 11]
+
+
+def test_a_finished_run_is_found(tmp_path, unbroken):
+    first = finish(tmp_path)
+    assert finish(tmp_path) == first
+    assert first["digest"] == unbroken["digest"]
+    assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_two_at_once_are_refused(tmp_path):
+    run = RECIPE.run(tmp_path, quiet=True)
+    found = json.loads((run / "recipe.json").read_text())["data"]
+    with Run(run, RECIPE, found), pytest.raises(ValueError, match="another process"):
+        Run(run, RECIPE, found)
+
+
+def test_other_images_are_refused(tmp_path):
+    run = RECIPE.run(tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="the images are now"):
+        Run(run, RECIPE, {"name": "digits", "split": "train", "n": 99, "digest": "0"})
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    save = Run.save
+
+    def work() -> None:
+        def once(run: Run, *state) -> None:
+            save(run, *state)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Run.save = once
+        finish(tmp_path)
+
+    in_child(work)
+    (file,) = tmp_path.rglob("checkpoint.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="checkpoint.safetensors is not a whole safetensors file"):
+        finish(tmp_path)

@@ -1,0 +1,18 @@
+"""A recipe that takes a second: ACL on a hundred digits."""
+
+from dataclasses import replace
+
+import unshaken
+from unshaken.methods.acl import ACL
+from unshaken.threat.ball import Linf
+from unshaken.threat.pgd import PGD
+
+RECIPE = replace(
+    unshaken.recipe("acl/digits"),
+    method=ACL(PGD(Linf(0.1), steps=1)),
+    data=unshaken.Source("digits", limit=100),
+    epochs=3,
+    batch=32,
+)
+STEPS = 12
+"""Three epochs of four batches: 32, 32, 32 and 4 images."""
