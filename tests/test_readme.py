@@ -51,5 +51,7 @@ def test_nothing_in_the_tree_is_gone():
 def test_the_commands_are_real():
     """The two commands are targets of the Makefile, and make test is what CI runs."""
     targets = (ROOT / "Makefile").read_text()
-    assert all(re.search(rf"^{name}:", targets, re.MULTILINE) for name in re.findall(r"^make (\w+)", README, re.MULTILINE))
+    assert all(
+        re.search(rf"^{name}:", targets, re.MULTILINE) for name in re.findall(r"^make (\w+)", README, re.MULTILINE)
+    )
     assert "make test" in (ROOT / ".ci" / "run").read_text()

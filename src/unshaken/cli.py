@@ -92,7 +92,8 @@ def report(args: list[str]) -> None:
 
 def usage() -> str:
     verbs = "\n".join(f"  {verb:<9} {line}" for verb, line in VERBS.items())
-    return f"unshaken {__version__}: robust vision encoders, learned without labels\n\n{verbs}\n\n`unshaken VERB --help` says more."
+    title = f"unshaken {__version__}: robust vision encoders, learned without labels"
+    return f"{title}\n\n{verbs}\n\n`unshaken VERB --help` says more."
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_the_definition(shape, tau):
 def test_the_released_form_and_its_gradient(tau):
     z = embeddings(2, 32, 16).requires_grad_()
     ours, theirs = nt_xent(z, tau), released(z, tau)
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     (a,), (b,) = torch.autograd.grad(ours, z), torch.autograd.grad(theirs, z)
     assert torch.allclose(a, b, rtol=1e-4, atol=1e-8)
 
@@ -83,14 +83,14 @@ def test_a_low_temperature_stays_finite():
     z = torch.eye(3).expand(2, 3, 3) * torch.tensor([1.0, -1.0]).view(2, 1, 1)  # partners as far apart as can be
     z = z.clone().requires_grad_()
     loss = nt_xent(z, 0.01)
-    assert float(loss) == pytest.approx(100 + log(4), rel=1e-5)
+    assert loss.item() == pytest.approx(100 + log(4), rel=1e-5)
     assert torch.autograd.grad(loss, z)[0].isfinite().all()
 
 
 def test_zero_embeddings_stay_finite():
     z = torch.zeros(2, 3, 4, requires_grad=True)
     loss = nt_xent(z, 0.5)
-    assert float(loss) == pytest.approx(log(5))
+    assert loss.item() == pytest.approx(log(5))
     assert torch.autograd.grad(loss, z)[0].isfinite().all()
 
 

@@ -68,7 +68,7 @@ def test_linf_samples_are_uniform():
 
 
 def test_l2_samples_fill_the_ball():
-    """In d dimensions (r/ε)ᵈ is uniform in [0, 1] and every direction alike, so that a coordinate has variance ε²/(d+2)."""
+    """In d dimensions (r/ε)ᵈ is uniform in [0, 1], directions are alike: a coordinate's variance is ε²/(d+2)."""
     noise = sampled(L2(0.4), torch.full((40_000, 3, 1, 1), 0.5)) - 0.5
     volume = (noise.flatten(1).norm(dim=1) / 0.4) ** 3
     assert float(volume.mean()) == pytest.approx(1 / 2, abs=0.015)  # 10 σ

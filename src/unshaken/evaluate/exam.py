@@ -80,7 +80,7 @@ def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> I
 
 
 class Notes:
-    """Verdicts so far and the seconds they took, on disk; of one exam on one network and one set, or they are not used."""
+    """Verdicts so far and the seconds they took, on disk; those of another exam, network or set are not used."""
 
     def __init__(self, path: Path | None = None, *identity: object) -> None:
         self.path, self.identity = path, short_hash([str(part) for part in identity])

@@ -75,7 +75,9 @@ class ResNet(nn.Module):
     stem      8, 32: one 3×3 convolution at full resolution; 96, 224: 7×7 with stride 2 and a max pool
     """
 
-    def __init__(self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], width: int, stem: Stem, channels: int):
+    def __init__(
+        self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], width: int, stem: Stem, channels: int
+    ):
         super().__init__()
         small = stem <= 32
         self.conv1 = conv3x3(channels, width) if small else nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)

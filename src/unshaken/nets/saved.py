@@ -57,7 +57,9 @@ def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
     return encoder, backbone, about
 
 
-def save_classifier(path: Path, net: Network, backbone: Backbone, names: tuple[str, ...], about: dict[str, Any]) -> None:
+def save_classifier(
+    path: Path, net: Network, backbone: Backbone, names: tuple[str, ...], about: dict[str, Any]
+) -> None:
     """A plain network (no routes) whose logits are in the order of `names`."""
     kind = {"kind": "classifier", "backbone": plain(backbone), "names": list(names)}
     write_tensors(path, net.state_dict(), about | kind)
@@ -80,7 +82,7 @@ def backbone_of(about: dict[str, Any]) -> Backbone:
 
 def _expect(about: dict[str, Any], kind: str, path: Path) -> None:
     if about.get("kind") != kind:
-        raise ValueError(f"{path} holds a {about.get('kind') or 'checkpoint'}, not a {kind}")
+        raise ValueError(f"{path} holds the wrong thing, {about.get('kind')}: needed is the {kind}")
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

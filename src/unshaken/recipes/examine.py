@@ -33,7 +33,7 @@ def examine(
     runtime: Runtime = Runtime(),
     watch: Watch = lambda *_: None,
 ) -> dict[str, Any]:
-    """Judge a fine-tuning run on the test split; writes result.json and results/log.txt into it, and returns the result.
+    """Judge a fine-tuning run on the test split: writes result.json and results/log.txt into it; returns the result.
 
     The network is judged in float32 whatever precision it was trained in.
     """

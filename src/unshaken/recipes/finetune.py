@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
@@ -60,7 +59,9 @@ class Finetune:
         body, backbone, about = load_encoder(file)
         images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
         if images.label is None:
-            raise ValueError(f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data")
+            raise ValueError(
+                f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data"
+            )
         data = {"images": met(images), "encoder": digest(body)}
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:

@@ -55,7 +55,9 @@ class Pretrain:
 
         return routed(born(build, Key(self.seed) / "birth"), self.method.routes)
 
-    def run(self, root: Path = Path("runs"), runtime: Runtime = Runtime(), save_every: float = 60, quiet: bool = False) -> Path:
+    def run(
+        self, root: Path = Path("runs"), runtime: Runtime = Runtime(), save_every: float = 60, quiet: bool = False
+    ) -> Path:
         """Train, or go on training, or find it done. Returns the run's directory, with encoder.safetensors in it.
 
         Raises ValueError for a user's mistake, Stopped after a signal (a checkpoint is then written).
@@ -89,7 +91,9 @@ def fitting(images: Images, backbone: Backbone) -> Images:
             "set --backbone.channels (and --backbone.mean, --backbone.std, one a channel)"
         )
     if backbone.stem > 32 and side < 33:
-        raise ValueError(f"a stem for {backbone.stem} pixels leaves nothing of images of {side}; set --backbone.stem 32")
+        raise ValueError(
+            f"a stem for {backbone.stem} pixels leaves nothing of images of {side}; set --backbone.stem 32"
+        )
     return images
 
 

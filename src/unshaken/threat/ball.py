@@ -53,7 +53,8 @@ class Linf(Ball):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eps > 1:
-            raise ValueError(f"an l∞ eps of {self.eps:g} spans all pixels, which lie in [0, 1]: did you mean {self.eps:g}/255?")
+            spans = f"an l∞ eps of {self.eps:g} spans all pixels, which lie in [0, 1]"
+            raise ValueError(f"{spans}: did you mean {self.eps:g}/255?")
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=rng)

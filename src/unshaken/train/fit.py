@@ -38,11 +38,11 @@ def fit(
     Raises Stopped after a signal, once a checkpoint is written; ValueError when the loss is no longer a number.
     """
     rule = optimizer.over(step)
-    place = run.restore(step, rule)
+    start = run.restore(step, rule)
     module, stepper = fabric.setup(step.train(), rule)
-    saved, clocked, meter = time.monotonic(), time.monotonic(), Meter(run)
+    meter, saved = Meter(run), time.monotonic()
     with Halt() as halt, display(run.path.name, feed.epochs, quiet) as show:
-        for place, onward, batch in feed.after(place):
+        for place, onward, batch in feed.after(start):
             clock = feed.clock(place)
             for group in rule.param_groups:
                 group["lr"] = rate(clock)
@@ -50,47 +50,52 @@ def fit(
             fabric.backward(terms["loss"])
             stepper.step()
             rule.zero_grad()
+
             meter.note(terms, len(batch.index))
             if onward.step % LOG_EVERY == 0 or onward.batch == 0:
                 values, speed = meter.read(place)
                 run.log(step=place.step, epoch=clock.time, rate=rate(clock), **values, images_per_s=round(speed, 1))
                 show.show(clock.time, place.epoch + 1, onward.step, values, speed)
-            now = time.monotonic()
-            run.seconds, clocked = run.seconds + now - clocked, now
-            if halt.code is not None or now - saved >= save_every or onward.epoch == feed.epochs:
+            ended = onward.epoch == feed.epochs
+            if halt.code is not None or ended or time.monotonic() - saved >= save_every:
                 meter.check(place)
                 run.save(onward, step, rule)
                 saved = time.monotonic()
-            if halt.code is not None and onward.epoch < feed.epochs:
+            if halt.code is not None and not ended:
                 raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", halt.code)
 
 
 class Meter:
-    """The terms of the last step and the pace, read from the device only when asked; and whether all was finite."""
+    """The last step's terms and the pace, fetched from the device only when asked; whether every loss was finite."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.since, self.images = time.monotonic(), 0
+        self.now = self.since = time.monotonic()
+        self.images = 0
         self.finite: torch.Tensor | None = None
 
     def note(self, terms: Terms, images: int) -> None:
+        """After every step."""
         self.terms = {name: value.detach() for name, value in terms.items()}
         self.images += images
         finite = torch.isfinite(self.terms["loss"])
         self.finite = finite if self.finite is None else self.finite & finite
+        before, self.now = self.now, time.monotonic()
+        self.run.seconds += self.now - before
 
     def read(self, place: Place) -> tuple[dict[str, float], float]:
+        """The terms, and images a second since the last reading."""
         self.check(place)
         values = {name: float(value) for name, value in self.terms.items()}
-        now = time.monotonic()
-        speed = self.images / max(now - self.since, 1e-9)
-        self.since, self.images = now, 0
+        speed = self.images / max(time.monotonic() - self.since, 1e-9)
+        self.since, self.images = time.monotonic(), 0
         return values, speed
 
     def check(self, place: Place) -> None:
         """A loss that is no number ends the run here: nothing after it is worth saving."""
         if self.finite is not None and not bool(self.finite):
-            kept = f"{self.run.checkpoint} holds the last sound state" if self.run.checkpoint.exists() else "nothing is lost"
+            sound = self.run.checkpoint.exists()
+            kept = f"{self.run.checkpoint} holds the last sound state" if sound else "there was no checkpoint yet"
             raise ValueError(
                 f"the loss is no longer a finite number (seen at step {place.step}); {kept}; try a lower rate.peak"
             )

@@ -125,7 +125,7 @@ def digest(net: nn.Module) -> str:
     total = blake2b(digest_size=16)
     for name, tensor in net.state_dict().items():
         total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else str(tensor).encode())
+        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
     return total.hexdigest()
 
 

@@ -1,0 +1,190 @@
+"""Files of encoders and classifiers: there and back bit for bit, and what is said of a file that is not one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unshaken.base.keys import Key
+from unshaken.nets.embed import Backbone, Encoder, Network, born, zero_classifier
+from unshaken.nets.routed import routed, routes_of, take
+from unshaken.nets.saved import (
+    load_classifier,
+    load_encoder,
+    read_tensors,
+    save_classifier,
+    save_encoder,
+    write_tensors,
+)
+
+GREY = Backbone("resnet-small", 8, 1, (0.5,), (0.25,))
+ROUTES = ("clean", "adv")
+NAMES = ("cat", "dog", "é")
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.rand(4, 1, 8, 8, generator=Key(seed).on("cpu"))
+
+
+def trained(net: nn.Module) -> nn.Module:
+    """Away from the initial values, in parameters and statistics, differently in each route."""
+    for route in routes_of(net) or ("",):
+        take(net.train(), route)
+        net(images())
+    rng = Key("w").on("cpu")
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn(p.shape, generator=rng), alpha=0.1)
+    return net.eval()
+
+
+def encoder(routes: tuple[str, ...]) -> Encoder:
+    net = born(GREY.build, Key(0))
+    return trained(routed(net, routes) if routes else net)
+
+
+def classifier() -> Network:
+    net = encoder(())
+    head = zero_classifier(64, 3)
+    nn.init.uniform_(head.weight, generator=Key(1).on("cpu"))
+    return Network(net, head).eval()
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize("routes", [(), ROUTES, ("adv",)])
+def test_an_encoder_comes_back_bit_for_bit(routes, path: Path):
+    net = encoder(routes)
+    save_encoder(path, net, GREY, {"from": "a test", "seed": 3})
+    again, backbone, about = load_encoder(path)
+    assert backbone == GREY
+    assert (about["from"], about["seed"]) == ("a test", 3)
+    assert routes_of(again) == routes
+    assert equal(net, again)
+    for route in routes or ("",):
+        take(net, route)
+        take(again.eval(), route)
+        assert torch.equal(net(images(1)), again(images(1)))
+
+
+def test_a_classifier_comes_back_bit_for_bit(path: Path):
+    net = classifier()
+    save_classifier(path, net, GREY, NAMES, {"from": "a test"})
+    again, about = load_classifier(path)
+    assert tuple(about["names"]) == NAMES
+    assert about["from"] == "a test"
+    assert equal(net, again)
+    assert torch.equal(net(images(1), "adv"), again.eval()(images(1), "adv"))
+
+
+def test_saving_is_atomic_and_leaves_no_part(path: Path):
+    save_encoder(path, encoder(()), GREY, {})
+    save_encoder(path, encoder(ROUTES), GREY, {})
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert routes_of(load_encoder(path)[0]) == ROUTES
+
+
+def test_tensors_of_any_layout(path: Path):
+    w = torch.arange(6.0).view(2, 3)
+    stored = {"t": w.T, "slice": w[:, 1], "grad": w.clone().requires_grad_(), "int": torch.tensor(3)}
+    write_tensors(path, stored, {"kind": "x"})
+    tensors, about = read_tensors(path)
+    assert about == {"kind": "x"}
+    assert all(torch.equal(tensors[name], stored[name].detach()) for name in stored)
+
+
+def test_nan_is_refused_in_what_is_noted(path: Path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_encoder(path, encoder(()), GREY, {"loss": float("nan")})
+    assert not path.exists()
+
+
+def refused(load, path: Path, match: str) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+each_load = pytest.mark.parametrize("load", [load_encoder, load_classifier])
+
+
+@each_load
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file(load, part, path: Path):
+    save_encoder(path, encoder(ROUTES), GREY, {})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    refused(load, path, "is not a whole safetensors file")
+
+
+@each_load
+def test_a_file_of_something_else(load, path: Path):
+    torch.save({"state_dict": encoder(()).state_dict()}, path)
+    refused(load, path, "is not a whole safetensors file")
+
+
+@each_load
+@pytest.mark.parametrize("header", [None, {"format": "pt"}, {"format": "pt", "about": "{}"}])
+def test_somebody_else_s_safetensors(load, header, path: Path):
+    save_file(encoder(()).state_dict(), path, header)
+    refused(load, path, "was not written by unshaken: its format is")
+
+
+@each_load
+def test_no_file(load, path: Path):
+    refused(load, path, "there is no file")
+    refused(load, path.parent, "there is no file")
+
+
+def test_the_wrong_kind(path: Path):
+    save_encoder(path, encoder(()), GREY, {})
+    refused(load_classifier, path, "holds .*encoder.*classifier")
+    save_classifier(path, classifier(), GREY, NAMES, {})
+    refused(load_encoder, path, "holds .*classifier.*encoder")
+    write_tensors(path, {}, {"epoch": 3})
+    refused(load_encoder, path, "holds .*checkpoint.*encoder")
+
+
+def rewritten(path: Path, change) -> None:
+    tensors, about = read_tensors(path)
+    change(tensors, about)
+    write_tensors(path, tensors, about)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, about: tensors.pop("backbone.conv1.weight"),
+        lambda tensors, about: tensors.update(extra=torch.zeros(1)),
+        lambda tensors, about: tensors.update({"backbone.bn1.routes.adv.weight": torch.zeros(2)}),
+        lambda tensors, about: about.update(routes=[]),
+        lambda tensors, about: about.update(routes=["clean"]),
+        lambda tensors, about: about["backbone"].update(name="resnet18"),
+    ],
+    ids=["missing", "extra", "shape", "no routes", "other routes", "other network"],
+)
+def test_tensors_that_do_not_fit(change, path: Path):
+    save_encoder(path, encoder(ROUTES), GREY, {})
+    rewritten(path, change)
+    refused(load_encoder, path, "does not fit the network it names")
+
+
+def test_what_is_noted_is_json_in_the_header(path: Path):
+    save_encoder(path, encoder(ROUTES), GREY, {"from": "a test"})
+    header = json.loads(path.read_bytes()[8:].split(b"}}", 1)[0] + b"}}")
+    about = json.loads(header["__metadata__"]["about"])
+    assert about["kind"] == "encoder"
+    assert about["routes"] == list(ROUTES)
+    assert about["backbone"]["name"] == "resnet-small"
