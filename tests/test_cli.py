@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unshaken import cli, commands
+import unshaken
+from unshaken import cli, commands, options
+from unshaken.base.clock import Constant
+from unshaken.threat.ball import L2
+from unshaken.threat.pgd import PGD
+from unshaken.train.optim import SGD
 
 QUICK = ["--epochs", "1", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
 DATA = os.environ.get("UNSHAKEN_DATA")
@@ -126,6 +131,10 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--method.attack.ball.eps", "-1/255"], "positive"),
         (["pretrain", "acl/digits", "--method.tau", "1/0"], "neither a number nor a fraction"),
         (["pretrain", "acl/digits", "--data.limit", "1"], "too few"),
+        (["pretrain", "acl/digits", "--optimizer", "Adam"], "--optimizer is one of SGD, AdamW, LARS"),
+        (["pretrain", "acl/digits", "--rate", "Constant"], "needs --rate.value too"),
+        (["pretrain", "acl/digits", "--backbone", "resnet50"], "did you mean --backbone.name"),
+        (["pretrain", "acl/digits", "--method", "SimCLR"], "no option --method"),
         (["pretrain", "acl/digits", "--data", "nowhere"], "no image set 'nowhere'"),
         (["pretrain", "acl/digits", "--backbone.channels", "3"], "means and standard deviations"),
         (["pretrain", "acl/cifar10", "--data.root", "nowhere"], "--data.download"),
@@ -141,6 +150,15 @@ def test_mistakes_are_one_line(args, words, capsys, tmp_path, monkeypatch):
     assert cli.run(args) == 2
     assert words in said(capsys)
     assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_a_part_is_exchanged_by_its_kind():
+    """With the new kind's own defaults, and its fields as options in the same breath."""
+    args = "--optimizer SGD --optimizer.momentum 1/2 --rate Constant --rate.value 3 --method.attack.ball L2".split()
+    chosen = options.parse(commands.Pretraining(unshaken.recipe("acl/digits")), args, "test").recipe
+    assert chosen.optimizer == SGD(momentum=0.5)
+    assert chosen.rate == Constant(3.0)
+    assert chosen.method.attack == PGD(L2(0.5), steps=5)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):

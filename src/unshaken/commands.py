@@ -29,7 +29,12 @@ Flat = tyro.conf.arg(name="")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Train an encoder without labels. Every field of the recipe is an option by its dotted name."""
+    """Train an encoder without labels.
+
+    Every field of the recipe is an option by its dotted name. A part is exchanged for another kind by its own name:
+    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf; --rate or --strength Constant, Stairs, WarmupCosine
+    or Milestones.
+    """
 
     recipe: Annotated[Pretrain, Flat]
     runtime: Runtime = Runtime()

@@ -6,13 +6,18 @@ import contextlib
 import io
 import itertools
 import re
+from abc import ABC
+from dataclasses import MISSING, fields, is_dataclass, replace
 from difflib import get_close_matches
+from inspect import isabstract
 from typing import Any, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 Options = TypeVar("Options")
+FLAT = ("recipe", "exam")
+"""Fields whose own fields are options without a prefix."""
 
 
 def subject(args: list[str], verb: str, what: str, example: str) -> tuple[str, list[str]]:
@@ -47,6 +52,7 @@ def taken(args: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 def parse(default: Options, args: list[str], program: str) -> Options:
     """The default with the options laid over it. A mistake is one line, with the nearest right option."""
+    default, args = exchanged(default, args)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -65,10 +71,58 @@ def parse(default: Options, args: list[str], program: str) -> Options:
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
-            close = get_close_matches(flag, known, n=1, cutoff=0.4)
+            within = [option for option in known if option.startswith(f"{flag}.")]
+            close = within[:1] or get_close_matches(flag, known, n=1, cutoff=0.4)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"there is no option {flag}{hint} (`{program} --help` shows them all)")
     raise ValueError(f"{_unboxed(errors.getvalue())} (`{program} --help` shows all options)")
+
+
+def exchanged(default: Options, args: list[str]) -> tuple[Options, list[str]]:
+    """--optimizer SGD puts another kind in a part's place, with that kind's own defaults; then the arguments left."""
+    for flag in [flag for flag, part in parts(default).items() if len(kinds_like(part)) > 1 and flag != "--method"]:
+        kind, args = taken(args, flag)
+        if kind is not None:
+            default = _laid(default, flag, _of_kind(parts(default)[flag], kind, flag, args))
+    return default, args
+
+
+def parts(value: Any, prefix: str = "--") -> dict[str, Any]:
+    """The fields of a value that are themselves made of fields, outer ones first, by their flag."""
+    found = {}
+    for name, field in vars(value).items():
+        if is_dataclass(field):
+            flag = prefix if name in FLAT else prefix + name.replace("_", "-")
+            found |= ({} if name in FLAT else {flag: field}) | parts(field, flag if name in FLAT else f"{flag}.")
+    return found
+
+
+def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
+    """A new part of another class like it; what has no default is read from its own flag."""
+    kinds = kinds_like(part)
+    if kind not in kinds:
+        raise ValueError(f"{flag} is one of {', '.join(kinds)}, not {kind!r}")
+    given = {f.name: taken(args, f"{flag}.{f.name}")[0] for f in fields(kinds[kind]) if f.default is MISSING}
+    lacking = [name for name, text in given.items() if text is None]
+    if lacking:
+        raise ValueError(f"{flag} {kind} needs {', '.join(f'{flag}.{name}' for name in lacking)} too")
+    return kinds[kind](**{name: number(text) for name, text in given.items()})
+
+
+def kinds_like(part: Any) -> dict[str, type]:
+    """The final classes under the same abstract one, by name."""
+    base = next((c for c in type(part).__mro__ if ABC in c.__bases__), type(part))
+    return {c.__name__: c for c in (base, *base.__subclasses__()) if not isabstract(c)}
+
+
+def _laid(value: Any, flag: str, part: Any) -> Any:
+    """The value with the part in the flag's place."""
+    first, _, rest = flag.removeprefix("--").replace("-", "_").partition(".")
+    flat = next((name for name in FLAT if hasattr(value, name)), None)
+    if flat and not hasattr(value, first):
+        return replace(value, **{flat: _laid(getattr(value, flat), flag, part)})
+    inner = part if not rest else _laid(getattr(value, first), rest, part)
+    return replace(value, **{first: inner})
 
 
 def _unboxed(text: str) -> str:
@@ -88,7 +142,7 @@ def flags(value: Any, prefix: str = "--") -> list[str]:
     names = []
     for name, field in vars(value).items():
         nested = hasattr(field, "__dataclass_fields__")
-        flat = name in ("recipe", "exam")
+        flat = name in FLAT
         option = prefix if flat else f"{prefix}{name.replace('_', '-')}"
         names += flags(field, option if flat else f"{option}.") if nested else [option]
         if isinstance(field, bool):

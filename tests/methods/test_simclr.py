@@ -1,0 +1,22 @@
+"""SimCLR: NT-Xent of the clean views, in one forward pass."""
+
+import torch
+
+from unshaken.base.keys import Key
+from unshaken.losses.contrast import nt_xent
+from unshaken.methods.simclr import SimCLR
+from unshaken.nets.routed import merged
+
+
+def test_the_objective(net, batch, clock, calls):
+    terms = SimCLR(tau=0.2).loss(net, batch, clock, Key(0))
+    (call,) = calls
+    assert call.x is batch.views
+    assert (call.route, call.modes) == ("clean", {True})
+    assert torch.equal(terms["loss"], nt_xent(call.z, 0.2))
+
+
+def test_a_plain_network_will_do(net, batch, clock):
+    lone = merged(net, "clean")
+    expected = SimCLR().loss(net, batch, clock, Key(0))
+    assert torch.equal(SimCLR().loss(lone, batch, clock, Key(0))["loss"], expected["loss"])
