@@ -56,6 +56,9 @@ def dispatch(args: list[str]) -> int:
 
 
 def with_torch(verb: str, args: list[str]) -> int:
+    # Threads that wait by spinning, OpenMP's default, cost up to ten times the run where others use the cores too.
+    # OpenMP reads this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from unshaken.commands import VERBS as commands
     from unshaken.train.halt import Stopped
 

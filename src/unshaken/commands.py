@@ -32,8 +32,8 @@ class Pretraining:
     """Train an encoder without labels.
 
     Every field of the recipe is an option by its dotted name. A part is exchanged for another kind by its own name:
-    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf; --rate or --strength Constant, Stairs, WarmupCosine
-    or Milestones.
+    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf (of AIR: --method.acl.attack.ball); --rate and
+    --strength Constant, Stairs, WarmupCosine or Milestones.
     """
 
     recipe: Annotated[Pretrain, Flat]
@@ -112,7 +112,8 @@ def evaluate(args: list[str]) -> None:
 def demo(args: list[str]) -> None:
     options = parse(Demonstration(), args, "unshaken demo")
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    results = list(demonstrate(options.out / "runs", options.runtime, tell=tell))
+    # bars where they can live, else a line before and after each part
+    results = list(demonstrate(options.out / "runs", options.runtime, tell=tell, quiet=not sys.stderr.isatty()))
     write_json(options.out / "summary.json", summary(results))
     write_text(options.out / "table.md", markdown(results))
     show(results)

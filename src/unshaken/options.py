@@ -9,6 +9,7 @@ import re
 from abc import ABC
 from dataclasses import MISSING, fields, is_dataclass, replace
 from difflib import get_close_matches
+from fractions import Fraction
 from inspect import isabstract
 from typing import Any, TypeVar
 
@@ -179,6 +180,5 @@ def number(text: str) -> float:
 
 def spelled(value: float) -> str:
     """8/255 where that is how it was meant."""
-    of_255 = value * 255
-    is_ratio = 0 < value < 1 and abs(of_255 - round(of_255)) < 1e-9 and len(repr(value)) > 8
-    return f"{round(of_255)}/255" if is_ratio else repr(value)
+    ratio = Fraction(value).limit_denominator(255)
+    return str(ratio) if len(repr(value)) > 8 and float(ratio) == value else repr(value)

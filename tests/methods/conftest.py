@@ -53,8 +53,9 @@ def net(batch: Batch) -> Network:
 def calls(net: Network) -> list[Call]:
     made: list[Call] = []
 
-    def note(net: Network, given: tuple[Tensor, str], z: Tensor) -> None:
-        made.append(Call(given[0], given[1], {m.training for m in net.modules()}, z))
+    def note(used: Network, given: tuple[Tensor, str], z: Tensor) -> None:
+        if used is net:  # and not a copy of it
+            made.append(Call(given[0], given[1], {m.training for m in net.modules()}, z))
 
     net.register_forward_hook(note)
     return made

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from unshaken.base.clock import Clock, Constant, Stairs
 from unshaken.base.keys import Key
 from unshaken.methods.acl import ACL
-from unshaken.nets.embed import evaluating
+from unshaken.nets.embed import Network, evaluating
 from unshaken.threat.ball import L2, Linf
 from unshaken.threat.pgd import PGD
 
@@ -71,21 +71,34 @@ def test_the_attack_raises_the_contrastive_loss_within_the_ball(ball, net, batch
     assert loss > at_views
 
 
+def slope(net: Network, x: Tensor, tau: float) -> Tensor:
+    """∂l_CL/∂x, over both views of the whole batch at once."""
+    x = x.detach().requires_grad_()
+    z = normalize(net(x, "adv"), dim=-1).flatten(0, 1)
+    similar, rows = (z @ z.T / tau).exp(), torch.arange(12)
+    loss = -(similar[rows, (rows + 6) % 12] / (similar.sum(1) - similar.diag())).log().mean()
+    return torch.autograd.grad(loss, x)[0]
+
+
 def test_the_attack_s_steps(net, batch):
-    """Both views at once, 5 steps of 2/255 along the sign, from a uniform start (spelled out here)."""
-    x, eps = batch.views, 8 / 255
-    twin = copy.deepcopy(net).eval()
+    """5 steps of 2/255 along the sign, from a uniform start (spelled out here)."""
+    x, eps, twin = batch.views, 8 / 255, copy.deepcopy(net).eval()
     x_adv = Linf(eps).sample(x, (Key(3) / "attack").on("cpu"))
-    rows = torch.arange(12)
     for _ in range(5):
-        x_adv.requires_grad_()
-        z = normalize(twin(x_adv, "adv"), dim=-1).flatten(0, 1)
-        similar = (z @ z.T / 0.5).exp()
-        loss = -(similar[rows, (rows + 6) % 12] / (similar.sum(1) - similar.diag())).log().mean()
-        (grad,) = torch.autograd.grad(loss, x_adv)
-        x_adv = (x_adv.detach() + 2 / 255 * grad.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+        x_adv = (x_adv + 2 / 255 * slope(twin, x_adv, 0.5).sign()).clamp(x - eps, x + eps).clamp(0, 1)
     ours = ACL().adversarial(net, x, Key(3))
     assert ((ours - x_adv).abs() < 1e-6).float().mean() > 0.99  # a gradient of almost 0 may have either sign
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5])
+def test_the_attack_s_direction(tau, net, batch):
+    """One short step in l2 shows the gradient's direction, image by image."""
+    x, twin, key = batch.views, copy.deepcopy(net).eval(), Key(3)
+    start = ACL(PGD(L2(0.5), steps=0)).adversarial(net, x, key)
+    ours = ACL(PGD(L2(0.5), steps=1, stride=0.2), tau).adversarial(net, x, key)
+    grad = slope(twin, start, tau)
+    step = 0.1 * grad / grad.flatten(2).norm(dim=2)[..., None, None, None]
+    assert torch.allclose(ours, L2(0.5).project(start + step, x), atol=1e-5)
 
 
 def test_the_attack_depends_on_the_key(net, batch):

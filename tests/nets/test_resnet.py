@@ -33,13 +33,15 @@ def test_names_and_shapes_are_those_of_torchvision(name, parameters, digest):
 
 
 def randomly_filled(net: nn.Module) -> nn.Module:
-    """Batch norms away from their initial values, at a scale that keeps activations near 1."""
+    """Batch norms away from their initial values, with weights of both signs."""
     rng = Key("fill").on("cpu")
     for name, value in net.state_dict().items():
         if name.endswith(("running_mean", "bias")):
             value.normal_(0, 0.1, generator=rng)
-        elif value.ndim == 1:
+        elif name.endswith("running_var"):
             value.uniform_(0.5, 1.5, generator=rng)
+        elif value.ndim == 1:
+            value.normal_(generator=rng)
     return net
 
 

@@ -1,6 +1,7 @@
 """Files of encoders and classifiers: there and back bit for bit, and what is said of a file that is not one."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,18 @@ def test_saving_is_atomic_and_leaves_no_part(path: Path):
     save_encoder(path, encoder(()), GREY, {})
     save_encoder(path, encoder(ROUTES), GREY, {})
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert routes_of(load_encoder(path)[0]) == ROUTES
+
+
+def test_a_crash_leaves_the_old_file_whole(path: Path, monkeypatch: pytest.MonkeyPatch):
+    save_encoder(path, encoder(ROUTES), GREY, {})
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_encoder(path, encoder(()), GREY, {})
     assert routes_of(load_encoder(path)[0]) == ROUTES
 
 

@@ -81,6 +81,8 @@ def test_l2_samples_fill_a_disc():
     noise = (sampled(L2(0.4), torch.full((40_000, 1, 1, 2), 0.5)) - 0.5).flatten(1)
     quarter = (noise.abs() < 0.2).all(1).float().mean()  # a square of side ε in a disc of radius ε
     assert float(quarter) == pytest.approx(1 / pi, abs=0.025)
+    x, y = noise.abs().T
+    assert float((y < (2**0.5 - 1) * x).float().mean()) == pytest.approx(1 / 4, abs=0.022)  # within π/8 of one axis
 
 
 @each_ball

@@ -113,8 +113,9 @@ def test_a_near_start_is_a_thousandth_away():
 
 
 @each_ball
-def test_an_attack_depends_on_its_generator_alone(ball):
-    x, attack = images(*SHAPE), PGD(ball)
+@each_start
+def test_an_attack_depends_on_its_generator_alone(ball, start):
+    x, attack = images(*SHAPE), PGD(ball, start=start)
     before = torch.get_rng_state()
     assert torch.equal(attack(curved, x, key(1)), attack(curved, x, key(1)))
     assert not torch.equal(attack(curved, x, key(1)), attack(curved, x, key(2)))
@@ -148,6 +149,12 @@ def test_a_restart_never_lowers_the_loss():
     once, often = (attack(curved, x, key()) for attack in (one, replace(one, restarts=3)))
     assert (curved(often) >= curved(once)).all()
     assert (curved(often) > curved(once)).any()
+
+
+def test_comparing_restarts_records_no_gradient():
+    recorded = []
+    PGD(steps=1, restarts=2)(lambda x: (recorded.append(torch.is_grad_enabled()), curved(x))[1], images(*SHAPE), key())
+    assert recorded == [True, True, False, False]
 
 
 def network() -> nn.Module:

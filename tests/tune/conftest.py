@@ -52,8 +52,9 @@ def net(batch: Batch) -> Network:
 def calls(net: Network) -> list[Call]:
     made: list[Call] = []
 
-    def note(net: Network, given: tuple[Tensor, str], logits: Tensor) -> None:
-        made.append(Call(given[0], given[1], {m.training for m in net.encoder.modules()}, logits))
+    def note(used: Network, given: tuple[Tensor, str], logits: Tensor) -> None:
+        if used is net:  # and not a copy of it
+            made.append(Call(given[0], given[1], {m.training for m in net.encoder.modules()}, logits))
 
     net.register_forward_hook(note)
     return made

@@ -28,7 +28,7 @@ class ACL(Method):
     """min_θ (1 + ω) l_CL(x̃ⁱ, x̃ʲ) + (1 − ω) l_CL(xⁱ, xʲ),   (x̃ⁱ, x̃ʲ) = argmax over B_ε[xⁱ] × B_ε[xʲ] of l_CL(x̃ⁱ, x̃ʲ).
 
     Adversarial views go through the route "adv", clean ones through "clean"; the attack sees eval mode.
-    The released ACL halves the sum, which LARS does not notice but for its weight decay of 1e-6.
+    The released ACL halves the sum, which under LARS only doubles the weight decay of 1e-6.
     """
 
     attack: PGD = PGD(Linf(8 / 255), steps=5)

@@ -20,6 +20,7 @@ def demo(
     methods: tuple[str, ...] = METHODS,
     modes: tuple[str, ...] = MODES,
     tell: Callable[[str], None] = lambda _: None,
+    quiet: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Pre-train by each method, fine-tune by each mode, examine: one result after the other.
 
@@ -27,10 +28,10 @@ def demo(
     """
     for method in methods:
         tell(f"{method}: pre-training without labels")
-        encoder = recipe(f"{method}/digits").run(root, runtime, quiet=True)
+        encoder = recipe(f"{method}/digits").run(root, runtime, quiet=quiet)
         for mode in modes:
             tell(f"{method}: {mode.upper()}")
-            run = protocol(mode, encoder).run(encoder, runtime=runtime, quiet=True)
+            run = protocol(mode, encoder).run(encoder, runtime=runtime, quiet=quiet)
             result = examine(run, runtime=runtime)
             standard, robust = result["standard"], result["robust"]
             tell(f"{method}: {mode.upper()}  SA {standard['percent']:.1f} %  RA {robust['percent']:.1f} %")
