@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import tyro
 
 from unshaken.base.files import read_json, write_json, write_text
-from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam, Watch
 from unshaken.options import parse, parse_nothing, subject, taken
 from unshaken.recipes.demo import demo as demonstrate
@@ -20,7 +19,7 @@ from unshaken.recipes.examine import exam_for, examine
 from unshaken.recipes.finetune import MODES, Finetune, protocol
 from unshaken.recipes.papers import PAPERS, recipe
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.recipes.settings import SETTINGS
+from unshaken.recipes.settings import SETTINGS, source_of
 from unshaken.report.table import markdown, show, summary
 from unshaken.train.runtime import Runtime
 
@@ -103,7 +102,8 @@ def evaluate(args: list[str]) -> None:
     results = []
     for run in fine_tuned(Path(name)):
         options = parse(Evaluation(exam_for(run)), rest, f"unshaken evaluate {name}")
-        source = Source(**_tuned_on(run) | {"name": data, "size": None}) if data else None
+        tuned_on = source_of(read_json(run / "recipe.json")["recipe"]["data"])
+        source = replace(tuned_on, name=data, size=None) if data else None
         with watching(run.name) as watch:
             results.append(examine(run, options.exam, source, options.runtime, watch))
     show(results)
@@ -139,11 +139,6 @@ def fine_tuned(path: Path) -> list[Path]:
     if not runs:
         raise ValueError(f"there is no finished fine-tuning run in {path}; `unshaken finetune ENCODER` makes one")
     return runs
-
-
-def _tuned_on(run: Path) -> dict[str, Any]:
-    data = read_json(run / "recipe.json")["recipe"]["data"]
-    return {name: value for name, value in data.items() if name != "type"}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from unshaken.base.keys import Key
 from unshaken.methods.method import Step
 from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.presets import preset
-from unshaken.recipes.settings import SETTINGS
+from unshaken.recipes.settings import SETTINGS, known_as, setting_of
 from unshaken.train.feed import Feed, Place
 
 
@@ -100,6 +100,12 @@ def test_equal_recipes_equal_birth():
 def test_fine_tuning_presets(method, mode, data, expected):
     row = preset(method, mode, data)
     assert (row.rate, row.at, row.epochs, row.batch) == expected
+
+
+def test_a_parquet_copy_is_known_by_its_folder():
+    assert known_as(unshaken.Source("some/where/cifar10")) == "cifar10"
+    assert known_as(unshaken.Source("photos")) == "photos"
+    assert setting_of(unshaken.Source("some/digits")).ball.eps == 8 / 255
 
 
 def test_unknown_names_are_refused_with_the_nearest():

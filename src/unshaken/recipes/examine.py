@@ -14,7 +14,7 @@ from unshaken.evaluate.exam import Exam, Notes, Watch
 from unshaken.evaluate.result import paper_log, result_of
 from unshaken.nets.saved import backbone_of, load_classifier
 from unshaken.recipes.pretrain import fitting, met
-from unshaken.recipes.settings import SETTINGS
+from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.run import digest
 from unshaken.train.runtime import Runtime
@@ -22,8 +22,8 @@ from unshaken.train.runtime import Runtime
 
 def exam_for(run: Path) -> Exam:
     """PGD-20 at the ε that goes with the run's data set."""
-    name = read_json(run / "recipe.json")["recipe"]["data"]["name"]
-    return Exam(PGD(SETTINGS.get(name, SETTINGS["cifar10"]).ball, steps=20))
+    data = read_json(run / "recipe.json")["recipe"]["data"]
+    return Exam(PGD(setting_of(source_of(data)).ball, steps=20))
 
 
 def examine(
@@ -68,7 +68,7 @@ def _seconds(run: Path) -> float | None:
 
 def _test_images(about: dict[str, Any], data: Source | None) -> Images:
     backbone = backbone_of(about)
-    source = data or Source(**{k: v for k, v in about["finetune"]["recipe"]["data"].items() if k != "type"})
+    source = data or source_of(about["finetune"]["recipe"]["data"])
     images = fitting(replace(source, size=source.size or backbone.stem).load("test"), backbone)
     if images.label is not None and list(images.names) != about["names"]:
         raise ValueError(

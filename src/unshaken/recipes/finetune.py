@@ -16,7 +16,7 @@ from unshaken.nets.saved import load_encoder, save_classifier
 from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.presets import preset
 from unshaken.recipes.pretrain import fitting, met
-from unshaken.recipes.settings import SETTINGS
+from unshaken.recipes.settings import known_as, setting_of, source_of
 from unshaken.threat.ball import Ball
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed
@@ -108,10 +108,10 @@ def protocol(mode: str, encoder: Path, data: Source | None = None) -> Finetune:
         raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}, and all for the three in turn")
     _, backbone, about = load_encoder(encoder_file(encoder))
     pretrained = about["pretrain"]["recipe"]
-    source = data or Source(**{name: value for name, value in pretrained["data"].items() if name != "type"})
-    setting = SETTINGS.get(source.name, SETTINGS["cifar10"])
-    resized = source.name == "stl10" and (source.size or backbone.stem) == 32
-    choice = preset(pretrained["name"], mode, "stl10@32" if resized else source.name)
+    source = data or source_of(pretrained["data"])
+    setting, known = setting_of(source), known_as(source)
+    resized = known == "stl10" and (source.size or backbone.stem) == 32
+    choice = preset(pretrained["name"], mode, "stl10@32" if resized else known)
     return Finetune(
         mode,
         _method(mode, setting.ball),

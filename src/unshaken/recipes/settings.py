@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from unshaken.base.clock import Schedule, WarmupCosine
 from unshaken.data.source import Source
@@ -52,3 +54,18 @@ SETTINGS = {
     ),
 }
 """By data set; a user's own images take cifar10's unless the recipe is named otherwise."""
+
+
+def known_as(source: Source) -> str:
+    """The set that a source is, or that its folder or file is called (a Parquet copy of CIFAR-10 in cifar10/); or its name."""
+    called = Path(source.name).stem.lower()
+    return called if called in ("cifar10", "cifar100", "stl10") else source.name
+
+
+def source_of(saved: dict[str, Any]) -> Source:
+    """The source that a recipe in JSON names."""
+    return Source(**{name: value for name, value in saved.items() if name != "type"})
+
+
+def setting_of(source: Source) -> Setting:
+    return SETTINGS.get(known_as(source), SETTINGS["cifar10"])
