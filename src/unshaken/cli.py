@@ -13,7 +13,7 @@ VERBS = {
     "pretrain": "train an encoder without labels: unshaken pretrain acl/cifar10",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
-    "report": "results as a table: unshaken report RUN [RUN ...] [--out FILE.md]",
+    "report": "results as a table: unshaken report RUN [RUN ...] [--means] [--out FILE.md]",
     "demo": "all of it on digits, in minutes on two CPU cores",
     "list": "the recipes and modes there are",
 }
@@ -74,7 +74,7 @@ def report(args: list[str]) -> None:
     from unshaken.base.files import write_text
     from unshaken.report.table import markdown, results_in, show
 
-    usage = "usage: unshaken report RUN [RUN ...] [--out FILE.md]"
+    usage = "usage: unshaken report RUN [RUN ...] [--means] [--out FILE.md]"
     if not args or args[0] in ("-h", "--help"):
         print(usage)
         return
@@ -84,13 +84,15 @@ def report(args: list[str]) -> None:
         if at + 1 == len(args):
             raise ValueError(f"--out needs a file; {usage}")
         out, args = Path(args[at + 1]), args[:at] + args[at + 2 :]
+    by_seeds = "--means" in args
+    args = [arg for arg in args if arg != "--means"]
     unknown = [arg for arg in args if arg.startswith("-")]
     if unknown:
         raise ValueError(f"there is no option {unknown[0]}; {usage}")
     results = results_in([Path(arg) for arg in args])
     if out:
-        write_text(out, markdown(results))
-    show(results)
+        write_text(out, markdown(results, by_seeds))
+    show(results, by_seeds)
 
 
 def usage() -> str:

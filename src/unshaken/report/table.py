@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from unshaken.base.files import read_json
 
 COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "RA 95 %", "attack", "seeds", "seconds")
+MEAN_COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "attack", "seeds", "seconds")
 
 
 def results_in(paths: list[Path]) -> list[dict[str, Any]]:
@@ -36,7 +39,7 @@ def rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             "{:.1f} to {:.1f}".format(*result["robust"]["interval95"]),
             attack(result["exam"]["attack"]),
             "/".join(str(seed) for seed in result["seeds"].values()),
-            f"{sum(value or 0 for value in result['seconds'].values()):.0f}",
+            f"{seconds(result):.0f}",
         )
         for result in results
     ]
@@ -55,13 +58,65 @@ def attack(how: dict[str, Any]) -> str:
     return f"PGD-{how['steps']} {norm} {size}"
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
+def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """One row for all seeds of a method and mode: mean ± standard deviation over runs, and each run's count.
+
+    Only results on the same images, under the same attack and of the same recipes but for the seeds are taken together.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(json.dumps([_unseeded(result[key]) for key in ALIKE], sort_keys=True), []).append(result)
+    return [
+        (
+            runs[0]["method"],
+            runs[0]["mode"].upper(),
+            runs[0]["data"]["name"],
+            str(runs[0]["standard"]["n"]),
+            spread(runs, "standard"),
+            spread(runs, "robust"),
+            attack(runs[0]["exam"]["attack"]),
+            ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
+            f"{mean(seconds(run) for run in runs):.0f}",
+        )
+        for runs in groups.values()
+    ]
+
+
+ALIKE = ("method", "mode", "data", "exam", "pretrain", "finetune")
+"""What results share that are taken together, but for seeds, digests of encoders, and where the images lay."""
+
+
+def _unseeded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root")}
+    return value
+
+
+def spread(runs: list[dict[str, Any]], score: str) -> str:
+    percents = [run[score]["percent"] for run in runs]
+    counts = ", ".join(str(run[score]["correct"]) for run in runs)
+    deviation = f" ± {stdev(percents):.1f}" if len(runs) > 1 else ""
+    return f"{mean(percents):.1f}{deviation} % ({counts})"
+
+
+def seconds(result: dict[str, Any]) -> float:
+    """Of pre-training, fine-tuning and exam together."""
+    return sum(value or 0 for value in result["seconds"].values())
+
+
+def markdown(results: list[dict[str, Any]], by_seeds: bool = False) -> str:
     """A table with a line under it that says what its columns mean."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
-    return "\n".join(lines) + "\n\n" + LEGEND + "\n"
+    columns, body = (MEAN_COLUMNS, means(results)) if by_seeds else (COLUMNS, rows(results))
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(row) + " |" for row in body]
+    return "\n".join(lines) + "\n\n" + (MEAN_LEGEND if by_seeds else LEGEND) + "\n"
 
 
+MEAN_LEGEND = (
+    "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
+    "(number of correct ones of n in each run); seeds: of pre-training/fine-tuning/exam in each run; seconds: mean of "
+    "the three together, the pre-training being shared by its rows."
+)
 LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; (number of correct ones of n); "
     "RA 95 %: score interval of that count; seeds: of pre-training/fine-tuning/exam; "
@@ -78,23 +133,25 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "n_test": result["standard"]["n"],
             "standard_correct": result["standard"]["correct"],
             "robust_correct": result["robust"]["correct"],
-            "seconds": round(sum(value or 0 for value in result["seconds"].values()), 1),
+            "seconds": round(seconds(result), 1),
         }
         for result in results
     ]
 
 
-def show(results: list[dict[str, Any]]) -> None:
+def show(results: list[dict[str, Any]], by_seeds: bool = False) -> None:
     """On standard output: as a table on a terminal, as Markdown in a pipe or a file."""
     if not sys.stdout.isatty():
-        print(markdown(results), end="")
+        print(markdown(results, by_seeds), end="")
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(caption=LEGEND, caption_justify="left", box=None, header_style="bold", pad_edge=False)
-    for column in COLUMNS:
+    columns, body = (MEAN_COLUMNS, means(results)) if by_seeds else (COLUMNS, rows(results))
+    caption = MEAN_LEGEND if by_seeds else LEGEND
+    table = Table(caption=caption, caption_justify="left", box=None, header_style="bold", pad_edge=False)
+    for column in columns:
         table.add_column(column, justify="right" if column in ("n", "seconds") else "left")
-    for row in rows(results):
+    for row in body:
         table.add_row(*row)
     Console().print(table)

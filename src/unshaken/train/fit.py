@@ -19,7 +19,10 @@ from unshaken.train.run import Run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-LOG_EVERY = 10  # steps; a log line is also when the device is waited for
+LOG_EVERY = 10
+"""Steps between lines of the log, which is also when the device is waited for."""
+SHOW_AFTER = 5.0
+"""Seconds after which slow steps are shown though no line is due."""
 
 
 def fit(
@@ -52,10 +55,12 @@ def fit(
             rule.zero_grad()
 
             meter.note(terms, len(batch.index))
-            if onward.step % LOG_EVERY == 0 or onward.batch == 0:
+            due = onward.step % LOG_EVERY == 0 or onward.batch == 0
+            if due or meter.now - meter.since > SHOW_AFTER:
                 values, speed = meter.read(place)
-                run.log(step=place.step, epoch=clock.time, rate=rate(clock), **values, images_per_s=round(speed, 1))
                 show.show(clock.time, place.epoch + 1, onward.step, values, speed)
+            if due:
+                run.log(step=place.step, epoch=clock.time, rate=rate(clock), **values, images_per_s=round(speed, 1))
             ended = onward.epoch == feed.epochs
             if halt.code is not None or ended or time.monotonic() - saved >= save_every:
                 meter.check(place)

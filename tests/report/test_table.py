@@ -1,0 +1,85 @@
+"""Tables from results: counts beside percentages, seeds taken together only where all else is equal."""
+
+import copy
+import json
+from statistics import stdev
+
+import pytest
+
+from unshaken.report.table import attack, markdown, means, results_in, rows, summary
+
+
+def result(seed: int = 1, robust: int = 30, **changes) -> dict:
+    """One result of 40 images, with what the tables read of it."""
+    score = {"n": 40, "interval95": [60.1, 85.9]}
+    return {
+        "method": "acl",
+        "mode": "slf",
+        "data": {"name": "digits", "digest": "d"},
+        "standard": score | {"correct": 38, "percent": 95.0},
+        "robust": score | {"correct": robust, "percent": 2.5 * robust},
+        "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
+        "seconds": {"pretrain": 10.0, "finetune": 2.0, "exam": None},
+        "exam": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
+        "pretrain": {"recipe": {"seed": seed, "epochs": 3}},
+        "finetune": {"recipe": {"seed": seed}, "data": {"encoder": str(seed)}},
+    } | changes
+
+
+def test_a_row_shows_counts_and_seeds():
+    (row,) = rows([result()])
+    assert row == (
+        "acl",
+        "SLF",
+        "digits",
+        "40",
+        "95.0 % (38)",
+        "75.0 % (30)",
+        "60.1 to 85.9",
+        "PGD-20 l∞ 8/255",
+        "1/1/1",
+        "12",
+    )
+
+
+def test_means_over_seeds():
+    (row,) = means([result(1, 30), result(2, 26), result(3, 31)])
+    assert row[5] == f"72.5 ± {stdev([75, 65, 77.5]):.1f} % (30, 26, 31)"
+    assert row[7] == "1/1/1, 2/2/1, 3/3/1"
+
+
+def test_other_recipes_are_not_taken_together():
+    other = copy.deepcopy(result(2))
+    other["pretrain"]["recipe"]["epochs"] = 4
+    assert len(means([result(1), other, result(3)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "words"),
+    [(8 / 255, "Linf", "PGD-20 l∞ 8/255"), (0.1, "Linf", "PGD-20 l∞ 0.1"), (0.5, "L2", "PGD-20 l2 0.5")],
+)
+def test_the_attack_in_words(eps, norm, words):
+    assert attack({"steps": 20, "ball": {"type": norm, "eps": eps}}) == words
+
+
+def test_summary_has_the_numbers_a_program_wants():
+    assert summary([result()]) == [
+        {"method": "acl", "mode": "slf", "n_test": 40, "standard_correct": 38, "robust_correct": 30, "seconds": 12.0}
+    ]
+
+
+def test_markdown_is_a_table_with_a_legend():
+    lines = markdown([result()]).splitlines()
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert lines[4].startswith("SA: accuracy on clean test images")
+
+
+def test_results_are_found_by_folder_and_by_file(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/b/result.json", "kept.json"):
+        (tmp_path / name).write_text(json.dumps(result()))
+    assert len(results_in([tmp_path])) == 1
+    assert len(results_in([tmp_path, tmp_path / "kept.json"])) == 2
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="there is no result.json"):
+        results_in([tmp_path / "empty"])
