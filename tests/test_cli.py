@@ -154,7 +154,18 @@ def test_mistakes_are_one_line(args, words, capsys, tmp_path, monkeypatch):
 
 def test_a_part_is_exchanged_by_its_kind():
     """With the new kind's own defaults, and its fields as options in the same breath."""
-    args = ["--optimizer", "SGD", "--optimizer.momentum", "1/2", "--rate", "Constant", "--rate.value", "3", "--method.attack.ball", "L2"]
+    args = [
+        "--optimizer",
+        "SGD",
+        "--optimizer.momentum",
+        "1/2",
+        "--rate",
+        "Constant",
+        "--rate.value",
+        "3",
+        "--method.attack.ball",
+        "L2",
+    ]
     chosen = options.parse(commands.Pretraining(unshaken.recipe("acl/digits")), args, "test").recipe
     assert chosen.optimizer == SGD(momentum=0.5)
     assert chosen.rate == Constant(3.0)

@@ -57,7 +57,7 @@ SETTINGS = {
 
 
 def known_as(source: Source) -> str:
-    """The set that a source is, or that its folder or file is called (a Parquet copy of CIFAR-10 in cifar10/); or its name."""
+    """The known set that a source is, or that its folder is called (a Parquet copy in cifar10/); else its own name."""
     called = Path(source.name).stem.lower()
     return called if called in ("cifar10", "cifar100", "stl10") else source.name
 
