@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 from unshaken.base.clock import Stairs
 from unshaken.base.keys import Key
@@ -13,6 +14,8 @@ from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
 from unshaken.methods.method import Method, Step
 from unshaken.methods.simclr import SimCLR
+from unshaken.nets.embed import Network
+from unshaken.tune.linear import SLF
 
 METHODS = {
     "simclr": SimCLR(),
@@ -99,3 +102,9 @@ def test_a_method_is_a_value():
     assert ACL() == ACL()
     assert replace(AIR(), lambda1=0.0) != AIR()
     assert hash(AIR()) == hash(AIR())
+
+
+def test_frozen_parts_are_in_eval_mode_from_the_start():
+    net = Network(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)), nn.Linear(4, 2))
+    assert not Step(SLF(), net).net.encoder.training
+    assert net.head.training

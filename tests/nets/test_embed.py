@@ -201,3 +201,8 @@ def test_a_copy_is_independent():
     with torch.no_grad():
         twin.head[0].weight.zero_()
     assert net.head[0].weight.any()
+
+
+def test_birth_leaves_the_gpus_generators_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPUs were seeded"))
+    born(lambda: nn.Linear(2, 2), Key(0))

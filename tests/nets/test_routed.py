@@ -176,3 +176,25 @@ def test_an_unknown_route(act):
 def test_routes_are_distinct(routes):
     with pytest.raises(ValueError, match="one or more distinct routes"):
         routed(plain(), routes)
+
+
+def test_parts_routed_one_by_one_take_a_route_together():
+    """Each part then has a switch of its own; sending an image through one route sets them all."""
+    head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    net = nn.Sequential(routed(body, ("clean", "adv")), routed(head, ("clean", "adv")))
+    take(net, "adv")
+    assert {m.switch.route for m in net.modules() if isinstance(m, RoutedNorm)} == {"adv"}
+
+
+def test_a_norm_used_twice_stays_one():
+    norm = nn.BatchNorm2d(4)
+    net = routed(nn.ModuleDict({"a": norm, "b": norm}), ("clean", "adv"))
+    assert isinstance(net["a"], RoutedNorm)
+    assert net["a"] is net["b"]
+
+
+def test_routing_twice_is_refused():
+    net = routed(nn.Sequential(nn.BatchNorm2d(4)), ("clean", "adv"))
+    with pytest.raises(ValueError, match="has routes already: clean, adv"):
+        routed(net, ("clean", "adv"))

@@ -163,11 +163,11 @@ def test_no_file(load, path: Path):
 
 def test_the_wrong_kind(path: Path):
     save_encoder(path, encoder(()), GREY, {})
-    refused(load_classifier, path, "holds .*encoder.*classifier")
+    refused(load_classifier, path, "kind 'encoder'.*kind 'classifier'")
     save_classifier(path, classifier(), GREY, NAMES, {})
-    refused(load_encoder, path, "holds .*classifier.*encoder")
+    refused(load_encoder, path, "kind 'classifier'.*kind 'encoder'")
     write_tensors(path, {}, {"epoch": 3})
-    refused(load_encoder, path, "holds .*encoder")
+    refused(load_encoder, path, "kind None.*kind 'encoder'")
 
 
 def rewritten(path: Path, change) -> None:

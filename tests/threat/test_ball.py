@@ -152,3 +152,11 @@ def test_an_eps_of_8_means_8_of_255():
     with pytest.raises(ValueError, match="did you mean 8/255?"):
         Linf(8)
     assert L2(8).eps == 8
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-24, 1e24])
+def test_l2_ascends_along_gradients_of_any_size(size):
+    """Squares of what a confident network's gradient is made of are 0 in float32; the step is whole all the same."""
+    x = torch.full((1, 1, 2, 2), 0.5)
+    moved = L2(0.5).ascend(x, torch.full_like(x, size), 0.1)
+    assert torch.allclose(moved - x, torch.full_like(x, 0.05))

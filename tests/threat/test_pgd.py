@@ -231,3 +231,14 @@ def test_the_gradient_of_the_input():
 def test_fields_that_make_no_attack(wrong):
     with pytest.raises(ValueError, match="steps ≥ 0, restarts ≥ 1 and a stride > 0"):
         PGD(**wrong)
+
+
+def test_restarts_need_a_loss_a_batch_or_an_image():
+    x = torch.full((2, 3, 1, 2, 2), 0.5)
+    with pytest.raises(ValueError, match="one loss in all or one an image"):
+        PGD(Linf(0.1), steps=1, restarts=2)(lambda x: x.sum((0, 2, 3, 4)), x, torch.Generator())
+
+
+def test_the_result_is_a_constant():
+    x = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
+    assert not PGD(Linf(0.1), steps=1)(lambda x: x.sum(), x, torch.Generator()).requires_grad

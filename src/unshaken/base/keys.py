@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import index
 
 import torch
 
@@ -21,7 +22,7 @@ class Key:
     path: tuple[int | str, ...] = ()
 
     def __truediv__(self, part: int | str) -> Key:
-        return Key(self.seed, (*self.path, part))
+        return Key(self.seed, (*self.path, part if isinstance(part, str) else index(part)))
 
     @property
     def number(self) -> int:

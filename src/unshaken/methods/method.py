@@ -38,6 +38,7 @@ class Step(nn.Module):
         self.method, self.net = method, net
         for name in method.frozen:
             net.get_submodule(name).requires_grad_(False)
+        self.train()
 
     def train(self, mode: bool = True) -> Step:
         super().train(mode)

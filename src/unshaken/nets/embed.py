@@ -128,5 +128,5 @@ def born(build: Callable[[], nn.Module], key: Key) -> nn.Module:
     Layers draw from the global generator; it is put back as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key.number)
+        torch.default_generator.manual_seed(key.number)  # torch.manual_seed would seed the GPUs' generators too
         return build()

@@ -37,6 +37,8 @@ def routed(net: nn.Module, routes: tuple[str, ...]) -> nn.Module:
     """The same network (changed in place) with every batch norm replaced by one a route, all alike at first."""
     if not routes or len(set(routes)) != len(routes):
         raise ValueError(f"a network has one or more distinct routes, not {routes}")
+    if routes_of(net):
+        raise ValueError(f"the network has routes already: {', '.join(routes_of(net))}")
     switch = Switch(routes[0])
     return _replace(net, _BatchNorm, lambda norm: RoutedNorm(norm, routes, switch))
 
@@ -56,17 +58,23 @@ def routes_of(net: nn.Module) -> tuple[str, ...]:
 
 def take(net: nn.Module, route: str) -> None:
     """Send what follows through one route. A plain network has only one way and ignores this."""
-    for module in net.modules():
+    for module in net.modules():  # a network may hold several switches: its parts may have been routed one by one
         if isinstance(module, RoutedNorm):
             if route not in module.routes:
                 raise ValueError(f"the network has no route {route!r}; it has {', '.join(module.routes)}")
             module.switch.route = route
-            return
 
 
 def _replace(net: nn.Module, kind: type, by: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    if isinstance(net, kind):
-        return by(net)
-    for name, child in net.named_children():
-        setattr(net, name, _replace(child, kind, by))
-    return net
+    """In place, once for each module of the kind: one that is used in two places stays one."""
+    made: dict[nn.Module, nn.Module] = {}
+
+    def replaced(module: nn.Module) -> nn.Module:
+        if isinstance(module, kind):
+            return made.setdefault(module, made.get(module) or by(module))
+        for name, child in module._modules.items():
+            if child is not None:
+                setattr(module, name, replaced(child))
+        return module
+
+    return replaced(net)

@@ -82,7 +82,7 @@ def backbone_of(about: dict[str, Any]) -> Backbone:
 
 def _expect(about: dict[str, Any], kind: str, path: Path) -> None:
     if about.get("kind") != kind:
-        raise ValueError(f"{path} holds the wrong thing, {about.get('kind')}: needed is the {kind}")
+        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; needed is one of kind {kind!r}")
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -43,6 +43,7 @@ def examine(
         raise ValueError(f"there is no classifier in {run}: {hint}")
     net, about = load_classifier(file)
     exam, images = exam or exam_for(run), _test_images(about, data)
+    runtime = replace(runtime, precision="float32")
     fabric = runtime.open()
     net, images = net.to(fabric.device), images.to(fabric.device)
     notes = Notes(run / "verdicts.json", plain(exam), digest(net), images.digest)
@@ -54,7 +55,7 @@ def examine(
         verdicts,
         weights=digest(net),
         seconds={"pretrain": _seconds(run.parent), "finetune": _seconds(run), "exam": round(notes.seconds, 2)},
-        world=replace(runtime, precision="float32").world(fabric.device),
+        world=runtime.world(fabric.device),
     )
     write_json(run / "result.json", result)
     write_text(run / "results" / "log.txt", paper_log(result))

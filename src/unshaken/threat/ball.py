@@ -99,6 +99,7 @@ def _column(per_image: Tensor) -> Tensor:
 
 
 def _unit(direction: Tensor) -> Tensor:
-    """Length 1 per image; a zero gradient stays zero."""
-    norm = torch.linalg.vector_norm(direction, dim=PIXELS, keepdim=True)
-    return torch.where(norm > 0, direction / norm, torch.zeros_like(direction))
+    """Length 1 per image; a zero gradient stays zero, and no other is too small: squares of 1e-24 would vanish."""
+    largest = direction.abs().amax(PIXELS, keepdim=True)
+    direction = torch.where(largest > 0, direction / largest, torch.zeros_like(direction))
+    return direction / torch.linalg.vector_norm(direction, dim=PIXELS, keepdim=True).clamp_min(1)

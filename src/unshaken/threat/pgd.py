@@ -40,6 +40,7 @@ class PGD:
 
     def __call__(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
         """The adversarial images. No parameter's .grad and no module's mode is touched: only ∂loss/∂x is computed."""
+        x = x.detach()
         best = self._climb(loss, x, rng)
         for _ in range(self.restarts - 1):
             best = _higher(loss, best, self._climb(loss, x, rng))
@@ -69,4 +70,8 @@ def input_gradient(loss: Loss, x: Tensor) -> Tensor:
 @torch.no_grad()
 def _higher(loss: Loss, a: Tensor, b: Tensor) -> Tensor:
     better = loss(b) > loss(a)
-    return torch.where(better.view(*better.shape, *[1] * (a.ndim - better.ndim)), b, a)
+    if better.shape not in ((), a.shape[:-3]):
+        raise ValueError(
+            f"restarts need one loss in all or one an image, {tuple(a.shape[:-3])}, not {tuple(better.shape)}"
+        )
+    return torch.where(better if better.ndim == 0 else better[..., None, None, None], b, a)

@@ -25,8 +25,9 @@ class Runtime:
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes a GPU if there is one."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the network's layers; losses, pixels and parameters stay float32."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of the network's layers; losses, pixels and parameters stay float32. tf32 is for GPUs that have it: float32 with
+    products of 10 bits."""
     threads: int = 0
     """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
 
@@ -40,6 +41,7 @@ class Runtime:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Fabric's own imports
             from lightning_fabric import Fabric

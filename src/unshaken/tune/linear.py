@@ -39,6 +39,6 @@ class ALF(Method):
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
         x_adv = self.attack(
-            lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="sum"), x, (key / "attack").on(x.device)
+            lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"), x, (key / "attack").on(x.device)
         )
         return {"loss": cross_entropy(h(x_adv, "adv"), batch.label)}

@@ -1,0 +1,70 @@
+"""Batches are functions of place, and each epoch sees every image once."""
+
+import pytest
+import torch
+
+from unshaken.base.clock import Constant, Stairs
+from unshaken.base.keys import Key
+from unshaken.data.images import Images
+from unshaken.pixels.augment import CropFlip, Still
+from unshaken.train.feed import Feed, Place
+
+
+def feed(n: int, batch: int, epochs: int = 2, views=Still(), strength=Constant(1.0)) -> Feed:
+    pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4).contiguous()
+    label = torch.arange(n) % 2
+    return Feed(Images(pixels, label, ("even", "odd")), views, strength, batch, epochs, Key(0))
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "sizes"),
+    [(8, 4, [4, 4]), (10, 4, [4, 4, 2]), (9, 4, [4, 5]), (3, 4, [3]), (5, 4, [5]), (2, 2, [2])],
+)
+def test_every_image_once_an_epoch_and_none_alone(n, batch, sizes):
+    """A last batch of one image, which has no variance and nothing to contrast with, joins the one before."""
+    seen = [b.index for _, _, b in feed(n, batch).after(Place())]
+    for epoch in range(2):
+        part = seen[epoch * len(sizes) : (epoch + 1) * len(sizes)]
+        assert [len(index) for index in part] == sizes
+        assert sorted(torch.cat(part).tolist()) == list(range(n))
+    assert not torch.equal(torch.cat(seen[: len(sizes)]), torch.cat(seen[len(sizes) :])) or n < 4
+
+
+def test_a_batch_can_be_made_without_those_before():
+    made = list(feed(10, 4, views=CropFlip(padding=1)).after(Place()))
+    for k, (place, _, batch) in enumerate(made):
+        again, _, same = next(feed(10, 4, views=CropFlip(padding=1)).after(place))
+        assert again == place
+        assert place.step == k
+        assert torch.equal(same.views, batch.views)
+        assert torch.equal(same.label, batch.index % 2)
+        assert torch.equal((same.image[:, 0, 0, 0] * 255).round().long(), same.index)
+
+
+def test_places_follow_each_other():
+    places = [(place, onward) for place, onward, _ in feed(10, 4).after(Place())]
+    assert [onward for _, onward in places[:-1]] == [place for place, _ in places[1:]]
+    assert places[-1][1] == Place(epoch=2, batch=0, step=6)
+
+
+def test_time_is_what_has_elapsed_when_the_step_is_made():
+    times = [feed(10, 4).clock(place).time for place, _, _ in feed(10, 4).after(Place())]
+    assert times == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
+
+
+def test_strength_follows_its_schedule():
+    seen = []
+
+    class Told(Still):
+        def __call__(self, image, strength, key):
+            seen.append(strength)
+            return super().__call__(image, strength, key)
+
+    list(feed(8, 4, epochs=4, views=Told(), strength=Stairs(1.0, 0.0, every=2)).after(Place()))
+    assert seen == [1.0] * 4 + [0.5] * 4
+
+
+@pytest.mark.parametrize(("n", "batch", "epochs"), [(1, 4, 1), (8, 1, 1), (8, 4, 0)])
+def test_too_little_is_refused(n, batch, epochs):
+    with pytest.raises(ValueError, match=r"too few|batch ≥ 2"):
+        feed(n, batch, epochs)
