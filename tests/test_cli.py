@@ -32,8 +32,8 @@ def test_the_verbs_are_these():
 
 
 def said(capsys) -> str:
-    """What was said on standard error, if it was one line."""
-    lines = capsys.readouterr().err.splitlines()
+    """What was said on standard error, if it was one line beside notes of what is done."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unshaken: ")]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -70,12 +70,13 @@ def test_a_run_leaves_its_recipe_log_encoder_and_end(pretrained):
 @pytest.mark.parametrize("mode", ["slf", "alf", "aff"])
 def test_results_are_counts_bits_and_the_papers_lines(tuned, mode):
     (run,) = tuned.glob(f"{mode}-digits-*")
-    result = json.loads((run / "result.json").read_text())
+    result = json.loads((run / "result-first50.json").read_text())
+    assert not (run / "result.json").exists()  # a part does not pass for the whole
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("acl", mode, 50)
     assert result["robust"]["correct"] <= result["standard"]["correct"]
     assert result["standard"]["percent"] == 2 * result["standard"]["correct"]
     assert result["exam"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
-    log = (run / "results" / "log.txt").read_text()
+    log = (run / "results" / "log-first50.txt").read_text()
     assert re.fullmatch(rf"{mode.upper()} standard acc: \d+\.\d\d\n{mode.upper()} PGD2 acc: \d+\.\d\d\n", log)
 
 
@@ -102,7 +103,8 @@ def test_list_and_help(capsys):
     assert cli.run(["list"]) == 0
     assert "dynacl-air" in capsys.readouterr().out
     assert cli.run(["--help"]) == 0
-    assert all(verb in capsys.readouterr().out for verb in ["pretrain"])
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in cli.VERBS)
     with pytest.raises(SystemExit) as done:
         cli.run(["pretrain", "acl/digits", "--help"])
     assert done.value.code == 0
@@ -110,10 +112,14 @@ def test_list_and_help(capsys):
 
 
 def test_help_is_quick():
-    """Under half a second on an idle machine; the bound leaves room for a busy one."""
-    begun = time.monotonic()
-    subprocess.run([sys.executable, "-m", "unshaken.cli", "--help"], check=True, capture_output=True)
-    assert time.monotonic() - begun < 2
+    """Under half a second, the best of three on a machine that may be busy."""
+
+    def seconds() -> float:
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-m", "unshaken.cli", "--help"], check=True, capture_output=True)
+        return time.monotonic() - begun
+
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -138,10 +144,22 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--data", "nowhere"], "no image set 'nowhere'"),
         (["pretrain", "acl/digits", "--backbone.channels", "3"], "means and standard deviations"),
         (["pretrain", "acl/cifar10", "--data.root", "nowhere"], "--data.download"),
+        (["pretrain", "acl/digits", "--seed", "1", "--seed=2"], "--seed is given 2 times"),
+        (["pretrain", "acl/digits", "--name", "mine"], "no option --name"),
+        (["pretrain", "acl/digits", "--split", "test"], "the test images are for the exam"),
+        (["pretrain", "acl/digits", "--method.tau=-1"], "a positive number"),
+        (["pretrain", "acl/digits", "--rate.peak", "nan"], "finite number"),
+        (["pretrain", "acl/digits", "--method.attack.stride", "inf"], "stride > 0"),
+        (["pretrain", "acl/digits", "--views.count", "3"], "take 2 views"),
+        (["pretrain", "acl/digits", "--backbone.stem", "32"], "such as acl/digits"),
+        (["pretrain", "acl/cifar10", "--views.ratio", "0", "0"], "two positive numbers"),
+        (["pretrain", "acl/digits", "--runtime.device", "mps"], "no mps device here"),
+        (["pretrain", "acl/digits", "--runtime.threads", "-1"], "threads are counted from 1"),
         (["finetune", "nowhere"], "there is no encoder in nowhere"),
         (["evaluate", "nowhere"], "there is no folder nowhere"),
         (["report", "nowhere"], "there is no nowhere"),
-        (["report", "--loud"], "no option --loud"),
+        (["report", "--mean"], "did you mean --means"),
+        (["report"], "needs one or more"),
         (["list", "all"], "takes no arguments"),
     ],
 )
@@ -188,6 +206,34 @@ def test_wrong_files_are_named(tuned, tmp_path, capsys):
     assert "not a whole safetensors file" in said(capsys)
     assert cli.run(["finetune", str(tuned), "--mode", "full"]) == 2
     assert "there is no mode 'full'" in said(capsys)
+
+
+def test_options_of_one_mode_among_all(pretrained, tmp_path, capsys):
+    """--method.beta is AFF's alone; what no mode has is refused before any mode begins."""
+    args = ["finetune", str(pretrained), "--mode", "all", "--epochs", "1", "--data.limit", "40", "--out", str(tmp_path)]
+    assert cli.run([*args, "--method.betta", "3"]) == 2
+    assert "did you mean --method.beta" in said(capsys) or not list(tmp_path.iterdir())
+    assert cli.run([*args, "--method.beta", "3"]) == 0
+    betas = {json.loads(file.read_text())["recipe"]["method"].get("beta") for file in tmp_path.rglob("recipe.json")}
+    assert betas == {None, 3.0}
+
+
+def test_one_class_is_nothing_to_tell_apart(pretrained, tmp_path, capsys):
+    jpegs(tmp_path / "one" / "cats", 8)
+    run = ["finetune", str(pretrained), "--mode", "slf", "--data", str(tmp_path / "one")]
+    assert cli.run([*run, "--data.root", str(tmp_path)]) == 2
+    assert "channel" in said(capsys)
+    flat = ["pretrain", "acl", "--data", str(tmp_path / "one"), *SMALL, "--data.root", str(tmp_path)]
+    assert cli.run([*flat, "--out", str(tmp_path / "runs")]) == 0
+    (encoder,) = (tmp_path / "runs").iterdir()
+    assert cli.run(["finetune", str(encoder), "--mode", "slf"]) == 2
+    assert "one class, 'cats'" in said(capsys)
+
+
+def test_a_fine_tuning_run_is_no_encoder(tuned, capsys):
+    (run,) = tuned.glob("slf-digits-*")
+    assert cli.run(["finetune", str(run)]) == 2
+    assert "it is a fine-tuning run" in said(capsys)
 
 
 def jpegs(folder: Path, count: int, seed: int = 0) -> None:
@@ -241,7 +287,7 @@ def test_real_cifar10_through_a_resnet18(tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert cli.run(["finetune", str(run), "--mode", "slf", "--epochs", "1"]) == 0
     assert cli.run(["evaluate", str(run), "--limit", "8", "--attack.steps", "3"]) == 0
-    (result,) = run.rglob("result.json")
+    (result,) = run.rglob("result-first8.json")
     found = json.loads(result.read_text())
     assert found["data"]["n"] == 10_000
     assert found["standard"]["n"] == 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from difflib import get_close_matches
-from pathlib import Path
 
 from unshaken import __version__
 
@@ -13,7 +12,7 @@ VERBS = {
     "pretrain": "train an encoder without labels: unshaken pretrain acl/cifar10",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
-    "report": "results as a table: unshaken report RUN [RUN ...] [--means] [--out FILE.md]",
+    "report": "results as a table: unshaken report RUN [RUN ...]",
     "demo": "all of it on digits, in minutes on two CPU cores",
     "list": "the recipes and modes there are",
 }
@@ -33,7 +32,11 @@ def run(args: list[str]) -> int:
             raise
         print(f"unshaken: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print("unshaken: not enough memory; try a smaller --batch, or smaller images", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
+        print("unshaken: interrupted; the same command goes on from what was saved", file=sys.stderr)
         return 130
 
 
@@ -59,11 +62,15 @@ def with_torch(verb: str, args: list[str]) -> int:
     # Threads that wait by spinning, OpenMP's default, cost up to ten times the run where others use the cores too.
     # OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
     from unshaken.commands import VERBS as commands
     from unshaken.train.halt import Stopped
 
     try:
         commands[verb](args)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
     except Stopped as stop:
         print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code
@@ -72,27 +79,14 @@ def with_torch(verb: str, args: list[str]) -> int:
 
 def report(args: list[str]) -> None:
     from unshaken.base.files import write_text
-    from unshaken.report.table import markdown, results_in, show
+    from unshaken.options import parse
+    from unshaken.report.table import Reporting, markdown, results_in, show
 
-    usage = "usage: unshaken report RUN [RUN ...] [--means] [--out FILE.md]"
-    if not args or args[0] in ("-h", "--help"):
-        print(usage)
-        return
-    out = None
-    if "--out" in args:
-        at = args.index("--out")
-        if at + 1 == len(args):
-            raise ValueError(f"--out needs a file; {usage}")
-        out, args = Path(args[at + 1]), args[:at] + args[at + 2 :]
-    by_seeds = "--means" in args
-    args = [arg for arg in args if arg != "--means"]
-    unknown = [arg for arg in args if arg.startswith("-")]
-    if unknown:
-        raise ValueError(f"there is no option {unknown[0]}; {usage}")
-    results = results_in([Path(arg) for arg in args])
-    if out:
-        write_text(out, markdown(results, by_seeds))
-    show(results, by_seeds)
+    options = parse(Reporting(), args, "unshaken report")
+    results = results_in(list(options.runs))
+    if options.out:
+        write_text(options.out, markdown(results, options.means))
+    show(results, options.means)
 
 
 def usage() -> str:

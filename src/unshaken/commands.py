@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from unshaken.base.files import read_json, write_json, write_text
-from unshaken.evaluate.exam import Exam, Watch
-from unshaken.options import parse, parse_nothing, subject, taken
+from unshaken.data.source import Source
+from unshaken.evaluate.exam import Exam
+from unshaken.options import meant_for, parse, parse_nothing, subject, taken
 from unshaken.recipes.demo import demo as demonstrate
-from unshaken.recipes.examine import exam_for, examine
+from unshaken.recipes.examine import exam_for, examine, tuned_on
 from unshaken.recipes.finetune import MODES, Finetune, protocol
 from unshaken.recipes.papers import PAPERS, recipe
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.recipes.settings import SETTINGS, source_of
+from unshaken.recipes.settings import SETTINGS
 from unshaken.report.table import markdown, show, summary
 from unshaken.train.runtime import Runtime
 
@@ -60,6 +60,8 @@ class Evaluation:
     """Judge fine-tuned classifiers on the test images: standard and robust accuracy."""
 
     exam: Annotated[Exam, Flat]
+    data: Source
+    """Whose test split; by default of the set that a run was fine-tuned on."""
     runtime: Runtime = Runtime()
 
 
@@ -74,10 +76,25 @@ class Demonstration:
 
 def pretrain(args: list[str]) -> None:
     name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all")
-    options = parse(Pretraining(recipe(name)), rest, f"unshaken pretrain {name}")
-    run = options.recipe.run(options.out, options.runtime, options.save_every)
+    default = recipe(name)
+    options = parse(Pretraining(default), rest, f"unshaken pretrain {name}")
+    chosen = options.recipe
+    if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
+        chosen = replace(chosen, split="train")  # STL-10 alone has an unlabeled split
+    remark(chosen)
+    run = chosen.run(options.out, options.runtime, options.save_every)
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
     print(f"next: unshaken finetune {run}")
+
+
+def remark(chosen: Pretrain) -> None:
+    """Say what a short run makes of schedules that were made for a long one."""
+    for name in ("rate", "strength"):
+        lasting = getattr(getattr(chosen, name), {"rate": "warmup", "strength": "every"}[name], 0)
+        if lasting >= chosen.epochs:
+            print(
+                f"note: --{name} is made for more than {lasting} epochs, but there are {chosen.epochs}", file=sys.stderr
+            )
 
 
 def finetune(args: list[str]) -> None:
@@ -85,27 +102,34 @@ def finetune(args: list[str]) -> None:
     mode, rest = taken(rest, "--mode")
     data, rest = taken(rest, "--data.name")
     encoder = Path(name)
-    for each in MODES if mode in (None, "all") else (mode,):
-        choices = protocol(each, encoder)
-        if data:
-            same = replace(choices.data, name=data, size=None, limit=None)
-            choices = protocol(each, encoder, same)
-        options = parse(Finetuning(choices), rest, f"unshaken finetune {name} --mode {each}")
+    choices = [protocol(each, encoder) for each in (MODES if mode in (None, "all") else (mode,))]
+    if data:  # another set has other presets
+        source = replace(choices[0].data, name=data, size=None, limit=None)
+        choices = [protocol(choice.mode, encoder, source) for choice in choices]
+    defaults = [Finetuning(choice) for choice in choices]
+    all_options = [
+        parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
+        for default in defaults
+    ]
+    for options in all_options:
+        print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
         run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
         print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
         print(f"next: unshaken evaluate {run}")
 
 
+def described(chosen: Finetune) -> str:
+    """The few choices that a reader of a table asks for."""
+    limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
+    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.rate}"
+
+
 def evaluate(args: list[str]) -> None:
     name, rest = subject(args, "evaluate", "RUN", "a fine-tuning run's folder, or a folder that holds several")
-    data, rest = taken(rest, "--data.name")
     results = []
     for run in fine_tuned(Path(name)):
-        options = parse(Evaluation(exam_for(run)), rest, f"unshaken evaluate {name}")
-        tuned_on = source_of(read_json(run / "recipe.json")["recipe"]["data"])
-        source = replace(tuned_on, name=data, size=None) if data else None
-        with watching(run.name) as watch:
-            results.append(examine(run, options.exam, source, options.runtime, watch))
+        options = parse(Evaluation(exam_for(run), tuned_on(run)), rest, f"unshaken evaluate {name}")
+        results.append(examine(run, options.exam, options.data, options.runtime))
     show(results)
 
 
@@ -135,30 +159,10 @@ def fine_tuned(path: Path) -> list[Path]:
     """The fine-tuning runs at or below a folder that have come to their end."""
     if not path.is_dir():
         raise ValueError(f"there is no folder {path}")
-    runs = sorted(file.parent for file in path.rglob("classifier.safetensors"))
+    runs = sorted(file.parent for file in path.rglob("run.json") if (file.parent / "classifier.safetensors").exists())
     if not runs:
         raise ValueError(f"there is no finished fine-tuning run in {path}; `unshaken finetune ENCODER` makes one")
     return runs
-
-
-@contextlib.contextmanager
-def watching(name: str) -> Iterator[Watch]:
-    """A live bar of the exam on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        tasks: dict[str, Any] = {}
-
-        def watch(attack: str, done: int, total: int) -> None:
-            if attack not in tasks:
-                tasks[attack] = progress.add_task(f"{name} {attack}", total=total)
-            progress.update(tasks[attack], completed=done)
-
-        yield watch
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

@@ -36,23 +36,39 @@ def aliased(args: list[str]) -> list[str]:
     return [re.sub(r"^--data(?==|$)", "--data.name", arg) for arg in args]
 
 
+def grouped(args: list[str]) -> list[list[str]]:
+    """Each flag with the values that follow it; --flag=value is the flag and its value."""
+    groups: list[list[str]] = []
+    for arg in args:
+        if re.match(r"--[a-z]", arg) or not groups:
+            groups.append(arg.split("=", 1) if arg.startswith("--") else [arg])
+        else:
+            groups[-1].append(arg)
+    return groups
+
+
 def taken(args: list[str], flag: str) -> tuple[str | None, list[str]]:
     """A flag's value, and the arguments without it."""
-    rest = list(args)
-    for at, arg in enumerate(args):
-        if arg.startswith(f"{flag}="):
-            rest.pop(at)
-            return arg.partition("=")[2], rest
-        if arg == flag:
-            if at + 1 == len(args):
-                raise ValueError(f"{flag} needs a value")
-            del rest[at : at + 2]
-            return args[at + 1], rest
-    return None, rest
+    groups = grouped(args)
+    mine = [group for group in groups if group[0] == flag]
+    if any(len(group) != 2 for group in mine) or len(mine) > 1:
+        raise ValueError(f"{flag} is given once, with one value")
+    rest = [word for group in groups if group[0] != flag for word in group]
+    return (mine[0][1] if mine else None), rest
+
+
+def meant_for(default: Any, args: list[str], others: list[Any]) -> list[str]:
+    """The arguments without those that only other values have options for. Unknown ones stay, to be complained of."""
+    mine = {*flags(default), *parts(default)}
+    elsewhere = {flag for other in others for flag in (*flags(other), *parts(other))} - mine
+    return [word for group in grouped(args) if group[0] not in elsewhere for word in group]
 
 
 def parse(default: Options, args: list[str], program: str) -> Options:
     """The default with the options laid over it. A mistake is one line, with the nearest right option."""
+    names = [group[0] for group in grouped(args) if group[0].startswith("--")]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{repeated} is given {names.count(repeated)} times; once is enough")
     default, args = exchanged(default, args)
     errors = io.StringIO()
     try:
@@ -142,6 +158,8 @@ def flags(value: Any, prefix: str = "--") -> list[str]:
     """Every option that the fields of a value make."""
     names = []
     for name, field in vars(value).items():
+        if "tyro.conf.Fixed" in str(type(value).__annotations__.get(name)):
+            continue
         nested = hasattr(field, "__dataclass_fields__")
         flat = name in FLAT
         option = prefix if flat else f"{prefix}{name.replace('_', '-')}"

@@ -1,5 +1,6 @@
 """Every recipe takes a real step; the papers' numbers are where they should be."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,17 @@ import unshaken
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.methods.method import Step
+from unshaken.nets.routed import merged
+from unshaken.nets.saved import load_classifier, load_encoder
+from unshaken.recipes.examine import exam_for
 from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.presets import preset
 from unshaken.recipes.settings import SETTINGS, known_as, setting_of
+from unshaken.threat.ball import Linf
+from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
+from unshaken.tune.full import AFF
+from unshaken.tune.linear import ALF, SLF
 
 
 @pytest.mark.parametrize("method", PAPERS)
@@ -115,3 +123,47 @@ def test_unknown_names_are_refused_with_the_nearest():
         unshaken.recipe("acl/cifar-100")
     assert unshaken.recipe("acl") == unshaken.recipe("acl/cifar10")
     assert set(SETTINGS) == {"cifar10", "cifar100", "stl10", "digits"}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """An encoder whose two routes differ: a few steps of ACL."""
+    recipe = unshaken.recipe("acl/digits")
+    attack = replace(recipe.method.attack, steps=1)
+    quick = replace(recipe, method=replace(recipe.method, attack=attack), data=unshaken.Source(limit=64), epochs=2)
+    return quick.run(tmp_path_factory.mktemp("runs"), quiet=True)
+
+
+def test_protocols_are_the_fields(encoder):
+    slf, alf, aff = (unshaken.protocol(mode, encoder) for mode in ("slf", "alf", "aff"))
+    assert [p.mode for p in (slf, alf, aff)] == ["slf", "alf", "aff"]
+    assert slf.method == SLF()
+    assert alf.method == ALF(PGD(Linf(0.1), steps=10, start="ball"))
+    assert aff.method == AFF(PGD(Linf(0.1), steps=10, start="near"), beta=6.0, natural="clean")
+    other = unshaken.protocol("alf", encoder, unshaken.Source("cifar10"))
+    assert other.method.attack.ball == Linf(8 / 255)
+    assert (slf.optimizer.momentum, slf.optimizer.weight_decay, slf.optimizer.nesterov) == (0.9, 2e-4, False)
+
+
+@pytest.mark.parametrize("mode", ["slf", "aff"])
+def test_the_adversarial_route_is_tuned_on_training_images(encoder, mode):
+    """SLF leaves the encoder's adversarial route as it was; AFF keeps that route of both; no test image is met."""
+    protocol = replace(unshaken.protocol(mode, encoder), epochs=1)
+    run = protocol.run(encoder, quiet=True)
+    assert json.loads((run / "recipe.json").read_text())["data"]["images"]["split"] == "train"
+    assert exam_for(run).attack == PGD(Linf(0.1), steps=20)
+    body = load_encoder(encoder / "encoder.safetensors")[0].eval()
+    net = load_classifier(run / "classifier.safetensors")[0].eval()
+    x = unshaken.Source().load("test")[:16].floats()
+    features = net.encoder(x)
+    if mode == "slf":
+        assert torch.equal(features, merged(body, "adv")(x))
+        assert not torch.allclose(features, merged(body, "clean")(x), atol=1e-3)
+    else:
+        moved = [(features - merged(body, route)(x)).abs().mean() for route in ("adv", "clean")]
+        assert moved[0] < moved[1]
+
+
+def test_training_on_the_test_images_is_refused():
+    with pytest.raises(ValueError, match="the test images are for the exam"):
+        replace(unshaken.recipe("acl/digits"), split="test")

@@ -19,7 +19,7 @@ def result(seed: int = 1, robust: int = 30, **changes) -> dict:
         "standard": score | {"correct": 38, "percent": 95.0},
         "robust": score | {"correct": robust, "percent": 2.5 * robust},
         "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
-        "seconds": {"pretrain": 10.0, "finetune": 2.0, "exam": None},
+        "seconds": {"pretrain": 9.0, "finetune": 2.0, "exam": 1.0},
         "exam": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
         "pretrain": {"recipe": {"seed": seed, "epochs": 3}},
         "finetune": {"recipe": {"seed": seed}, "data": {"encoder": str(seed)}},
@@ -40,6 +40,18 @@ def test_a_row_shows_counts_and_seeds():
         "1/1/1",
         "12",
     )
+
+
+def test_a_time_that_is_not_known_is_no_number():
+    moved = result(seconds={"pretrain": None, "finetune": 2.0, "exam": 1.0})
+    assert rows([moved])[0][-1] == "–"
+    assert summary([moved])[0]["seconds"] is None
+
+
+def test_what_is_no_result_is_named(tmp_path):
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a result: it has no 'method'"):
+        results_in([tmp_path])
 
 
 def test_means_over_seeds():

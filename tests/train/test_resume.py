@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import RECIPE, STEPS
 
+import unshaken
 from unshaken.base import files
 from unshaken.train.halt import Stopped
 from unshaken.train.run import Run
@@ -69,11 +70,11 @@ def test_killed_between_checkpoints(tmp_path, unbroken, monkeypatch, step):
     save = Run.save
 
     def work() -> None:
-        def seldom(run: Run, onward, net, optimizer) -> None:
+        def seldom(run: Run, onward, *state) -> None:
             if onward.step > step:
                 os.kill(os.getpid(), signal.SIGKILL)
             if onward.step % 3 == 0:
-                save(run, onward, net, optimizer)
+                save(run, onward, *state)
 
         Run.save = seldom
         finish(tmp_path)
@@ -82,14 +83,14 @@ def test_killed_between_checkpoints(tmp_path, unbroken, monkeypatch, step):
     assert finish(tmp_path)["digest"] == unbroken["digest"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code):
+@pytest.mark.parametrize(("number", "code", "at"), [(signal.SIGTERM, 143, 3), (signal.SIGINT, 130, STEPS - 1)])
+def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
     """SIGTERM and Ctrl-C end with a checkpoint; the log has each step once."""
     log = Run.log
 
-    def asked(run: Run, **values) -> None:
-        log(run, **values)
-        if values["step"] == 3:
+    def asked(run: Run, line) -> None:
+        log(run, line)
+        if line["step"] == at:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Run, "log", asked)
@@ -109,6 +110,31 @@ def test_a_finished_run_is_found(tmp_path, unbroken):
     assert not list(tmp_path.rglob("checkpoint*"))
 
 
+def test_killed_after_the_encoder_is_written(tmp_path, unbroken):
+    """The checkpoint of the end is still there: what follows it is done again."""
+
+    def work() -> None:
+        Run.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        finish(tmp_path)
+
+    assert in_child(work) == -signal.SIGKILL
+    assert list(tmp_path.rglob("encoder.safetensors"))
+    assert finish(tmp_path)["digest"] == unbroken["digest"]
+
+
+def test_a_lost_encoder_is_made_again(tmp_path, unbroken):
+    run = RECIPE.run(tmp_path, quiet=True)
+    (run / "encoder.safetensors").unlink()
+    assert finish(tmp_path)["digest"] == unbroken["digest"]
+    assert (run / "encoder.safetensors").exists()
+
+
+def test_another_precision_is_refused(tmp_path):
+    RECIPE.run(tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="'precision': 'bf16'"):
+        RECIPE.run(tmp_path, unshaken.Runtime(precision="bf16"), quiet=True)
+
+
 def test_two_at_once_are_refused(tmp_path):
     run = RECIPE.run(tmp_path, quiet=True)
     found = json.loads((run / "recipe.json").read_text())["data"]
@@ -118,7 +144,7 @@ def test_two_at_once_are_refused(tmp_path):
 
 def test_other_images_are_refused(tmp_path):
     run = RECIPE.run(tmp_path, quiet=True)
-    with pytest.raises(ValueError, match="the images are now"):
+    with pytest.raises(ValueError, match="but now there is"):
         Run(run, RECIPE, {"name": "digits", "split": "train", "n": 99, "digest": "0"})
 
 

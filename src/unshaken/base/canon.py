@@ -8,21 +8,25 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+ASIDE = {"aside": True}
+"""Metadata of a field that says where something lies, not what it is: it is no part of the canonical text."""
 
-def plain(value: Any) -> Any:
+
+def plain(value: Any, whole: bool = True) -> Any:
     """Dataclasses, tuples and paths as dictionaries, lists and strings; a dataclass keeps its name under "type"."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__} | {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        kept = [f.name for f in fields(value) if whole or not f.metadata.get("aside")]
+        return {"type": type(value).__name__} | {name: plain(getattr(value, name), whole) for name in kept}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, whole) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
+        return [plain(item, whole) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def canonical(value: Any) -> str:
     """Equal values, equal text: JSON with sorted keys and no spaces. Floats are written so that they read back."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(plain(value, whole=False), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def short_hash(value: Any) -> str:

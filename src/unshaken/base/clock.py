@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, floor, pi
+from math import cos, floor, isfinite, pi
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Clock:
 
 class Schedule(ABC):
     """A value that depends on the clock alone."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{type(self).__name__}.{name} is a finite number, not {value}")
 
     @abstractmethod
     def __call__(self, clock: Clock) -> float: ...
@@ -53,6 +58,7 @@ class Stairs(Schedule):
     every: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.every < 1:
             raise ValueError(f"a stair lasts at least 1 epoch, not {self.every}")
 

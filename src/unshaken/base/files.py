@@ -11,7 +11,7 @@ from typing import Any
 def write_bytes(path: Path, content: bytes) -> None:
     """After a crash at any moment the file is the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes do not write into one
     with open(part, "wb") as file:
         file.write(content)
         file.flush()

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from unshaken.data.progress import progress
+from unshaken.base.progress import progress
 
 SILENCE = 30.0
 """Seconds without a byte after which a server counts as gone."""

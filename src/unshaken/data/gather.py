@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import UnidentifiedImageError
 
+from unshaken.base.progress import progress
 from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import Encoded, common_side, decode
 from unshaken.data.images import Images
 from unshaken.data.listing import Listing, chosen
-from unshaken.data.progress import progress
 
 PROBE = 64
 CHUNK = 256

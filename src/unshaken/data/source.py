@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from unshaken.base.canon import ASIDE
 from unshaken.data.cifar import cifar
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
@@ -34,27 +35,27 @@ class Source:
     name: str = "digits"
     """digits, cifar10, cifar100, stl10; or a path (./cifar10, where a folder is called like a known set)."""
 
-    root: str = "data"
+    root: str = field(default="data", metadata=ASIDE)
     """Where archives lie or are downloaded to; decoded copies are kept under its cache/."""
 
     size: int | None = None
-    """Side in pixels. None: as stored; for a set of one's own, if its first 64 training images are squares of one size
-    (at most 224), that size, else 32."""
+    """Side in pixels. None: in a recipe, the side that the network's stem is for; else as stored, and a set of
+    one's own has the size of its first 64 training images if they are squares of one size (at most 224), or 32."""
 
     limit: int | None = None
     """Only the first so many images, but always all of the test split."""
 
-    download: bool = False
+    download: bool = field(default=False, metadata=ASIDE)
     """Whether a known set that is not there is downloaded."""
 
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do when images cannot be read: say which and stop, or say which and go on without them."""
 
     def __post_init__(self) -> None:
-        for field in ("size", "limit"):
-            value = getattr(self, field)
+        for name in ("size", "limit"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"--data.{field} must be at least 1, not {value}")
+                raise ValueError(f"--data.{name} must be at least 1, not {value}")
         if self.unreadable not in ("stop", "skip"):
             raise ValueError(f"--data.unreadable is stop or skip, not {self.unreadable!r}")
 
@@ -73,7 +74,10 @@ class Source:
         match self.name:
             case "digits":
                 if self.size not in (None, 8):
-                    raise ValueError(f"digits have 8 x 8 pixels: leave --data.size out, instead of {self.size}")
+                    raise ValueError(
+                        f"digits have 8 x 8 pixels, not {self.size}: take their own recipe, such as acl/digits, "
+                        "and leave --data.size and --backbone.stem as they are"
+                    )
                 return digits(split)[:limit]
             case "cifar10":
                 return cifar(10, root, split, self.download, size=self.size, limit=limit)

@@ -8,11 +8,11 @@ from typing import IO
 import numpy as np
 import torch
 
+from unshaken.base.progress import progress
 from unshaken.data.archive import Archive
 from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import resized
 from unshaken.data.images import Images
-from unshaken.data.progress import progress
 
 SIDE = 96
 CHUNK = 1000

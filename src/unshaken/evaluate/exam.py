@@ -14,14 +14,12 @@ from torch.nn.functional import cross_entropy
 from unshaken.base.canon import short_hash
 from unshaken.base.files import read_json, write_json
 from unshaken.base.keys import Key
+from unshaken.base.progress import progress
 from unshaken.base.types import Float, Int
 from unshaken.data.images import Images
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.nets.embed import Network, evaluating
 from unshaken.threat.pgd import PGD
-
-Watch = Callable[[str, int, int], None]
-"""Told the name of an attack, images judged and images in all."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +38,26 @@ class Exam:
         if self.batch < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError(f"an exam takes batch ≥ 1 and limit ≥ 1, not {self.batch} and {self.limit}")
 
-    def judge(self, net: Network, images: Images, notes: Notes, watch: Watch = lambda *_: None) -> dict[str, Verdicts]:
+    def judge(self, net: Network, images: Images, notes: Notes, quiet: bool = True) -> dict[str, Verdicts]:
         """Verdicts by name, "clean" and "pgd"; saved batch by batch, so a stopped exam goes on where it was."""
         images = images if self.limit is None else images[: self.limit]
         if images.label is None:
             raise ValueError(f"the images of {images.name} ({images.split}) have no labels, so accuracy means nothing")
         with evaluating(net):
-            clean = self._each(images, "clean", notes, watch, lambda at, x, y: correct(net, x, y))
+            clean = self._each(images, "clean", notes, quiet, lambda at, x, y: correct(net, x, y))
             pgd = self._each(
-                images, "pgd", notes, watch, lambda at, x, y: self._robust(net, x, y, clean.bits[at].to(y.device), at)
+                images, "pgd", notes, quiet, lambda at, x, y: self._robust(net, x, y, clean.bits[at].to(y.device), at)
             )
         return {"clean": clean, "pgd": pgd}
 
-    def _each(self, images: Images, name: str, notes: Notes, watch: Watch, verdict: Callable) -> Verdicts:
+    def _each(self, images: Images, name: str, notes: Notes, quiet: bool, verdict: Callable) -> Verdicts:
         verdicts = notes.read(name)
-        watch(name, len(verdicts), len(images))
-        while len(verdicts) < len(images):
-            at = slice(len(verdicts), min(len(verdicts) + self.batch, len(images)))
-            verdicts = verdicts.followed_by(verdict(at, images.floats(at), images.label[at]))
-            notes.write(name, verdicts)
-            watch(name, len(verdicts), len(images))
+        with progress(name, len(images), "images", len(verdicts), quiet) as advance:
+            while len(verdicts) < len(images):
+                at = slice(len(verdicts), min(len(verdicts) + self.batch, len(images)))
+                verdicts = verdicts.followed_by(verdict(at, images.floats(at), images.label[at]))
+                notes.write(name, verdicts)
+                advance(at.stop - at.start, f"{verdicts.correct} of {len(verdicts)} correct")
         return verdicts
 
     def _robust(self, net: Network, x: Tensor, y: Tensor, held: Tensor, at: slice) -> Int[Tensor, "n"]:
@@ -88,7 +86,7 @@ class Notes:
         self.seconds, self._since = 0.0, time.monotonic()
         if path is not None and path.exists():
             found = read_json(path)
-            if found["identity"] == self.identity:
+            if found.get("identity") == self.identity:
                 self.bits, self.seconds = found["bits"], found["seconds"]
 
     def read(self, name: str) -> Verdicts:

@@ -24,7 +24,7 @@ def result_of(
     pretrain, finetune = about["pretrain"]["recipe"], about["finetune"]["recipe"]
     return {
         "method": pretrain["name"],
-        "mode": finetune["mode"],
+        "mode": finetune["method"]["type"].lower(),
         "data": data,
         "standard": verdicts["clean"].summary(),
         "robust": verdicts["pgd"].summary(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
@@ -22,3 +24,9 @@ def nt_xent(z: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
     itself = torch.eye(len(flat), dtype=torch.bool, device=z.device)
     partner = torch.arange(len(flat), device=z.device).roll(z.shape[1])
     return cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def check_temperature(tau: float) -> None:
+    """ValueError unless τ is positive: at 0 the loss is not defined, and below it partners would repel."""
+    if not (tau > 0 and isfinite(tau)):
+        raise ValueError(f"a temperature τ is a positive number, such as 0.5, not {tau}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from unshaken.base.clock import Clock, Constant, Schedule
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Terms
-from unshaken.losses.contrast import nt_xent
+from unshaken.losses.contrast import check_temperature, nt_xent
 from unshaken.methods.method import Method
 from unshaken.nets.embed import Network, evaluating
 from unshaken.threat.ball import Linf
@@ -36,6 +36,9 @@ class ACL(Method):
     omega: Schedule = Constant(0.0)
 
     routes: ClassVar = ("clean", "adv")
+
+    def __post_init__(self) -> None:
+        check_temperature(self.tau)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         z_adv, z = self.embed(h, batch, key)

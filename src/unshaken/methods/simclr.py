@@ -12,7 +12,7 @@ from typing import ClassVar
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Terms
-from unshaken.losses.contrast import nt_xent
+from unshaken.losses.contrast import check_temperature, nt_xent
 from unshaken.methods.method import Method
 from unshaken.nets.embed import Network
 
@@ -24,6 +24,9 @@ class SimCLR(Method):
     tau: float = 0.5
 
     routes: ClassVar = ("clean",)
+
+    def __post_init__(self) -> None:
+        check_temperature(self.tau)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         return {"loss": nt_xent(h(batch.views, "clean"), self.tau)}

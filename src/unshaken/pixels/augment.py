@@ -80,6 +80,15 @@ class SimCLR(Transform):
     p_jitter: float = 0.8
     p_grey: float = 0.2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chances = (self.flip, self.p_jitter, self.p_grey)
+        if not (0 < self.min_area <= 1 and 0 < self.ratio[0] <= self.ratio[1] and all(0 <= p <= 1 for p in chances)):
+            raise ValueError(
+                "views have a min_area in (0, 1], a ratio of two positive numbers, the smaller first, and flip, "
+                f"p_jitter and p_grey in [0, 1]; not {self.min_area}, {self.ratio} and {chances}"
+            )
+
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         count, _, height, width = image.shape
         area = (1 - (1 - self.min_area) * strength, 1.0)

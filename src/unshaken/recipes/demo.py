@@ -32,7 +32,7 @@ def demo(
         for mode in modes:
             tell(f"{method}: {mode.upper()}")
             run = protocol(mode, encoder).run(encoder, runtime=runtime, quiet=quiet)
-            result = examine(run, runtime=runtime)
+            result = examine(run, runtime=runtime, quiet=quiet)
             standard, robust = result["standard"], result["robust"]
             tell(f"{method}: {mode.upper()}  SA {standard['percent']:.1f} %  RA {robust['percent']:.1f} %")
             yield result

@@ -10,7 +10,7 @@ from unshaken.base.canon import plain
 from unshaken.base.files import read_json, write_json, write_text
 from unshaken.data.images import Images
 from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam, Notes, Watch
+from unshaken.evaluate.exam import Exam, Notes
 from unshaken.evaluate.result import paper_log, result_of
 from unshaken.nets.saved import backbone_of, load_classifier
 from unshaken.recipes.pretrain import fitting, met
@@ -22,8 +22,15 @@ from unshaken.train.runtime import Runtime
 
 def exam_for(run: Path) -> Exam:
     """PGD-20 at the ε that goes with the run's data set."""
-    data = read_json(run / "recipe.json")["recipe"]["data"]
-    return Exam(PGD(setting_of(source_of(data)).ball, steps=20))
+    return Exam(PGD(setting_of(tuned_on(run)).ball, steps=20))
+
+
+def tuned_on(run: Path) -> Source:
+    """What a fine-tuning run took its labels from."""
+    recipe = read_json(run / "recipe.json").get("recipe", {})
+    if "data" not in recipe:
+        raise ValueError(f"{run / 'recipe.json'} is not of a fine-tuning run")
+    return source_of(recipe["data"])
 
 
 def examine(
@@ -31,7 +38,7 @@ def examine(
     exam: Exam | None = None,
     data: Source | None = None,
     runtime: Runtime = Runtime(),
-    watch: Watch = lambda *_: None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Judge a fine-tuning run on the test split: writes result.json and results/log.txt into it; returns the result.
 
@@ -46,8 +53,10 @@ def examine(
     runtime = replace(runtime, precision="float32")
     fabric = runtime.open()
     net, images = net.to(fabric.device), images.to(fabric.device)
-    notes = Notes(run / "verdicts.json", plain(exam), digest(net), images.digest)
-    verdicts = exam.judge(net, images, notes, watch)
+    world = runtime.world(fabric.device)
+    part = "" if exam.limit is None else f"-first{exam.limit}"  # a part never takes the place of the whole
+    notes = Notes(run / f"verdicts{part}.json", plain(exam), digest(net), images.digest, world)
+    verdicts = exam.judge(net, images, notes, quiet)
     result = result_of(
         about,
         plain(exam),
@@ -55,10 +64,10 @@ def examine(
         verdicts,
         weights=digest(net),
         seconds={"pretrain": _seconds(run.parent), "finetune": _seconds(run), "exam": round(notes.seconds, 2)},
-        world=runtime.world(fabric.device),
+        world=world,
     )
-    write_json(run / "result.json", result)
-    write_text(run / "results" / "log.txt", paper_log(result))
+    write_json(run / f"result{part}.json", result)
+    write_text(run / "results" / f"log{part}.txt", paper_log(result))
     return result
 
 
@@ -73,7 +82,7 @@ def _test_images(about: dict[str, Any], data: Source | None) -> Images:
     images = fitting(replace(source, size=source.size or backbone.stem).load("test"), backbone)
     if images.label is not None and list(images.names) != about["names"]:
         raise ValueError(
-            f"{images.name} has {len(images.names)} classes that are not the classifier's {len(about['names'])}; "
-            "name the set that it was fine-tuned on by --data"
+            f"{images.name} has other classes ({', '.join(images.names[:3])}, ...) than the classifier "
+            f"({', '.join(about['names'][:3])}, ...); name the set that it was fine-tuned on by --data"
         )
     return images

@@ -32,7 +32,6 @@ from unshaken.tune.linear import ALF, SLF
 class Finetune:
     """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
 
-    mode: str = "slf"
     method: Method = SLF()
     data: Source = Source("cifar10")
     views: Transform = CropFlip()
@@ -41,6 +40,14 @@ class Finetune:
     epochs: int = 25
     batch: int = 512
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.views.count != 1:
+            raise ValueError(f"fine-tuning takes 1 view, not {self.views.count}")
+
+    @property
+    def mode(self) -> str:
+        return type(self.method).__name__.lower()
 
     def run(
         self,
@@ -62,10 +69,12 @@ class Finetune:
             raise ValueError(
                 f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data"
             )
-        data = {"images": met(images), "encoder": digest(body)}
+        if len(images.names) < 2:
+            raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
+        data = {"images": met(images), "encoder": digest(body), "precision": runtime.precision}
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
-            if run.finished:
+            if run.finished("classifier.safetensors"):
                 return run.path
             fabric = runtime.open()
             net = Network(self._prepared(body), zero_classifier(body.features, len(images.names))).to(fabric.device)
@@ -93,8 +102,12 @@ def encoder_file(path: Path) -> Path:
     """The encoder of a run, or the file itself."""
     file = path / "encoder.safetensors" if path.is_dir() else path
     if not file.exists():
-        unfinished = (path / "recipe.json").exists()
-        hint = "its pre-training has not finished" if unfinished else "name a pre-training run or an encoder file"
+        if (path.parent / "encoder.safetensors").exists():
+            hint = f"it is a fine-tuning run; its encoder is in {path.parent}"
+        elif (path / "recipe.json").exists():
+            hint = "its pre-training has not finished"
+        else:
+            hint = "name a pre-training run or an encoder file"
         raise ValueError(f"there is no encoder in {path}: {hint}")
     return file
 
@@ -113,7 +126,6 @@ def protocol(mode: str, encoder: Path, data: Source | None = None) -> Finetune:
     resized = known == "stl10" and (source.size or backbone.stem) == 32
     choice = preset(pretrained["name"], mode, "stl10@32" if resized else known)
     return Finetune(
-        mode,
         _method(mode, setting.ball),
         source,
         setting.weak,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Schedule, WarmupCosine
@@ -28,8 +30,8 @@ from unshaken.train.runtime import Runtime
 class Pretrain:
     """An encoder from images, labels unseen. Equal values, equal bits: the run is named by their hash."""
 
-    name: str = "acl"
-    """What the run and its results are called."""
+    name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "acl"
+    """Of the paper's method: runs and results are called by it, and presets of fine-tuning go by it."""
     method: Method = ACL()
     data: Source = Source("cifar10")
     """Images are brought to the side that backbone.stem is for, unless data.size says otherwise."""
@@ -45,6 +47,12 @@ class Pretrain:
     epochs: int = 1000
     batch: int = 512
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.split == "test":
+            raise ValueError("the test images are for the exam: an encoder that saw them proves nothing")
+        if self.views.count != 2:
+            raise ValueError(f"contrastive methods take 2 views, not {self.views.count}")
 
     def embedder(self) -> Network:
         """h = g ∘ f as it is born: a function of the recipe alone."""
@@ -64,14 +72,15 @@ class Pretrain:
         """
         images = fitting(replace(self.data, size=self.data.size or self.backbone.stem).load(self.split), self.backbone)
         feed = Feed(images, self.views, self.strength, self.batch, self.epochs, Key(self.seed) / "pretrain")
-        with Run.open(root, f"{self.name}-{slug(self.data)}", self, met(images)) as run:
-            if run.finished:
+        data = {"images": met(images), "precision": runtime.precision}
+        with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
+            if run.finished("encoder.safetensors"):
                 return run.path
             fabric = runtime.open()
             step = Step(self.method, self.embedder().to(fabric.device))
             runtime.prepare(step.net)
             fit(step, feed.to(fabric.device), self.optimizer, self.rate, run, fabric, save_every, quiet)
-            origin = {"recipe": plain(self), "data": met(images)}
+            origin = {"recipe": plain(self), "data": data}
             save_encoder(run.path / "encoder.safetensors", step.net.encoder, self.backbone, {"pretrain": origin})
             run.finish(step.net, runtime.world(fabric.device))
             return run.path

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import tyro
 
 from unshaken.base.files import read_json
 
@@ -14,16 +18,38 @@ COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "RA 95 %", "attack", "seed
 MEAN_COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "attack", "seeds", "seconds")
 
 
+@dataclass(frozen=True)
+class Reporting:
+    """Results as a table."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders in which all results are looked for, or result files."""
+    means: bool = False
+    """One row for all seeds of a method and mode: mean ± standard deviation."""
+    out: Path | None = None
+    """A file for the same table in Markdown."""
+
+
 def results_in(paths: list[Path]) -> list[dict[str, Any]]:
     """Every result.json at or below the paths, in the order of the paths and then of their names."""
+    if not paths:
+        raise ValueError("`unshaken report` needs one or more runs, folders of runs or result files")
     files = []
     for path in paths:
         if not path.exists():
             raise ValueError(f"there is no {path}")
-        files += [path] if path.is_file() else sorted(path.rglob("result.json"))
+        files += [path] if path.is_file() else sorted(path.rglob("result*.json"))
     if not files:
         raise ValueError(f"there is no result.json in {', '.join(map(str, paths))}; `unshaken evaluate RUN` writes one")
-    return [read_json(file) for file in files]
+    return [_result(file) for file in files]
+
+
+def _result(file: Path) -> dict[str, Any]:
+    found = read_json(file)
+    lacking = [key for key in (*ALIKE, "standard", "robust", "seeds", "seconds") if key not in found]
+    if lacking:
+        raise ValueError(f"{file} is not a result: it has no {lacking[0]!r}")
+    return found
 
 
 def rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -39,7 +65,7 @@ def rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             "{:.1f} to {:.1f}".format(*result["robust"]["interval95"]),
             attack(result["exam"]["attack"]),
             "/".join(str(seed) for seed in result["seeds"].values()),
-            f"{seconds(result):.0f}",
+            f"{seconds(result):.0f}".replace("nan", "–"),
         )
         for result in results
     ]
@@ -76,7 +102,7 @@ def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             spread(runs, "robust"),
             attack(runs[0]["exam"]["attack"]),
             ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
-            f"{mean(seconds(run) for run in runs):.0f}",
+            f"{mean(seconds(run) for run in runs):.0f}".replace("nan", "–"),
         )
         for runs in groups.values()
     ]
@@ -100,8 +126,8 @@ def spread(runs: list[dict[str, Any]], score: str) -> str:
 
 
 def seconds(result: dict[str, Any]) -> float:
-    """Of pre-training, fine-tuning and exam together."""
-    return sum(value or 0 for value in result["seconds"].values())
+    """Of pre-training, fine-tuning and exam together; no number if one of them is not known any more."""
+    return sum(nan if value is None else value for value in result["seconds"].values())
 
 
 def markdown(results: list[dict[str, Any]], by_seeds: bool = False) -> str:
@@ -133,7 +159,7 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "n_test": result["standard"]["n"],
             "standard_correct": result["standard"]["correct"],
             "robust_correct": result["robust"]["correct"],
-            "seconds": round(seconds(result), 1),
+            "seconds": round(seconds(result), 1) if isfinite(seconds(result)) else None,
         }
         for result in results
     ]

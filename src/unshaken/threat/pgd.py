@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
@@ -32,7 +33,7 @@ class PGD:
     a whole."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.restarts < 1 or not self.stride > 0:
+        if self.steps < 0 or self.restarts < 1 or not 0 < self.stride < inf:
             raise ValueError(
                 f"an attack has steps ≥ 0, restarts ≥ 1 and a stride > 0, "
                 f"not {self.steps}, {self.restarts} and {self.stride:g}"

@@ -61,6 +61,10 @@ class Feed:
     def clock(self, place: Place) -> Clock:
         return Clock(place.step, place.epoch, place.epoch + (place.batch + 1) / len(self), self.epochs)
 
+    def began(self, place: Place) -> float:
+        """Epochs elapsed before the step of a place."""
+        return place.epoch + place.batch / len(self)
+
     def after(self, place: Place) -> Iterator[tuple[Place, Place, Batch]]:
         """From a place to the end: each place, the one that follows it, and its batch."""
         while place.epoch < self.epochs:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.canon import canonical, plain, short_hash
+from unshaken.base.canon import plain, short_hash
 from unshaken.base.files import read_json, write_json, write_text
 from unshaken.nets.saved import read_tensors, write_tensors
 from unshaken.train.feed import Place
@@ -37,10 +37,10 @@ class Run:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check(data)
-        except OSError:
+        except BlockingIOError:
             self.close()
             raise ValueError(f"another process is at work in {path}") from None
-        except ValueError:
+        except BaseException:
             self.close()
             raise
 
@@ -50,18 +50,19 @@ class Run:
         return cls(root / f"{name}-{short_hash(recipe)}", recipe, data)
 
     def _check(self, data: dict[str, Any]) -> None:
-        """A directory belongs to one recipe and one set of images; a changed one would give a mixture."""
+        """A directory belongs to one recipe, one set of images and one precision: others would give a mixture."""
+        for part in self.path.glob("*.part"):  # of a process that was killed as it wrote
+            part.unlink()
         file = self.path / "recipe.json"
-        asked = {"recipe": plain(self.recipe), "data": data}
         if not file.exists():
-            write_json(file, asked)
+            write_json(file, {"hash": short_hash(self.recipe), "recipe": plain(self.recipe), "data": data})
         found = read_json(file)
-        if canonical(found["recipe"]) != canonical(asked["recipe"]):
+        if found["hash"] != short_hash(self.recipe):
             raise ValueError(f"{self.path} belongs to another recipe; choose another --out")
         if found["data"] != data:
             raise ValueError(
-                f"{self.path} was begun on {found['data']}, but the images are now {data}; "
-                "put the former images back, or choose another --out"
+                f"{self.path} was begun on {found['data']}, but now there is {data}; "
+                "put back what was there, or choose another --out"
             )
 
     def close(self) -> None:
@@ -77,24 +78,30 @@ class Run:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
-    @property
-    def finished(self) -> dict[str, Any] | None:
-        """run.json if the run came to its end."""
-        file = self.path / "run.json"
-        return read_json(file) if file.exists() else None
+    def finished(self, product: str) -> bool:
+        """Whether the run came to its end, and what it made is still there."""
+        return (self.path / "run.json").exists() and (self.path / product).exists()
 
-    def save(self, place: Place, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, place: Place, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         """Atomically, all that is needed to go on: randomness is keyed by place and needs no state."""
+        lost = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
+        if lost:
+            raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower rate.peak")
         tensors, values = flatten(optimizer)
         tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
         about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "seconds": self.seconds}
-        write_tensors(self.checkpoint, tensors, about | {"recipe": short_hash(self.recipe)})
+        write_tensors(self.checkpoint, tensors, about | {"device": device.type})
 
-    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
+    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Place:
         """Where to go on; the very beginning if there is no checkpoint. The log forgets what comes after."""
         place = Place()
         if self.checkpoint.exists():
             tensors, about = read_tensors(self.checkpoint)
+            if about["device"] != device.type:
+                raise ValueError(
+                    f"{self.path} was begun on {about['device']}, and would not end with its bits on {device.type}; "
+                    f"go on with --runtime.device {about['device']}, or choose another --out"
+                )
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
             place, self.seconds = Place(**about["place"]), about["seconds"]
@@ -107,11 +114,10 @@ class Run:
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
         write_text(file, "".join(line + "\n" for line in kept))
 
-    def log(self, **values: Any) -> None:
-        """One line of log.jsonl. What is not a number is written as null, for JSON has no NaN."""
-        line = {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
+    def log(self, line: dict[str, float]) -> None:
+        """One line of log.jsonl."""
         with open(self.path / "log.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """The run is whole: what it ended with, and in which world. Its checkpoint has served."""

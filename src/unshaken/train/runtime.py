@@ -1,4 +1,4 @@
-"""Device, precision and threads, by Lightning Fabric; what world a result was made in."""
+"""Device (by Lightning Fabric), precision and threads; what world a result was made in."""
 
 from __future__ import annotations
 
@@ -31,14 +31,20 @@ class Runtime:
     threads: int = 0
     """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
 
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads are counted from 1, or 0 for PyTorch's choice; not {self.threads}")
+
     def open(self) -> Fabric:
         """The one place that touches devices and settings of the process."""
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("there is no CUDA device here; use --runtime.device cpu, or auto")
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(self.device, True):
+            raise ValueError(f"there is no {self.device} device here; use --runtime.device cpu, or auto")
         if self.threads:
             torch.set_num_threads(self.threads)
         # cuBLAS repeats its bits only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # a few of a GPU's kernels have no form that repeats its bits; PyTorch then warns, and goes on
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
@@ -48,7 +54,10 @@ class Runtime:
         return Fabric(accelerator=self.device, devices=1, precision="32-true")
 
     def prepare(self, net: Network) -> None:
-        """Give a network the arithmetic of this runtime."""
+        """Give a network the arithmetic of this runtime.
+
+        Fabric's own autocast would be around the whole step, and losses and augmentation would lose precision too.
+        """
         if self.precision == "bf16":
             kind = next(net.parameters()).device.type
             net.arithmetic = partial(torch.autocast, kind, dtype=torch.bfloat16)

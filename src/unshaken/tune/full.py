@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
+
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Terms
@@ -32,7 +34,8 @@ class AFF(Method):
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
         with evaluating(h):
-            target = h(x, self.natural).detach()
+            with torch.no_grad():
+                target = h(x, self.natural)
             x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "adv")), x, (key / "attack").on(x.device))
         loss, natural, robust = trades(h(x, self.natural), h(x_adv, "adv"), batch.label, self.beta)
         return {"loss": loss, "natural": natural, "robust": robust}

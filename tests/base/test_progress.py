@@ -2,8 +2,8 @@
 
 import pytest
 
-from unshaken.data import progress as module
-from unshaken.data.progress import progress
+from unshaken.base import progress as module
+from unshaken.base.progress import progress
 
 
 def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,10 +16,10 @@ def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr(module, "PAUSE", 0.0)
     with progress("reading [b]", 2000, "images") as advance:
         advance(500)
-        advance(1000)
+        advance(1000, "slowly")
     assert capsys.readouterr().err.splitlines() == [
-        "reading [b]: 500 of 2,000 images",
-        "reading [b]: 1,500 of 2,000 images",
+        "reading [b]: 500 of 2,000 images  0 s left",
+        "reading [b]: 1,500 of 2,000 images  slowly  0 s left",
     ]
 
 
