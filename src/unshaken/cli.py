@@ -27,6 +27,9 @@ def run(args: list[str]) -> int:
     """Do what the arguments say; returns the exit code. UNSHAKEN_TRACE=1 shows where an error came from."""
     try:
         return dispatch(args)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if os.environ.get("UNSHAKEN_TRACE"):
             raise
