@@ -62,9 +62,10 @@ def dispatch(args: list[str]) -> int:
 
 
 def with_torch(verb: str, args: list[str]) -> int:
-    # Threads that wait by spinning, OpenMP's default, cost up to ten times the run where others use the cores too.
-    # OpenMP reads this when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # GNU OpenMP's threads wait by spinning, without end: where others use the cores too, a run takes ten times as long.
+    # Not spinning at all costs half as much again on an idle machine (docs/log.md). It is read when torch is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     import torch
 
     from unshaken.commands import VERBS as commands
