@@ -155,3 +155,7 @@ def unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], valu
             _, index, name = path.split("/")
             state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for weight, held in optimizer.state.items():  # a layout in memory other than the weight's may round otherwise
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                held[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

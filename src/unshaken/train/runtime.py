@@ -54,10 +54,11 @@ class Runtime:
         return Fabric(accelerator=self.device, devices=1, precision="32-true")
 
     def prepare(self, net: Network) -> None:
-        """Give a network the arithmetic of this runtime.
+        """Give a network the arithmetic of this runtime, and its convolutions the layout in which they are fastest.
 
         Fabric's own autocast would be around the whole step, and losses and augmentation would lose precision too.
         """
+        net.to(memory_format=torch.channels_last)
         if self.precision == "bf16":
             kind = next(net.parameters()).device.type
             net.arithmetic = partial(torch.autocast, kind, dtype=torch.bfloat16)
