@@ -47,11 +47,25 @@ def test_robust_accuracy_of_a_linear_model_is_exact(ball, dual):
     assert 0 < expected.sum() < (margin > 0).sum()
 
 
-def test_what_is_wrong_before_the_attack_stays_wrong():
-    net, data = linear_model(), images()
-    wrong = Images(data.pixels, 1 - data.label, data.names)
-    verdicts = Exam(PGD(Linf(0.02), steps=1), batch=7).judge(net, wrong, Notes())
-    assert not (verdicts["pgd"].bits & ~verdicts["clean"].bits).any()
+class Inverted(nn.Module):
+    """Right about class "b" only on images that were tampered with: pixels that are no multiple of 1/255."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        levels = 255 * x.detach()
+        tampered = ((levels - levels.round()).abs() > 1e-2).any(1).float() + 0 * x.sum(1)
+        return torch.stack([1 - tampered, tampered], 1)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_what_is_wrong_before_the_attack_stays_wrong(restarts):
+    """An attack that makes a wrong answer right has not made the network robust."""
+    net = Network(Encoder(Normalize((0.0,), (1.0,)), nn.Flatten(), SIDE * SIDE), Inverted()).eval()
+    data = Images(images().pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
+    verdicts = Exam(PGD(Linf(0.02), steps=0, restarts=restarts), batch=7).judge(net, data, Notes())
+    assert verdicts["clean"].correct == 0
+    assert verdicts["pgd"].correct == 0
+    x_adv = Linf(0.02).sample(data.floats(), torch.Generator().manual_seed(0))
+    assert correct(net, x_adv, data.label).all()
 
 
 def test_a_logit_that_is_no_number_is_wrong():

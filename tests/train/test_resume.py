@@ -7,17 +7,24 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import RECIPE, STEPS
 
 import unshaken
 from unshaken.base import files
 from unshaken.train.halt import Stopped
-from unshaken.train.run import Run
+from unshaken.train.run import Run, flatten, unflatten
 
 
 def finish(root: Path) -> dict:
     run = RECIPE.run(root, save_every=0, quiet=True)
     return json.loads((run / "run.json").read_text())
+
+
+def logged(root: Path) -> list[int]:
+    """The steps of the log's lines."""
+    (file,) = root.rglob("log.jsonl")
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_killed_while_saving(tmp_path, unbroken, saves, moment):
 
 @pytest.mark.parametrize("step", [0, 3, 4, 7, STEPS - 1])
 def test_killed_between_checkpoints(tmp_path, unbroken, monkeypatch, step):
-    """What was done since the last checkpoint is done again, to the same bits."""
+    """What was done since the last checkpoint is done again, to the same bits, and logged once."""
     save = Run.save
 
     def work() -> None:
@@ -81,6 +88,7 @@ def test_killed_between_checkpoints(tmp_path, unbroken, monkeypatch, step):
 
     assert in_child(work) == -signal.SIGKILL
     assert finish(tmp_path)["digest"] == unbroken["digest"]
+    assert logged(tmp_path) == [3, 7, 9, 11]
 
 
 @pytest.mark.parametrize(("number", "code", "at"), [(signal.SIGTERM, 143, 3), (signal.SIGINT, 130, STEPS - 1)])
@@ -99,8 +107,7 @@ def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
     assert stop.value.code == code
     monkeypatch.undo()
     assert finish(tmp_path)["digest"] == unbroken["digest"]
-    (file,) = tmp_path.rglob("log.jsonl")
-    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [3, 7, 9, 11]
+    assert logged(tmp_path) == [3, 7, 9, 11]
 
 
 def test_a_finished_run_is_found(tmp_path, unbroken):
@@ -127,6 +134,19 @@ def test_a_lost_encoder_is_made_again(tmp_path, unbroken):
     (run / "encoder.safetensors").unlink()
     assert finish(tmp_path)["digest"] == unbroken["digest"]
     assert (run / "encoder.safetensors").exists()
+
+
+def test_an_optimisers_state_comes_back_in_its_weights_layout():
+    """Another layout may round otherwise, and is slower to go through."""
+    net = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    before, after = (torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9) for _ in range(2))
+    net(torch.ones(1, 3, 5, 5)).sum().backward()
+    before.step()
+    tensors, values = flatten(before)
+    unflatten(after, {name: tensor.contiguous() for name, tensor in tensors.items()}, values)
+    buffer = after.state[net.weight]["momentum_buffer"]
+    assert buffer.stride() == net.weight.stride()
+    assert torch.equal(buffer, before.state[net.weight]["momentum_buffer"])
 
 
 def test_another_precision_is_refused(tmp_path):

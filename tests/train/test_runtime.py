@@ -32,3 +32,11 @@ def test_the_world_is_plain_and_names_no_place():
     world = Runtime().world(torch.device("cpu"))
     assert {"torch", "python", "device", "threads", "precision"} <= set(world)
     assert "/" not in canonical(world)
+
+
+def test_convolutions_take_the_fast_layout():
+    net = unshaken.recipe("acl/digits").embedder()
+    Runtime().prepare(net)
+    weights = [p for p in net.parameters() if p.ndim == 4 and p.shape[1] > 1]
+    assert weights
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
