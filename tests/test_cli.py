@@ -16,6 +16,7 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli, commands, options
+from unshaken.commands.pretrain import Pretraining
 from unshaken.base.clock import Constant
 from unshaken.threat.ball import L2
 from unshaken.threat.pgd import PGD
@@ -184,7 +185,7 @@ def test_a_part_is_exchanged_by_its_kind():
         "--method.attack.ball",
         "L2",
     ]
-    chosen = options.parse(commands.Pretraining(unshaken.recipe("acl/digits")), args, "test").recipe
+    chosen = options.parse(Pretraining(unshaken.recipe("acl/digits")), args, "test").recipe
     assert chosen.optimizer == SGD(momentum=0.5)
     assert chosen.rate == Constant(3.0)
     assert chosen.method.attack == PGD(L2(0.5), steps=5)

@@ -9,7 +9,9 @@ from torch import Tensor
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch
-from unshaken.nets.embed import Backbone, Network, Projection, born
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Network, born
+from unshaken.nets.heads import Projection
 from unshaken.nets.routed import routed
 
 N = 6

@@ -8,18 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.keys import Key
-from unshaken.nets.embed import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Backbone,
-    Encoder,
-    Network,
-    Normalize,
-    Projection,
-    born,
-    evaluating,
-    zero_classifier,
-)
+from unshaken.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from unshaken.nets.embed import Encoder, Network, Normalize, born, evaluating
+from unshaken.nets.heads import Projection, zero_classifier
 from unshaken.nets.routed import routed
 
 GREY = Backbone("resnet-small", 8, 1, (0.5,), (0.25,))

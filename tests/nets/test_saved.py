@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unshaken.base.keys import Key
-from unshaken.nets.embed import Backbone, Encoder, Network, born, zero_classifier
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Encoder, Network, born
+from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routed, routes_of, take
 from unshaken.nets.saved import (
     load_classifier,

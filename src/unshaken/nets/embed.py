@@ -1,11 +1,9 @@
-"""h = g ∘ f and c ∘ f: a head on an encoder, through a route; which encoder, which head."""
+"""h = g ∘ f and c ∘ f: a head on an encoder, through a route, and the teacher beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +11,6 @@ from torch import Tensor, nn
 from unshaken.base.keys import Key
 from unshaken.base.types import Float
 from unshaken.nets import routed
-from unshaken.nets.resnet import Stem, resnet
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
@@ -41,24 +36,51 @@ class Encoder(nn.Module):
         return self.backbone(self.normalize(x))
 
 
+class Memory(nn.Module):
+    """Scalars that a method carries from step to step, saved with the parameters."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__()
+        for name in names:
+            self.register_buffer(name, torch.zeros(()))
+
+
 class Network(nn.Module):
     """A head on an encoder: an embedder h = g ∘ f or a classifier c ∘ f.
 
-    `arithmetic` is the context in which the layers compute (the runtime may put a lower precision
-    there); what comes out is float32 whatever it is.
+    teacher     another network that the method looks up to; no gradient reaches it
+    memory      scalars of the method's own
+    arithmetic  the context in which the layers compute (the runtime may put a lower precision
+                there); what comes out is float32 whatever it is
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, teacher: Network | None = None) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.teacher = encoder, head, teacher
+        self.memory: Memory | None = None
         self.arithmetic: Callable[[], AbstractContextManager] = nullcontext
 
     def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
         """All leading axes are one batch to the batch norms: views are normalised together."""
-        routed.take(self, route)
+        routed.take(self.head, route)
+        return self._through(lambda x: self.head(self.encoder(x)), x, route)
+
+    def features(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
+        """f(x), below the head."""
+        return self._through(self.encoder, x, route)
+
+    def _through(self, layers: Callable[[Tensor], Tensor], x: Tensor, route: str) -> Tensor:
+        routed.take(self.encoder, route)
         with self.arithmetic():
-            z = self.head(self.encoder(x.flatten(0, -4)))
+            z = layers(x.flatten(0, -4))
         return z.float().unflatten(0, x.shape[:-3])
+
+    def follow(self, leader: Network, momentum: float) -> None:
+        """θ ← momentum · θ + (1 − momentum) · the leader's: parameters alone, not statistics."""
+        for part in ("encoder", "head"):
+            mine, theirs = (list(getattr(net, part).parameters()) for net in (self, leader))
+            with torch.no_grad():
+                torch._foreach_lerp_(mine, theirs, 1 - momentum)
 
 
 @contextmanager
@@ -71,55 +93,6 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """Which encoder."""
-
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet-small"] = "resnet18"
-    stem: Stem = 32
-    """For which side in pixels."""
-    channels: int = 3
-    """3, or 1 for grey images."""
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    """Of the normalisation inside the network, one a channel; the ACL family uses ImageNet's for all sets."""
-    std: tuple[float, ...] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(
-                f"{self.channels} channels need as many means and standard deviations, "
-                f"not {len(self.mean)} and {len(self.std)}"
-            )
-
-    def build(self) -> Encoder:
-        net = resnet(self.name, self.stem, self.channels)
-        return Encoder(Normalize(self.mean, self.std), net, net.features)
-
-
-@dataclass(frozen=True)
-class Projection:
-    """g: a projection head of linear layers, each with a batch norm and, but for the last, a ReLU.
-
-    The first layer has a bias; all are as wide as the features.
-    """
-
-    layers: Literal[2, 3] = 3
-
-    def build(self, features: int) -> nn.Module:
-        parts: list[nn.Module] = []
-        for k in range(self.layers):
-            parts += [nn.Linear(features, features, bias=k == 0), nn.BatchNorm1d(features), nn.ReLU(inplace=True)]
-        return nn.Sequential(*parts[:-1])
-
-
-def zero_classifier(features: int, classes: int) -> nn.Linear:
-    """c: a linear layer that starts at zero, as the field's fine-tuning does, so that no seed enters it."""
-    layer = nn.Linear(features, classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def born(build: Callable[[], nn.Module], key: Key) -> nn.Module:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from unshaken.base.canon import plain
 from unshaken.base.files import write_bytes
-from unshaken.nets.embed import Backbone, Encoder, Network, zero_classifier
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Encoder, Network
+from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routed, routes_of
 
 FORMAT = "unshaken/1"

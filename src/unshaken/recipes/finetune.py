@@ -10,7 +10,8 @@ from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
 from unshaken.data.source import Source
 from unshaken.methods.method import Method, Step
-from unshaken.nets.embed import Encoder, Network, zero_classifier
+from unshaken.nets.embed import Encoder, Network
+from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import merged, routes_of
 from unshaken.nets.saved import load_encoder, save_classifier
 from unshaken.pixels.augment import CropFlip, Transform

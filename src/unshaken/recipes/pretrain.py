@@ -15,7 +15,9 @@ from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.methods.acl import ACL
 from unshaken.methods.method import Method, Step
-from unshaken.nets.embed import Backbone, Network, Projection, born
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Network, born
+from unshaken.nets.heads import Projection
 from unshaken.nets.routed import routed
 from unshaken.nets.saved import save_encoder
 from unshaken.pixels.augment import SimCLR, Transform

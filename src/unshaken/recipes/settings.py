@@ -8,7 +8,7 @@ from typing import Any
 
 from unshaken.base.clock import Schedule, WarmupCosine
 from unshaken.data.source import Source
-from unshaken.nets.embed import Backbone
+from unshaken.nets.backbone import Backbone
 from unshaken.pixels.augment import CropFlip, Digit, SimCLR, Transform
 from unshaken.threat.ball import Ball, Linf
 from unshaken.train.optim import LARS, Optimizer

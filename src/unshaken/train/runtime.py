@@ -61,7 +61,9 @@ class Runtime:
         net.to(memory_format=torch.channels_last)
         if self.precision == "bf16":
             kind = next(net.parameters()).device.type
-            net.arithmetic = partial(torch.autocast, kind, dtype=torch.bfloat16)
+            for part in net.modules():  # a network may hold a teacher
+                if isinstance(part, Network):
+                    part.arithmetic = partial(torch.autocast, kind, dtype=torch.bfloat16)
 
     def world(self, device: torch.device) -> dict[str, Any]:
         """What a number depends on beside its recipe. It names no user, host or path."""

@@ -30,6 +30,8 @@ class AFF(Method):
     natural: Literal["clean", "adv"] = "clean"
 
     routes: ClassVar = ("clean", "adv")
+    views: ClassVar = 1
+    labels: ClassVar = "own"
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views

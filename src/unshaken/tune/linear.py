@@ -20,6 +20,8 @@ class SLF(Method):
     """min_c CE(c(f(x)), y), f frozen, its batch norms in eval mode."""
 
     routes: ClassVar = ("adv",)
+    views: ClassVar = 1
+    labels: ClassVar = "own"
     frozen: ClassVar = ("encoder",)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
@@ -34,6 +36,8 @@ class ALF(Method):
     attack: PGD = PGD(steps=10)
 
     routes: ClassVar = ("adv",)
+    views: ClassVar = 1
+    labels: ClassVar = "own"
     frozen: ClassVar = ("encoder",)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:

@@ -1,0 +1,33 @@
+"""`unshaken demo`: the main job on digits, and its table."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from unshaken.base.files import write_json, write_text
+from unshaken.options import parse
+from unshaken.recipes.demo import demo as demonstrate
+from unshaken.report.table import markdown, show, summary
+from unshaken.train.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """CL, ACL and ACL-AIR on digits: pre-training, SLF, ALF and AFF, standard and robust accuracy."""
+
+    out: Path = Path("demo")
+    """Where runs, summary.json and table.md go."""
+    runtime: Runtime = Runtime()
+
+
+def demo(args: list[str]) -> None:
+    options = parse(Demonstration(), args, "unshaken demo")
+    tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    # bars where they can live, else a line before and after each part
+    results = list(demonstrate(options.out / "runs", options.runtime, tell=tell, quiet=not sys.stderr.isatty()))
+    write_json(options.out / "summary.json", summary(results))
+    write_text(options.out / "table.md", markdown(results))
+    show(results)
+    print(f"{options.out}/summary.json and {options.out}/table.md hold this; every run lies under {options.out}/runs")

@@ -1,0 +1,56 @@
+"""`unshaken finetune`: an encoder, one mode or all three."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unshaken.base.files import read_json
+from unshaken.options import meant_for, parse, subject, taken
+from unshaken.recipes.finetune import MODES, Finetune, protocol
+from unshaken.train.runtime import Runtime
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Fine-tune an encoder with labels."""
+
+    recipe: Annotated[Finetune, Flat]
+    runtime: Runtime = Runtime()
+    out: Path | None = None
+    """Under which folder the run's own is made; beside the encoder if it is not given."""
+    save_every: float = 60.0
+    """Seconds between checkpoints; 0 saves after every step."""
+
+
+def finetune(args: list[str]) -> None:
+    name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file")
+    mode, rest = taken(rest, "--mode")
+    data, rest = taken(rest, "--data.name")
+    encoder = Path(name)
+    choices = [protocol(each, encoder) for each in (MODES if mode in (None, "all") else (mode,))]
+    if data:  # another set has other presets
+        source = replace(choices[0].data, name=data, size=None, limit=None)
+        choices = [protocol(choice.mode, encoder, source) for choice in choices]
+    defaults = [Finetuning(choice) for choice in choices]
+    all_options = [
+        parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
+        for default in defaults
+    ]
+    for options in all_options:
+        print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
+        run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
+        print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+        print(f"next: unshaken evaluate {run}")
+
+
+def described(chosen: Finetune) -> str:
+    """The few choices that a reader of a table asks for."""
+    limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
+    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.rate}"

@@ -1,0 +1,58 @@
+"""`unshaken pretrain`: a recipe by name, with every field of it an option."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unshaken.base.files import read_json
+from unshaken.options import parse, subject
+from unshaken.recipes.papers import recipe
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.train.runtime import Runtime
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Train an encoder without labels.
+
+    Every field of the recipe is an option by its dotted name. A part is exchanged for another kind by its own name:
+    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf (of AIR: --method.acl.attack.ball); --rate and
+    --strength Constant, Stairs, WarmupCosine or Milestones.
+    """
+
+    recipe: Annotated[Pretrain, Flat]
+    runtime: Runtime = Runtime()
+    out: Path = Path("runs")
+    """Under which folder the run's own is made."""
+    save_every: float = 60.0
+    """Seconds between checkpoints; 0 saves after every step."""
+
+
+def pretrain(args: list[str]) -> None:
+    name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all")
+    default = recipe(name)
+    options = parse(Pretraining(default), rest, f"unshaken pretrain {name}")
+    chosen = options.recipe
+    if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
+        chosen = replace(chosen, split="train")  # STL-10 alone has an unlabeled split
+    remark(chosen)
+    run = chosen.run(options.out, options.runtime, options.save_every)
+    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
+    print(f"next: unshaken finetune {run}")
+
+
+def remark(chosen: Pretrain) -> None:
+    """Say what a short run makes of schedules that were made for a long one."""
+    for name in ("rate", "strength"):
+        lasting = getattr(getattr(chosen, name), {"rate": "warmup", "strength": "every"}[name], 0)
+        if lasting >= chosen.epochs:
+            print(
+                f"note: --{name} is made for more than {lasting} epochs, but there are {chosen.epochs}", file=sys.stderr
+            )

@@ -1,0 +1,104 @@
+"""What stands on an encoder: projections, classifiers, both, or nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unshaken.base.types import Float
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """Which head, before it knows how many features it reads and how many classes there are."""
+
+    @abstractmethod
+    def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
+        """From features (N D) to what the method contrasts or classifies.
+
+        classes  how many there are of each labelling: (10,) for ten classes, (2, 10) for two clusterings, () for none
+        """
+
+
+@dataclass(frozen=True)
+class Projection(Head):
+    """g: linear layers with a ReLU between them, and batch norms.
+
+    norm    "all": one after every layer, as the ACL family has it; "hidden": not after the last; "none"
+    A layer without a batch norm after it has a bias, and so has the first.
+    """
+
+    layers: Literal[2, 3] = 3
+    hidden: int | None = None
+    """Width between the layers; None is that of the features."""
+    out: int | None = None
+    """Width of the embedding; None is that of the features."""
+    norm: Literal["all", "hidden", "none"] = "all"
+
+    def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
+        widths = [features, *[self.hidden or features] * (self.layers - 1), self.out or features]
+        parts: list[nn.Module] = []
+        for k in range(self.layers):
+            last = k == self.layers - 1
+            normed = self.norm == "all" or (self.norm == "hidden" and not last)
+            parts.append(nn.Linear(widths[k], widths[k + 1], bias=k == 0 or not normed))
+            parts += [nn.BatchNorm1d(widths[k + 1])] if normed else []
+            parts += [] if last else [nn.ReLU(inplace=True)]
+        return nn.Sequential(*parts)
+
+
+@dataclass(frozen=True)
+class Bare(Head):
+    """Nothing: the features themselves."""
+
+    def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
+        return nn.Identity()
+
+
+@dataclass(frozen=True)
+class Classifier(Head):
+    """c: one linear layer, for the one labelling there is."""
+
+    def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
+        if len(classes) != 1:
+            raise ValueError(f"a classifier needs one labelling of the images, and there are {len(classes)}")
+        return nn.Linear(features, classes[0])
+
+
+class Fork(nn.Module):
+    """A projection and linear classifiers on the same features; `split` takes apart what comes out."""
+
+    def __init__(self, projection: nn.Module, width: int, features: int, classes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths = (width, *classes)
+        self.projection = projection
+        self.classifiers = nn.ModuleList(nn.Linear(features, count) for count in classes)
+
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
+        return torch.cat([self.projection(x), *(classifier(x) for classifier in self.classifiers)], dim=-1)
+
+    def split(self, out: Float[Tensor, "... E"]) -> tuple[Tensor, ...]:
+        """The projection, then the logits of each labelling."""
+        return out.split(self.widths, dim=-1)
+
+
+@dataclass(frozen=True)
+class Forked(Head):
+    """A projection, and a linear classifier for each labelling."""
+
+    projection: Projection = Projection(2, out=128, norm="hidden")
+
+    def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
+        return Fork(self.projection.build(features), self.projection.out or features, features, classes)
+
+
+def zero_classifier(features: int, classes: int) -> nn.Linear:
+    """c: a linear layer that starts at zero, as the field's fine-tuning does, so that no seed enters it."""
+    layer = nn.Linear(features, classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
