@@ -16,8 +16,8 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli, commands, options
-from unshaken.commands.pretrain import Pretraining
 from unshaken.base.clock import Constant
+from unshaken.commands.pretrain import Pretraining
 from unshaken.threat.ball import L2
 from unshaken.threat.pgd import PGD
 from unshaken.train.optim import SGD

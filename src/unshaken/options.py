@@ -129,7 +129,11 @@ def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
 def kinds_like(part: Any) -> dict[str, type]:
     """The final classes under the same abstract one, by name."""
     base = next((c for c in type(part).__mro__ if ABC in c.__bases__), type(part))
-    return {c.__name__: c for c in (base, *base.__subclasses__()) if not isabstract(c)}
+    return {c.__name__: c for c in _below(base) if not isabstract(c)}
+
+
+def _below(kind: type) -> list[type]:
+    return [kind, *(deeper for c in kind.__subclasses__() for deeper in _below(c))]
 
 
 def _laid(value: Any, flag: str, part: Any) -> Any:

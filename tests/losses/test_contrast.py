@@ -1,4 +1,4 @@
-"""NT-Xent against its definition in loops, and against the released form."""
+"""NT-Xent and its kin against their definitions in loops, and against the released forms."""
 
 from math import exp, log
 
@@ -8,7 +8,15 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from unshaken.base.keys import Key
-from unshaken.losses.contrast import nt_xent
+from unshaken.losses.contrast import (
+    between,
+    check_temperature,
+    hard_pairs,
+    info_nce,
+    multi_view,
+    nt_xent,
+    pairs,
+)
 
 
 def embeddings(*shape: int, seed: int = 0) -> Tensor:
@@ -104,3 +112,206 @@ def test_low_precision_is_raised_first():
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"two views, shape \(2, N, D\), not"):
         nt_xent(torch.ones(shape), 0.5)
+
+
+def names(z: Tensor) -> list[tuple[int, int]]:
+    """(view, image) of every embedding."""
+    return [(u, k) for u in range(z.shape[0]) for k in range(z.shape[1])]
+
+
+def exponentials(anchors: Tensor, others: Tensor, tau: float) -> dict:
+    """e(a, b) = exp(sim(a, b)/τ) of every two embeddings, one at a time, in float64."""
+    a, b = anchors.double(), others.double()
+    return {(x, y): (cosine_similarity(a[x], b[y], dim=0) / tau).exp() for x in names(a) for y in names(b)}
+
+
+def pair_by_loop(z: Tensor, others: Tensor, tau: float) -> dict:
+    """−log e(z_kᵘ, z_kᵛ) / Σ e(z_kᵘ, z') over all z' but the anchor, by (u, v, k)."""
+    e, found = exponentials(z, others, tau), {}
+    for u, k in names(z):
+        total = sum(e[(u, k), other] for other in names(z) if other != (u, k))
+        found |= {(u, v, k): -(e[(u, k), (v, k)] / total).log() for v in range(len(z)) if v != u}
+    return found
+
+
+def same(ours: Tensor, theirs: dict, z: Tensor) -> None:
+    """Equal entries, 0 where a view would be its own partner; and equal gradients of a weighted sum of them."""
+    weight = embeddings(*ours.shape, seed=5)
+    assert ours.shape == (len(z), len(z), z.shape[1])
+    for u, v, k in torch.cartesian_prod(*(torch.arange(n) for n in ours.shape)).tolist():
+        expected = 0 if u == v else theirs[u, v, k].item()
+        assert ours[u, v, k].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    (a,) = torch.autograd.grad((weight * ours).sum(), z)
+    (b,) = torch.autograd.grad(sum(weight[at].double() * value for at, value in theirs.items()), z)
+    assert torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.5])
+@pytest.mark.parametrize("shape", [(2, 4, 3), (3, 3, 4), (4, 2, 3), (3, 1, 4)])
+def test_pairs_are_their_definition(shape, tau):
+    z = embeddings(*shape).requires_grad_()
+    same(pairs(z, tau), pair_by_loop(z, z, tau), z)
+
+
+def test_a_stopped_pair_pulls_its_anchor_alone():
+    z = embeddings(3, 4, 3).requires_grad_()
+    same(pairs(z, 0.5, z.detach()), pair_by_loop(z, z.detach(), 0.5), z)
+    assert torch.equal(pairs(z, 0.5, z.detach()), pairs(z, 0.5))
+    (grad,) = torch.autograd.grad(pairs(z, 0.5, z.detach())[1, 2, 3], z)
+    assert [at for at in names(z) if grad[at].any()] == [(1, 3)]
+
+
+def test_the_others_may_differ_from_the_anchors():
+    z, others = embeddings(2, 3, 4).requires_grad_(), embeddings(2, 3, 4, seed=1)
+    same(pairs(z, 0.5, others), pair_by_loop(z, others, 0.5), z)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 4), (3, 4, 4), (4, 3, 5)])
+def test_multi_view_is_the_mean_over_positives_then_over_anchors(shape):
+    """SupCon, L_out, with each image a class of its own."""
+    z = embeddings(*shape)
+    by_loop, views = pair_by_loop(z, z, 0.3), shape[0]
+    anchors = [sum(by_loop[u, v, k] for v in range(views) if v != u) / (views - 1) for u, k in names(z)]
+    assert float(multi_view(z, 0.3)) == pytest.approx(float(sum(anchors)) / len(anchors), rel=1e-5)
+
+
+def test_multi_view_of_two_is_nt_xent():
+    z = embeddings(2, 8, 4)
+    assert float(multi_view(z, 0.2)) == pytest.approx(float(nt_xent(z, 0.2)), rel=1e-6)
+
+
+def test_between_is_the_mean_off_the_diagonal():
+    values = torch.arange(18.0).view(3, 3, 2) * (1 - torch.eye(3))[..., None]
+    assert float(between(values)) == pytest.approx(sum(range(18)) / 12 - (0 + 1 + 8 + 9 + 16 + 17) / 12)
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.5])
+@pytest.mark.parametrize("shape", [(2, 5, 3), (3, 4, 4), (4, 2, 3)])
+def test_info_nce_is_kim_s_equation(shape, tau):
+    """Anchor view 0, its positives within one logarithm, the views of other images negatives; in float64."""
+    z = embeddings(*shape).requires_grad_()
+    e, total = exponentials(z, z, tau), 0.0
+    for k in range(shape[1]):
+        positive = sum(e[(0, k), (v, k)] for v in range(1, shape[0]))
+        negative = sum(e[(0, k), (v, m)] for v, m in names(z) if m != k)
+        total = total - (positive / (positive + negative)).log() / shape[1]
+    ours = info_nce(z, tau)
+    assert ours.item() == pytest.approx(total.item(), rel=1e-5)
+    (a,), (b,) = torch.autograd.grad(ours, z), torch.autograd.grad(total, z)
+    assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_info_nce_from_both_sides_is_nt_xent():
+    z = embeddings(2, 8, 4)
+    assert float(info_nce(z, 0.5) + info_nce(z.flip(0), 0.5)) / 2 == pytest.approx(float(nt_xent(z, 0.5)), rel=1e-6)
+
+
+def hard_by_loop(z: Tensor, tau: float, tau_plus: float, beta: float) -> dict:
+    """Robinson et al., eq. 4 and their code: N_g from importance weights of mean 1, each anchor on its own."""
+    e, found = exponentials(z, z, tau), {}
+    for u, k in names(z):
+        positive = [e[(u, k), (v, k)] for v in range(len(z)) if v != u]
+        negative = [e[(u, k), (v, m)] for v, m in names(z) if m != k]
+        P, M = sum(positive) / len(positive), len(negative)
+        importance = [n**beta for n in negative]
+        mean = sum(importance) / M
+        reweighted = sum(i / mean * n for i, n in zip(importance, negative, strict=True))
+        N_g = ((reweighted - tau_plus * M * P) / (1 - tau_plus)).clamp(min=M * exp(-1 / tau))
+        found |= {(u, v, k): -(e[(u, k), (v, k)] / (P + N_g)).log() for v in range(len(z)) if v != u}
+    return found
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("tau_plus", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("tau", [0.2, 0.5])
+def test_hard_pairs_are_their_definition(tau, tau_plus, beta):
+    z = embeddings(3, 4, 3).requires_grad_()
+    same(hard_pairs(z, tau, tau_plus, beta), hard_by_loop(z, tau, tau_plus, beta), z)
+
+
+def test_the_floor_of_hard_pairs_is_reached_and_stops_the_negatives():
+    """Positives so near that the debiased negatives would be negative: M exp(−1/τ) instead."""
+    z = torch.stack([torch.eye(3), torch.eye(3) + 0.01 * embeddings(3, 3)]).requires_grad_()
+    ours = hard_pairs(z, 0.5, 0.9, 1.0)
+    same(ours, hard_by_loop(z, 0.5, 0.9, 1.0), z)
+    e = (cosine_similarity(z[0, 0], z[1, 0], dim=0) / 0.5).exp().item()
+    assert ours[0, 1, 0].item() == pytest.approx(-log(e / (e + 4 * exp(-2))), rel=1e-4)
+
+
+def test_hard_pairs_without_reweighting_and_debiasing_are_pairs_with_the_positives_averaged():
+    z = embeddings(2, 5, 4)
+    assert torch.allclose(hard_pairs(z, 0.5, 0.0, 0.0), pairs(z, 0.5), atol=1e-5)
+
+
+def test_hard_pairs_at_a_low_temperature_stay_finite():
+    z = (torch.eye(3).expand(2, 3, 3) * torch.tensor([1.0, -1.0]).view(2, 1, 1)).clone().requires_grad_()
+    loss = hard_pairs(z, 0.01, 0.1, 1.0)
+    assert loss.isfinite().all()
+    assert loss[0, 1, 0].item() == pytest.approx(100 + log(4 / 0.9), rel=1e-5)
+    assert torch.autograd.grad(loss.sum(), z)[0].isfinite().all()
+
+
+def test_a_stopped_hard_pair_pulls_its_anchor_alone():
+    z = embeddings(3, 4, 3).requires_grad_()
+    stopped = hard_pairs(z, 0.5, 0.1, 1.0, z.detach())
+    assert torch.equal(stopped, hard_pairs(z, 0.5, 0.1, 1.0))
+    (grad,) = torch.autograd.grad(stopped[1, 2, 3], z)
+    assert [at for at in names(z) if grad[at].any()] == [(1, 3)]
+
+
+def hard_as_released(z: Tensor, others: Tensor, tau_plus: float, beta: float, tree: str) -> Tensor:
+    """What the two loss.py of A-InfoNCE compute at τ = 0.5, row by row; the matrix of all losses (VN, VN)."""
+    V, N = z.shape[:2]
+    e, at = exponentials(z, others, 0.5), names(z)
+    rows = range(V * N)
+    shift = exp(2.0) if tree == "advcl" else 1.0  # the largest logit of a row is the anchor with itself: 1/τ
+    E = torch.stack([torch.stack([e[at[i], at[j]] / shift for j in rows]) for i in rows])
+    is_positive = torch.tensor([[at[i][1] == at[j][1] and i != j for j in rows] for i in rows])
+    is_negative = torch.tensor([[at[i][1] != at[j][1] for j in rows] for i in rows])
+    positive = torch.stack([E[i][is_positive[i]].sum() / (V - 1) for i in rows])
+    weights = [[(E[i, j] if is_negative[i, j] else 0 * E[i, j]).add(1e-9) ** beta for j in rows] for i in rows]
+    means = [sum(weights[i]) / (V * N) for i in rows]
+    count = (N - 1) * V
+    losses = []
+    for i in rows:
+        hard = sum(weights[i][j] * E[i, j] / means[j] for j in rows if is_negative[i, j])  # the mean of row j
+        losses.append(((hard - tau_plus * count * positive[i]) / (1 - tau_plus)).clamp(min=count * exp(-2.0)))
+    total = positive + torch.stack(losses)
+    return -(E / (total[None, :] if tree == "advcl" else total[:, None])).log()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize(("tau_plus", "beta"), [(0.1, 1.0), (0.12, 2.0), (0.6, 1.0)])
+@pytest.mark.parametrize("tree", ["advcl", "rocl"])
+def test_the_released_hard_pairs(tree, tau_plus, beta, stopped):
+    z = embeddings(3, 4, 3).requires_grad_()
+    others = z.detach() if stopped else z
+    matrix = hard_as_released(z, others, tau_plus, beta, tree)
+    theirs = {(u, v, k): matrix[u * 4 + k, v * 4 + k] for u, v, k in pair_by_loop(z, z, 0.5)}
+    same(hard_pairs(z, 0.5, tau_plus, beta, others, tree), theirs, z)
+
+
+def test_the_released_forms_differ_from_hcl_s():
+    z = embeddings(3, 6, 8)
+    hcl, advcl, rocl = (hard_pairs(z, 0.5, 0.1, 1.0, form=form) for form in ("hcl", "advcl", "rocl"))
+    assert (hcl - rocl).abs().max() > 0.01
+    assert (advcl - rocl).abs().max() > 0.01
+
+
+def test_hard_negatives_need_another_image():
+    with pytest.raises(ValueError, match="2 or more"):
+        hard_pairs(embeddings(2, 1, 4), 0.5, 0.1, 1.0)
+
+
+def test_low_precision_is_raised_first_here_too():
+    z = embeddings(3, 8, 4).bfloat16()
+    for loss in (pairs, info_nce, multi_view, lambda z, tau: hard_pairs(z, tau, 0.1, 1.0)):
+        assert loss(z, 0.1).dtype == torch.float32
+        assert torch.equal(loss(z, 0.1), loss(z.float(), 0.1))
+
+
+@pytest.mark.parametrize("tau", [0, -0.5, float("nan"), float("inf")])
+def test_a_temperature_is_positive(tau):
+    check_temperature(0.5)
+    with pytest.raises(ValueError, match="positive number"):
+        check_temperature(tau)

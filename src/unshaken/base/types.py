@@ -38,13 +38,13 @@ class Batch:
 
     views  (V N C H W)  augmented views; views have an axis of their own
     image  (N C H W)    the same images, un-augmented
-    label  (N)          classes, or None where there are none
+    label  (N ...)      classes or pseudo-labels, or None where nothing is learned from them
     index  (N)          which images of the set these are
     """
 
     views: Float[Tensor, "V N C H W"]
     image: Float[Tensor, "N C H W"]
-    label: Int[Tensor, "N"] | None
+    label: Int[Tensor, "N ..."] | None
     index: Int[Tensor, "N"]
 
     def to(self, device: torch.device) -> Batch:

@@ -25,6 +25,8 @@ class Evaluation:
     exam: Annotated[Exam, Flat]
     data: Source
     """Whose test split; by default of the set that a run was fine-tuned on."""
+    held_out: bool = False
+    """Judge on the training images that fine-tuning kept aside (--hold), not on test images: for choices."""
     runtime: Runtime = Runtime()
 
 
@@ -33,7 +35,7 @@ def evaluate(args: list[str]) -> None:
     results = []
     for run in fine_tuned(Path(name)):
         options = parse(Evaluation(exam_for(run), tuned_on(run)), rest, f"unshaken evaluate {name}")
-        results.append(examine(run, options.exam, options.data, options.runtime))
+        results.append(examine(run, options.exam, options.data, options.runtime, held_out=options.held_out))
     show(results)
 
 

@@ -12,6 +12,7 @@ import tyro
 from unshaken.base.files import read_json
 from unshaken.options import parse, subject
 from unshaken.recipes.papers import recipe
+from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.runtime import Runtime
 
@@ -27,7 +28,7 @@ class Pretraining:
     --strength Constant, Stairs, WarmupCosine or Milestones.
     """
 
-    recipe: Annotated[Pretrain, Flat]
+    recipe: Annotated[Pretrain | PlusPlus, Flat]
     runtime: Runtime = Runtime()
     out: Path = Path("runs")
     """Under which folder the run's own is made."""
@@ -48,11 +49,11 @@ def pretrain(args: list[str]) -> None:
     print(f"next: unshaken finetune {run}")
 
 
-def remark(chosen: Pretrain) -> None:
+def remark(chosen: Pretrain | PlusPlus) -> None:
     """Say what a short run makes of schedules that were made for a long one."""
     for name in ("rate", "strength"):
-        lasting = getattr(getattr(chosen, name), {"rate": "warmup", "strength": "every"}[name], 0)
-        if lasting >= chosen.epochs:
+        lasting = getattr(getattr(chosen, name, None), {"rate": "warmup", "strength": "every"}[name], 0)
+        if lasting and lasting >= chosen.epochs:
             print(
                 f"note: --{name} is made for more than {lasting} epochs, but there are {chosen.epochs}", file=sys.stderr
             )

@@ -1,8 +1,9 @@
-"""NT-Xent: two views of an image attract, all other images repel."""
+"""NT-Xent and its kin: views of an image attract, all other images repel."""
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, log
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,97 @@ def nt_xent(z: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
     itself = torch.eye(len(flat), dtype=torch.bool, device=z.device)
     partner = torch.arange(len(flat), device=z.device).roll(z.shape[1])
     return cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def info_nce(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
+    """The mean over images of  −log Σ_v exp(sim(z_k⁰, z_kᵛ)/τ) / Σ_{z' ≠ z_k⁰} exp(sim(z_k⁰, z')/τ),   v = 1 … V − 1.
+
+    View 0 is the anchor; its other views are positives within one logarithm, all views of other images are negatives
+    (Kim et al., NeurIPS 2020, arXiv:2006.07589, eq. 3).
+    """
+    similarity = _similarity(z[:1], z, tau)[0]
+    positive = similarity.diagonal(dim1=0, dim2=2)
+    return (similarity.flatten(1).logsumexp(-1) - positive.logsumexp(0)).mean()
+
+
+def pairs(
+    z: Float[Tensor, "V N D"], tau: float, others: Float[Tensor, "V N D"] | None = None
+) -> Float[Tensor, "V V N"]:
+    """l[u, v, k] = −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ):  anchor u, positive v, image k.
+
+    The sum runs over the other VN − 1 embeddings, all positives among them; l[u, u] = 0.
+    others  what anchors are compared with: z itself, or z.detach() to let the gradient reach a pair by its anchor alone
+    """
+    similarity = _similarity(z, z if others is None else others, tau)
+    return _without_itself(similarity.flatten(2).logsumexp(-1)[:, None] - similarity.diagonal(dim1=1, dim2=3))
+
+
+def between(pairs: Float[Tensor, "V V N"]) -> Float[Tensor, ""]:
+    """The mean of l[u, v, k] over images and over u ≠ v."""
+    views, _, images = pairs.shape
+    return pairs.sum() / (views * (views - 1) * images)
+
+
+def multi_view(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
+    """The mean of  −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ)  over images and u ≠ v.
+
+    SupCon (Khosla et al., NeurIPS 2020, arXiv:2004.11362, L_out) with each image a class of its own; of two views it is
+    NT-Xent.
+    """
+    return between(pairs(z, tau))
+
+
+def hard_pairs(
+    z: Float[Tensor, "V N D"],
+    tau: float,
+    tau_plus: float,
+    beta: float,
+    others: Float[Tensor, "V N D"] | None = None,
+    form: Literal["hcl", "advcl", "rocl"] = "hcl",
+) -> Float[Tensor, "V V N"]:
+    """l[u, v, k] = −log e(z_kᵘ, z_kᵛ) / (P + max(N_g, M exp(−1/τ))),   e(a, b) = exp(sim(a, b)/τ).
+
+    P is the mean of e over the anchor's V − 1 positives; over its M = V(N − 1) negatives, those nearest weigh most:
+
+        N_g = (Σ e^(1+β) / mean e^β − τ⁺ M P) / (1 − τ⁺),
+
+    τ⁺ being the chance that a negative is of the anchor's class (HCL: Robinson et al., ICLR 2021, arXiv:2010.04592).
+    The other forms are what A-InfoNCE's code computes (yqy2001/A-InfoNCE at b28763e). Both divide each e^(1+β) before
+    the sum, and by the mean of its column's e^β instead of its row's, zeros for non-negatives included. "rocl"
+    (Asym-RoCL/loss.py) is else the same; "advcl" (Asym-AdvCL/losses.py) takes the floor to be M, as if all negatives
+    were orthogonal to the anchor and not opposite, and gives l[u, v] the denominator of v.
+    """
+    views, images = z.shape[:2]
+    if images < 2:
+        raise ValueError("hard negatives are other images: a batch has 2 or more")
+    similarity = _similarity(z, z if others is None else others, tau)
+    same = torch.eye(images, dtype=torch.bool, device=z.device)[:, None]
+    count = views * (images - 1)
+    mean_weight = (beta * similarity).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1) - log(
+        count if form == "hcl" else views * images
+    )
+    divisor = mean_weight[..., None, None] if form == "hcl" else mean_weight
+    log_negative = ((1 + beta) * similarity - divisor).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1)
+    positive = similarity.diagonal(dim1=1, dim2=3)
+    log_positive = positive.logsumexp(1) - log(views - 1)
+    top = torch.maximum(log_negative, log_positive).detach()
+    P, floor = (log_positive - top).exp(), (log(count) - (0 if form == "advcl" else 1 / tau) - top).exp()
+    N_g = ((log_negative - top).exp() - tau_plus * count * P) / (1 - tau_plus)
+    log_total = top + (P + torch.maximum(N_g, floor)).log()
+    return _without_itself((log_total[None] if form == "advcl" else log_total[:, None]) - positive)
+
+
+def _similarity(anchor: Float[Tensor, "U N D"], others: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, "U N V N"]:
+    """sim(a_kᵘ, b_mᵛ)/τ, and −∞ of an embedding with itself: where u = v and k = m."""
+    a, b = (normalize(z.float(), dim=-1) for z in (anchor, others))
+    similarity = torch.einsum("und,vmd->unvm", a, b) / tau
+    itself = torch.eye(len(a) * a.shape[1], len(b) * b.shape[1], dtype=torch.bool, device=a.device)
+    return similarity.masked_fill(itself.view_as(similarity), -torch.inf)
+
+
+def _without_itself(pairs: Float[Tensor, "V V N"]) -> Float[Tensor, "V V N"]:
+    """0 where a view would be its own partner."""
+    return pairs.masked_fill(torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)[..., None], 0)
 
 
 def check_temperature(tau: float) -> None:

@@ -73,14 +73,22 @@ class ResNet(nn.Module):
     blocks    how many in each stage; a stage after the first halves the resolution
     width     of the first stage; each later one doubles it
     stem      8, 32: one 3×3 convolution at full resolution; 96, 224: 7×7 with stride 2 and a max pool
+    padding   of the 3×3 stem; each more than 1 makes the maps after it 2 pixels larger
     """
 
     def __init__(
-        self, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], width: int, stem: Stem, channels: int
-    ):
+        self,
+        block: type[BasicBlock | Bottleneck],
+        blocks: tuple[int, ...],
+        width: int,
+        stem: Stem,
+        channels: int,
+        padding: int = 1,
+    ) -> None:
         super().__init__()
         small = stem <= 32
-        self.conv1 = conv3x3(channels, width) if small else nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
+        kernel, stride, padding = (3, 1, padding) if small else (7, 2, 3)
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
@@ -116,5 +124,5 @@ KINDS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
 """Block, blocks a stage and first width by name."""
 
 
-def resnet(name: str, stem: Stem, channels: int = 3) -> ResNet:
-    return ResNet(*KINDS[name], stem, channels)
+def resnet(name: str, stem: Stem, channels: int = 3, padding: int = 1) -> ResNet:
+    return ResNet(*KINDS[name], stem, channels, padding)

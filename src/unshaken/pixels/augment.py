@@ -21,19 +21,25 @@ Drawn = tuple[Tensor, ...]
 """What chance decided, one row a sample."""
 
 
-class Transform(ABC):
-    """Images to `count` views of each: chance first (`draw`), then what it decided (`apply`)."""
+class Views(ABC):
+    """Images to `count` views of each."""
 
     count: int
+
+    @abstractmethod
+    def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
+        """Views of float32 images in [0, 1]; `strength` in [0, 1] says how far they may leave the image."""
+
+
+class Transform(Views):
+    """Views of one kind: chance first (`draw`), then what it decided (`apply`)."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"a transform gives at least 1 view, not {self.count}")
 
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
-        """Views of float32 images in [0, 1]; `strength` in [0, 1] says how far they may leave the image.
-
-        Every view of every sample is drawn on its own; what a sample becomes does not depend on the others.
+        """Every view of every sample is drawn on its own; what a sample becomes does not depend on the others.
         """
         if not 0 <= strength <= 1:
             raise ValueError(f"a strength lies in [0, 1], not {strength}")
@@ -176,6 +182,21 @@ class Still(Transform):
 
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
         return image
+
+
+@dataclass(frozen=True)
+class Beside(Views):
+    """Views of one kind, and after them views of another."""
+
+    first: Transform = SimCLR()
+    then: Transform = CropFlip()
+
+    @property
+    def count(self) -> int:
+        return self.first.count + self.then.count
+
+    def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
+        return torch.cat([self.first(image, strength, key / "first"), self.then(image, strength, key / "then")])
 
 
 def _chosen(probability: float, image: Tensor, key: Key) -> Tensor:

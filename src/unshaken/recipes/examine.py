@@ -13,6 +13,7 @@ from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam, Notes
 from unshaken.evaluate.result import paper_log, result_of
 from unshaken.nets.saved import backbone_of, load_classifier
+from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import fitting, met
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
@@ -39,9 +40,11 @@ def examine(
     data: Source | None = None,
     runtime: Runtime = Runtime(),
     quiet: bool = False,
+    held_out: bool = False,
 ) -> dict[str, Any]:
     """Judge a fine-tuning run on the test split: writes result.json and results/log.txt into it; returns the result.
 
+    held_out  judge on the training images that it kept aside instead: writes choice-held-out.json, which is no result
     The network is judged in float32 whatever precision it was trained in.
     """
     file = run / "classifier.safetensors"
@@ -49,12 +52,14 @@ def examine(
         hint = "its fine-tuning has not finished" if (run / "recipe.json").exists() else "name a fine-tuning run"
         raise ValueError(f"there is no classifier in {run}: {hint}")
     net, about = load_classifier(file)
-    exam, images = exam or exam_for(run), _test_images(about, data)
+    exam = exam or exam_for(run)
+    images = _held_out(about) if held_out else _test_images(about, data)
     runtime = replace(runtime, precision="float32")
     fabric = runtime.open()
     net, images = net.to(fabric.device), images.to(fabric.device)
     world = runtime.world(fabric.device)
     part = "" if exam.limit is None else f"-first{exam.limit}"  # a part never takes the place of the whole
+    part = f"-held-out{part}" if held_out else part
     notes = Notes(run / f"verdicts{part}.json", plain(exam), digest(net), images.digest, world)
     verdicts = exam.judge(net, images, notes, quiet)
     result = result_of(
@@ -66,6 +71,9 @@ def examine(
         seconds={"pretrain": _seconds(run.parent), "finetune": _seconds(run), "exam": round(notes.seconds, 2)},
         world=world,
     )
+    if held_out:  # `report` reads results, and this is not one
+        write_json(run / f"choice{part}.json", result)
+        return result
     write_json(run / f"result{part}.json", result)
     write_text(run / "results" / f"log{part}.txt", paper_log(result))
     return result
@@ -74,6 +82,13 @@ def examine(
 def _seconds(run: Path) -> float | None:
     """What a run took, if it lies where it was made."""
     return read_json(run / "run.json")["seconds"] if (run / "run.json").exists() else None
+
+
+def _held_out(about: dict[str, Any]) -> Images:
+    recipe = about["finetune"]["recipe"]
+    return Finetune(data=source_of(recipe["data"]), hold=recipe.get("hold", 0)).images(
+        backbone_of(about), held_out=True
+    )
 
 
 def _test_images(about: dict[str, Any], data: Source | None) -> Images:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
+from unshaken.data.held_out import held_out as every_nth
+from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.methods.method import Method, Step
+from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import merged, routes_of
 from unshaken.nets.saved import load_encoder, save_classifier
 from unshaken.pixels.augment import CropFlip, Transform
-from unshaken.recipes.presets import preset
+from unshaken.recipes.origin import encoder_file
+from unshaken.recipes.presets import preset, single
 from unshaken.recipes.pretrain import fitting, met
 from unshaken.recipes.settings import known_as, setting_of, source_of
 from unshaken.threat.ball import Ball
@@ -40,9 +46,14 @@ class Finetune:
     rate: Schedule = Milestones(0.01, at=(10, 20))
     epochs: int = 25
     batch: int = 512
+    hold: int = 0
+    """Every so many-th training image of each class is kept aside, for choices that must not see test images
+    (`evaluate --held-out` judges there); 0 keeps none."""
     seed: int = 1
 
     def __post_init__(self) -> None:
+        if self.hold < 0 or self.hold == 1:
+            raise ValueError(f"hold is 0, or how many images of a class there are to one kept aside; not {self.hold}")
         if self.views.count != 1:
             raise ValueError(f"fine-tuning takes 1 view, not {self.views.count}")
 
@@ -65,15 +76,11 @@ class Finetune:
         """
         file = encoder_file(encoder)
         body, backbone, about = load_encoder(file)
-        images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
-        if images.label is None:
-            raise ValueError(
-                f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data"
-            )
-        if len(images.names) < 2:
-            raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
+        images = self.images(backbone)
         data = {"images": met(images), "encoder": digest(body), "precision": runtime.precision}
-        feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode)
+        feed = Feed(
+            images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode, images.label
+        )
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             if run.finished("classifier.safetensors"):
                 return run.path
@@ -88,6 +95,24 @@ class Finetune:
             run.finish(plain_net, runtime.world(fabric.device))
             return run.path
 
+    def images(self, backbone: Backbone, held_out: bool = False) -> Images:
+        """What is trained on, or what is kept aside of it."""
+        images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
+        if images.label is None:
+            raise ValueError(
+                f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data"
+            )
+        if len(images.names) < 2:
+            raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
+        if held_out and not self.hold:
+            raise ValueError("this run kept no images aside; fine-tune with --hold 10, say")
+        if not self.hold:
+            return images
+        aside = torch.from_numpy(every_nth(images.label.numpy(), self.hold))
+        return replace(
+            images[(aside if held_out else ~aside).nonzero()[:, 0]], split="held-out" if held_out else "train"
+        )
+
     def _prepared(self, encoder: Encoder) -> Encoder:
         """The routes that the method asks for: all of the encoder's, or the adversarial one alone.
 
@@ -99,35 +124,26 @@ class Finetune:
         return merged(encoder, "adv" if "adv" in routes else next(iter(routes), "adv"))
 
 
-def encoder_file(path: Path) -> Path:
-    """The encoder of a run, or the file itself."""
-    file = path / "encoder.safetensors" if path.is_dir() else path
-    if not file.exists():
-        if (path.parent / "encoder.safetensors").exists():
-            hint = f"it is a fine-tuning run; its encoder is in {path.parent}"
-        elif (path / "recipe.json").exists():
-            hint = "its pre-training has not finished"
-        else:
-            hint = "name a pre-training run or an encoder file"
-        raise ValueError(f"there is no encoder in {path}: {hint}")
-    return file
-
-
 MODES = ("slf", "alf", "aff")
 
 
-def protocol(mode: str, encoder: Path, data: Source | None = None) -> Finetune:
-    """The field's choices for a mode, for what pre-trained the encoder, on the same images or on others."""
+def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool = False) -> Finetune:
+    """The field's choices for a mode, for what pre-trained the encoder, on the same images or on others.
+
+    leaked  with the epochs that the published AIR numbers were fine-tuned for in fact (presets.LEAKED)
+    """
     if mode not in MODES:
         raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}, and all for the three in turn")
     _, backbone, about = load_encoder(encoder_file(encoder))
     pretrained = about["pretrain"]["recipe"]
-    source = data or source_of(pretrained["data"])
-    setting, known = setting_of(source), known_as(source)
-    resized = known == "stl10" and (source.size or backbone.stem) == 32
-    choice = preset(pretrained["name"], mode, "stl10@32" if resized else known)
+    origin = source_of(pretrained["data"])
+    source = data or origin
+    setting, target = setting_of(source), known_as(source)
+    if target == "stl10" and (source.size or backbone.stem) == 32:
+        target = "stl10@32"
+    choice = preset(pretrained["name"], mode, target, leaked)
     return Finetune(
-        _method(mode, setting.ball),
+        _method(mode, setting.ball, single(pretrained["name"], known_as(origin), target)),
         source,
         setting.weak,
         rate=choice.schedule,
@@ -136,6 +152,7 @@ def protocol(mode: str, encoder: Path, data: Source | None = None) -> Finetune:
     )
 
 
-def _method(mode: str, ball: Ball) -> Method:
+def _method(mode: str, ball: Ball, one_route: bool) -> Method:
     attack = PGD(ball, steps=10)
-    return {"slf": SLF(), "alf": ALF(attack), "aff": AFF(replace(attack, start="near"), beta=6.0)}[mode]
+    full = AFF(replace(attack, start="near"), beta=6.0, natural="adv" if one_route else "clean")
+    return {"slf": SLF(), "alf": ALF(attack), "aff": full}[mode]

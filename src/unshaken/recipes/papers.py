@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Any
 
-from unshaken.base.clock import Stairs
+from unshaken.base.clock import Constant, Milestones, Schedule, Stairs, WarmupCosine
 from unshaken.methods.acl import ACL
+from unshaken.methods.advcl import AdvCL
+from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
 from unshaken.methods.air import AIR
+from unshaken.methods.deacl import DeACL
+from unshaken.methods.dynacl import DynACL
 from unshaken.methods.method import Method
+from unshaken.methods.rocl import RoCL
 from unshaken.methods.simclr import SimCLR
+from unshaken.methods.supervised import SAT, ST, TRADES
+from unshaken.nets.heads import Bare, Classifier, Forked, Head, Projection
+from unshaken.pixels.augment import Beside, Transform, Views
+from unshaken.pixels.augment import SimCLR as SimCLRViews
+from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.settings import SETTINGS, Setting
 from unshaken.threat.pgd import PGD
+from unshaken.train.optim import LARS, SGD, Optimizer
+from unshaken.tune.full import AFF
 
 
 def simclr(s: Setting) -> Pretrain:
@@ -26,9 +39,15 @@ def acl(s: Setting) -> Pretrain:
     return _pretrain("acl", _acl(s), s)
 
 
+def dynacl(s: Setting) -> Pretrain:
+    """ACL with annealed augmentation, rising ω and a momentum encoder. Luo et al. 2023."""
+    views = _from(s.views, filter="bilinear")
+    return _pretrain("dynacl", DynACL(_dynamic(s), momentum=0.99), s, views, _annealed(s))
+
+
 def dynacl_plain(s: Setting) -> Pretrain:
     """ACL with annealed augmentation and rising ω, without DynACL's momentum encoder. Luo et al. 2023."""
-    return _pretrain("dynacl-plain", _dynamic(s), s, annealed=True)
+    return _pretrain("dynacl-plain", _dynamic(s), s, strength=_annealed(s))
 
 
 def acl_air(s: Setting) -> Pretrain:
@@ -38,19 +57,91 @@ def acl_air(s: Setting) -> Pretrain:
 
 def dynacl_air(s: Setting) -> Pretrain:
     """DynACL-plain with adversarial invariant regularisation. Xu et al. 2023."""
-    return _pretrain("dynacl-air", AIR(_dynamic(s), lambda1=0.5, lambda2=0.5), s, annealed=True)
+    return _pretrain("dynacl-air", AIR(_dynamic(s), lambda1=0.5, lambda2=0.5), s, strength=_annealed(s))
 
 
-PAPERS: dict[str, Callable[[Setting], Pretrain]] = {
+def dynacl_pp(s: Setting) -> PlusPlus:
+    """DynACL, then pseudo-labels, a linear probe and TRADES on them (LP-AFF). Luo et al. 2023."""
+    return _plusplus(s, "dynacl", 10)
+
+
+def dynacl_air_pp(s: Setting) -> PlusPlus:
+    """DynACL-AIR, then the same post-processing. Xu et al. 2023."""
+    return _plusplus(s, "dynacl-air", s.classes)
+
+
+def rocl(s: Setting) -> Pretrain:
+    """Contrastive learning with an instance-wise adversary as a third view, one batch-norm route. Kim et al. 2020."""
+    return _rocl(s, "rocl", _RoCL(s), peak=1.5)
+
+
+def advcl(s: Setting) -> Pretrain:
+    """Contrast with adversarial and high-frequency views, and pseudo-labels of clusters. Fan et al. 2021."""
+    return _advcl(s, "advcl", _AdvCL(s), peak=0.5, epochs=1000)
+
+
+def a_infonce(s: Setting) -> Pretrain:
+    """AdvCL with adversarial views as inferior positives and hard negatives. Yu et al. 2022."""
+    of_100 = s.data.name == "cifar100"  # the authors' values for each set; others take CIFAR-10's
+    ip = IP(alpha=0.3, adv_weight=1.5) if of_100 else IP(alpha=0.2, adv_weight=0.7)
+    adaptive = Adaptive(epochs=20, d_min=0.5) if of_100 else Adaptive(epochs=30, d_min=0.4)
+    hn = HN(tau_plus=0.01 if of_100 else 0.1, beta=1.0)
+    if s.data.name == "digits":
+        adaptive = replace(adaptive, epochs=3)
+    return _advcl(s, "a-infonce", AsymAdvCL(_AdvCL(s), ip, hn, adaptive), peak=2.0, epochs=400)
+
+
+def a_infonce_rocl(s: Setting) -> Pretrain:
+    """RoCL with adversarial views as inferior positives and hard negatives. Yu et al. 2022."""
+    of_100 = s.data.name == "cifar100"
+    method = AsymRoCL(_RoCL(s), IP(alpha=0.2), HN(tau_plus=0.1 if of_100 else 0.12, beta=1.0))
+    return _rocl(s, "a-infonce-rocl", method, peak=3.0 if of_100 else 4.5)
+
+
+def deacl(s: Setting) -> Pretrain:
+    """A robust student of a contrastive teacher, or by --teacher of any encoder. Zhang et al. 2022."""
+    method, optimizer = DeACL(PGD(s.ball, steps=5), gamma=2.0), SGD(0.9, 5e-4)
+    rate = WarmupCosine(0.5, warmup=10, floor=0.0)
+    base = _scheduled(s, "deacl", method, s.weak, Bare(), optimizer, rate, 100, 256, f"simclr/{s.data.name}")
+    return replace(base, start="teacher")
+
+
+def st(s: Setting) -> Pretrain:
+    """Standard training, with labels: the supervised baseline that does not know of attacks."""
+    return _supervised(s, "st", ST())
+
+
+def sat(s: Setting) -> Pretrain:
+    """Standard adversarial training, with labels. Madry et al. 2018."""
+    return _supervised(s, "sat", SAT(PGD(s.ball, steps=10)))
+
+
+def trades(s: Setting) -> Pretrain:
+    """TRADES as pre-training, with labels. Zhang et al. 2019."""
+    return _supervised(s, "trades", TRADES(PGD(s.ball, steps=10, start="near"), beta=6.0))
+
+
+PAPERS: dict[str, Callable[[Setting], Pretrain | PlusPlus]] = {
     "simclr": simclr,
     "acl": acl,
+    "dynacl": dynacl,
     "dynacl-plain": dynacl_plain,
+    "dynacl++": dynacl_pp,
     "acl-air": acl_air,
     "dynacl-air": dynacl_air,
+    "dynacl-air++": dynacl_air_pp,
+    "rocl": rocl,
+    "advcl": advcl,
+    "a-infonce": a_infonce,
+    "a-infonce-rocl": a_infonce_rocl,
+    "deacl": deacl,
+    "st": st,
+    "sat": sat,
+    "trades": trades,
 }
 
 
-def recipe(name: str) -> Pretrain:
+def recipe(name: str) -> Pretrain | PlusPlus:
     """METHOD/SET, such as acl/cifar10; METHOD alone means cifar10, the papers' main setting."""
     method, _, data = name.partition("/")
     if method not in PAPERS:
@@ -76,17 +167,125 @@ def _dynamic(s: Setting) -> ACL:
     return ACL(PGD(s.ball, steps=5), tau=0.5, omega=Stairs(0.0, 2 / 3, every=s.every))
 
 
-def _pretrain(name: str, method: Method, s: Setting, annealed: bool = False) -> Pretrain:
-    base = Pretrain(
+def _annealed(s: Setting) -> Stairs:
+    return Stairs(1.0, 0.0, every=s.every)
+
+
+def _pretrain(
+    name: str, method: Method, s: Setting, views: Views | None = None, strength: Schedule = Constant(1.0)
+) -> Pretrain:
+    """With what the ACL family does on the set."""
+    return Pretrain(
         name,
         method,
         s.data,
         s.split,
         s.backbone,
-        views=s.views,
-        optimizer=s.optimizer,
-        rate=s.rate,
-        epochs=s.epochs,
-        batch=s.batch,
+        Projection(),
+        views or s.views,
+        strength,
+        s.optimizer,
+        s.rate,
+        s.epochs,
+        s.batch,
     )
-    return replace(base, strength=Stairs(1.0, 0.0, every=s.every)) if annealed else base
+
+
+def _scheduled(
+    s: Setting,
+    name: str,
+    method: Method,
+    views: Views,
+    head: Head,
+    optimizer: Optimizer,
+    rate: WarmupCosine,
+    epochs: int,
+    batch: int,
+    teacher: str | None = None,
+    clusters: tuple[int, ...] = (),
+) -> Pretrain:
+    """With a method's own head, views and schedule; on digits in the demo's time, at the rate chosen for it."""
+    if s.data.name == "digits":
+        rate = WarmupCosine(DIGITS_RATES[name], min(rate.warmup, 3), rate.floor)
+        epochs, batch = s.epochs, s.batch
+    return Pretrain(
+        name,
+        method,
+        s.data,
+        s.split,
+        s.backbone,
+        head,
+        views,
+        Constant(1.0),
+        optimizer,
+        rate,
+        epochs,
+        batch,
+        teacher=teacher,
+        clusters=clusters,
+    )
+
+
+DIGITS_RATES = {
+    "rocl": 5.0,
+    "advcl": 0.5,
+    "a-infonce": 0.5,
+    "a-infonce-rocl": 5.0,
+    "deacl": 0.3,
+    "st": 0.1,
+    "sat": 0.1,
+    "trades": 0.1,
+}
+"""Peaks of the learning rate on digits, chosen on a quarter held out of the training images (docs/log.md)."""
+
+
+def _supervised(s: Setting, name: str, method: Method) -> Pretrain:
+    """As the coreset papers train on ImageNet at 32 pixels; of STL-10 only the train split has labels."""
+    optimizer, rate = SGD(0.9, 5e-4, nesterov=True), WarmupCosine(0.1, warmup=0)
+    return replace(_scheduled(s, name, method, s.weak, Classifier(), optimizer, rate, 100, 256), split="train")
+
+
+def _RoCL(s: Setting) -> RoCL:
+    return RoCL(PGD(s.ball, steps=7, stride=0.007 / 0.0314), tau=0.5, weight=1 / 256)
+
+
+def _rocl(s: Setting, name: str, method: Method, peak: float) -> Pretrain:
+    head, rate = Projection(2, hidden=2048, out=128, norm="none"), WarmupCosine(peak, warmup=10, floor=0.0)
+    views = _from(s.views, min_area=0.08)
+    return _unnormalised(_scheduled(s, name, method, views, head, LARS(), rate, 1000, 512))
+
+
+def _AdvCL(s: Setting) -> AdvCL:
+    """The high-pass radius is a quarter of the image's side."""
+    return AdvCL(PGD(s.ball, steps=5), tau=0.5, ce_weight=0.2, radius=s.backbone.stem / 4)
+
+
+def _advcl(s: Setting, name: str, method: Method, peak: float, epochs: int) -> Pretrain:
+    views = Beside(_from(s.views, min_area=0.2, filter="bilinear"), s.weak)
+    rate, clusters = WarmupCosine(peak, warmup=10, floor=peak / 1000), (2, 10, 50, 100, 500)
+    teacher = f"simclr/{s.data.name}"
+    base = _scheduled(s, name, method, views, Forked(), SGD(0.9, 1e-4), rate, epochs, 512, teacher, clusters)
+    return _unnormalised(base)
+
+
+def _from(views: Transform, **changes: Any) -> Transform:
+    """The set's views, with a method's own choices where it has any to make."""
+    return replace(views, **changes) if isinstance(views, SimCLRViews) else views
+
+
+def _unnormalised(base: Pretrain) -> Pretrain:
+    """The authors' network reads pixels in [0, 1] as they are; on digits all methods have the set's network."""
+    if base.data.name == "digits":
+        return base
+    channels = base.backbone.channels
+    return replace(base, backbone=replace(base.backbone, mean=(0.0,) * channels, std=(1.0,) * channels))
+
+
+def _plusplus(s: Setting, method: str, clusters: int) -> PlusPlus:
+    attack = PGD(s.ball, steps=10, start="near")
+    base = PlusPlus(f"{method}++", f"{method}/{s.data.name}", s.data, s.split, clusters, s.weak)
+    base = replace(base, tune=replace(base.tune, method=AFF(attack, beta=6.0, natural="adv")))
+    if s.data.name != "digits":
+        return base
+    probe = replace(base.probe, rate=Constant(0.1), batch=128)
+    return replace(base, probe=probe, tune=replace(base.tune, rate=Milestones(0.05, at=(8, 12)), epochs=15, batch=128))

@@ -7,7 +7,7 @@ that DynACL-AIR on CIFAR-10 is fully fine-tuned for 5 epochs instead of 25; here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unshaken.base.clock import Milestones
 
@@ -26,30 +26,46 @@ class Preset:
         return Milestones(self.rate, self.at)
 
 
-_AFF_LONG = Preset(0.1, at=(40, 60), epochs=100, batch=128)
-_AFF_SHORT = Preset(0.1, at=(15, 20), epochs=25, batch=128)
-_STL_RESIZED = Preset(0.01, batch=128)
-_ACL = {"cifar10": Preset(0.01), "cifar100": Preset(0.05), "stl10": Preset(0.1), "stl10@32": _STL_RESIZED}
-_AIR = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.01), "stl10@32": _STL_RESIZED}
-_DYNAIR = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.1), "stl10@32": _STL_RESIZED}
+_LONG = {"": Preset(0.1, at=(40, 60), epochs=100, batch=128)}
+_SHORT = {"": Preset(0.1, at=(15, 20), batch=128)}
+_STL_RESIZED = {"stl10@32": Preset(0.01, batch=128)}
+_ACL = {"cifar10": Preset(0.01), "cifar100": Preset(0.05), "stl10": Preset(0.1)} | _STL_RESIZED
+_AIR = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.01)} | _STL_RESIZED
+_DYNAIR = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.1)} | _STL_RESIZED
+_PLUS = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.1)}
+_DYN = {"slf": _ACL, "alf": _ACL, "aff": _SHORT | {"stl10": Preset(0.1, at=(10, 20), batch=128)}}
+_OTHERS = {"slf": {"": Preset(0.01, at=(15, 20))}, "alf": {"": Preset(0.01, at=(15, 20))}, "aff": _SHORT}
 
-PRESETS: dict[tuple[str, str], dict[str, Preset]] = {
-    ("acl", "slf"): _ACL,
-    ("acl", "alf"): _ACL,
-    ("acl", "aff"): {"": _AFF_LONG},
-    ("dynacl-plain", "slf"): _ACL,
-    ("dynacl-plain", "alf"): _ACL,
-    ("dynacl-plain", "aff"): {"": _AFF_SHORT, "stl10": Preset(0.1, at=(10, 20), batch=128)},
-    ("acl-air", "slf"): _AIR | {"cifar10": Preset(0.005)},
-    ("acl-air", "alf"): _AIR,
-    ("acl-air", "aff"): {"": _AFF_LONG},
-    ("dynacl-air", "slf"): _DYNAIR | {"cifar10": Preset(0.01, epochs=5)},
-    ("dynacl-air", "alf"): _DYNAIR | {"stl10": Preset(0.1, batch=128)},
-    ("dynacl-air", "aff"): {"": _AFF_SHORT},
+PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
+    "acl": {"slf": _ACL, "alf": _ACL, "aff": _LONG},
+    "dynacl": _DYN,
+    "dynacl-plain": _DYN,
+    "dynacl++": _DYN,
+    "acl-air": {"slf": _AIR | {"cifar10": Preset(0.005)}, "alf": _AIR, "aff": _LONG},
+    "dynacl-air": {
+        "slf": _DYNAIR | {"cifar10": Preset(0.01, epochs=5)},
+        "alf": _DYNAIR | {"stl10": Preset(0.1, batch=128)},
+        "aff": _SHORT,
+    },
+    "dynacl-air++": {
+        "slf": _PLUS,
+        "alf": _PLUS | {"cifar10": Preset(0.01, epochs=4), "stl10": Preset(0.1, batch=128)},
+        "aff": _SHORT,
+    },
+    "advcl": _OTHERS,
+    "a-infonce": _OTHERS,
+    "deacl": _OTHERS,
 }
-"""(method, mode) to presets by data set; "" is any other set."""
+"""Method, mode, data set ("" is any other set) to preset. AFF of DynACL-AIR++ on CIFAR-10 was to have 19 epochs, but a
+slip of the pen (`args.epoch`) kept it at 25."""
 
-FALLBACK = _AFF_SHORT
+LEAKED = {
+    ("dynacl-air", "cifar10"): {"slf": 5, "alf": 5, "aff": 5},
+    ("dynacl-air++", "cifar10"): {"slf": 25, "alf": 4, "aff": 4},
+}
+"""Epochs in fact, when one command runs the three modes: what SLF or ALF sets is still there for what comes after."""
+
+FALLBACK = _SHORT[""]
 """For a method or a set that the table does not know, in every mode."""
 
 DIGITS = {
@@ -60,9 +76,20 @@ DIGITS = {
 """Chosen on a quarter held out of the training images, for accuracy within the demo's minutes."""
 
 
-def preset(method: str, mode: str, data: str) -> Preset:
-    """`data` is a set's name, stl10@32 for STL-10 resized to 32 pixels."""
+def preset(method: str, mode: str, data: str, leaked: bool = False) -> Preset:
+    """`data` is a set's name, stl10@32 for STL-10 resized to 32 pixels; ValueError if nothing leaked there."""
+    if leaked:
+        if (method, data) not in LEAKED:
+            known = " and ".join(f"{method} on {data}" for method, data in LEAKED)
+            raise ValueError(f"epochs leaked only for {known}, not for {method} on {data}; leave --protocol out")
+        epochs = LEAKED[method, data][mode]
+        return replace(preset(method, mode, data), epochs=epochs)
     if data == "digits":
         return DIGITS[mode]
-    rows = PRESETS.get((method, mode), {})
+    rows = PRESETS.get(method, {}).get(mode, {})
     return rows.get(data) or rows.get("") or FALLBACK
+
+
+def single(method: str, origin: str, target: str) -> bool:
+    """Whether the authors' scripts fine-tune fully (AFF) over one batch-norm route, the adversarial one."""
+    return method in ("advcl", "a-infonce", "deacl") or (origin, target) == ("cifar10", "stl10@32")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from torch import Tensor, nn
 
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Schedule, WarmupCosine
@@ -17,10 +19,11 @@ from unshaken.methods.acl import ACL
 from unshaken.methods.method import Method, Step
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Network, born
-from unshaken.nets.heads import Projection
+from unshaken.nets.heads import Head, Projection
 from unshaken.nets.routed import routed
 from unshaken.nets.saved import save_encoder
-from unshaken.pixels.augment import SimCLR, Transform
+from unshaken.pixels.augment import SimCLR, Views
+from unshaken.recipes.origin import Given, begun
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
 from unshaken.train.optim import LARS, Optimizer
@@ -30,7 +33,11 @@ from unshaken.train.runtime import Runtime
 
 @dataclass(frozen=True)
 class Pretrain:
-    """An encoder from images, labels unseen. Equal values, equal bits: the run is named by their hash."""
+    """An encoder from images. Equal values, equal bits: the run is named by their hash.
+
+    What a recipe begins with (teacher, start) is a recipe's name, then run first on the same images, with the same
+    network and seed; or a run's folder; or an encoder file, whose network is then this recipe's too.
+    """
 
     name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "acl"
     """Of the paper's method: runs and results are called by it, and presets of fine-tuning go by it."""
@@ -39,8 +46,8 @@ class Pretrain:
     """Images are brought to the side that backbone.stem is for, unless data.size says otherwise."""
     split: str = "train"
     backbone: Backbone = Backbone()
-    head: Projection = Projection()
-    views: Transform = SimCLR()
+    head: Head = Projection()
+    views: Views = SimCLR()
     strength: Schedule = Constant(1.0)
     """Of the augmentation, over time."""
     optimizer: Optimizer = LARS()
@@ -49,19 +56,31 @@ class Pretrain:
     epochs: int = 1000
     batch: int = 512
     seed: int = 1
+    teacher: str | None = None
+    """An encoder to learn from, for the methods that do: simclr/cifar10, a run, a file."""
+    start: str | None = None
+    """An encoder whose weights to start from; "teacher" for the teacher's."""
+    clusters: tuple[int, ...] = ()
+    """Into how many clusters the teacher's features are divided, to be pseudo-labels; one labelling for each number."""
 
     def __post_init__(self) -> None:
         if self.split == "test":
             raise ValueError("the test images are for the exam: an encoder that saw them proves nothing")
-        if self.views.count != 2:
-            raise ValueError(f"contrastive methods take 2 views, not {self.views.count}")
+        if self.views.count != self.method.views:
+            one = type(self.method).__name__
+            raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
+        if not self.teacher and (self.method.teacher == "given" or self.clusters or self.start == "teacher"):
+            raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")
 
-    def embedder(self) -> Network:
-        """h = g ∘ f as it is born: a function of the recipe alone."""
+    def embedder(self, classes: tuple[int, ...] = ()) -> Network:
+        """h = g ∘ f as it is born: a function of the recipe alone, but for what it starts from.
+
+        classes  of each labelling, for a head that classifies
+        """
 
         def build() -> Network:
             encoder = self.backbone.build()
-            return Network(encoder, self.head.build(encoder.features))
+            return Network(encoder, self.head.build(encoder.features, classes))
 
         return routed(born(build, Key(self.seed) / "birth"), self.method.routes)
 
@@ -72,20 +91,56 @@ class Pretrain:
 
         Raises ValueError for a user's mistake, Stopped after a signal (a checkpoint is then written).
         """
+        resources = (root, runtime, save_every, quiet)
+        teacher = Given.read(begun(self.teacher, self, *resources)) if self.teacher else None
+        start = teacher if self.start == "teacher" else None
+        if self.start and not start:
+            start = Given.read(begun(self.start, self, *resources))
+        model = start or (teacher if self.method.teacher == "given" else None)
+        if model and model.backbone != self.backbone:
+            return replace(self, backbone=model.backbone).run(*resources)
         images = fitting(replace(self.data, size=self.data.size or self.backbone.stem).load(self.split), self.backbone)
-        feed = Feed(images, self.views, self.strength, self.batch, self.epochs, Key(self.seed) / "pretrain")
         data = {"images": met(images), "precision": runtime.precision}
+        data |= {role: given.identity for role, given in (("teacher", teacher), ("start", start)) if given}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             if run.finished("encoder.safetensors"):
                 return run.path
             fabric = runtime.open()
-            step = Step(self.method, self.embedder().to(fabric.device))
-            runtime.prepare(step.net)
-            fit(step, feed.to(fabric.device), self.optimizer, self.rate, run, fabric, save_every, quiet)
+            images = images.to(fabric.device)
+            label, classes = self._labels(images, teacher, run.path)
+            key = Key(self.seed) / "pretrain"
+            feed = Feed(images, self.views, self.strength, self.batch, self.epochs, key, label)
+            net = self._furnished(self.embedder(classes), teacher, start).to(fabric.device)
+            runtime.prepare(net)
+            fit(Step(self.method, net), feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
             origin = {"recipe": plain(self), "data": data}
-            save_encoder(run.path / "encoder.safetensors", step.net.encoder, self.backbone, {"pretrain": origin})
-            run.finish(step.net, runtime.world(fabric.device))
+            origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
+            kept = net.teacher if self.method.teacher == "moving" else net
+            save_encoder(run.path / "encoder.safetensors", kept.encoder, self.backbone, {"pretrain": origin})
+            run.finish(net, runtime.world(fabric.device))
             return run.path
+
+    def _labels(self, images: Images, teacher: Given | None, folder: Path) -> tuple[Tensor | None, tuple[int, ...]]:
+        """What the method learns from, (N) or (N, L), and how many classes each labelling has."""
+        if self.method.labels == "clusters":
+            fitting(images, teacher.backbone)
+            file, key = folder / "pseudo-labels.safetensors", Key(self.seed) / "clusters"
+            return teacher.clusters(file, images, self.clusters, key), self.clusters
+        if self.method.labels == "":
+            return None, ()
+        if images.label is None:
+            raise ValueError(f"{self.name} learns from labels, and {self.data.name} ({self.split}) has none")
+        return images.label, (len(images.names),)
+
+    def _furnished(self, net: Network, teacher: Given | None, start: Given | None) -> Network:
+        """The network with the weights to start from, and with its teacher."""
+        if start:
+            start.lend(net.encoder)
+        if self.method.teacher == "given":
+            net.teacher = Network(teacher.plain(), nn.Identity())
+        elif self.method.teacher == "moving":
+            net.teacher = copy.deepcopy(net)
+        return net
 
 
 def met(images: Images) -> dict[str, Any]:

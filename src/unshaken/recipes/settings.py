@@ -20,6 +20,7 @@ class Setting:
 
     split   to pre-train on
     every   epochs of one stair of DynACL's schedules
+    classes as many clusters does DynACL-AIR++ make of it
     weak    the augmentation of fine-tuning
     """
 
@@ -34,11 +35,12 @@ class Setting:
     epochs: int = 1000
     batch: int = 512
     every: int = 50
+    classes: int = 10
 
 
 SETTINGS = {
     "cifar10": Setting(Source("cifar10")),
-    "cifar100": Setting(Source("cifar100")),
+    "cifar100": Setting(Source("cifar100"), classes=100),
     "stl10": Setting(Source("stl10"), "unlabeled", Backbone("resnet18", stem=96)),
     # 1,352 grey images of 8 pixels: minutes on a CPU. Batch, rate and views were chosen on a quarter held out of them.
     "digits": Setting(

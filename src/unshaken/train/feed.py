@@ -12,7 +12,7 @@ from unshaken.base.clock import Clock, Schedule
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Int
 from unshaken.data.images import Images
-from unshaken.pixels.augment import Transform
+from unshaken.pixels.augment import Views
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,16 @@ class Feed:
     images    on the device where they are used
     views     what is done to them, at strength(clock)
     batch     images a step, the last of an epoch may be smaller
+    label     what is learned from: a label or a row of them an image; None where nothing is
     """
 
     images: Images
-    views: Transform
+    views: Views
     strength: Schedule
     batch: int
     epochs: int
     key: Key
+    label: Int[Tensor, "N ..."] | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
@@ -52,7 +54,8 @@ class Feed:
         return full + (left > 1) if full else 1
 
     def to(self, device: torch.device) -> Feed:
-        return replace(self, images=self.images.to(device))
+        label = None if self.label is None else self.label.to(device)
+        return replace(self, images=self.images.to(device), label=label)
 
     def order(self, epoch: int) -> Int[Tensor, "N"]:
         """A permutation of all images; drawn on the CPU, so that it is the same on every device."""
@@ -82,4 +85,4 @@ class Feed:
         index = order[place.batch * self.batch : end].to(self.images.pixels.device)
         image = self.images.floats(index)
         views = self.views(image, self.strength(self.clock(place)), self.key / "views" / place.step)
-        return Batch(views, image, None if self.images.label is None else self.images.label[index], index)
+        return Batch(views, image, None if self.label is None else self.label[index], index)

@@ -22,16 +22,20 @@ class AFF(Method):
     """min_{c,f} CE(c(f(x)), y) + β KL(c(f(x)) ‖ c(f(x̃))),   x̃ = argmax over B_ε[x] of the same KL.
 
     natural  the route of the clean images: "clean" is the dual form (adversarial images go through "adv",
-             which is the one that is kept), "adv" the single one; a network without routes has only one way
+             which is the one that is kept), "adv" the single one, where the clean route has no part; a network
+             without routes has only one way
     """
 
     attack: PGD = PGD(steps=10, start="near")
     beta: float = 6.0
     natural: Literal["clean", "adv"] = "clean"
 
-    routes: ClassVar = ("clean", "adv")
     views: ClassVar = 1
     labels: ClassVar = "own"
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        return ("clean", "adv") if self.natural == "clean" else ("adv",)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views

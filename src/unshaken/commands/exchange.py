@@ -1,0 +1,93 @@
+"""`unshaken import`, `verify` and `export`: checkpoints of others, ours for others, and whether a file is what it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from unshaken.base.files import read_json
+from unshaken.exchange.exporting import Exporting, export
+from unshaken.exchange.fingerprint import stamped, verified
+from unshaken.exchange.importing import Importing, Written, import_file
+from unshaken.exchange.layouts import LAYOUTS
+from unshaken.options import parse, subject
+
+
+def import_(args: list[str]) -> None:
+    if args and args[0] in ("-h", "--help"):
+        print(layouts())
+        raise SystemExit(0)
+    name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
+    written = import_file(Path(name), parse(Importing(), args[1:], f"unshaken import {name}"))
+    print("\n".join(said(written)))
+
+
+def said(written: Written) -> list[str]:
+    """What was recognised, assumed and dropped, and what to do next."""
+    width = max(map(len, written.said))
+    lines = [f"{what:<{width}}  {text}" for what, text in written.said.items()]
+    where = written.encoder.parent if written.encoder.name == "encoder.safetensors" else written.encoder
+    lines += [str(written.encoder), f"next: unshaken finetune {where}"]
+    return lines if written.classifier is None else [*lines, f"  or: unshaken evaluate {written.classifier}"]
+
+
+def layouts() -> str:
+    width = max(map(len, LAYOUTS))
+    rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
+    return (
+        "usage: unshaken import FILE [OPTIONS]\n\n"
+        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run, and all of its weights "
+        "find their place or none are taken.\n\n"
+        f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"
+        "Options: unshaken import FILE --help"
+    )
+
+
+@dataclass(frozen=True)
+class Verifying:
+    """Whether networks still answer as their fingerprints say: exit code 1 if one does not."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Encoder or classifier files, or the folders of runs."""
+    write: bool = False
+    """Take the fingerprint of files that have none, and write it into them."""
+
+
+def verify(args: list[str]) -> None:
+    options = parse(Verifying(), args, "unshaken verify")
+    if not options.files:
+        raise ValueError("`unshaken verify` needs one or more files or runs")
+    held = [_verify(path, options.write) for path in options.files]
+    if not all(held):
+        raise SystemExit(1)
+
+
+def _verify(path: Path, write: bool) -> bool:
+    """A file without a fingerprint says nothing, so it does not differ either."""
+    proof = verified(path)
+    if proof is None and write:
+        print(f"{path}: it had no fingerprint; now it has that of weights {stamped(path)['weights']}")
+        return True
+    if proof is None:
+        print(f"{path}: it has no fingerprint, so there is nothing to compare; --write takes one")
+        return True
+    print("\n".join([f"{path}: {'agrees' if proof.holds else 'DIFFERS'}", *(f"  {line}" for line in proof.lines())]))
+    return proof.holds
+
+
+def export_(args: list[str]) -> None:
+    name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file")
+    how = parse(Exporting(), args[1:], f"unshaken export {name}")
+    out = export(Path(name), how, results_of(Path(name)))
+    page = out / "README.md" if out.is_dir() else out.with_suffix(".md")
+    print(f"{out}\n{page}  says what it is and how to load it")
+    if how.repo:
+        print(f"https://huggingface.co/{how.repo}  has it now; it is private if it was made just now")
+
+
+def results_of(path: Path) -> list[dict[str, Any]]:
+    """Of whole test sets, at or below a run."""
+    return [read_json(file) for file in sorted(path.rglob("result.json"))] if path.is_dir() else []

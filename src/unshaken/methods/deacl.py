@@ -1,0 +1,54 @@
+"""DeACL: a robust student of an ordinary self-supervised teacher, without labels.
+
+Zhang et al., "Decoupled Adversarial Contrastive Learning for Self-supervised Adversarial Robustness", ECCV 2022,
+arXiv:2207.10899. Stage 1 is any encoder T that somebody has pre-trained, without attacks; stage 2 is this file, and
+starts from T's weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Float, Terms
+from unshaken.methods.method import Method
+from unshaken.nets.embed import Network, evaluating
+from unshaken.threat.pgd import PGD
+
+
+@dataclass(frozen=True)
+class DeACL(Method):
+    """min_f −cos(f(x), T(x)) − γ cos(f(x̃), f(x)),   x̃ = argmax over B_ε[x] of −cos(f(x̃), T(x)); means over the batch.
+
+    x is one weakly augmented view. Both terms of γ learn. Clean and adversarial images share a forward pass and its
+    batch norms, as published. The student may be evaluated as soon as a linear classifier stands on it.
+    """
+
+    attack: PGD = PGD(steps=5)
+    gamma: float = 2.0
+    """2 in the authors' scripts, 3 in their constructor (pantheon5100/DeACL at 3fb81e3, `trades_k`)."""
+
+    routes: ClassVar = ("shared",)
+    views: ClassVar = 1
+    teacher: ClassVar = "given"
+
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        (x,) = batch.views
+        with torch.no_grad():
+            target = h.teacher(x, "clean")
+        with evaluating(h):
+            x_adv = self.attack(lambda x: -cosine(h(x, "shared"), target), x, (key / "attack").on(x.device))
+        f, f_adv = h(torch.stack([x, x_adv]), "shared")
+        distil, robust = -cosine(f, target).mean(), -cosine(f_adv, f).mean()
+        return {"loss": distil + self.gamma * robust, "distil": distil, "robust": robust}
+
+
+def cosine(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
+    """Of each image's two features."""
+    return cosine_similarity(a, b, dim=-1)

@@ -1,0 +1,60 @@
+"""DynACL: ACL whose augmentation is annealed while ω rises, against a momentum encoder.
+
+Luo et al., "Rethinking the Effect of Data Augmentation in Adversarial Contrastive Learning", ICLR 2023,
+arXiv:2303.01289, as released (PKU-ML/DYNACL, train_DynACL.py at 7d143db). The strength of the augmentation falls in
+stairs s(t) (the recipe's `strength`), and ω = λ (1 − s), λ = 2/3. The base of DynACL-AIR has neither the momentum
+encoder nor the halved loss: that is `ACL` with the same schedules, the recipe dynacl-plain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unshaken.base.clock import Clock, Stairs
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch, Float, Terms
+from unshaken.methods.acl import ACL
+from unshaken.methods.method import Method
+from unshaken.nets.embed import Network
+
+
+@dataclass(frozen=True)
+class DynACL(Method):
+    """min_θ ½ [(1 + ω) l_CL(h_θ(x̃ⁱ), h_ξ(x̃ʲ)) + (1 − ω) l_CL(h_θ(xⁱ), h_ξ(xʲ))],   ξ ← m ξ + (1 − m) θ.
+
+    x̃ is the argmax of the first l_CL over both balls, through both networks. The gradient reaches θ alone, by the first
+    views; ξ is what is kept. Of the released code the order within a step differs (there ξ moves after its forward
+    passes: the same sequence, one step late), and ω, which there climbs each stair one epoch before s does.
+    """
+
+    acl: ACL = ACL(omega=Stairs(0.0, 2 / 3, every=50))
+    momentum: float = 0.99
+    """m."""
+
+    routes: ClassVar = ACL.routes
+    teacher: ClassVar = "moving"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"a momentum lies in [0, 1], not {self.momentum:g}")
+
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+        h.teacher.follow(h, self.momentum)
+        z_adv, z = self.acl.embed(Pair(h), batch, key)
+        terms = self.acl.contrast(z_adv, z, clock)
+        return terms | {"loss": terms["loss"] / 2}
+
+
+class Pair(nn.Module):
+    """The first view through the network, the second through its teacher."""
+
+    def __init__(self, h: Network) -> None:
+        super().__init__()
+        self.h = h
+
+    def forward(self, x: Float[Tensor, "2 N C H W"], route: str) -> Float[Tensor, "2 N D"]:
+        return torch.stack([self.h(x[0], route), self.h.teacher(x[1], route)])

@@ -1,0 +1,76 @@
+"""Networks of the package timm: any of its names, and ViT-S with patches for small images.
+
+timm is an extra, and is imported when one of its networks is built, not before. Its networks are as it defines them
+but for the classifier, which is left out, and the side of the images, where one is part of the network: a ResNet of
+timm's has its 7×7 stem and its pool at 32 pixels too (resnet18 without "timm/" has neither).
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from unshaken.nets.resnet import Stem
+from unshaken.nets.torchvision_ops import declare_operators
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+PATCHES = {32: 4, 96: 12, 224: 16}
+"""Of ViT-S, side of a patch in pixels by that of the image: 64, 64 and 196 patches."""
+
+
+def timm_package() -> ModuleType:
+    """ValueError if it is not installed."""
+    declare_operators()
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        if error.name not in ("timm", "torchvision"):  # an installed timm that is broken says so itself
+            raise
+        raise ValueError(f"this network needs {error.name}, of the extra: pip install 'unshaken[timm]'") from None
+    return timm
+
+
+def timm_config(name: str) -> PretrainedCfg:
+    """What timm notes of a network: input_size, mean, std, has_weights. ValueError if it has none of this name.
+
+    name    timm's, such as resnet18, or with a tag resnet18.a1_in1k
+    """
+    timm = timm_package()
+    try:
+        config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:  # the tag is wrong
+        config = None
+    if config is None:
+        near = get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=1)
+        raise ValueError(f"timm has no network {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    return config
+
+
+def timm_net(name: str, stem: Stem, channels: int = 3, pretrained: bool = False) -> tuple[nn.Module, int]:
+    """timm's network without its classifier, and how many features it gives.
+
+    pretrained  with the published weights, which timm downloads; its own initial weights otherwise
+    """
+    timm_config(name)
+    wanted = {"pretrained": pretrained, "num_classes": 0, "in_chans": channels}
+    create = timm_package().create_model
+    try:
+        net = create(name, **wanted, img_size=stem)
+    except TypeError as error:  # unexpected keyword argument: a network of convolutions reads any side
+        if "img_size" not in str(error):
+            raise
+        net = create(name, **wanted)
+    return net, net.head_hidden_size  # num_features is the width before a layer that some have below the classifier
+
+
+def vit_small(stem: Stem, channels: int = 3) -> tuple[nn.Module, int]:
+    """ViT-S (Touvron et al., ICML 2021, arXiv:2012.12877): 12 blocks, 384 wide, 6 heads; the class token's features."""
+    net = timm_package().create_model(
+        "vit_small_patch16_224", num_classes=0, in_chans=channels, img_size=stem, patch_size=PATCHES[stem]
+    )
+    return net, net.head_hidden_size

@@ -1,0 +1,112 @@
+"""What a recipe begins with: an encoder named by a recipe, a run or a file, and pseudo-labels from its features."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unshaken.base.keys import Key
+from unshaken.base.types import Int
+from unshaken.data.images import Images
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Encoder
+from unshaken.nets.routed import merged, routes_of
+from unshaken.nets.saved import load_encoder, read_tensors, write_tensors
+from unshaken.train.run import digest
+from unshaken.train.runtime import Runtime
+from unshaken.tune.pseudo import clusters, features
+
+if TYPE_CHECKING:
+    from unshaken.recipes.plusplus import PlusPlus
+    from unshaken.recipes.pretrain import Pretrain
+
+CHUNK = 500
+"""Images at a time through a teacher."""
+
+
+def encoder_file(path: Path) -> Path:
+    """The encoder of a run, or the file itself."""
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if not file.exists():
+        if (path.parent / "encoder.safetensors").exists():
+            hint = f"it is a fine-tuning run; its encoder is in {path.parent}"
+        elif (path / "recipe.json").exists():
+            hint = "its pre-training has not finished"
+        else:
+            hint = "name a pre-training run or an encoder file"
+        raise ValueError(f"there is no encoder in {path}: {hint}")
+    return file
+
+
+def begun(name: str, like: Pretrain | PlusPlus, root: Path, runtime: Runtime, save_every: float, quiet: bool) -> Path:
+    """The encoder file that `name` stands for: of a run or a file that exists, else of a recipe that is run first.
+
+    The recipe is given the images of `like`, its network if it has one to choose, and its seed.
+    """
+    if Path(name).exists():
+        return encoder_file(Path(name))
+    # a recipe may begin with any other, so the table of recipes and its entries know each other
+    from unshaken.recipes.papers import PAPERS, recipe
+
+    if name.partition("/")[0] not in PAPERS:
+        raise ValueError(f"{name!r} is neither a run, nor an encoder file, nor a recipe such as simclr/cifar10")
+    first = recipe(name)
+    same = {field: getattr(like, field) for field in ("data", "split", "backbone", "seed") if hasattr(like, field)}
+    first = replace(first, **{field: value for field, value in same.items() if hasattr(first, field)})
+    return first.run(root, runtime, save_every, quiet) / "encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A trained encoder, its network, and what is noted about it."""
+
+    encoder: Encoder
+    backbone: Backbone
+    about: dict[str, Any]
+
+    @classmethod
+    def read(cls, file: Path) -> Given:
+        return cls(*load_encoder(file))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run that begins with it has to meet again."""
+        return {"name": self.about["pretrain"]["recipe"]["name"], "digest": digest(self.encoder)}
+
+    def plain(self) -> Encoder:
+        """A copy with the route of clean images alone."""
+        return self._alone("clean")
+
+    def robust(self) -> Encoder:
+        """A copy with the route of adversarial images alone."""
+        return self._alone("adv")
+
+    def _alone(self, route: str) -> Encoder:
+        """An encoder with one route has no choice."""
+        routes = routes_of(self.encoder)
+        return merged(self.encoder, route if route in routes else next(iter(routes), ""))
+
+    def lend(self, encoder: Encoder) -> None:
+        """Its weights to a network of the same kind. A route takes those of its namesake, or else the clean one's."""
+        known = {route: merged(self.encoder, route).state_dict() for route in routes_of(self.encoder)}
+        plain = self.plain().state_dict()
+        lent = {}
+        for name in encoder.state_dict():
+            route = re.search(r"\.routes\.([^.]+)(?=\.)", name)
+            mine = known.get(route[1], plain) if route else plain
+            lent[name] = mine[name.replace(route[0], "") if route else name]
+        encoder.load_state_dict(lent)
+
+    def clusters(self, file: Path, images: Images, counts: tuple[int, ...], key: Key) -> Int[Tensor, "N L"]:
+        """Pseudo-labels of images: made once and kept in `file`, so that a run that is resumed has the same."""
+        if not file.exists():
+            encoder = self.plain().to(images.pixels.device)
+            slices = [slice(at, at + CHUNK) for at in range(0, len(images), CHUNK)]
+            f = torch.cat([features(encoder, images.floats(part)) for part in slices])
+            write_tensors(file, {"label": clusters(f, counts, key)}, {"kind": "pseudo-labels"})
+        return read_tensors(file)[0]["label"]

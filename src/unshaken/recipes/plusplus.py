@@ -1,0 +1,116 @@
+"""LP-AFF, the ++ of DynACL++: pseudo-labels, a linear probe on them, then adversarial full fine-tuning.
+
+Luo et al., ICLR 2023, arXiv:2303.01289, section 4.3 (PKU-ML/DYNACL, LPAFT.py at 7d143db); for DynACL-AIR, Xu et al.,
+NeurIPS 2023, arXiv:2305.00374. No label of the images is used: the classes are k-means clusters of the encoder's own
+features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unshaken.base.canon import plain
+from unshaken.base.clock import Constant, Milestones, Schedule
+from unshaken.base.keys import Key
+from unshaken.data.source import Source
+from unshaken.methods.method import Method, Step
+from unshaken.nets.embed import Network
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.routed import routes_of
+from unshaken.nets.saved import read_tensors, save_encoder, write_tensors
+from unshaken.pixels.augment import CropFlip, Transform
+from unshaken.recipes.origin import Given, begun
+from unshaken.recipes.pretrain import fitting, met, slug
+from unshaken.train.feed import Feed
+from unshaken.train.fit import fit
+from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.run import Run
+from unshaken.train.runtime import Runtime
+from unshaken.tune.full import AFF
+from unshaken.tune.linear import SLF
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the two trainings on pseudo-labels."""
+
+    method: Method
+    rate: Schedule
+    epochs: int
+    batch: int = 512
+    optimizer: Optimizer = SGD(momentum=0.9, weight_decay=1e-4)
+
+
+@dataclass(frozen=True)
+class PlusPlus:
+    """Three stages: cluster f's clean features, fit a classifier on frozen f to the clusters, then TRADES on all of it.
+
+    Only the adversarial route is trained, on clean and adversarial images alike. What comes out is an encoder.
+    """
+
+    name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "dynacl++"
+    teacher: str = "dynacl/cifar10"
+    """The encoder: a recipe, then run first on the same images; a run; or a file."""
+    data: Source = Source("cifar10")
+    split: str = "train"
+    clusters: int = 10
+    """Of k-means. 10 in DynACL's code, on CIFAR-100 too; as many as there are classes in AIR's."""
+    views: Transform = CropFlip()
+    probe: Stage = Stage(SLF(), Constant(0.01), epochs=10)
+    tune: Stage = Stage(AFF(natural="adv"), Milestones(0.1, at=(10, 20)), epochs=25)
+    dual: bool = True
+    """Keep the clean route beside the adversarial one, as it was: the released encoders for dual AFF have it so, though
+    the convolutions have moved away under it. False: the adversarial route alone, a plain encoder."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.split == "test":
+            raise ValueError("the test images are for the exam: an encoder that saw them proves nothing")
+        if self.views.count != 1:
+            raise ValueError(f"pseudo-labels are learned from 1 view of an image, not {self.views.count}")
+        if self.clusters < 2:
+            raise ValueError(f"there have to be at least 2 clusters, not {self.clusters}")
+
+    def run(
+        self, root: Path = Path("runs"), runtime: Runtime = Runtime(), save_every: float = 60, quiet: bool = False
+    ) -> Path:
+        """All stages, from where the last call stopped. Returns the run's directory, with encoder.safetensors in it.
+
+        Each stage is kept as it ends: the labels in pseudo-labels.safetensors, the probe in its own run within.
+        """
+        given = Given.read(begun(self.teacher, self, root, runtime, save_every, quiet))
+        source = replace(self.data, size=self.data.size or given.backbone.stem)
+        images = fitting(source.load(self.split), given.backbone)
+        data = {"images": met(images), "precision": runtime.precision, "teacher": given.identity}
+        with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
+            if run.finished("encoder.safetensors"):
+                return run.path
+            fabric = runtime.open()
+            images, key = images.to(fabric.device), Key(self.seed)
+            file = run.path / "pseudo-labels.safetensors"
+            label = given.clusters(file, images, (self.clusters,), key / "clusters")[:, 0].to(fabric.device)
+
+            def learn(stage: Stage, net: Network, run: Run, place: str) -> None:
+                runtime.prepare(net.to(fabric.device))
+                feed = Feed(images, self.views, Constant(1.0), stage.batch, stage.epochs, key / place, label)
+                fit(Step(stage.method, net), feed, stage.optimizer, stage.rate, run, fabric, save_every, quiet)
+
+            probe = Network(given.robust(), zero_classifier(given.encoder.features, self.clusters))
+            with Run.open(run.path, "probe", self.probe, data) as first:
+                found = first.path / "head.safetensors"
+                if not first.finished(found.name):
+                    learn(self.probe, probe, first, "probe")
+                    write_tensors(found, probe.head.state_dict(), {"kind": "head"})
+                    first.finish(probe, runtime.world(fabric.device))
+                probe.head.load_state_dict(read_tensors(found)[0])
+            both = self.dual and "adv" in routes_of(given.encoder)
+            net = Network(given.encoder if both else given.robust(), probe.head)
+            learn(self.tune, net, run, "tune")
+            origin = {"recipe": plain(self), "data": data, "teacher": given.about["pretrain"]}
+            save_encoder(run.path / "encoder.safetensors", net.encoder, given.backbone, {"pretrain": origin})
+            run.finish(net, runtime.world(fabric.device))
+            return run.path
