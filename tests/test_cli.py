@@ -151,7 +151,7 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--method.tau=-1"], "a positive number"),
         (["pretrain", "acl/digits", "--rate.peak", "nan"], "finite number"),
         (["pretrain", "acl/digits", "--method.attack.stride", "inf"], "stride > 0"),
-        (["pretrain", "acl/digits", "--views.count", "3"], "take 2 views"),
+        (["pretrain", "acl/digits", "--views.count", "3"], "takes 2 views of an image"),
         (["pretrain", "acl/digits", "--backbone.stem", "32"], "such as acl/digits"),
         (["pretrain", "acl/cifar10", "--views.ratio", "0", "0"], "two positive numbers"),
         (["pretrain", "acl/digits", "--runtime.device", "mps"], "no mps device here"),

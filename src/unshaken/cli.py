@@ -88,9 +88,10 @@ def report(args: list[str]) -> None:
 
     options = parse(Reporting(), args, "unshaken report")
     results = results_in(list(options.runs))
+    kind = "board" if options.board else "means" if options.means else "runs"
     if options.out:
-        write_text(options.out, markdown(results, options.means))
-    show(results, options.means)
+        write_text(options.out, markdown(results, kind))
+    show(results, kind)
 
 
 def usage() -> str:

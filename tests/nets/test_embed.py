@@ -197,3 +197,43 @@ def test_a_copy_is_independent():
 def test_birth_leaves_the_gpus_generators_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPUs were seeded"))
     born(lambda: nn.Linear(2, 2), Key(0))
+
+
+def test_features_are_below_the_head():
+    net, x = network().eval(), images(2, 3, 1, 8, 8)
+    f = net.features(x, "clean")
+    assert f.shape == (2, 3, 64)
+    assert torch.allclose(net.head(f.flatten(0, 1)).view(2, 3, -1), net(x, "clean"), atol=1e-6)
+
+
+def test_features_go_by_the_route():
+    net, x = routed(network(), ("clean", "adv")).eval(), images(2, 1, 8, 8)
+    with torch.no_grad():
+        net.encoder.backbone.bn1.routes["adv"].bias.add_(1)
+    assert not torch.allclose(net.features(x, "adv"), net.features(x, "clean"))
+
+
+def test_a_teacher_with_other_routes_is_left_alone():
+    net = routed(network(), ("shared",))
+    net.teacher = routed(network(), ("clean", "adv"))
+    x = images(2, 1, 8, 8)
+    net(x, "shared")
+    net.teacher(x, "adv")
+    with pytest.raises(ValueError, match="no route 'shared'"):
+        net.teacher(x, "shared")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
+def test_a_follower_moves_by_its_momentum_and_keeps_its_statistics(momentum):
+    leader, follower = network(), network()
+    leader.train()(images(6, 1, 8, 8), "clean")
+    with torch.no_grad():
+        for p in leader.parameters():
+            p.add_(1)
+    before = copy.deepcopy(follower.state_dict())
+    follower.follow(leader, momentum)
+    lead = leader.state_dict()
+    for name, value in follower.state_dict().items():
+        statistic = "running" in name or "tracked" in name or "normalize" in name
+        expected = before[name] if statistic else momentum * before[name] + (1 - momentum) * lead[name]
+        assert torch.allclose(value, expected, atol=1e-6), name

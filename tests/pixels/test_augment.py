@@ -232,3 +232,14 @@ def test_still_copies():
     views = Still(2)(x, 0.3, KEY)
     assert torch.equal(views[0], x)
     assert torch.equal(views[1], x)
+
+
+def test_views_of_two_kinds_stand_one_after_the_other():
+    """Each is what its own transform makes, from a key of its own."""
+    image = torch.rand(5, 3, 16, 16, generator=Key(0).on("cpu"))
+    both = augment.Beside(augment.SimCLR(count=2), augment.CropFlip(count=1))
+    assert both.count == 3
+    views = both(image, 0.7, Key(1))
+    assert views.shape == (3, 5, 3, 16, 16)
+    assert torch.equal(views[:2], augment.SimCLR(count=2)(image, 0.7, Key(1) / "first"))
+    assert torch.equal(views[2:], augment.CropFlip()(image, 0.7, Key(1) / "then"))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,27 +10,50 @@ import torch
 import unshaken
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
 from unshaken.methods.method import Step
-from unshaken.nets.routed import merged
-from unshaken.nets.saved import load_classifier, load_encoder
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.heads import Projection
+from unshaken.nets.routed import merged, routes_of
+from unshaken.nets.saved import load_classifier, load_encoder, read_tensors
+from unshaken.pixels.augment import Beside, CropFlip
+from unshaken.pixels.augment import SimCLR as SimCLRViews
 from unshaken.recipes.examine import exam_for
+from unshaken.recipes.origin import Given
 from unshaken.recipes.papers import PAPERS
-from unshaken.recipes.presets import preset
+from unshaken.recipes.presets import preset, single
 from unshaken.recipes.settings import SETTINGS, known_as, setting_of
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
+from unshaken.train.optim import LARS, SGD
 from unshaken.tune.full import AFF
 from unshaken.tune.linear import ALF, SLF
 
+TINY = unshaken.Source(limit=64)
+CONTRASTIVE = [name for name in PAPERS if isinstance(unshaken.recipe(f"{name}/digits"), unshaken.Pretrain)]
+ACL_FAMILY = ["simclr", "acl", "dynacl", "dynacl-plain", "acl-air", "dynacl-air"]
 
-@pytest.mark.parametrize("method", PAPERS)
-def test_takes_a_step_on_digits(method):
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """An ordinary encoder: two steps of CL."""
+    recipe = replace(unshaken.recipe("simclr/digits"), data=TINY, epochs=1, batch=32)
+    return recipe.run(tmp_path_factory.mktemp("teacher"), quiet=True)
+
+
+@pytest.mark.parametrize("method", CONTRASTIVE)
+def test_takes_a_step_on_digits(method, teacher):
     """One update, no more: all that should move moves, the loss is finite and its terms are named."""
     recipe = unshaken.recipe(f"{method}/digits")
+    given = Given.read(teacher / "encoder.safetensors") if recipe.teacher else None
     images = recipe.data.load("train")[:64]
-    step = Step(recipe.method, recipe.embedder()).train()
-    feed = Feed(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed))
+    counts = {"clusters": (2, 10), "own": (10,), "": ()}[recipe.method.labels]
+    label = torch.stack([images.label % count for count in counts], 1) if counts else None
+    label = images.label if recipe.method.labels == "own" else label
+    net = recipe.furnished(recipe.embedder(counts), given, given if recipe.start else None)
+    step = Step(recipe.method, net).train()
+    feed = Feed(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed), label)
     place, _, batch = next(feed.after(Place()))
     optimizer = recipe.optimizer.over(step)
     for group in optimizer.param_groups:
@@ -39,17 +63,37 @@ def test_takes_a_step_on_digits(method):
     terms["loss"].backward()
     optimizer.step()
     assert all(torch.isfinite(value) for value in terms.values())
-    still = [n for n, t in step.net.state_dict().items() if torch.equal(t, before[n]) and n not in fixed(before)]
-    assert still == []
+    fixed = [name for name in before if "normalize." in name or name.startswith("teacher.")]
+    if recipe.method.teacher == "moving":  # it follows, and its statistics are its own; here for the first time
+        fixed = [name for name in fixed if "running" not in name and "tracked" not in name]
+    still = {n for n, t in step.net.state_dict().items() if torch.equal(t, before[n])}
+    unseen = {"head.projection.1.routes.adv_ce.bias"}  # what classifies is not projected
+    assert still - unseen == set(fixed)
 
 
-def fixed(state: dict) -> set[str]:
-    return {name for name in state if name.startswith("encoder.normalize.")}
+@pytest.mark.parametrize("method", ["dynacl++", "dynacl-air++"])
+def test_plusplus_takes_its_three_stages(method, teacher, tmp_path):
+    """Pseudo-labels, a probe on a frozen encoder, then TRADES: the adversarial route moves, the clean one does not."""
+    base = replace(unshaken.recipe("acl/digits"), data=TINY, epochs=1, batch=32)
+    encoder = replace(base, method=replace(base.method, attack=PGD(Linf(0.1), 1))).run(tmp_path, quiet=True)
+    recipe = unshaken.recipe(f"{method}/digits")
+    probe, tune = (replace(stage, epochs=1, batch=32) for stage in (recipe.probe, recipe.tune))
+    recipe = replace(recipe, teacher=str(encoder), data=TINY, probe=probe, tune=tune)
+    run = recipe.run(tmp_path, quiet=True)
+    before, after = (load_encoder(place / "encoder.safetensors")[0].state_dict() for place in (encoder, run))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not {name for name in moved if ".routes.clean." in name or "normalize" in name}
+    assert {name for name in before if name.endswith("weight") and ".clean." not in name} <= moved
+    label, about = read_tensors(run / "pseudo-labels.safetensors")
+    assert label["label"].shape == (64, 1)
+    assert set(label["label"][:, 0].tolist()) == set(range(10))
+    plain = replace(recipe, dual=False).run(tmp_path, quiet=True)
+    assert routes_of(load_encoder(plain / "encoder.safetensors")[0]) == ()
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100", "stl10"])
-@pytest.mark.parametrize("method", PAPERS)
-def test_the_papers_numbers(method, data):
+@pytest.mark.parametrize("method", ACL_FAMILY)
+def test_the_acl_family_s_numbers(method, data):
     """Batch 512, 1000 epochs, LARS 5.0 with 10 epochs of warm-up, decay 1e-6, τ 0.5, PGD-5 of 2/255 in 8/255, λ 0.5."""
     recipe = unshaken.recipe(f"{method}/{data}")
     assert (recipe.batch, recipe.epochs, recipe.backbone.name) == (512, 1000, "resnet18")
@@ -57,6 +101,7 @@ def test_the_papers_numbers(method, data):
     assert (recipe.rate.peak, recipe.rate.warmup, recipe.rate.floor) == (5.0, 10, 1e-6)
     assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.trust) == (0.9, 1e-6, 0.001)
     assert recipe.head.layers == 3
+    assert recipe.views.filter == ("bilinear" if method == "dynacl" else "bicubic")
     if method == "simclr":
         assert recipe.method.tau == 0.5
         return
@@ -73,6 +118,52 @@ def test_the_papers_numbers(method, data):
     else:
         assert recipe.strength.value == 1.0
         assert acl.omega.value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "peak", "warmup", "epochs", "batch"),  # the authors' scripts
+    [
+        ("rocl", LARS(), 1.5, 10, 1000, 512),
+        ("advcl", SGD(0.9, 1e-4), 0.5, 10, 1000, 512),
+        ("a-infonce", SGD(0.9, 1e-4), 2.0, 10, 400, 512),
+        ("a-infonce-rocl", LARS(), 4.5, 10, 1000, 512),
+        ("deacl", SGD(0.9, 5e-4), 0.5, 10, 100, 256),
+        ("st", SGD(0.9, 5e-4, nesterov=True), 0.1, 0, 100, 256),
+        ("sat", SGD(0.9, 5e-4, nesterov=True), 0.1, 0, 100, 256),
+        ("trades", SGD(0.9, 5e-4, nesterov=True), 0.1, 0, 100, 256),
+    ],
+)
+def test_other_methods_schedules(name, optimizer, peak, warmup, epochs, batch):
+    recipe = unshaken.recipe(f"{name}/cifar10")
+    assert recipe.optimizer == optimizer
+    assert (recipe.rate.peak, recipe.rate.warmup, recipe.epochs, recipe.batch) == (peak, warmup, epochs, batch)
+
+
+def test_other_methods_numbers():
+    rocl, advcl, asym = (unshaken.recipe(f"{name}/cifar10") for name in ("rocl", "advcl", "a-infonce"))
+    assert (rocl.method.weight, rocl.method.tau, rocl.method.attack.steps) == (1 / 256, 0.5, 7)
+    assert rocl.head == Projection(2, hidden=2048, out=128, norm="none")
+    assert (rocl.backbone.mean, rocl.backbone.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert rocl.views == replace(SimCLRViews(), min_area=0.08)
+    assert (advcl.method.ce_weight, advcl.method.radius, advcl.clusters) == (0.2, 8.0, (2, 10, 50, 100, 500))
+    assert advcl.views == Beside(replace(SimCLRViews(), min_area=0.2, filter="bilinear"), CropFlip())
+    assert advcl.backbone.std == (1.0,) * 3
+    assert (advcl.teacher, advcl.start) == ("simclr/cifar10", None)
+    assert asym.method == AsymAdvCL(advcl.method, IP(0.2, 0.7), HN(0.1, 1.0), Adaptive(30, 0.4))
+    of_100 = unshaken.recipe("a-infonce/cifar100").method
+    assert (of_100.ip, of_100.hn, of_100.adaptive) == (IP(0.3, 1.5), HN(0.01, 1.0), Adaptive(20, 0.5))
+    assert unshaken.recipe("a-infonce-rocl/cifar10").method == AsymRoCL(rocl.method, IP(0.2), HN(0.12, 1.0))
+    deacl = unshaken.recipe("deacl/cifar10")
+    assert (deacl.method.gamma, deacl.teacher, deacl.start) == (2.0, "simclr/cifar10", "teacher")
+    assert unshaken.recipe("dynacl/cifar10").method.momentum == 0.99
+    assert unshaken.recipe("sat/stl10").split == "train"
+    for name, data, clusters in (("dynacl++", "cifar100", 10), ("dynacl-air++", "cifar100", 100)):
+        recipe = unshaken.recipe(f"{name}/{data}")
+        assert (recipe.teacher, recipe.clusters, recipe.dual) == (f"{name[:-2]}/{data}", clusters, True)
+        probe, tune = recipe.probe, recipe.tune
+        assert (probe.rate.value, probe.epochs, probe.batch, probe.optimizer) == (0.01, 10, 512, SGD(0.9, 1e-4))
+        assert (tune.rate.peak, tune.rate.at, tune.epochs, tune.batch) == (0.1, (10, 20), 25, 512)
+        assert tune.method == AFF(PGD(Linf(8 / 255), 10, start="near"), beta=6.0, natural="adv")
 
 
 def test_equal_recipes_equal_birth():
@@ -103,11 +194,70 @@ def test_equal_recipes_equal_birth():
         ("dynacl-air", "alf", "cifar10", (0.01, (10, 20), 25, 512)),
         ("dynacl-air", "alf", "stl10", (0.1, (10, 20), 25, 128)),
         ("dynacl-air", "aff", "cifar10", (0.1, (15, 20), 25, 128)),  # 25 epochs: the 5 of SLF do not leak into it
+        ("dynacl", "alf", "cifar10", (0.01, (10, 20), 25, 512)),
+        ("dynacl++", "slf", "cifar100", (0.05, (10, 20), 25, 512)),
+        ("dynacl", "aff", "stl10", (0.1, (10, 20), 25, 128)),
+        ("dynacl-plain", "aff", "stl10@32", (0.1, (15, 20), 25, 128)),
+        ("dynacl-air++", "slf", "cifar10", (0.01, (10, 20), 25, 512)),
+        ("dynacl-air++", "alf", "cifar10", (0.01, (10, 20), 4, 512)),
+        ("dynacl-air++", "alf", "stl10", (0.1, (10, 20), 25, 128)),
+        ("dynacl-air++", "slf", "stl10@32", (0.1, (15, 20), 25, 128)),  # not in the table: the fallback
+        ("dynacl-air++", "aff", "cifar10", (0.1, (15, 20), 25, 128)),  # and not 19
+        ("advcl", "slf", "cifar10", (0.01, (15, 20), 25, 512)),
+        ("a-infonce", "alf", "cifar100", (0.01, (15, 20), 25, 512)),
+        ("deacl", "aff", "cifar10", (0.1, (15, 20), 25, 128)),
+        ("nothing-of-ours", "slf", "cifar10", (0.1, (15, 20), 25, 128)),
     ],
 )
 def test_fine_tuning_presets(method, mode, data, expected):
     row = preset(method, mode, data)
     assert (row.rate, row.at, row.epochs, row.batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "epochs"),
+    [("dynacl-air", m, 5) for m in ("slf", "alf", "aff")]
+    + [("dynacl-air++", "slf", 25), ("dynacl-air++", "alf", 4), ("dynacl-air++", "aff", 4)],
+)
+def test_the_epochs_that_leaked_are_a_protocol_by_name(method, mode, epochs):
+    clean, leaked = preset(method, mode, "cifar10"), preset(method, mode, "cifar10", leaked=True)
+    assert leaked == replace(clean, epochs=epochs)
+    with pytest.raises(ValueError, match="epochs leaked only for dynacl-air on cifar10"):
+        preset("acl", mode, "cifar10", leaked=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "origin", "target", "one"),
+    [
+        ("advcl", "cifar10", "cifar10", True),
+        ("deacl", "cifar10", "cifar100", True),
+        ("a-infonce", "cifar100", "cifar100", True),
+        ("acl", "cifar10", "stl10@32", True),
+        ("acl", "cifar100", "stl10@32", False),
+        ("dynacl-air", "cifar10", "cifar100", False),
+    ],
+)
+def test_where_the_authors_scripts_tune_one_route(method, origin, target, one):
+    assert single(method, origin, target) == one
+
+
+def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
+    protocol = replace(unshaken.protocol("slf", encoder), data=unshaken.Source(), hold=10, epochs=1)
+    whole = unshaken.Source().load("train")
+    network = Backbone("resnet-small", 8, 1, (0.5,), (0.5,))
+    kept, aside = protocol.images(network), protocol.images(network, held_out=True)
+    assert len(kept) + len(aside) == len(whole)
+    assert (aside.split, kept.split) == ("held-out", "train")
+    assert all(abs(int((aside.label == c).sum()) - int((whole.label == c).sum()) / 10) < 1 for c in range(10))
+    rows = {tuple(row) for row in kept.pixels.flatten(1).tolist()}
+    assert not any(tuple(row) in rows for row in aside.pixels.flatten(1).tolist())
+    run = protocol.run(encoder, quiet=True)
+    chosen = unshaken.examine(run, quiet=True, held_out=True)
+    assert (chosen["data"]["split"], chosen["standard"]["n"]) == ("held-out", len(aside))
+    assert not (run / "result.json").exists()
+    assert json.loads((run / "recipe.json").read_text())["data"]["images"]["n"] == len(kept)
+    with pytest.raises(ValueError, match="kept no images aside"):
+        unshaken.examine(replace(protocol, hold=0).run(encoder, quiet=True), quiet=True, held_out=True)
 
 
 def test_a_parquet_copy_is_known_by_its_folder():

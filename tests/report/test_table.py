@@ -6,7 +6,7 @@ from statistics import stdev
 
 import pytest
 
-from unshaken.report.table import attack, markdown, means, results_in, rows, summary
+from unshaken.report.table import attack, board, markdown, means, results_in, rows, summary
 
 
 def result(seed: int = 1, robust: int = 30, **changes) -> dict:
@@ -64,6 +64,34 @@ def test_other_recipes_are_not_taken_together():
     other = copy.deepcopy(result(2))
     other["pretrain"]["recipe"]["epochs"] = 4
     assert len(means([result(1), other, result(3)])) == 2
+
+
+def test_a_board_has_one_row_a_method_and_its_modes_side_by_side():
+    other = result(1, 20, mode="aff")
+    (row,) = board([result(1, 30), result(2, 26), other])
+    assert row == (
+        "acl",
+        "95.0 ± 0.0 % (38, 38)",
+        f"70.0 ± {stdev([75, 65]):.1f} % (30, 26)",
+        "–",
+        "–",
+        "95.0 % (38)",
+        "50.0 % (20)",
+        "40",
+        "1, 2",
+        "9",
+    )
+    assert len(board([result(1), result(1, method="simclr")])) == 2
+    assert "50.0 % (20)" in markdown([other], "board")
+
+
+def test_another_teacher_of_the_same_kind_is_but_another_seed():
+    def student(seed: int, weights: str, teacher: str) -> dict:
+        data = {"teacher": {"name": teacher, "weights": weights}}
+        return result(seed, pretrain={"recipe": {"seed": seed}, "data": data})
+
+    assert len(means([student(1, "a", "simclr"), student(2, "b", "simclr")])) == 1
+    assert len(means([student(1, "a", "simclr"), student(2, "b", "acl")])) == 2
 
 
 @pytest.mark.parametrize(

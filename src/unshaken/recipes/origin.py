@@ -76,7 +76,7 @@ class Given:
     @property
     def identity(self) -> dict[str, Any]:
         """What a run that begins with it has to meet again."""
-        return {"name": self.about["pretrain"]["recipe"]["name"], "digest": digest(self.encoder)}
+        return {"name": self.about["pretrain"]["recipe"]["name"], "weights": digest(self.encoder)}
 
     def plain(self) -> Encoder:
         """A copy with the route of clean images alone."""

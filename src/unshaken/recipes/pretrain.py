@@ -110,7 +110,7 @@ class Pretrain:
             label, classes = self._labels(images, teacher, run.path)
             key = Key(self.seed) / "pretrain"
             feed = Feed(images, self.views, self.strength, self.batch, self.epochs, key, label)
-            net = self._furnished(self.embedder(classes), teacher, start).to(fabric.device)
+            net = self.furnished(self.embedder(classes), teacher, start).to(fabric.device)
             runtime.prepare(net)
             fit(Step(self.method, net), feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
             origin = {"recipe": plain(self), "data": data}
@@ -132,7 +132,7 @@ class Pretrain:
             raise ValueError(f"{self.name} learns from labels, and {self.data.name} ({self.split}) has none")
         return images.label, (len(images.names),)
 
-    def _furnished(self, net: Network, teacher: Given | None, start: Given | None) -> Network:
+    def furnished(self, net: Network, teacher: Given | None, start: Given | None) -> Network:
         """The network with the weights to start from, and with its teacher."""
         if start:
             start.lend(net.encoder)

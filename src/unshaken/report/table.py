@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
 from unshaken.base.files import read_json
 
 COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "RA 95 %", "attack", "seeds", "seconds")
+Kind = Literal["runs", "means", "board"]
 MEAN_COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "attack", "seeds", "seconds")
 
 
@@ -26,6 +27,8 @@ class Reporting:
     """Folders in which all results are looked for, or result files."""
     means: bool = False
     """One row for all seeds of a method and mode: mean ± standard deviation."""
+    board: bool = False
+    """One row a method, its modes side by side: means over seeds."""
     out: Path | None = None
     """A file for the same table in Markdown."""
 
@@ -89,9 +92,6 @@ def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
     Only results on the same images, under the same attack and of the same recipes but for the seeds are taken together.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault(json.dumps([_unseeded(result[key]) for key in ALIKE], sort_keys=True), []).append(result)
     return [
         (
             runs[0]["method"],
@@ -104,8 +104,43 @@ def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
             f"{mean(seconds(run) for run in runs):.0f}".replace("nan", "–"),
         )
-        for runs in groups.values()
+        for runs in grouped(results, ALIKE)
     ]
+
+
+def board(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """One row a method: SA and RA of each mode, then n, the seeds, and the seconds of pre-training."""
+    lines = []
+    for runs in grouped(results, ("method", "data", "exam", "pretrain")):
+        by_mode = [[run for run in runs if run["mode"] == mode] for mode in BOARD_MODES]
+        scores = [spread(part, score) if part else "–" for part in by_mode for score in ("standard", "robust")]
+        took = {run["seeds"]["pretrain"]: run["seconds"]["pretrain"] for run in runs}
+        spent = mean(nan if value is None else value for value in took.values())
+        seeds, count = ", ".join(map(str, sorted(took))), str(runs[0]["standard"]["n"])
+        lines.append((runs[0]["method"], *scores, count, seeds, f"{spent:.0f}".replace("nan", "–")))
+    return lines
+
+
+BOARD_MODES = ("slf", "alf", "aff")
+BOARD_COLUMNS = (
+    "method",
+    *(f"{mode.upper()} {score}" for mode in BOARD_MODES for score in ("SA", "RA")),
+    "n",
+    "seeds",
+    "seconds",
+)
+BOARD_LEGEND = (
+    "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
+    "(number of correct ones of n in each run); seeds: of pre-training; seconds: of pre-training alone, mean."
+)
+
+
+def grouped(results: list[dict[str, Any]], alike: tuple[str, ...]) -> list[list[dict[str, Any]]]:
+    """Those that agree in the given parts, but for their seeds."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(json.dumps([_unseeded(result[key]) for key in alike], sort_keys=True), []).append(result)
+    return list(groups.values())
 
 
 ALIKE = ("method", "mode", "data", "exam", "pretrain", "finetune")
@@ -114,15 +149,17 @@ ALIKE = ("method", "mode", "data", "exam", "pretrain", "finetune")
 
 def _unseeded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root")}
+        return {k: _unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root", "weights")}
     return value
 
 
 def spread(runs: list[dict[str, Any]], score: str) -> str:
-    percents = [run[score]["percent"] for run in runs]
     counts = ", ".join(str(run[score]["correct"]) for run in runs)
-    deviation = f" ± {stdev(percents):.1f}" if len(runs) > 1 else ""
-    return f"{mean(percents):.1f}{deviation} % ({counts})"
+    return f"{mean(run[score]['percent'] for run in runs):.1f}{_deviation(runs, score)} % ({counts})"
+
+
+def _deviation(runs: list[dict[str, Any]], score: str) -> str:
+    return f" ± {stdev(run[score]['percent'] for run in runs):.1f}" if len(runs) > 1 else ""
 
 
 def seconds(result: dict[str, Any]) -> float:
@@ -130,12 +167,21 @@ def seconds(result: dict[str, Any]) -> float:
     return sum(nan if value is None else value for value in result["seconds"].values())
 
 
-def markdown(results: list[dict[str, Any]], by_seeds: bool = False) -> str:
+def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+    """Columns, rows, and a line that says what the columns mean."""
+    return {
+        "runs": lambda: (COLUMNS, rows(results), LEGEND),
+        "means": lambda: (MEAN_COLUMNS, means(results), MEAN_LEGEND),
+        "board": lambda: (BOARD_COLUMNS, board(results), BOARD_LEGEND),
+    }[kind]()
+
+
+def markdown(results: list[dict[str, Any]], kind: Kind = "runs") -> str:
     """A table with a line under it that says what its columns mean."""
-    columns, body = (MEAN_COLUMNS, means(results)) if by_seeds else (COLUMNS, rows(results))
+    columns, body, legend = tabled(results, kind)
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in body]
-    return "\n".join(lines) + "\n\n" + (MEAN_LEGEND if by_seeds else LEGEND) + "\n"
+    return "\n".join(lines) + "\n\n" + legend + "\n"
 
 
 MEAN_LEGEND = (
@@ -165,16 +211,15 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def show(results: list[dict[str, Any]], by_seeds: bool = False) -> None:
+def show(results: list[dict[str, Any]], kind: Kind = "runs") -> None:
     """On standard output: as a table on a terminal, as Markdown in a pipe or a file."""
     if not sys.stdout.isatty():
-        print(markdown(results, by_seeds), end="")
+        print(markdown(results, kind), end="")
         return
     from rich.console import Console
     from rich.table import Table
 
-    columns, body = (MEAN_COLUMNS, means(results)) if by_seeds else (COLUMNS, rows(results))
-    caption = MEAN_LEGEND if by_seeds else LEGEND
+    columns, body, caption = tabled(results, kind)
     table = Table(caption=caption, caption_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in ("n", "seconds") else "left")

@@ -1,0 +1,238 @@
+"""AutoLoRa as a recipe: rate, weights and the epoch that is kept are chosen on training images kept aside.
+
+Xu et al., ICLR 2024, arXiv:2310.01818. The released code validates on the training images themselves, and takes the
+epoch that is best on the test images; no test image is seen here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unshaken.base.canon import plain
+from unshaken.base.clock import Constant
+from unshaken.base.files import read_json, write_json
+from unshaken.base.keys import Key
+from unshaken.data.held_out import held_out as every_nth
+from unshaken.data.images import Images
+from unshaken.data.source import Source
+from unshaken.evaluate.exam import Exam, Notes
+from unshaken.methods.method import Step
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Network
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.lora import with_lora, without_lora
+from unshaken.nets.routed import merged, routes_of
+from unshaken.nets.saved import load_encoder, read_tensors, save_classifier, write_tensors
+from unshaken.pixels.augment import CropFlip, Transform
+from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.origin import Given, encoder_file
+from unshaken.recipes.pretrain import met
+from unshaken.recipes.settings import setting_of, source_of
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.fit import Training, training
+from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.run import Run, digest
+from unshaken.train.runtime import Runtime
+from unshaken.tune.autolora import AutoLoRa, AutoRate
+
+
+@dataclass(frozen=True)
+class AutoFinetune:
+    """A classifier on an encoder by AutoLoRa, with the choices that published work leaves to nobody."""
+
+    method: AutoLoRa = AutoLoRa()
+    data: Source = Source("cifar10")
+    views: Transform = CropFlip()
+    optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
+    rate: AutoRate = AutoRate()
+    epochs: int = 50
+    batch: int = 128
+    aside: int = 20
+    """Every so many-th training image of each class is not trained on: after each epoch the robust accuracy there says
+    what becomes of the rate, and which epoch is kept."""
+    validation: Exam = Exam()
+    """That robust accuracy: under PGD-20."""
+    hold: int = 0
+    """Every so many-th training image of each class is kept from all this too, for choices between recipes
+    (`evaluate --held-out` judges there); 0 keeps none."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.aside < 2:
+            raise ValueError(
+                f"aside is how many images of a class there are to one kept aside, 2 or more; not {self.aside}"
+            )
+        self._images  # noqa: B018 (hold and views are checked as for any fine-tuning)
+
+    @property
+    def mode(self) -> str:
+        return type(self.method).__name__.lower()
+
+    @property
+    def _images(self) -> Finetune:
+        """The fine-tuning on the same images."""
+        return Finetune(self.method, self.data, self.views, hold=self.hold)
+
+    def run(
+        self,
+        encoder: Path,
+        root: Path | None = None,
+        runtime: Runtime = Runtime(),
+        save_every: float = 60,
+        quiet: bool = False,
+    ) -> Path:
+        """Train, go on training, or find it done; beside the encoder unless `root` says otherwise.
+
+        encoder  a pre-training run or an encoder file
+        Returns the run's directory, with classifier.safetensors in it: W of the epoch that was best on the images kept
+        aside, through the adversarial route. history.json has the robust accuracy there after each epoch.
+        """
+        file = encoder_file(encoder)
+        given = Given.read(file)
+        images, aside = self.images(given.backbone)
+        data = {"images": met(images), "validation": met(aside), "precision": runtime.precision}
+        data |= {"encoder": digest(given.encoder)}
+        key = Key(self.seed) / self.mode
+        feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)
+        with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
+            if run.finished("classifier.safetensors"):
+                return run.path
+            fabric = runtime.open()
+            net = self._network(given, len(images.names), key).to(fabric.device)
+            step = Step(self.method, net)
+            runtime.prepare(net)
+            feed, aside = feed.to(fabric.device), aside.to(fabric.device)
+            with training(step, feed, self.optimizer, run, fabric, save_every, quiet) as course:
+                history = History(run.path, course.place)
+                self._learn(net, course, aside, history)
+            origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": given.about["pretrain"]}
+            plain_net = without_lora(merged(net, "adv"))
+            plain_net.memory = None
+            save_classifier(run.path / "classifier.safetensors", plain_net, given.backbone, images.names, origin)
+            run.finish(plain_net, runtime.world(fabric.device))
+            history.best.unlink(missing_ok=True)
+            return run.path
+
+    def images(self, backbone: Backbone) -> tuple[Images, Images]:
+        """What is trained on, and what is kept aside of it to choose by."""
+        images = self._images.images(backbone)
+        aside = torch.from_numpy(every_nth(images.label.numpy(), self.aside))
+        if not aside.any():
+            raise ValueError(f"no class has {self.aside} images to keep one aside; choose a smaller --aside")
+        kept = images[aside.nonzero()[:, 0]]
+        return images[(~aside).nonzero()[:, 0]], replace(kept, split="validation")
+
+    def _network(self, given: Given, classes: int, key: Key) -> Network:
+        """A classifier that starts at zero on the encoder, with the routes that the method asks for and the branch."""
+        dual = len(self.method.routes) > 1 and set(self.method.routes) <= set(routes_of(given.encoder))
+        encoder = given.encoder if dual else given.robust()
+        encoder = with_lora(encoder, key / "branch", self.method.rank, self.method.alpha)
+        return Network(encoder, zero_classifier(encoder.features, classes))
+
+    def _learn(self, net: Network, course: Training, aside: Images, history: History) -> None:
+        """Leg by leg to the end, and back to the best weights. All that is done between legs follows from where the
+        run is, so that one that was stopped does it again, to the same bits.
+        """
+        while True:
+            place = course.place
+            if place.batch == 0 and place.epoch > len(history.values):
+                history.note(net, self._robust(net, aside))
+            rate, again = self.rate(history.values, self.epochs)
+            if place.batch == 0 and place.epoch > 0:
+                line = {"validation": history.values[-1], "rate": rate, "reloaded": again}
+                course.run.log({"step": place.step, "epoch": place.epoch} | line)
+            if place.epoch == self.epochs:
+                return history.lend(net)
+            if place.batch == 0 and again:
+                history.lend(net)
+            ends = quarters(len(course.feed))
+            if place.batch in ends:
+                net.memory.accuracy.fill_(accuracy(self.method, net, course.feed, place))
+            onward = next(batch for batch in (*ends, len(course.feed)) if batch > place.batch)
+            course.go(Constant(rate), place.step + onward - place.batch)
+
+    def _robust(self, net: Network, aside: Images) -> float:
+        verdicts = self.validation.judge(net, aside, Notes())["pgd"]
+        return verdicts.correct / len(verdicts)
+
+
+def quarters(batches: int) -> tuple[int, ...]:
+    """The batches that begin a quarter of an epoch; of fewer than four batches, each."""
+    return tuple(sorted({quarter * batches // 4 for quarter in range(4)}))
+
+
+def accuracy(method: AutoLoRa, net: Network, feed: Feed, place: Place) -> float:
+    """SA: on every training image, augmented anew."""
+    key = feed.key / "accuracy" / place.step
+    right: list[Tensor] = []
+    for at in range(0, len(feed.images), feed.batch):
+        part = slice(at, at + feed.batch)
+        (x,) = feed.views(feed.images.floats(part), 1.0, key / at)
+        right.append(method.correct(net, x, feed.label[part]).sum())
+    return int(sum(right)) / len(feed.images)
+
+
+@dataclass
+class History:
+    """The robust accuracy on validation images after each epoch, and the weights of the best, on disk.
+
+    An epoch's is noted once the checkpoint of its end is written, its weights before its number: what is here never
+    lies ahead of the checkpoint, and a run that has none begins anew.
+    """
+
+    folder: Path
+    place: Place
+    values: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        done = self.place.epoch
+        self.values = self._read()["validation"][:done] if done and self.file.exists() else []
+        if len(self.values) < done - (self.place.batch == 0):
+            raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to begin anew")
+
+    def _read(self) -> dict[str, Any]:
+        return read_json(self.file)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "history.json"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    def note(self, net: Network, value: float) -> None:
+        if not self.values or value > max(self.values):
+            write_tensors(self.best, net.state_dict(), {"kind": "best", "epoch": len(self.values)})
+        self.values.append(value)
+        write_json(self.file, {"validation": self.values})
+
+    def lend(self, net: Network) -> None:
+        """The best weights so far; the optimiser's momentum stays."""
+        net.load_state_dict(read_tensors(self.best)[0])
+
+
+def autolora(encoder: Path, data: Source | None = None) -> AutoFinetune:
+    """The published choices for what pre-trained the encoder, on the same images or on others; for digits our own."""
+    _, _, about = load_encoder(encoder_file(encoder))
+    source = data or source_of(about["pretrain"]["recipe"]["data"])
+    setting = setting_of(source)
+    recipe = AutoFinetune(
+        AutoLoRa(PGD(setting.ball, steps=10, start="near")),
+        source,
+        setting.weak,
+        validation=Exam(PGD(setting.ball, steps=20)),
+    )
+    if source.name == "digits":
+        return replace(recipe, **DIGITS)
+    return recipe
+
+
+DIGITS: dict[str, Any] = {"epochs": 12, "aside": 10}
+"""Chosen on a quarter held out of the training images, for accuracy within the demo's minutes."""
