@@ -45,7 +45,7 @@ def randomly_filled(net: nn.Module) -> nn.Module:
     return net
 
 
-def forward(w: dict[str, Tensor], x: Tensor, name: str, stem: int) -> Tensor:
+def forward(w: dict[str, Tensor], x: Tensor, name: str, stem: int, padding: int = 1) -> Tensor:
     """He et al., table 1, with the stride of a bottleneck in its 3×3 layer, as torchvision has it."""
 
     def norm(x: Tensor, at: str) -> Tensor:
@@ -57,7 +57,7 @@ def forward(w: dict[str, Tensor], x: Tensor, name: str, stem: int) -> Tensor:
     if stem > 32:
         x = F.max_pool2d(norm(F.conv2d(x, w["conv1.weight"], stride=2, padding=3), "bn1").relu(), 3, 2, 1)
     else:
-        x = norm(F.conv2d(x, w["conv1.weight"], padding=1), "bn1").relu()
+        x = norm(F.conv2d(x, w["conv1.weight"], padding=padding), "bn1").relu()
     convs = {"resnet50": [(1, 0), (2, 1), (3, 0)]}.get(name, [(1, 1), (2, 1)])
     strided = 2 if name == "resnet50" else 1
     for stage, count in enumerate(BLOCKS[name], start=1):
@@ -91,6 +91,33 @@ def test_the_forward_pass(name, stem, side, channels):
         features, expected = net(x), forward(net.state_dict(), x, name, stem)
     assert features.shape == (2, net.features)
     assert torch.allclose(features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_the_padding_of_the_stem(padding):
+    net = randomly_filled(born(lambda: resnet("resnet-small", 32, padding=padding), Key(0))).eval()
+    x, seen = torch.randn(2, 3, 32, 32, generator=Key(1).on("cpu")), []
+    net.conv1.register_forward_hook(lambda _, __, y: seen.append(y.shape[-1]))
+    with torch.no_grad():
+        features, expected = net(x), forward(net.state_dict(), x, "resnet-small", 32, padding)
+    assert torch.allclose(features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert seen == [30 + 2 * padding]
+
+
+def test_the_maps_of_deacl_s_encoders():
+    # solo-learn, whose ResNets DeACL uses, pads the 3×3 stem by 2
+    seen = []
+    with torch.device("meta"):
+        net = resnet("resnet18", 32, padding=2)
+        for stage in range(1, 5):
+            net.get_submodule(f"layer{stage}").register_forward_hook(lambda _, __, y: seen.append(y.shape[-1]))
+        assert net(torch.empty(2, 3, 32, 32)).shape == (2, 512)
+    assert seen == [34, 17, 9, 5]
+
+
+def test_a_strided_stem_has_its_own_padding():
+    with torch.device("meta"):
+        assert resnet("resnet18", 224, padding=2).conv1.padding == (3, 3)
 
 
 @pytest.mark.parametrize(

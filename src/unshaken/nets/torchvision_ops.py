@@ -24,9 +24,8 @@ def declare_operators() -> Library | None:
     extension that does not load is then a wrong pair of versions, and better said by torchvision).
     """
     spec = None if "torchvision" in sys.modules else find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    if _torch_has_cuda() or _loads(Path(spec.submodule_search_locations[0])):
+    places = spec.submodule_search_locations if spec else None
+    if not places or _torch_has_cuda() or _loads(Path(places[0])):
         return None
     library = Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
