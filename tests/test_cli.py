@@ -191,6 +191,15 @@ def test_a_part_is_exchanged_by_its_kind():
     assert chosen.method.attack == PGD(L2(0.5), steps=5)
 
 
+def test_a_part_that_may_be_left_out_is_left_out():
+    default = Pretraining(unshaken.recipe("a-infonce/digits"))
+    chosen = options.parse(default, ["--method.hn", "None", "--method.ip.alpha", "1/4"], "test").recipe
+    assert (chosen.method.hn, chosen.method.ip.alpha) == (None, 0.25)
+    for flag in ("--method.advcl", "--optimizer"):
+        with pytest.raises(ValueError, match="is one of|no option"):
+            options.parse(default, [flag, "None"], "test")
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
     args = ["pretrain", "simclr/digits", "--epochs", "3", "--data.limit", "64", "--batch", "32"]
     assert cli.run([*args, "--rate.peak", "1e38", "--rate.warmup", "0", "--out", str(tmp_path)]) == 2

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from unshaken import __version__
 
 VERBS = {
-    "pretrain": "train an encoder without labels: unshaken pretrain acl/cifar10",
+    "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "report": "results as a table: unshaken report RUN [RUN ...]",

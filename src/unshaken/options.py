@@ -96,12 +96,30 @@ def parse(default: Options, args: list[str], program: str) -> Options:
 
 
 def exchanged(default: Options, args: list[str]) -> tuple[Options, list[str]]:
-    """--optimizer SGD puts another kind in a part's place, with that kind's own defaults; then the arguments left."""
-    for flag in [flag for flag, part in parts(default).items() if len(kinds_like(part)) > 1 and flag != "--method"]:
-        kind, args = taken(args, flag)
-        if kind is not None:
-            default = _laid(default, flag, _of_kind(parts(default)[flag], kind, flag, args))
+    """--optimizer SGD puts another kind in a part's place, with that kind's own defaults; then the arguments left.
+
+    --method.hn None leaves out a part that may be left out.
+    """
+    for flag, part in parts(default).items():
+        if flag in parts(default) and flag != "--method" and (len(kinds_like(part)) > 1 or _optional(default, flag)):
+            kind, args = taken(args, flag)
+            if kind is not None:
+                none = kind == "None" and _optional(default, flag)
+                default = _laid(default, flag, None if none else _of_kind(part, kind, flag, args))
     return default, args
+
+
+def _optional(value: Any, flag: str) -> bool:
+    """Whether the part of a flag may be None."""
+    *path, last = flag.removeprefix("--").replace("-", "_").split(".")
+    for name in path:
+        value = getattr(_holder(value, name), name)
+    return "None" in str(type(_holder(value, last)).__annotations__[last])
+
+
+def _holder(value: Any, name: str) -> Any:
+    """What has the field: the value, or its part whose fields need no prefix."""
+    return value if hasattr(value, name) else next(getattr(value, flat) for flat in FLAT if hasattr(value, flat))
 
 
 def parts(value: Any, prefix: str = "--") -> dict[str, Any]:

@@ -144,7 +144,7 @@ def test_other_methods_numbers():
     assert (rocl.method.weight, rocl.method.tau, rocl.method.attack.steps) == (1 / 256, 0.5, 7)
     assert rocl.head == Projection(2, hidden=2048, out=128, norm="none")
     assert (rocl.backbone.mean, rocl.backbone.std) == ((0.0,) * 3, (1.0,) * 3)
-    assert rocl.views == replace(SimCLRViews(), min_area=0.08)
+    assert rocl.views == replace(SimCLRViews(), min_area=0.08, filter="bilinear")
     assert (advcl.method.ce_weight, advcl.method.radius, advcl.clusters) == (0.2, 8.0, (2, 10, 50, 100, 500))
     assert advcl.views == Beside(replace(SimCLRViews(), min_area=0.2, filter="bilinear"), CropFlip())
     assert advcl.backbone.std == (1.0,) * 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import tyro
 
 from unshaken.base.files import read_json
 from unshaken.options import meant_for, parse, subject, taken
-from unshaken.recipes.finetune import MODES, Finetune, protocol
+from unshaken.recipes.finetune import MODES, Finetune, labelled, protocol
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -37,16 +37,16 @@ def finetune(args: list[str]) -> None:
     name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file")
     mode, rest = taken(rest, "--mode")
     data, rest = taken(rest, "--data.name")
+    size, rest = taken(rest, "--data.size")
     epochs, rest = taken(rest, "--protocol")
     if epochs not in (None, "clean", "leaked"):
         raise ValueError(f"--protocol is clean or leaked, not {epochs!r}")
+    if size and not size.isdecimal():
+        raise ValueError(f"--data.size is a side in pixels, such as 32, not {size!r}")
     encoder = Path(name)
-    choices = [
-        protocol(each, encoder, leaked=epochs == "leaked") for each in (MODES if mode in (None, "all") else (mode,))
-    ]
-    if data:  # another set has other presets
-        source = replace(choices[0].data, name=data, size=None, limit=None)
-        choices = [protocol(choice.mode, encoder, source, epochs == "leaked") for choice in choices]
+    source = labelled(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
+    modes = MODES if mode in (None, "all") else (mode,)
+    choices = [protocol(each, encoder, source, epochs == "leaked") for each in modes]
     defaults = [Finetuning(choice) for choice in choices]
     all_options = [
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")

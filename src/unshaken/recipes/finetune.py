@@ -127,6 +127,13 @@ class Finetune:
 MODES = ("slf", "alf", "aff")
 
 
+def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
+    """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
+    known = source_of(load_encoder(encoder_file(encoder))[2]["pretrain"]["recipe"]["data"])
+    source = replace(known, name=data, size=None, limit=None) if data else known
+    return replace(source, size=size) if size else source
+
+
 def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool = False) -> Finetune:
     """The field's choices for a mode, for what pre-trained the encoder, on the same images or on others.
 

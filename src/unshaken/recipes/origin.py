@@ -43,10 +43,18 @@ def encoder_file(path: Path) -> Path:
     return file
 
 
-def begun(name: str, like: Pretrain | PlusPlus, root: Path, runtime: Runtime, save_every: float, quiet: bool) -> Path:
+def begun(
+    name: str,
+    like: Pretrain | PlusPlus,
+    root: Path,
+    runtime: Runtime,
+    save_every: float,
+    quiet: bool,
+    network: bool = False,
+) -> Path:
     """The encoder file that `name` stands for: of a run or a file that exists, else of a recipe that is run first.
 
-    The recipe is given the images of `like`, its network if it has one to choose, and its seed.
+    The recipe is given the images and the seed of `like`, and with `network` its network too.
     """
     if Path(name).exists():
         return encoder_file(Path(name))
@@ -55,9 +63,9 @@ def begun(name: str, like: Pretrain | PlusPlus, root: Path, runtime: Runtime, sa
 
     if name.partition("/")[0] not in PAPERS:
         raise ValueError(f"{name!r} is neither a run, nor an encoder file, nor a recipe such as simclr/cifar10")
-    first = recipe(name)
-    same = {field: getattr(like, field) for field in ("data", "split", "backbone", "seed") if hasattr(like, field)}
-    first = replace(first, **{field: value for field, value in same.items() if hasattr(first, field)})
+    first = replace(recipe(name), data=like.data, split=like.split, seed=like.seed)
+    if network and hasattr(first, "backbone"):
+        first = replace(first, backbone=like.backbone)
     return first.run(root, runtime, save_every, quiet) / "encoder.safetensors"
 
 

@@ -207,7 +207,8 @@ def _scheduled(
 ) -> Pretrain:
     """With a method's own head, views and schedule; on digits in the demo's time, at the rate chosen for it."""
     if s.data.name == "digits":
-        rate = WarmupCosine(DIGITS_RATES[name], min(rate.warmup, 3), rate.floor)
+        peak = DIGITS_RATES[name]
+        rate = WarmupCosine(peak, min(rate.warmup, 3), rate.floor * peak / rate.peak)
         epochs, batch = s.epochs, s.batch
     return Pretrain(
         name,
@@ -229,8 +230,8 @@ def _scheduled(
 
 DIGITS_RATES = {
     "rocl": 5.0,
-    "advcl": 0.5,
-    "a-infonce": 0.5,
+    "advcl": 1.0,
+    "a-infonce": 1.5,
     "a-infonce-rocl": 5.0,
     "deacl": 0.5,
     "st": 0.1,
@@ -252,7 +253,7 @@ def _RoCL(s: Setting) -> RoCL:
 
 def _rocl(s: Setting, name: str, method: Method, peak: float) -> Pretrain:
     head, rate = Projection(2, hidden=2048, out=128, norm="none"), WarmupCosine(peak, warmup=10, floor=0.0)
-    views = _from(s.views, min_area=0.08)
+    views = _from(s.views, min_area=0.08, filter="bilinear")
     return _unnormalised(_scheduled(s, name, method, views, head, LARS(), rate, 1000, 512))
 
 

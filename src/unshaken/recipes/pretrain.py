@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,8 +36,9 @@ from unshaken.train.runtime import Runtime
 class Pretrain:
     """An encoder from images. Equal values, equal bits: the run is named by their hash.
 
-    What a recipe begins with (teacher, start) is a recipe's name, then run first on the same images, with the same
-    network and seed; or a run's folder; or an encoder file, whose network is then this recipe's too.
+    What a recipe begins with (teacher, start) is a recipe's name, then run first on the same images from the same seed;
+    or a run's folder; or an encoder file. An encoder that lends its weights has this recipe's network, or is a file,
+    and then it is this recipe that takes the file's.
     """
 
     name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "acl"
@@ -92,14 +94,16 @@ class Pretrain:
         Raises ValueError for a user's mistake, Stopped after a signal (a checkpoint is then written).
         """
         resources = (root, runtime, save_every, quiet)
-        teacher = Given.read(begun(self.teacher, self, *resources)) if self.teacher else None
+        lends = self.method.teacher == "given" or self.start == "teacher"
+        teacher = Given.read(begun(self.teacher, self, *resources, network=lends)) if self.teacher else None
         start = teacher if self.start == "teacher" else None
         if self.start and not start:
-            start = Given.read(begun(self.start, self, *resources))
-        model = start or (teacher if self.method.teacher == "given" else None)
+            start = Given.read(begun(self.start, self, *resources, network=True))
+        model = start or (teacher if lends else None)
         if model and model.backbone != self.backbone:
+            print(f"{self.name}: the network is that of the encoder it begins with, {model.backbone}", file=sys.stderr)
             return replace(self, backbone=model.backbone).run(*resources)
-        images = fitting(replace(self.data, size=self.data.size or self.backbone.stem).load(self.split), self.backbone)
+        images = self._images(self.backbone)
         data = {"images": met(images), "precision": runtime.precision}
         data |= {role: given.identity for role, given in (("teacher", teacher), ("start", start)) if given}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
@@ -120,9 +124,14 @@ class Pretrain:
             run.finish(net, runtime.world(fabric.device))
             return run.path
 
+    def _images(self, backbone: Backbone) -> Images:
+        return fitting(replace(self.data, size=self.data.size or backbone.stem).load(self.split), backbone)
+
     def _labels(self, images: Images, teacher: Given | None, folder: Path) -> tuple[Tensor | None, tuple[int, ...]]:
         """What the method learns from, (N) or (N, L), and how many classes each labelling has."""
         if self.method.labels == "clusters":
+            if teacher.backbone.stem != self.backbone.stem:  # it looks at the same images in its own size
+                images = self._images(teacher.backbone).to(images.pixels.device)
             fitting(images, teacher.backbone)
             file, key = folder / "pseudo-labels.safetensors", Key(self.seed) / "clusters"
             return teacher.clusters(file, images, self.clusters, key), self.clusters
