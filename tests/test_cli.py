@@ -28,7 +28,8 @@ DATA = os.environ.get("UNSHAKEN_DATA")
 
 def test_the_verbs_are_these():
     """A new verb is a decision: it is made here too."""
-    assert list(cli.VERBS) == ["pretrain", "finetune", "evaluate", "report", "demo", "list"]
+    ours = ["pretrain", "finetune", "evaluate", "report", "demo", "import", "export", "verify", "list", "cite"]
+    assert list(cli.VERBS) == ours
     assert {*commands.VERBS, "report"} == set(cli.VERBS)
 
 

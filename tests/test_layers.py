@@ -15,7 +15,7 @@ LAYERS = [
     {"base"},
     {"losses", "threat", "pixels"},
     {"nets", "data"},
-    {"methods"},
+    {"methods", "exchange"},
     {"tune"},
     {"train", "evaluate"},
     {"recipes", "report"},

@@ -14,7 +14,11 @@ VERBS = {
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "report": "results as a table: unshaken report RUN [RUN ...]",
     "demo": "all of it on digits, in minutes on two CPU cores",
-    "list": "the recipes and modes there are",
+    "import": "read a checkpoint of somebody else's, whole: unshaken import FILE",
+    "export": "write one for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
+    "verify": "whether networks still answer as they did: unshaken verify FILE",
+    "list": "what there is: unshaken list [methods, modes, data, networks]",
+    "cite": "BibTeX of what a run used: unshaken cite RUN",
 }
 
 

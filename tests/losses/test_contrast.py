@@ -303,6 +303,14 @@ def test_hard_negatives_need_another_image():
         hard_pairs(embeddings(2, 1, 4), 0.5, 0.1, 1.0)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 4), (8, 4), (2, 8, 4, 1)])
+def test_a_contrast_is_of_two_views_or_more(shape):
+    z = torch.ones(shape)
+    for loss in (pairs, info_nce, multi_view, lambda z, tau: hard_pairs(z, tau, 0.1, 1.0)):
+        with pytest.raises(ValueError, match=r"two views or more, shape \(V, N, D\), not"):
+            loss(z, 0.5)
+
+
 def test_low_precision_is_raised_first_here_too():
     z = embeddings(3, 8, 4).bfloat16()
     for loss in (pairs, info_nce, multi_view, lambda z, tau: hard_pairs(z, tau, 0.1, 1.0)):

@@ -123,6 +123,7 @@ def test_the_attack_is_in_eval_mode_and_the_update_one_pass_in_train_mode(net, b
     assert shapes(calls) == [(6, False)] * 4 + [(18, True)]
     assert {call.route for call in calls} == {"shared"}
     assert torch.equal(calls[0].x, batch.views[1])  # the target, once
+    assert not calls[0].z.requires_grad
     assert torch.equal(calls[-1].x[:2], batch.views)
     assert not calls[-1].x.requires_grad
     assert not torch.equal(calls[-1].x[2], batch.views[0])

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from unshaken.commands.demo import demo
 from unshaken.commands.evaluate import evaluate
+from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
-from unshaken.commands.inform import list_
+from unshaken.commands.inform import cite, list_
 from unshaken.commands.pretrain import pretrain
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -13,5 +14,9 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "demo": demo,
+    "import": import_,
+    "export": export_,
+    "verify": verify,
     "list": list_,
+    "cite": cite,
 }

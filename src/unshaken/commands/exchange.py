@@ -1,4 +1,4 @@
-"""`unshaken import`, `verify` and `export`: checkpoints of others, ours for others, and whether a file is what it was."""
+"""`unshaken import`, `verify`, `export`: others' checkpoints, whether a file is what it was, and ours for others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tyro
 from unshaken.base.files import read_json
 from unshaken.exchange.exporting import Exporting, export
 from unshaken.exchange.fingerprint import stamped, verified
-from unshaken.exchange.importing import Importing, Written, import_file
+from unshaken.exchange.importing import Importing, Written, import_file, import_timm
 from unshaken.exchange.layouts import LAYOUTS
 from unshaken.options import parse, subject
 
@@ -21,7 +21,9 @@ def import_(args: list[str]) -> None:
         print(layouts())
         raise SystemExit(0)
     name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
-    written = import_file(Path(name), parse(Importing(), args[1:], f"unshaken import {name}"))
+    known = parse(Importing(), args[1:], f"unshaken import {name}")
+    timm = name.startswith("timm/") and not Path(name).exists()
+    written = import_timm(name, known) if timm else import_file(Path(name), known)
     print("\n".join(said(written)))
 
 
@@ -39,8 +41,8 @@ def layouts() -> str:
     rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
-        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run, and all of its weights "
-        "find their place or none are taken.\n\n"
+        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run, and all of its\n"
+        "weights find their place or none are taken. Or timm/NAME, for weights that the package timm has.\n\n"
         f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"
         "Options: unshaken import FILE --help"
     )

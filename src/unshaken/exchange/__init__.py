@@ -1,1 +1,1 @@
-"""Layer 2, right above nets: files of others to ours, ours to theirs, and the proof that nothing was lost."""
+"""Layer 3: files of others to ours, ours to theirs, and the proof that nothing was lost."""

@@ -16,7 +16,6 @@ def card(subject: Opened, form: str, file: str, route: str | None, results: list
     about, backbone = subject.about, subject.backbone
     recipe = about.get("pretrain", {}).get("recipe", {})
     name, data = recipe.get("name", "unknown"), recipe.get("data", {}).get("name", "unknown")
-    taken = about["fingerprint"]
     facts = {
         "network": f"{backbone.name}, for images of {backbone.stem} pixels and {backbone.channels} channels"
         + (f", first convolution with padding {backbone.padding}" if backbone.padding != 1 else ""),
@@ -26,7 +25,8 @@ def card(subject: Opened, form: str, file: str, route: str | None, results: list
         "imported from": _imported(about),
         "batch norms": f"those of the route {route!r} alone" if route else "one for all images",
         "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
-        "digest of the weights": f"`{taken['weights']}`",
+        "digest of the weights": f"`{about['fingerprint']['weights']}`",
+        "made from": f"a file with weights of digest `{about['exported']['from']}`",
     }
     inside = form in ("safetensors", "hub", "onnx")
     parts = [
@@ -36,8 +36,8 @@ def card(subject: Opened, form: str, file: str, route: str | None, results: list
         f"## Loading `{file}`\n\n{code}",
         "## What was measured\n\n" + measured(results),
         "## Fingerprint\n\n" + _fingerprint(form, file),
-        "## Licence\n\nThe code of unshaken is under the MIT licence. Under which terms the weights and the images that they "
-        "were learned from may be used is not known to this file.",
+        "## Licence\n\nThe code of unshaken is under the MIT licence. Under which terms the weights may be used, and "
+        "the images that they were learned from, is not known to this file.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -59,7 +59,9 @@ def _finetuned(about: dict[str, Any]) -> str:
 
 def _imported(about: dict[str, Any]) -> str:
     origin = about.get("pretrain", {})
-    return f"{origin['file']['name']} (sha256 {origin['file']['sha256']})" if "file" in origin else ""
+    if "file" not in origin:
+        return ""
+    return origin["file"]["name"] + (f" (sha256 {origin['file']['sha256']})" if "sha256" in origin["file"] else "")
 
 
 def _fingerprint(form: str, file: str) -> str:
@@ -69,8 +71,8 @@ def _fingerprint(form: str, file: str) -> str:
             f"`unshaken verify {file}` computes them anew and compares."
         )
     return (
-        "The digest above is of the weights as unshaken held them, and `unshaken verify` finds it in the file that this "
-        "one was made from."
+        "This form has no place for one. The file that it was made from has: `unshaken verify` compares its answers "
+        "and shows its digest."
     )
 
 

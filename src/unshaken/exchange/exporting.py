@@ -18,14 +18,11 @@ from torch import Tensor, nn
 from unshaken.base.canon import plain
 from unshaken.base.files import write_bytes, write_json, write_text
 from unshaken.exchange.card import card, front_matter
-from unshaken.exchange.fingerprint import fingerprint, images
-from unshaken.exchange.loading import CODE
-from unshaken.exchange.opening import Opened, opened
+from unshaken.exchange.fingerprint import digest, fingerprint, images
+from unshaken.exchange.loading import CODE, THEIRS
+from unshaken.exchange.opening import Opened, file_in, opened
 from unshaken.nets.embed import Network
 from unshaken.nets.saved import FORMAT, save_classifier, save_encoder
-
-THEIRS = ("resnet18", "resnet34", "resnet50")
-"""Networks that torchvision and timm have too, under the same names."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +49,12 @@ def export(path: Path, how: Exporting, results: list[dict[str, Any]] = ()) -> Pa
 
     results  the contents of result files that belong to it, for the page
     """
-    subject, route = opened(path).alone(how.route)
-    taken = fingerprint(subject)
-    kept = {
-        key: value for key, value in subject.about.items() if key not in ("kind", "backbone", "routes", "fingerprint")
-    }
-    subject = replace(subject, about=kept | {"fingerprint": taken, "route": route})
-    out = how.out or Path(f"{path.stem if path.is_file() else path.name}-{how.to}{SUFFIXES[how.to]}")
-    if SUFFIXES[how.to] != out.suffix and how.to != "hub":
-        raise ValueError(f"--to {how.to} writes a {SUFFIXES[how.to]} file; {out} is called otherwise")
+    whole = opened(path)
+    subject, route = whole.alone(how.route)
+    made = {"fingerprint": fingerprint(subject), "exported": {"from": digest(whole.net), "route": route}}
+    subject = replace(subject, about=whole.about | made)
+    out = _place(path, how)
     if how.to == "hub":
-        if out.is_file():
-            raise ValueError(f"--to hub writes a folder, and {out} is a file")
         to_hub(subject, out, route, results, how.license)
         if how.repo:
             upload(out, how.repo)
@@ -71,6 +62,20 @@ def export(path: Path, how: Exporting, results: list[dict[str, Any]] = ()) -> Pa
     WRITERS[how.to](subject, out)
     page = card(subject, how.to, out.name, route, list(results), CODE[how.to](subject, out.name))
     write_text(out.with_suffix(".md"), page)
+    return out
+
+
+def _place(path: Path, how: Exporting) -> Path:
+    """Where to write: never over what is exported, nor among other things."""
+    suffix = SUFFIXES[how.to]
+    out = how.out or Path(f"{path.resolve().name.removesuffix('.safetensors')}-{how.to}{suffix}")
+    if how.to == "hub":
+        if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists()):
+            raise ValueError(f"--to hub writes a folder of its own, and {out} is something else; choose another --out")
+    elif out.suffix != suffix:
+        raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and {out} does not")
+    elif out.resolve() == file_in(path).resolve():
+        raise ValueError(f"{out} is what is exported; choose another --out")
     return out
 
 
@@ -85,16 +90,14 @@ def to_safetensors(subject: Opened, out: Path) -> None:
 def their_weights(subject: Opened, whose: str) -> dict[str, Tensor]:
     """By torchvision's and timm's names. ValueError if they have no such network."""
     name = subject.backbone.name
-    if name not in THEIRS and not (whose == "timm" and theirs_in_timm(name)):
+    of_timm = name.startswith("timm/") or name == "vit-small"
+    if name not in THEIRS and not (of_timm and whose == "timm"):
         raise ValueError(f"{whose} has no {name}: export it --to safetensors or --to onnx")
     weights = subject.encoder.backbone.state_dict()
     if isinstance(subject.net, Network):
-        weights |= {f"fc.{part}": tensor for part, tensor in subject.net.head.state_dict().items()}
+        head = subject.encoder.backbone.pretrained_cfg["classifier"] if of_timm else "fc"
+        weights |= {f"{head}.{part}": tensor for part, tensor in subject.net.head.state_dict().items()}
     return weights
-
-
-def theirs_in_timm(name: str) -> bool:
-    return name.startswith("timm/")
 
 
 def _to_theirs(whose: str) -> Callable[[Opened, Path], None]:
@@ -170,13 +173,7 @@ def upload(folder: Path, repo: str) -> None:
         raise ValueError(f"{folder} is whole, but {repo} did not take it: {str(error).splitlines()[0]}") from None
 
 
-SUFFIXES = {
-    "safetensors": ".safetensors",
-    "timm": ".safetensors",
-    "torchvision": ".safetensors",
-    "onnx": ".onnx",
-    "hub": "",
-}
+SUFFIXES = dict.fromkeys(("safetensors", "timm", "torchvision"), ".safetensors") | {"onnx": ".onnx", "hub": ""}
 WRITERS: dict[str, Callable[[Opened, Path], None]] = {
     "safetensors": to_safetensors,
     "timm": _to_theirs("timm"),

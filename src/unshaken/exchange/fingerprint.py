@@ -48,6 +48,8 @@ def answers(net: Encoder | Network, channels: int, side: int) -> dict[str, Float
 def fingerprint(subject: Opened) -> dict[str, Any]:
     """As it is kept in a file: the weights' digest, and the answers as float32 in base 64."""
     found = answers(subject.net, subject.backbone.channels, subject.backbone.stem)
+    if not all(bool(z.isfinite().all()) for z in found.values()):
+        raise ValueError("the network answers fixed images with no finite numbers: its weights are of no use")
     return {
         "version": VERSION,
         "weights": digest(subject.net),
@@ -68,10 +70,12 @@ def digest(net: nn.Module) -> str:
 class Proof:
     """What a comparison with a fingerprint found.
 
+    digest   of the weights
     weights  whether they are the same bits
     routes   the largest deviation of an answer, as a part of the largest stored one; None: not in the fingerprint
     """
 
+    digest: str
     weights: bool
     routes: dict[str, float | None]
 
@@ -80,7 +84,8 @@ class Proof:
         return self.weights and all(agrees(deviation) for deviation in self.routes.values())
 
     def lines(self) -> Iterator[str]:
-        yield f"weights: {'the same bits' if self.weights else 'DIFFER from those that the fingerprint was taken of'}"
+        word = "the same bits" if self.weights else "DIFFER from those that the fingerprint was taken of"
+        yield f"weights: {word}, digest {self.digest}"
         for route, deviation in self.routes.items():
             if deviation is None:
                 yield f"{route}: DIFFERS, for it is not both in the file and in its fingerprint"
@@ -103,7 +108,8 @@ def compared(subject: Opened, stored: dict[str, Any]) -> Proof:
         for route, text in stored["answers"].items()
     }
     routes = {route: deviation(now.get(route), before.get(route)) for route in {**before, **now}}
-    return Proof(digest(subject.net) == stored["weights"], routes)
+    weights = digest(subject.net)
+    return Proof(weights, weights == stored["weights"], routes)
 
 
 def deviation(now: Tensor | None, before: Tensor | None) -> float | None:

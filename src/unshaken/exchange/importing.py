@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from unshaken.exchange.fingerprint import digest, fingerprint
 from unshaken.exchange.layouts import CIFAR, LAYOUTS, NORMALISATIONS, Layout, Normalisation
 from unshaken.exchange.opening import Opened
 from unshaken.exchange.reading import Foreign, read
-from unshaken.nets.backbone import Backbone
+from unshaken.nets.backbone import Backbone, timm_encoder
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
@@ -61,6 +61,8 @@ class Importing:
     """Whether a classifier in the file is kept too, ready for `unshaken evaluate`."""
 
     def __post_init__(self) -> None:
+        if self.out is not None and self.out.suffix in (".pt", ".pth", ".ckpt", ".tar"):
+            raise ValueError(f"--out is a folder, or a file NAME.safetensors, and not {self.out}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("--mean and --std go together")
         if self.mean is not None and self.normalisation is not None:
@@ -168,7 +170,7 @@ def _backbone(found: _Found, layout: Layout, known: Importing, said: dict[str, s
     how = "as given" if known.stem else "recognised by its shape" if kernel == 3 else "assumed: --stem if not"
     said["network"] = f"{name}, {kernel}x{kernel} stem for {stem} pixels ({how})"
     mean, std = _normalisation(found, layout, known, said)
-    padding = _padding(kernel, bool(found.normalize), (mean, std), layout, known, said)
+    padding = _padding(kernel == 3 and name in KINDS, bool(found.normalize), (mean, std), layout, known, said)
     return Backbone(name, stem, channels, mean, std, padding=padding)
 
 
@@ -221,11 +223,11 @@ def _normalisation(found: _Found, layout: Layout, known: Importing, said: dict[s
 
 
 def _padding(
-    kernel: int, stated: bool, normalisation: Normalisation, layout: Layout, known: Importing, said: dict[str, str]
+    free: bool, stated: bool, normalisation: Normalisation, layout: Layout, known: Importing, said: dict[str, str]
 ) -> Literal[1, 2]:
     """No weight shows it. What Lightning wrote is DeACL's unless its normalisation is another than DeACL's."""
-    if kernel != 3:
-        return 1
+    if not free:
+        return known.padding or 1  # another is refused by the network, which knows why
     pairs = zip((v for part in normalisation for v in part), (v for part in CIFAR for v in part), strict=False)
     others = stated and any(abs(a - b) > 1e-3 for a, b in pairs)
     padding = known.padding or (1 if others else layout.padding)
@@ -289,6 +291,31 @@ class Written:
 def import_file(path: Path, known: Importing = Importing()) -> Written:
     """Read a checkpoint of somebody else's and write ours. ValueError, in one sentence, for all that goes wrong."""
     return write(imported(read(path), known), known.out or Path("runs") / path.name.split(".")[0], known)
+
+
+def import_timm(name: str, known: Importing = Importing()) -> Written:
+    """timm/NAME: a network of timm's with the weights that timm has for it, downloaded if they are not there."""
+    others = [field for field in ("layout", "padding", "classes", "mode") if getattr(known, field) is not None]
+    if others:
+        raise ValueError(f"--{others[0]} is for files; {name} is taken as timm has it")
+    try:
+        encoder, backbone = timm_encoder(name, known.stem)
+    except OSError as error:
+        raise ValueError(f"the weights of {name} were not to be had: {str(error).split('. ')[0]}") from None
+    if known.mean or known.normalisation:
+        mean, std = (known.mean, known.std) if known.mean else NORMALISATIONS[known.normalisation]
+        backbone = replace(backbone, mean=mean, std=std)
+        encoder.normalize = backbone.build().normalize
+    said = {
+        "network": f"{backbone.name}, for {backbone.stem} pixels",
+        "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
+        "routes": "none: timm's networks have one batch norm for all images, or none",
+        "dropped": "timm's classifier",
+    }
+    recipe = _recipe(known.method or "imported", known.data or "imagenet")
+    origin = {"recipe": recipe, "file": {"name": name}, "layout": "timm", "dropped": {"classifier": 2}, "said": said}
+    what = Imported(encoder.eval(), backbone, {"pretrain": origin}, said)
+    return write(what, known.out or Path("runs") / name.replace("/", "-"), known)
 
 
 def write(what: Imported, out: Path, known: Importing = Importing()) -> Written:

@@ -5,41 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from unshaken.exchange.opening import Opened
+from unshaken.nets.timm_nets import PATCHES
+
+THEIRS = ("resnet18", "resnet34", "resnet50")
+"""Networks that torchvision and timm have too, under the same names."""
+USE = ["net.load_state_dict(weights)", "out = net.eval()((pixels - mean) / std)"]
 
 
 def ours(subject: Opened, file: str) -> str:
     """By unshaken; and by plain torch and torchvision, where torchvision has the network."""
-    kind = subject.kind
-    call = 'net(pixels, "adv")' if kind == "classifier" else "net(pixels)"
-    first = "net, about" if kind == "classifier" else "net, backbone, about"
-    lines = ["import unshaken", "from pathlib import Path", "", f'{first} = unshaken.load_{kind}(Path("{file}"))']
-    text = fenced([*lines, f"out = {call.replace('net(', 'net.eval()(')}"])
-    prefix = "encoder." if kind == "classifier" else ""
-    if subject.backbone.name not in ("resnet18", "resnet34", "resnet50"):
+    one, call = "net, backbone, about", "net.eval()(pixels)"
+    if subject.kind == "classifier":
+        one, call = "net, about", 'net.eval()(pixels, "adv")'
+    lines = ["from pathlib import Path", "import unshaken", "", f'{one} = unshaken.load_{subject.kind}(Path("{file}"))']
+    text = fenced([*lines, f"out = {call}"])
+    if subject.backbone.name not in THEIRS:
         return text
-    head = {"fc.": "head."} if kind == "classifier" else {}
-    start = f"{prefix}backbone."
-    pick = [
-        f'weights = {{name.removeprefix("{start}"): w for name, w in file.items() if name.startswith("{start}")}}',
-        *(
-            f'weights |= {{f"{a}{{part}}": file[f"{b}{{part}}"] for part in ("weight", "bias")}}'
-            for a, b in head.items()
-        ),
-        f'mean, std = file["{prefix}normalize.mean"], file["{prefix}normalize.std"]',
-    ]
+    within = "encoder." if subject.kind == "classifier" else ""
+    start = f"{within}backbone."
     lines = ["import torch, torchvision", "from safetensors.torch import load_file", "", f'file = load_file("{file}")']
-    lines += [*pick, *_network(subject, "torchvision.models."), *_use(subject)]
-    return f"{text}\n\nWithout unshaken:\n\n{fenced(lines)}"
+    lines += [
+        f'weights = {{name.removeprefix("{start}"): w for name, w in file.items() if name.startswith("{start}")}}'
+    ]
+    lines += ['weights |= {f"fc.{part}": file[f"head.{part}"] for part in ("weight", "bias")}'] if within else []
+    lines += [f'mean, std = file["{within}normalize.mean"], file["{within}normalize.std"]']
+    return f"{text}\n\nWithout unshaken:\n\n{fenced([*lines, *_network(subject, 'torchvision.models.'), *USE])}"
 
 
 def theirs(subject: Opened, file: str, whose: str) -> str:
     make = {"timm": "timm.create_model(", "torchvision": "torchvision.models."}[whose]
-    lines = ["import json, torch", f"import {whose}", "from safetensors import safe_open", ""]
+    lines = ["import json", "import torch", f"import {whose}", "from safetensors import safe_open", ""]
     lines += [f'with safe_open("{file}", "pt") as file:']
     lines += ["    weights = {name: file.get_tensor(name) for name in file.keys()}"]
     numbers = 'torch.tensor(json.loads(file.metadata()["{}"])).view(-1, 1, 1)'
-    lines += [f"    mean, std = {numbers.format('mean')}, {numbers.format('std')}"]
-    return fenced([*lines, *_network(subject, make), *_use(subject)])
+    lines += [f"    {part} = {numbers.format(part)}" for part in ("mean", "std")]
+    return fenced([*lines, *_network(subject, make), *USE])
 
 
 def onnx(subject: Opened, file: str) -> str:
@@ -48,26 +48,32 @@ def onnx(subject: Opened, file: str) -> str:
 
 
 def _network(subject: Opened, make: str) -> list[str]:
-    """Theirs with the stem and the output of ours. A stem for small images is one convolution and no pooling."""
-    backbone = subject.backbone
-    name, timm = backbone.name.removeprefix("timm/"), make.startswith("timm")
+    """Theirs with the stem and the output of ours."""
+    backbone, timm = subject.backbone, make.startswith("timm")
     count = len(subject.about["names"]) if subject.kind == "classifier" else 0
-    options = f"num_classes={count}" if count or timm else ""
-    if timm and backbone.channels != 3:
-        options += f", in_chans={backbone.channels}"
-    lines = [f'net = {make}"{name}", {options})' if timm else f"net = {make}{name}({options})"]
-    if backbone.name.startswith("timm/"):
-        return lines
-    if backbone.stem <= 32:
+    options = [f"num_classes={count}"] if count or timm else []
+    if not timm:
+        lines = [f"net = {make}{backbone.name}({', '.join(options)})"]
+        return [*lines, *_stem(subject, timm), *([] if count else ["net.fc = torch.nn.Identity()"])]
+    name = backbone.name.removeprefix("timm/")
+    if backbone.channels != 3:
+        options += [f"in_chans={backbone.channels}"]
+    if hasattr(subject.encoder.backbone, "patch_embed"):  # positions are learned for one side of the images
+        options += [f"img_size={backbone.stem}"]
+    if name == "vit-small":
+        name, options = "vit_small_patch16_224", [*options, f"patch_size={PATCHES[backbone.stem]}"]
+    return [f'net = {make}"{name}", {", ".join(options)})', *_stem(subject, timm)]
+
+
+def _stem(subject: Opened, timm: bool) -> list[str]:
+    """A stem for small images is one convolution and no pooling, which torchvision and timm have not."""
+    backbone = subject.backbone
+    if backbone.name in THEIRS and backbone.stem <= 32:
         shape = f"{backbone.channels}, 64, 3, padding={backbone.padding}, bias=False"
-        lines += [f"net.conv1, net.maxpool = torch.nn.Conv2d({shape}), torch.nn.Identity()"]
-    elif backbone.channels != 3 and not timm:
-        lines += [f"net.conv1 = torch.nn.Conv2d({backbone.channels}, 64, 7, 2, padding=3, bias=False)"]
-    return lines if count or timm else [*lines, "net.fc = torch.nn.Identity()"]
-
-
-def _use(subject: Opened) -> list[str]:
-    return ["net.load_state_dict(weights)", "out = net.eval()((pixels - mean) / std)"]
+        return [f"net.conv1, net.maxpool = torch.nn.Conv2d({shape}), torch.nn.Identity()"]
+    if not timm and backbone.channels != 3:
+        return [f"net.conv1 = torch.nn.Conv2d({backbone.channels}, 64, 7, 2, padding=3, bias=False)"]
+    return []
 
 
 def fenced(lines: list[str]) -> str:

@@ -83,7 +83,8 @@ def hard_pairs(
     The other forms are what A-InfoNCE's code computes (yqy2001/A-InfoNCE at b28763e). Both divide each e^(1+β) before
     the sum, and by the mean of its column's e^β instead of its row's, zeros for non-negatives included. "rocl"
     (Asym-RoCL/loss.py) is else the same; "advcl" (Asym-AdvCL/losses.py) takes the floor to be M, as if all negatives
-    were orthogonal to the anchor and not opposite, and gives l[u, v] the denominator of v.
+    were orthogonal to the anchor and not opposite, and gives l[u, v] the denominator of v. (Both write their floors
+    for τ = 0.5; here they follow τ.)
     """
     views, images = z.shape[:2]
     if images < 2:
@@ -91,10 +92,9 @@ def hard_pairs(
     similarity = _similarity(z, z if others is None else others, tau)
     same = torch.eye(images, dtype=torch.bool, device=z.device)[:, None]
     count = views * (images - 1)
-    mean_weight = (beta * similarity).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1) - log(
-        count if form == "hcl" else views * images
-    )
-    divisor = mean_weight[..., None, None] if form == "hcl" else mean_weight
+    averaged = count if form == "hcl" else views * images
+    log_mean = (beta * similarity).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1) - log(averaged)
+    divisor = log_mean[..., None, None] if form == "hcl" else log_mean
     log_negative = ((1 + beta) * similarity - divisor).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1)
     positive = similarity.diagonal(dim1=1, dim2=3)
     log_positive = positive.logsumexp(1) - log(views - 1)
@@ -107,6 +107,8 @@ def hard_pairs(
 
 def _similarity(anchor: Float[Tensor, "U N D"], others: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, "U N V N"]:
     """sim(a_kᵘ, b_mᵛ)/τ, and −∞ of an embedding with itself: where u = v and k = m."""
+    if others.ndim != 3 or len(others) < 2:
+        raise ValueError(f"a contrast is of two views or more, shape (V, N, D), not {tuple(others.shape)}")
     a, b = (normalize(z.float(), dim=-1) for z in (anchor, others))
     similarity = torch.einsum("und,vmd->unvm", a, b) / tau
     itself = torch.eye(len(a) * a.shape[1], len(b) * b.shape[1], dtype=torch.bool, device=a.device)

@@ -4,7 +4,7 @@ Yu et al., "Adversarial Contrastive Learning via Asymmetric InfoNCE", ECCV 2022,
 
 An adversarial view may look like another image, so a clean view should follow it less than it follows the clean one.
 With l[u, v] the loss of anchor u and positive v, and sg(·) what passes no gradient, every pair of the adversarial
-view a and a clean view c has in both its places
+view a and a clean view c has in both its places, as in the authors' code,
 
     m[a, c] = α l[c, sg(a)] + (1 − α) l[a, sg(c)],
 
@@ -108,12 +108,14 @@ class AsymAdvCL(Method):
         x_adv = self.advcl.adversarial(h, batch, x_clean, self.attacked, key)
         z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)
         if self.ip is None:
-            return self.advcl.total(between(self.unstopped(self.pairs(z))), ce)
+            return self.advcl.total(self.contrast(z), ce)
         alpha = self.alpha(h, batch.views[2], x_adv[0], clock)
         return self.advcl.total(self.contrast(z, alpha), ce) | {"alpha": alpha}
 
-    def contrast(self, z: Float[Tensor, "4 N D"], alpha: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """l_CL with inferior positives."""
+    def contrast(self, z: Float[Tensor, "4 N D"], alpha: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
+        """l_CL, where alpha is of ip alone."""
+        if self.ip is None:
+            return between(self.unstopped(self.pairs(z)))
         return between(inferior(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))
 
     def attacked(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
@@ -138,7 +140,7 @@ class AsymAdvCL(Method):
         self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"], clock: Clock
     ) -> Float[Tensor, ""]:
         """α of this batch."""
-        alpha = x.new_tensor(self.ip.alpha)
+        alpha = x.new_full((), self.ip.alpha)
         if self.adaptive is None:
             return alpha
         d, d_min = self.distance(h, x, x_cl), self.adaptive.d_min

@@ -6,7 +6,7 @@ epoch that is best on the test images; no test image is seen here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class AutoFinetune:
             if run.finished("classifier.safetensors"):
                 return run.path
             fabric = runtime.open()
-            net = self._network(given, len(images.names), key).to(fabric.device)
+            net = self.network(given, len(images.names), key).to(fabric.device)
             step = Step(self.method, net)
             runtime.prepare(net)
             feed, aside = feed.to(fabric.device), aside.to(fabric.device)
@@ -128,7 +128,7 @@ class AutoFinetune:
         kept = images[aside.nonzero()[:, 0]]
         return images[(~aside).nonzero()[:, 0]], replace(kept, split="validation")
 
-    def _network(self, given: Given, classes: int, key: Key) -> Network:
+    def network(self, given: Given, classes: int, key: Key) -> Network:
         """A classifier that starts at zero on the encoder, with the routes that the method asks for and the branch."""
         dual = len(self.method.routes) > 1 and set(self.method.routes) <= set(routes_of(given.encoder))
         encoder = given.encoder if dual else given.robust()
@@ -178,34 +178,19 @@ def accuracy(method: AutoLoRa, net: Network, feed: Feed, place: Place) -> float:
     return int(sum(right)) / len(feed.images)
 
 
-@dataclass
 class History:
     """The robust accuracy on validation images after each epoch, and the weights of the best, on disk.
 
-    An epoch's is noted once the checkpoint of its end is written, its weights before its number: what is here never
-    lies ahead of the checkpoint, and a run that has none begins anew.
+    An epoch's is noted once the checkpoint of its end is written, its weights before its number: so what is here is
+    never ahead of the checkpoint by more than what is then found again, and a run without a checkpoint begins anew.
     """
 
-    folder: Path
-    place: Place
-    values: list[float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        done = self.place.epoch
-        self.values = self._read()["validation"][:done] if done and self.file.exists() else []
-        if len(self.values) < done - (self.place.batch == 0):
+    def __init__(self, folder: Path, place: Place) -> None:
+        self.file, self.best = folder / "history.json", folder / "best.safetensors"
+        known = read_json(self.file)["validation"] if place.epoch and self.file.exists() else []
+        self.values: list[float] = known[: place.epoch]
+        if len(self.values) < place.epoch - (place.batch == 0):
             raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to begin anew")
-
-    def _read(self) -> dict[str, Any]:
-        return read_json(self.file)
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "history.json"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.safetensors"
 
     def note(self, net: Network, value: float) -> None:
         if not self.values or value > max(self.values):

@@ -198,6 +198,14 @@ _ALL = (
         "ICLR",
         "2106.09685",
     ),
+    Paper(
+        "croce2020reliable",
+        "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks",
+        "Croce, Francesco and Hein, Matthias",
+        2020,
+        "ICML",
+        "2003.01690",
+    ),
     # networks
     Paper(
         "he2016deep",
@@ -407,8 +415,8 @@ METHODS = {
     ),
     "trades": Credit(
         ("zhang2019theoretically",),
-        "ε 8/255 in steps of 2/255 (released: 0.031 and 0.007), the target computed once, not at each step of "
-        "the attack; the other settings are those of sat.",
+        "β 6 (its script: 1), ε 8/255 in steps of 2/255 (0.031 and 0.007), the target computed once, not at each step "
+        "of the attack; the other settings are those of sat.",
     ),
     "slf": Credit(
         (),
@@ -426,9 +434,8 @@ METHODS = {
     ),
     "autolora": Credit(
         ("xu2024autolora", "hu2022lora"),
-        "Released: rate and weights are chosen by the training images (the last, by test images), the loss is "
-        "weighed by the accuracy of the branch without LoRA, and on STL-10's stem 11 of 19 convolutions never "
-        "see theirs.",
+        "Images kept aside decide on rate and epoch (released: those trained on, and the test images); the loss is "
+        "weighed by the accuracy of the low-rank branch (released: without it), which every network has whole.",
     ),
 }
 """By recipe of pre-training, and mode of fine-tuning."""
@@ -454,6 +461,7 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "ALF": ("madry2018towards",),
     "AFF": ("zhang2019theoretically",),
     "AutoLoRa": ("xu2024autolora", "hu2022lora"),
+    "AutoRate": ("croce2020reliable",),
     "PGD": ("madry2018towards",),
     "LARS": ("you2017large",),
     "AdamW": ("loshchilov2019decoupled",),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
 from unshaken.base.clock import Clock, Schedule
-from unshaken.base.progress import progress
-from unshaken.base.types import Terms
+from unshaken.base.progress import Advance, progress
+from unshaken.base.types import Batch, Terms
 from unshaken.methods.method import Step
-from unshaken.train.feed import Feed
+from unshaken.train.feed import Feed, Place
 from unshaken.train.halt import Halt, Stopped
 from unshaken.train.optim import Optimizer
 from unshaken.train.run import Run
@@ -40,33 +42,81 @@ def fit(
     save_every  seconds between checkpoints; 0 saves after every step
     Raises Stopped after a signal, once a checkpoint is written; ValueError when the loss is no longer a number.
     """
-    rule = optimizer.over(step)
-    start = run.restore(step, rule, fabric.device)
-    module, stepper = fabric.setup(step.train(), rule)
-    meter, saved = Meter(run, feed.began(start)), time.monotonic()
-    with Halt() as halt, progress(run.path.name, feed.epochs, "epochs", feed.began(start), quiet) as advance:
-        for place, onward, batch in feed.after(start):
-            clock = feed.clock(place)
-            for group in rule.param_groups:
-                group["lr"] = rate(clock)
-            terms = module(batch, clock, feed.key / "step" / place.step)
-            fabric.backward(terms["loss"])
-            stepper.step()
-            rule.zero_grad()
+    with training(step, feed, optimizer, run, fabric, save_every, quiet) as whole:
+        whole.go(rate)
 
-            meter.note(terms, len(batch.index))
-            due = onward.step % LOG_EVERY == 0 or onward.batch == 0
-            if due or meter.now - meter.since > SHOW_AFTER:
-                line = meter.read(clock) | {"rate": rate(clock)}
-                advance(*meter.spelled(line))
-                if due:
-                    run.log(line)
-            if halt.code is not None or onward.epoch == feed.epochs or meter.now - saved >= save_every:
-                meter.check(clock)
-                run.save(onward, step, rule, fabric.device)
-                saved = time.monotonic()
-            if halt.code is not None:
-                raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", halt.code)
+
+@contextmanager
+def training(
+    step: Step,
+    feed: Feed,
+    optimizer: Optimizer,
+    run: Run,
+    fabric: Fabric,
+    save_every: float = 60.0,
+    quiet: bool = False,
+) -> Iterator[Training]:
+    """The same in legs, for what has to be done between them; signals are noted for as long as this is open."""
+    rule = optimizer.over(step)
+    place = run.restore(step, rule, fabric.device)
+    with Halt() as halt, progress(run.path.name, feed.epochs, "epochs", feed.began(place), quiet) as advance:
+        yield Training(step, feed, rule, run, fabric, save_every, place, halt, advance)
+
+
+class Training:
+    """A run at a place. What is done to the network between two legs is saved with the next step that is."""
+
+    def __init__(
+        self,
+        step: Step,
+        feed: Feed,
+        rule: torch.optim.Optimizer,
+        run: Run,
+        fabric: Fabric,
+        save_every: float,
+        place: Place,
+        halt: Halt,
+        advance: Advance,
+    ) -> None:
+        self.step, self.feed, self.rule, self.run, self.fabric = step, feed, rule, run, fabric
+        self.save_every, self.place, self.halt, self.advance = save_every, place, halt, advance
+        self.module, self.stepper = fabric.setup(step.train(), rule)
+        self.meter, self.saved = Meter(run, feed.began(place)), time.monotonic()
+
+    def go(self, rate: Schedule, until: int | None = None) -> None:
+        """Onward to where `until` updates have been made, or to the end; there is a checkpoint there."""
+        assert until is None or until > self.place.step
+        for place, onward, batch in self.feed.after(self.place):
+            clock = self.feed.clock(place)
+            self._update(batch, clock, place, rate(clock))
+            self._tell(clock, onward, rate(clock))
+            self.place, there = onward, onward.epoch == self.feed.epochs or onward.step == until
+            if self.halt.code is not None or there or self.meter.now - self.saved >= self.save_every:
+                self.meter.check(clock)
+                self.run.save(onward, self.step, self.rule, self.fabric.device)
+                self.saved = time.monotonic()
+            if self.halt.code is not None:
+                raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", self.halt.code)
+            if there:
+                return
+
+    def _update(self, batch: Batch, clock: Clock, place: Place, rate: float) -> None:
+        for group in self.rule.param_groups:
+            group["lr"] = rate
+        terms = self.module(batch, clock, self.feed.key / "step" / place.step)
+        self.fabric.backward(terms["loss"])
+        self.stepper.step()
+        self.rule.zero_grad()
+        self.meter.note(terms, len(batch.index))
+
+    def _tell(self, clock: Clock, onward: Place, rate: float) -> None:
+        """A line of the log where one is due, and of progress there and where it is slow."""
+        due = onward.step % LOG_EVERY == 0 or onward.batch == 0
+        if due or self.meter.now - self.meter.since > SHOW_AFTER:
+            line = self.meter.read(clock) | {"rate": rate}
+            self.advance(*self.meter.spelled(line))
+            if due:
+                self.run.log(line)
 
 
 class Meter:

@@ -1,0 +1,246 @@
+"""The bibliography: entries that BibTeX reads, a row for every recipe and mode, and what a run cites."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unshaken.base.canon import plain
+from unshaken.base.clock import Constant
+from unshaken.methods.method import Method
+from unshaken.options import kinds_like
+from unshaken.recipes import bibliography
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS, OF_DATA, OF_TYPE, cited, of_network
+from unshaken.recipes.finetune import MODES, Finetune
+from unshaken.recipes.papers import PAPERS, recipe
+from unshaken.recipes.settings import SETTINGS
+from unshaken.train.optim import LARS, AdamW
+from unshaken.tune.full import AFF
+from unshaken.tune.linear import SLF
+
+PAGES = Path(__file__).parents[2] / "docs" / "methods"
+NEEDED = {
+    "inproceedings": {"title", "author", "booktitle", "year"},
+    "article": {"title", "author", "journal", "year"},
+    "techreport": {"title", "author", "institution", "year"},
+    "misc": {"title", "author", "year"},
+}
+
+
+def parsed(text: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Kind, key and fields of each entry, by counting braces as BibTeX does."""
+    entries = []
+    for head in re.finditer(r"@(\w+)\{([^,\s]+),", text):
+        body, depth = "", 1
+        for letter in text[head.end() :]:
+            depth += {"{": 1, "}": -1}.get(letter, 0)
+            if not depth:
+                break
+            body += letter
+        assert not depth, f"{head[2]} is not closed"
+        fields = re.findall(r"^\s*(\w+)\s*= \{(.*)\},?$", body.strip(), re.MULTILINE)
+        assert len(fields) == len(body.strip().splitlines()), f"{head[2]} has a line that is no field"
+        assert len(dict(fields)) == len(fields), f"{head[2]} has a field twice"
+        entries.append((head[1], head[2], dict(fields)))
+    return entries
+
+
+@pytest.mark.parametrize("paper", BIBLIOGRAPHY.values(), ids=list(BIBLIOGRAPHY))
+def test_bibtex_is_read(paper):
+    ((kind, key, fields),) = parsed(paper.bibtex)
+    assert (kind, key) == (paper.kind, paper.key)
+    assert NEEDED[kind] <= set(fields)
+    assert fields["year"] == str(paper.year)
+    assert all(value.count("{") == value.count("}") for value in fields.values())
+    assert all(re.fullmatch(r"[^,]+, [^,]+", name) for name in fields["author"].split(" and "))
+    assert re.match(r"[a-z]+", key)[0] == re.sub(r"\W", "", paper.authors.partition(",")[0]).lower()
+    assert str(paper.year) in key
+
+
+@pytest.mark.parametrize("paper", [p for p in BIBLIOGRAPHY.values() if p.arxiv], ids=lambda p: p.key)
+def test_numbers_of_arxiv_are_possible(paper):
+    year, month = re.fullmatch(r"(\d\d)(\d\d)\.\d{5}", paper.arxiv).groups()
+    assert paper.year - 3 <= 2000 + int(year) <= paper.year
+    assert 1 <= int(month) <= 12
+
+
+def test_nothing_is_there_twice():
+    assert len(BIBLIOGRAPHY) == len(bibliography._ALL)
+    for field in ("title", "arxiv"):
+        values = [getattr(paper, field) for paper in BIBLIOGRAPHY.values() if getattr(paper, field)]
+        assert len(set(values)) == len(values)
+
+
+def test_the_pages_say_the_same():
+    """Of each paper that a page has BibTeX for: key, title, year, number and authors."""
+    found = [entry for page in PAGES.glob("*.md") for entry in parsed(page.read_text())]
+    assert found
+    for _, key, fields in found:
+        paper = BIBLIOGRAPHY[key]
+        assert fields["title"].replace("{", "").replace("}", "") == paper.heading
+        assert (fields["year"], fields.get("eprint", "")) == (str(paper.year), paper.arxiv)
+        assert words(fields["author"]) == words(paper.authors)
+
+
+def words(names: str) -> set[str]:
+    return set(re.findall(r"[\w-]+", names))
+
+
+@pytest.mark.parametrize("name", [*PAPERS, *MODES, "autolora"])
+def test_every_recipe_and_mode_has_a_row(name):
+    """A new method says where it is from and how it differs from the authors' code."""
+    credit = METHODS[name]
+    assert set(credit.papers) <= set(BIBLIOGRAPHY)
+    assert 20 < len(credit.differs) < 240
+    assert credit.differs.endswith(".")
+    assert credit.year is None if not credit.papers else credit.year == BIBLIOGRAPHY[credit.papers[0]].year
+
+
+@pytest.mark.parametrize("base", [Method, LARS], ids=["methods", "optimisers"])
+def test_every_kind_of_part_says_what_it_is_from(base):
+    kinds = kinds_like(SLF() if base is Method else LARS())
+    ours = {name for name, kind in kinds.items() if kind.__module__.startswith("unshaken.")}
+    assert ours <= set(OF_TYPE)
+
+
+def test_every_key_exists():
+    keys = {key for keys in (*OF_TYPE.values(), *OF_DATA.values()) for key in keys}
+    keys |= {key for credit in METHODS.values() for key in credit.papers}
+    assert keys | {"dosovitskiy2021image", "wightman2019timm"} <= set(BIBLIOGRAPHY)
+    assert set(SETTINGS) <= set(OF_DATA)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_recipe_cites_its_own_papers(name):
+    keys = {paper.key for paper in cited({"recipe": plain(recipe(f"{name}/digits"))})}
+    assert set(METHODS[name].papers) <= keys
+
+
+def keys(record: dict) -> list[str]:
+    return [paper.key for paper in cited(record)]
+
+
+def test_autolora_cites_its_branch_and_its_rate():
+    assert keys({"recipe": plain(AutoFinetune()), "data": {"encoder": "0" * 32}}) == [
+        "madry2018towards",
+        "xu2024autolora",
+        "hu2022lora",
+        "croce2020reliable",
+        "krizhevsky2009learning",
+    ]
+
+
+DIGITS = ["pedregosa2011scikit", "alpaydin1998digits"]
+
+
+def test_what_acl_on_digits_uses_and_nothing_else():
+    assert keys(plain(recipe("acl/digits"))) == [
+        "jiang2020robust",
+        "chen2020simple",
+        "xie2020adversarial",
+        "madry2018towards",
+        "he2016deep",
+        "you2017large",
+        *DIGITS,
+    ]
+
+
+def test_what_is_not_used_is_not_cited():
+    assert keys(plain(recipe("simclr/digits"))) == ["chen2020simple", "he2016deep", "you2017large", *DIGITS]
+    assert keys(plain(recipe("st/cifar10"))) == ["he2016deep", "krizhevsky2009learning"]
+    assert "robinson2021contrastive" in keys(plain(recipe("a-infonce/cifar10")))
+    plain_ip = replace(recipe("a-infonce/cifar10"), method=replace(recipe("a-infonce/cifar10").method, hn=None))
+    assert "robinson2021contrastive" not in keys(plain(plain_ip))
+    still = replace(recipe("dynacl-plain/digits"), strength=Constant(1.0), method=recipe("acl/digits").method)
+    assert "luo2023dynacl" in keys(plain(recipe("dynacl-plain/digits")))
+    assert "luo2023dynacl" not in keys(plain(still))
+
+
+def test_a_part_in_anothers_place():
+    changed = replace(recipe("acl/stl10"), optimizer=AdamW())
+    found = keys(plain(changed))
+    assert "loshchilov2019decoupled" in found
+    assert "you2017large" not in found
+    assert "coates2011analysis" in found
+
+
+def test_a_record_of_many_parts():
+    """As in the header of a classifier: fine-tuning, pre-training, and the teacher of that."""
+    student = recipe("deacl/digits")
+    record = {
+        "finetune": {"recipe": plain(Finetune(AFF(), data=student.data)), "data": {"encoder": "0" * 32}},
+        "pretrain": {"recipe": plain(student), "teacher": {"recipe": plain(recipe("simclr/digits"))}},
+        "kind": "classifier",
+    }
+    found = keys(record)
+    assert found == [
+        "zhang2022deacl",
+        "chen2020simple",
+        "madry2018towards",
+        "zhang2019theoretically",
+        "he2016deep",
+        "you2017large",
+        *DIGITS,
+    ]
+    assert keys(dict(reversed(record.items()))) == found  # whatever the order in the file
+    assert keys(json.loads(json.dumps(record))) == found
+
+
+def test_of_what_it_begins_with_a_name_is_enough():
+    """recipe.json has no more of it than that, and a run that starts from another not even in the end."""
+    assert "chen2020simple" in keys({"recipe": {"type": "Pretrain", "name": "deacl", "teacher": "simclr/digits"}})
+    started = {"recipe": {"type": "Pretrain", "start": "runs/x"}, "data": {"start": {"name": "rocl", "digest": "0"}}}
+    assert keys(started) == ["kim2020rocl"]
+    assert keys({"recipe": {"teacher": None, "start": "teacher"}}) == []
+
+
+def test_clusters_are_k_means():
+    kmeans = {"arthur2007kmeans", "pedregosa2011scikit"}
+    assert kmeans <= set(keys(plain(recipe("dynacl++/cifar10"))))
+    assert kmeans <= set(keys(plain(recipe("advcl/cifar10"))))
+    assert not kmeans & set(keys(plain(recipe("acl/cifar10"))))
+
+
+def test_what_others_trained():
+    origin = {"recipe": {"type": "Imported", "name": "dynacl", "data": {"type": "Source", "name": "cifar100"}}}
+    record = {
+        "pretrain": origin,
+        "finetune": {"recipe": {"type": "Imported", "name": "dynacl", "method": {"type": "aff"}}},
+        "backbone": {"type": "Backbone", "name": "wrn-28-10"},
+        "routes": ["clean", "adv"],
+    }
+    assert keys(record) == [
+        "jiang2020robust",
+        "luo2023dynacl",
+        "xie2020adversarial",
+        "zhang2019theoretically",
+        "zagoruyko2016wide",
+        "krizhevsky2009learning",
+    ]
+
+
+def test_images_by_the_name_of_their_folder():
+    """As recipes take them; a folder called digits is not scikit-learn's."""
+    for name, known in (("copies/CIFAR100", True), ("./digits", False), ("photos", False), ("digits", True)):
+        assert bool(keys({"data": {"type": "Source", "name": name}})) == known
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet50", {"he2016deep"}),
+        ("resnet-small", {"he2016deep"}),
+        ("wrn-34-10", {"zagoruyko2016wide"}),
+        ("vit-small", {"dosovitskiy2021image", "wightman2019timm"}),
+        ("timm/resnet18.a1_in1k", {"he2016deep", "wightman2019timm"}),
+        ("timm/vit_base_patch16_224", {"dosovitskiy2021image", "wightman2019timm"}),
+        ("timm/wide_resnet50_2", {"zagoruyko2016wide", "wightman2019timm"}),
+        ("timm/convnext_tiny", {"wightman2019timm"}),
+    ],
+)
+def test_networks_by_name(name, expected):
+    assert set(of_network(name)) == expected
+    assert expected <= set(BIBLIOGRAPHY)
