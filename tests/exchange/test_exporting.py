@@ -18,13 +18,13 @@ from unshaken.base.keys import Key
 from unshaken.commands.exchange import export_, results_of
 from unshaken.exchange import exporting
 from unshaken.exchange.exporting import Exporting, export
-from unshaken.exchange.fingerprint import digest, verified
+from unshaken.exchange.fingerprint import verified
 from unshaken.exchange.opening import file_in, opened
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network, born
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routed, take
-from unshaken.nets.saved import load_encoder, save_classifier, save_encoder
+from unshaken.nets.saved import digest, load_encoder, save_classifier, save_encoder
 from unshaken.nets.torchvision_ops import declare_operators
 
 ORIGIN = {"pretrain": {"recipe": {"name": "acl", "data": {"name": "cifar10"}, "seed": 3}}}

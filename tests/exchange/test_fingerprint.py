@@ -27,7 +27,6 @@ from unshaken.nets.embed import Network, born
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import merged, routed
 from unshaken.nets.saved import read_tensors, save_classifier, save_encoder, write_tensors
-from unshaken.train.run import digest as digest_of_a_run
 
 SMALL = Backbone("resnet-small", 32)
 
@@ -191,7 +190,3 @@ def test_mistakes(args: list[str], words: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words):
         verify(args)
-
-
-def test_there_is_one_digest():
-    assert digest(encoder()) == digest_of_a_run(encoder())

@@ -16,7 +16,7 @@ from unshaken.base import files
 from unshaken.base.keys import Key
 from unshaken.evaluate.exam import Exam, Notes
 from unshaken.methods.method import Step
-from unshaken.nets.lora import LowRank, branch
+from unshaken.nets.lora import LowRank, branch, without_lora
 from unshaken.nets.saved import load_classifier, load_encoder, read_tensors
 from unshaken.recipes import autolora as module
 from unshaken.recipes.autolora import AutoFinetune, accuracy, autolora, quarters
@@ -29,6 +29,8 @@ from unshaken.train.run import Run
 from unshaken.tune.autolora import AutoLoRa, AutoRate
 
 TINY = unshaken.Source("digits", limit=200)
+RATE = AutoRate(start=0.2, rho=2.0, at=(0, 1, 2, 3), of=4)
+"""Halved at each of its checkpoints: no rise is often enough."""
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +44,14 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(encoder: Path) -> AutoFinetune:
-    """Four epochs of five batches, a checkpoint of the rate after each but the first and the last."""
+    """Four epochs of five batches; the rate falls, and the best weights come back, after the second and the third."""
     given = autolora(encoder)
     return replace(
         given,
         method=replace(given.method, attack=replace(given.method.attack, steps=1), rank=2),
-        rate=AutoRate(start=0.2, at=(0, 1, 2, 3), of=4),
+        rate=RATE,
         epochs=4,
-        batch=36,
+        batch=40,
         aside=10,
         validation=replace(given.validation, attack=PGD(Linf(0.1), steps=1)),
     )
@@ -100,9 +102,7 @@ def test_end_to_end(recipe, encoder, tmp_path):
     assert [line["epoch"] for line in noted] == [1, 2, 3, 4]
     steps = [line for line in lines(run) if "loss" in line]
     assert {"loss", "natural", "robust", "divergence", "l1", "l2", "rate"} <= set(steps[0])
-    assert [line["rate"] for line in noted] == [
-        AutoRate(0.2, at=(0, 1, 2, 3), of=4)(values[: k + 1], 4)[0] for k in range(4)
-    ]
+    assert [line["rate"] for line in noted] == [RATE(values[: k + 1], 4)[0] for k in range(4)]
     assert all(line["rate"] == noted[int(line["step"] // 5) - 1]["rate"] for line in steps if line["step"] >= 5)
     result = unshaken.examine(run, quiet=True, exam=Exam(PGD(Linf(0.1), steps=1), limit=20))
     assert (result["mode"], result["method"]) == ("autolora", "acl")
@@ -208,7 +208,8 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
         if course.place.batch == 0:
             starts[course.place.epoch] = (copy.deepcopy(course.step.net.encoder.state_dict()), rate.value)
         go(course, rate, until)
-        ends[course.place.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
+        if course.place.batch == 0:
+            ends[course.place.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
 
     monkeypatch.setattr(module.Training, "go", watched)
     run = recipe.run(encoder, tmp_path, quiet=True)
@@ -216,17 +217,21 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
     def same(a: dict, b: dict) -> bool:
         return all(torch.equal(a[name], b[name]) for name in a)
 
-    assert [rate for _, rate in starts.values()] == [0.2, 0.2, 0.2, 0.1]
+    assert [rate for _, rate in starts.values()] == [0.2, 0.2, 0.1, 0.05]
     assert same(starts[1][0], ends[1])
     assert same(starts[2][0], ends[2])
     assert same(starts[3][0], ends[2])
     assert not same(starts[3][0], ends[3])
-    kept = load_classifier(run / "classifier.safetensors")[0].encoder.state_dict()
-    assert all(
-        torch.equal(value, ends[2][name.replace("conv1.weight", "conv1.weight")])
-        for name, value in kept.items()
-        if name in ends[2]
-    )
+    kept = load_classifier(run / "classifier.safetensors")[0].encoder
+    expected = net_of(ends[2], recipe, encoder)
+    assert same(kept.state_dict(), expected)
+
+
+def net_of(weights: dict, recipe, encoder) -> dict:
+    """What a plain encoder would have of them."""
+    net = recipe.network(Given.read(encoder / "encoder.safetensors"), 10, Key(0))
+    net.encoder.load_state_dict(weights)
+    return without_lora(net.encoder).state_dict()
 
 
 def stopped_at(write: int, recipe, encoder, root: Path, moment: str) -> int:
@@ -249,7 +254,7 @@ def stopped_at(write: int, recipe, encoder, root: Path, moment: str) -> int:
     return in_child(work)
 
 
-@pytest.mark.parametrize("write", [3, 4, 6, 7, 8, 9, 12, 13, 14, 15, 18, 19, 20, 21, 24, 25, 26, 27, 28])
+@pytest.mark.parametrize("write", [3, 6, 7, 8, 9, 12, 13, 14, 19, 23, 24, 25, 26])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_between_any_two_writes(recipe, encoder, unbroken, tmp_path, write, moment):
     """Checkpoints, best weights, history, classifier, run.json: the same bits and the same log, each line once."""
@@ -261,7 +266,7 @@ def test_killed_between_any_two_writes(recipe, encoder, unbroken, tmp_path, writ
     assert not list(tmp_path.rglob("best*"))
 
 
-@pytest.mark.parametrize("step", [0, 2, 5, 9, 11, 19])
+@pytest.mark.parametrize("step", [0, 7, 11, 19])
 def test_killed_between_checkpoints(recipe, encoder, unbroken, tmp_path, step):
     """Between the ends of two legs what was saved in the middle of one is gone on from."""
     save = Run.save

@@ -12,10 +12,10 @@ from tiny import RECIPE, STEPS
 from unshaken.base.clock import Clock, Constant
 from unshaken.base.keys import Key
 from unshaken.methods.method import Method, Step
-from unshaken.nets.saved import read_tensors
+from unshaken.nets.saved import digest, read_tensors
 from unshaken.train.feed import Feed, Place
 from unshaken.train.fit import Meter, training
-from unshaken.train.run import Run, digest
+from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
 
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from unshaken.base.canon import plain
 from unshaken.base.files import write_bytes, write_json, write_text
 from unshaken.exchange.card import card, front_matter
-from unshaken.exchange.fingerprint import digest, fingerprint, images
+from unshaken.exchange.fingerprint import fingerprint, images
 from unshaken.exchange.loading import CODE, THEIRS
 from unshaken.exchange.opening import Opened, file_in, opened
 from unshaken.nets.embed import Network
-from unshaken.nets.saved import FORMAT, save_classifier, save_encoder
+from unshaken.nets.saved import FORMAT, digest, save_classifier, save_encoder
 
 
 @dataclass(frozen=True)

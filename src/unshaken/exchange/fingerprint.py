@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unshaken.base.types import Float
 from unshaken.exchange.opening import Opened, file_in, opened
 from unshaken.nets.embed import Encoder, Network, evaluating
 from unshaken.nets.routed import routes_of, take
-from unshaken.nets.saved import read_tensors, write_tensors
+from unshaken.nets.saved import digest, read_tensors, write_tensors
 
 VERSION = 1
 TOLERANCE = 1e-4
@@ -55,15 +54,6 @@ def fingerprint(subject: Opened) -> dict[str, Any]:
         "weights": digest(subject.net),
         "answers": {route: base64.b64encode(z.numpy().astype("<f4").tobytes()).decode() for route, z in found.items()},
     }
-
-
-def digest(net: nn.Module) -> str:
-    """32 hexadecimal digits that change with any bit of any parameter or buffer."""
-    total = blake2b(digest_size=16)
-    for name, tensor in net.state_dict().items():
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return total.hexdigest()
 
 
 @dataclass(frozen=True)

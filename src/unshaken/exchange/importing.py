@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unshaken.base.canon import plain
 from unshaken.base.files import write_json
 from unshaken.exchange.classes import CLASSES, names_of
-from unshaken.exchange.fingerprint import digest, fingerprint
+from unshaken.exchange.fingerprint import fingerprint
 from unshaken.exchange.layouts import CIFAR, LAYOUTS, NORMALISATIONS, Layout, Normalisation
 from unshaken.exchange.opening import Opened
 from unshaken.exchange.reading import Foreign, read
@@ -24,7 +24,7 @@ from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
 from unshaken.nets.routed import merged, routed, routes_of
-from unshaken.nets.saved import read_tensors, save_classifier, save_encoder
+from unshaken.nets.saved import digest, read_tensors, save_classifier, save_encoder
 
 UNKNOWN = "unknown"
 """The seed of what others trained: a file does not say it, and no number would be true."""

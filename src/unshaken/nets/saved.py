@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -80,6 +82,15 @@ def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
 def backbone_of(about: dict[str, Any]) -> Backbone:
     fields = {name: value for name, value in about["backbone"].items() if name != "type"}
     return Backbone(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+
+def digest(net: nn.Module) -> str:
+    """32 hexadecimal digits that change with any bit of any parameter or buffer."""
+    total = blake2b(digest_size=16)
+    for name, tensor in net.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def _expect(about: dict[str, Any], kind: str, path: Path) -> None:

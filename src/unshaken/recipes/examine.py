@@ -12,12 +12,11 @@ from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam, Notes
 from unshaken.evaluate.result import paper_log, result_of
-from unshaken.nets.saved import backbone_of, load_classifier
+from unshaken.nets.saved import backbone_of, digest, load_classifier
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import fitting, met
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
-from unshaken.train.run import digest
 from unshaken.train.runtime import Runtime
 
 

@@ -18,7 +18,7 @@ from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import load_encoder, save_classifier
+from unshaken.nets.saved import digest, load_encoder, save_classifier
 from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.origin import encoder_file
 from unshaken.recipes.presets import preset, single
@@ -29,7 +29,7 @@ from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
 from unshaken.train.optim import SGD, Optimizer
-from unshaken.train.run import Run, digest
+from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
 from unshaken.tune.full import AFF
 from unshaken.tune.linear import ALF, SLF

@@ -16,8 +16,7 @@ from unshaken.data.images import Images
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder
 from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import load_encoder, read_tensors, write_tensors
-from unshaken.train.run import digest
+from unshaken.nets.saved import digest, load_encoder, read_tensors, write_tensors
 from unshaken.train.runtime import Runtime
 from unshaken.tune.pseudo import clusters, features
 
@@ -30,8 +29,9 @@ CHUNK = 500
 
 
 def encoder_file(path: Path) -> Path:
-    """The encoder of a run, or the file itself."""
-    file = path / "encoder.safetensors" if path.is_dir() else path
+    """The encoder of a run or of a folder made for a hub, or the file itself."""
+    hub = path / "model.safetensors"
+    file = path if not path.is_dir() else hub if hub.exists() else path / "encoder.safetensors"
     if not file.exists():
         if (path.parent / "encoder.safetensors").exists():
             hint = f"it is a fine-tuning run; its encoder is in {path.parent}"

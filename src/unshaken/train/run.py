@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 from dataclasses import asdict
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.base.canon import plain, short_hash
 from unshaken.base.files import read_json, write_json, write_text
-from unshaken.nets.saved import read_tensors, write_tensors
+from unshaken.nets.saved import digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
 
 
@@ -124,15 +123,6 @@ class Run:
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "world": world}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
-
-
-def digest(net: nn.Module) -> str:
-    """32 hexadecimal digits that change with any bit of any parameter or buffer."""
-    total = blake2b(digest_size=16)
-    for name, tensor in net.state_dict().items():
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return total.hexdigest()
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
