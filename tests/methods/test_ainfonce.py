@@ -14,7 +14,7 @@ from unshaken.base.keys import Key
 from unshaken.base.types import Batch
 from unshaken.losses.contrast import between, hard_pairs, multi_view
 from unshaken.methods.advcl import AdvCL
-from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
+from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL, inferior
 from unshaken.methods.method import Step
 from unshaken.methods.rocl import RoCL
 from unshaken.nets.backbone import Backbone
@@ -144,6 +144,14 @@ def test_alpha_weighs_the_gradients_of_the_two_sides_and_at_one_half_no_value():
     assert pull_0[0] == pytest.approx(2 * pull[0], rel=1e-2)
     assert pull_1[0] < 0.01
     assert pull_1[1:] == pytest.approx([2 * p for p in pull[1:]], rel=1e-2)
+
+
+def test_losses_of_pairs_are_left_as_they_were():
+    l_uv = torch.rand(4, 4, 2)
+    before = l_uv.clone()
+    assert not torch.equal(inferior(l_uv, 2 * l_uv, 0, 0.3, 1.0), before)
+    assert not torch.equal(AsymAdvCL(AdvCL(form="released")).unstopped(l_uv), before)
+    assert torch.equal(l_uv, before)
 
 
 def test_without_switches_it_is_advcl(net, batch, clock):

@@ -44,7 +44,7 @@ from unshaken.tune.autolora import AutoLoRa, AutoRate
 
 @dataclass(frozen=True)
 class AutoFinetune:
-    """A classifier on an encoder by AutoLoRa, with the choices that published work leaves to nobody."""
+    """A classifier on an encoder by AutoLoRa. A recipe like `Finetune`, and a run like its runs."""
 
     method: AutoLoRa = AutoLoRa()
     data: Source = Source("cifar10")
@@ -68,7 +68,7 @@ class AutoFinetune:
             raise ValueError(
                 f"aside is how many images of a class there are to one kept aside, 2 or more; not {self.aside}"
             )
-        self._images  # noqa: B018 (hold and views are checked as for any fine-tuning)
+        _ = self._images  # which checks hold and views as for any fine-tuning
 
     @property
     def mode(self) -> str:
@@ -109,6 +109,7 @@ class AutoFinetune:
                 feed, aside = feed.to(fabric.device), aside.to(fabric.device)
                 with training(step, feed, self.optimizer, run, fabric, save_every, quiet) as course:
                     self._learn(net, course, aside, History(run.path, course.place))
+                net.memory = None
                 plain_net = without_lora(merged(net, "adv"))
                 origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": given.about["pretrain"]}
                 save_classifier(run.path / "classifier.safetensors", plain_net, given.backbone, images.names, origin)
@@ -147,12 +148,10 @@ class AutoFinetune:
             if place.batch == 0 and place.epoch > 0:
                 line = {"validation": history.values[-1], "rate": rate, "reloaded": again}
                 course.run.log({"step": place.step, "epoch": place.epoch} | line)
+            if place.epoch == self.epochs or (place.batch == 0 and again):
+                history.lend(net)
             if place.epoch == self.epochs:
-                history.lend(net)
-                net.memory = None
                 return
-            if place.batch == 0 and again:
-                history.lend(net)
             ends = quarters(len(course.feed))
             if place.batch in ends:
                 net.memory.accuracy.fill_(accuracy(self.method, net, course.feed, place))
