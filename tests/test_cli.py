@@ -162,7 +162,12 @@ def test_help_is_quick():
         (["report", "nowhere"], "there is no nowhere"),
         (["report", "--mean"], "did you mean --means"),
         (["report"], "needs one or more"),
+        (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean or leaked"),
         (["list", "all"], "takes no arguments"),
+        (["import", "nowhere.pt"], "there is no file nowhere.pt"),
+        (["verify", "nowhere"], "nowhere"),
+        (["export", "nowhere", "--to", "onnx", "--out", "x.onnx"], "nowhere"),
+        (["cite", "nowhere"], "neither a run, nor a file, nor a method"),
     ],
 )
 def test_mistakes_are_one_line(args, words, capsys, tmp_path, monkeypatch):
@@ -170,6 +175,15 @@ def test_mistakes_are_one_line(args, words, capsys, tmp_path, monkeypatch):
     assert cli.run(args) == 2
     assert words in said(capsys)
     assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_autolora_is_a_mode(pretrained, tmp_path):
+    args = ["finetune", str(pretrained), "--mode", "autolora", "--out", str(tmp_path)]
+    quick = ["--epochs", "1", "--data.limit", "100", "--method.attack.steps", "1", "--validation.attack.steps", "1"]
+    assert cli.run([*args, *quick]) == 0
+    assert cli.run(["evaluate", str(tmp_path), "--limit", "10", "--attack.steps", "1"]) == 0
+    (result,) = tmp_path.rglob("result-first10.json")
+    assert json.loads(result.read_text())["mode"] == "autolora"
 
 
 def test_a_part_is_exchanged_by_its_kind():

@@ -11,6 +11,7 @@ import tyro
 
 from unshaken.base.files import read_json
 from unshaken.options import meant_for, parse, subject, taken
+from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, labelled, protocol
 from unshaken.train.runtime import Runtime
 
@@ -21,11 +22,12 @@ Flat = tyro.conf.arg(name="")
 class Finetuning:
     """Fine-tune an encoder with labels.
 
-    --mode slf, alf, aff or all of them (the default). --protocol leaked takes the epochs that the published AIR numbers
-    were fine-tuned for in fact, where one mode's setting leaked into the next; clean, the default, those meant.
+    --mode slf, alf, aff, or all of these three (the default); or autolora. --protocol leaked takes the epochs that the
+    published AIR numbers were fine-tuned for in fact, where one mode's setting leaked into the next; clean, the
+    default, those meant.
     """
 
-    recipe: Annotated[Finetune, Flat]
+    recipe: Annotated[Finetune | AutoFinetune, Flat]
     runtime: Runtime = Runtime()
     out: Path | None = None
     """Under which folder the run's own is made; beside the encoder if it is not given."""
@@ -45,8 +47,11 @@ def finetune(args: list[str]) -> None:
         raise ValueError(f"--data.size is a side in pixels, such as 32, not {size!r}")
     encoder = Path(name)
     source = labelled(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
-    modes = MODES if mode in (None, "all") else (mode,)
-    choices = [protocol(each, encoder, source, epochs == "leaked") for each in modes]
+    if mode == "autolora":
+        choices = [autolora(encoder, source)]
+    else:
+        modes = MODES if mode in (None, "all") else (mode,)
+        choices = [protocol(each, encoder, source, epochs == "leaked") for each in modes]
     defaults = [Finetuning(choice) for choice in choices]
     all_options = [
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
@@ -59,7 +64,7 @@ def finetune(args: list[str]) -> None:
         print(f"next: unshaken evaluate {run}")
 
 
-def described(chosen: Finetune) -> str:
+def described(chosen: Finetune | AutoFinetune) -> str:
     """The few choices that a reader of a table asks for."""
     limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
     return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.rate}"

@@ -140,7 +140,9 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
     leaked  with the epochs that the published AIR numbers were fine-tuned for in fact (presets.LEAKED)
     """
     if mode not in MODES:
-        raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}, and all for the three in turn")
+        raise ValueError(
+            f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
+        )
     _, backbone, about = load_encoder(encoder_file(encoder))
     pretrained = about["pretrain"]["recipe"]
     origin = source_of(pretrained["data"])
