@@ -1,5 +1,7 @@
 """Batches are functions of place, and each epoch sees every image once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from unshaken.train.feed import Feed, Place
 def feed(n: int, batch: int, epochs: int = 2, views=Still(), strength=Constant(1.0)) -> Feed:
     pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4).contiguous()
     label = torch.arange(n) % 2
-    return Feed(Images(pixels, label, ("even", "odd")), views, strength, batch, epochs, Key(0))
+    return Feed(Images(pixels, label, ("even", "odd")), views, strength, batch, epochs, Key(0), label)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,12 @@ def test_strength_follows_its_schedule():
 def test_too_little_is_refused(n, batch, epochs):
     with pytest.raises(ValueError, match=r"too few|batch ≥ 2"):
         feed(n, batch, epochs)
+
+
+def test_what_is_learned_from_goes_with_its_image_and_may_have_columns():
+    """The images' own labels are not given unasked: pre-training without labels never has them at hand."""
+    whole = feed(10, 4)
+    columns = torch.stack([torch.arange(10), torch.arange(10) + 100], dim=1)
+    for _, _, batch in replace(whole, label=columns).after(Place()):
+        assert torch.equal(batch.label, torch.stack([batch.index, batch.index + 100], dim=1))
+    assert all(batch.label is None for _, _, batch in replace(whole, label=None).after(Place()))
