@@ -71,8 +71,14 @@ class Pretrain:
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
-        if not self.teacher and (self.method.teacher == "given" or self.clusters or self.start == "teacher"):
+        if bool(self.clusters) != (self.method.labels == "clusters"):
+            wants = "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels, of --clusters 10 say"
+            raise ValueError(f"{self.name} learns from {wants}")
+        looks_up = self.method.teacher == "given" or bool(self.clusters) or self.start == "teacher"
+        if looks_up and not self.teacher:
             raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")
+        if self.teacher and not looks_up:
+            raise ValueError(f"{self.name} learns from no teacher; to begin with an encoder's weights, use --start")
 
     def embedder(self, classes: tuple[int, ...] = ()) -> Network:
         """h = g ∘ f as it is born: a function of the recipe alone, but for what it starts from.
