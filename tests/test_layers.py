@@ -15,7 +15,7 @@ LAYERS = [
     {"base"},
     {"losses", "threat", "pixels"},
     {"nets", "data"},
-    {"methods", "exchange"},
+    {"methods", "exchange", "coreset"},
     {"tune"},
     {"train", "evaluate"},
     {"recipes", "report"},

@@ -1,4 +1,4 @@
-"""KL over a batch and over rows: its definition in loops, and torch's kl_div."""
+"""Divergences: definitions in loops and float64, and torch's kl_div."""
 
 from math import exp, log
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from unshaken.base.keys import Key
-from unshaken.losses.diverge import kl, kl_rows
+from unshaken.losses.diverge import js_rows, kl, kl_rows, representational, transport
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -65,3 +65,71 @@ def test_far_logits_stay_finite():
 def test_low_precision_is_raised_first():
     p, q = draw(6, 5).bfloat16(), draw(6, 5, seed=1).bfloat16()
     assert torch.equal(kl_rows(p, q), kl_rows(p.float(), q.float()))
+
+
+def test_js_is_its_definition():
+    p, q = draw(6, 5), draw(6, 5, seed=1)
+    slow = []
+    for a, b in zip(p.double().softmax(1).tolist(), q.double().softmax(1).tolist(), strict=True):
+        m = [(s + t) / 2 for s, t in zip(a, b, strict=True)]
+        slow.append(sum(s * log(s / u) + t * log(t / u) for s, t, u in zip(a, b, m, strict=True)) / 2)
+    assert js_rows(p, q).tolist() == pytest.approx(slow, rel=1e-4)
+    assert torch.allclose(js_rows(p, q), js_rows(q, p))
+    assert js_rows(p, p).abs().max() < 1e-6
+
+
+def test_js_of_strangers_is_log_2():
+    p, q = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]], requires_grad=True)
+    assert js_rows(p, q).item() == pytest.approx(log(2))
+    assert torch.autograd.grad(js_rows(p, q).sum(), q)[0].isfinite().all()
+
+
+def sinkhorn(z_adv: Tensor, z: Tensor, blur: float, iterations: int) -> float:
+    """The plan by scaling rows and columns in turn, in loops and float64; then its cost and its divergence."""
+    p, q = z_adv.double().softmax(1).tolist(), z.double().softmax(1).tolist()
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        dot = sum(s * t for s, t in zip(a, b, strict=True))
+        return dot / (sum(s * s for s in a) * sum(t * t for t in b)) ** 0.5
+
+    C = [[1 - cosine(a, b) for b in q] for a in p]
+    n, m = len(p), len(q)
+    K = [[exp(-c / blur) for c in row] for row in C]
+    u, v = [1.0] * n, [1.0] * m
+    for _ in range(iterations):
+        u = [1 / n / sum(K[i][j] * v[j] for j in range(m)) for i in range(n)]
+        v = [1 / m / sum(K[i][j] * u[i] for i in range(n)) for j in range(m)]
+    T = [[u[i] * K[i][j] * v[j] for j in range(m)] for i in range(n)]
+    return sum(t * c + blur * t * log(t * n * m) for i in range(n) for t, c in zip(T[i], C[i], strict=True))
+
+
+@pytest.mark.parametrize("blur", [0.05, 0.5])
+def test_transport_is_the_entropic_minimum(blur):
+    p, q = draw(4, 5), draw(6, 5, seed=1)
+    assert float(transport(p, q, blur, 500)) == pytest.approx(sinkhorn(p, q, blur, 500), rel=1e-4)
+
+
+def test_transport_s_gradient_is_that_of_the_minimum():
+    p, q = draw(3, 4), draw(3, 4, seed=1)
+    (grad,) = torch.autograd.grad(transport(p.requires_grad_(), q, 0.1, 500), p)
+    for i, k in ((0, 0), (1, 2), (2, 3)):
+        to = [p.detach().double() for _ in range(2)]
+        to[0][i, k] += 1e-4
+        to[1][i, k] -= 1e-4
+        slope = (sinkhorn(to[0], q, 0.1, 500) - sinkhorn(to[1], q, 0.1, 500)) / 2e-4
+        assert float(grad[i, k]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
+
+
+def test_transport_may_send_a_row_to_another():
+    """It does not see the order of a batch, as distances of rows do; and far embeddings cost more."""
+    p, far = 3 * draw(6, 5), 3 * draw(6, 5, seed=1)
+    assert torch.allclose(transport(p, p.roll(1, 0)), transport(p, p), atol=1e-5)
+    assert transport(p, p) < 0.02 < transport(p, far)
+    assert kl_rows(p, p.roll(1, 0)).min() > 0.1
+
+
+def test_representational_is_of_the_adversarial_from_the_clean():
+    p, q = draw(6, 5), draw(6, 5, seed=1)
+    assert torch.equal(representational(p, q), kl_rows(p, q).mean())
+    assert torch.equal(representational(p, q, "js"), js_rows(p, q).mean())
+    assert torch.equal(representational(p, q, "ot"), transport(p, q))

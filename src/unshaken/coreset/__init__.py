@@ -1,0 +1,1 @@
+"""Layer 3: which images an epoch sees."""

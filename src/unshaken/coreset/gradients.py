@@ -1,0 +1,149 @@
+"""Gradients of many items with respect to a head's linear layers, as factors wherever these are smaller."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from unshaken.base.types import Float, Int
+
+Theta = dict[str, Tensor]
+"""A head's parameters by name: the weights and biases of its linear layers. Gradients have the same names."""
+
+BLOCK = 2**24
+"""Numbers that an inner product may hold besides the gradients: 64 MB."""
+
+
+class Layer(ABC):
+    """∂L/∂[W b] of n items, for one linear layer y = [W b] [a 1]ᵀ. I inputs (one more with a bias), O outputs."""
+
+    @abstractmethod
+    def along(self, direction: Float[Tensor, "O I"], items: Int[Tensor, "m"] | slice) -> Float[Tensor, "m"]:
+        """⟨q_k, direction⟩ of each of the items."""
+
+    @abstractmethod
+    def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
+        """⟨q_k, q_l⟩ of every item k with the items l."""
+
+    @abstractmethod
+    def of(self, item: int) -> Float[Tensor, "O I"]:
+        """q_k."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors(Layer):
+    """q_k = Σ_r D_kr A_krᵀ: rows of the layer's input, and of the loss's derivative by its output.
+
+    Never multiplied out: ⟨q_k, G⟩ = Σ_r D_kr · (G A_kr). Items with fewer rows than others have zeros.
+    """
+
+    inputs: Float[Tensor, "n R I"]
+    outputs: Float[Tensor, "n R O"]
+
+    def along(self, direction: Float[Tensor, "O I"], items: Int[Tensor, "m"] | slice) -> Float[Tensor, "m"]:
+        inputs, outputs = self.inputs[items], self.outputs[items]
+        block = max(1, BLOCK // max(1, outputs[:1].numel()))
+        parts = zip(inputs.split(block), outputs.split(block), strict=True)
+        return torch.cat([((a @ direction.T) * d).sum((1, 2)) for a, d in parts])
+
+    def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
+        a, d = (rows[items].flatten(0, 1) for rows in (self.inputs, self.outputs))
+        block = max(1, BLOCK // max(1, self.inputs.shape[1] * len(a)))
+        parts = zip(self.inputs.split(block), self.outputs.split(block), strict=True)
+        shape = (len(items), self.inputs.shape[1])
+        return torch.cat([((A @ a.T) * (D @ d.T)).unflatten(-1, shape).sum((1, 3)) for A, D in parts])
+
+    def of(self, item: int) -> Float[Tensor, "O I"]:
+        return self.outputs[item].T @ self.inputs[item]
+
+
+@dataclass(frozen=True, eq=False)
+class Whole(Layer):
+    """q_k as it is: for items of many rows."""
+
+    matrix: Float[Tensor, "n O I"]
+
+    def along(self, direction: Float[Tensor, "O I"], items: Int[Tensor, "m"] | slice) -> Float[Tensor, "m"]:
+        return self.matrix[items].flatten(1) @ direction.flatten()
+
+    def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
+        return self.matrix.flatten(1) @ self.matrix[items].flatten(1).T
+
+    def of(self, item: int) -> Float[Tensor, "O I"]:
+        return self.matrix[item]
+
+
+def joined(layers: list[Layer]) -> Layer:
+    """One layer's gradients of the items of all of these."""
+    if all(isinstance(layer, Whole) for layer in layers):
+        return Whole(torch.cat([layer.matrix for layer in layers]))
+    rows = max(layer.inputs.shape[1] for layer in layers)
+    return Factors(
+        torch.cat([pad(layer.inputs, (0, 0, 0, rows - layer.inputs.shape[1])) for layer in layers]),
+        torch.cat([pad(layer.outputs, (0, 0, 0, rows - layer.outputs.shape[1])) for layer in layers]),
+    )
+
+
+def summed(samples: Factors, most: int) -> Layer:
+    """The samples' gradients as one item's: factors, or the matrix if that is smaller for an item of `most` samples."""
+    (_, rows, inputs), outputs = samples.inputs.shape, samples.outputs.shape[2]
+    item = Factors(samples.inputs.flatten(0, 1)[None], samples.outputs.flatten(0, 1)[None])
+    return Whole(item.of(0)[None]) if most * rows * (inputs + outputs) > inputs * outputs else item
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """q_k = ∇_θ L(item k; θ), and which images an item is.
+
+    index   the items' images, one item after the other
+    sizes   how many each item has
+    layers  by the linear layer's name in the head
+    biased  the layers whose last input is the 1 of a bias
+    """
+
+    index: Int[Tensor, "N"]
+    sizes: tuple[int, ...]
+    layers: dict[str, Layer]
+    biased: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def images(self, item: int) -> Int[Tensor, "size"]:
+        begin = sum(self.sizes[:item])
+        return self.index[begin : begin + self.sizes[item]]
+
+    def along(self, direction: Theta, items: Int[Tensor, "m"] | None = None) -> Float[Tensor, "m"]:
+        """⟨q_k, direction⟩ of each of the items, or of all: the inner product over the whole head."""
+        which = slice(None) if items is None else items
+        parts = [layer.along(self._matrix(direction, name), which) for name, layer in self.layers.items()]
+        return torch.stack(parts).sum(0)
+
+    def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
+        """⟨q_k, q_l⟩ of every item k with the items l."""
+        return sum(layer.between(items) for layer in self.layers.values())
+
+    def norms(self) -> Float[Tensor, "n"]:
+        """‖q_k‖."""
+        blocks = torch.arange(len(self)).split(64)
+        squares = [self.between(block)[block].diagonal() for block in blocks]
+        return torch.cat(squares).clamp_min(0).sqrt()
+
+    def of(self, item: int) -> Theta:
+        """q_k itself."""
+        found = {}
+        for name, layer in self.layers.items():
+            matrix, prefix = layer.of(item), f"{name}." if name else ""
+            found[prefix + "weight"] = matrix[:, :-1] if name in self.biased else matrix
+            if name in self.biased:
+                found[prefix + "bias"] = matrix[:, -1]
+        return found
+
+    def _matrix(self, theta: Theta, name: str) -> Float[Tensor, "O I"]:
+        prefix = f"{name}." if name else ""
+        weight = theta[prefix + "weight"]
+        return torch.cat([weight, theta[prefix + "bias"][:, None]], 1) if name in self.biased else weight

@@ -1,0 +1,123 @@
+"""RCS: robustness-aware coreset selection, by greedy search.
+
+Xu et al., "Efficient Adversarial Contrastive Learning via Robustness-Aware Coreset Selection", NeurIPS 2023,
+arXiv:2302.03857. The images X to train on are those that, after one step on them, leave the embeddings of a validation
+set U the least moved by attacks:
+
+    min_{S ⊂ X, |S| = k|X|} L_RD(U; θ − η ∇_θ L(S; θ)),   L_RD(U; θ) = mean over U of d(h(x̃), h(x)),
+    x̃ = argmax over B_ε[x] of d(h(x̃), h(x)),
+
+to first order in η one item after the other: G(b | S) = η ⟨∇L_RD(U; θ_S), ∇L(b; θ)⟩. θ is the head's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unshaken.base.keys import Key
+from unshaken.base.types import Float, Int
+from unshaken.coreset.gradients import Gradients, Theta
+from unshaken.coreset.problem import Granularity, Problem
+from unshaken.coreset.selector import Selector, check_budget, glance
+from unshaken.losses.diverge import Distance
+from unshaken.threat.ball import Linf
+from unshaken.threat.pgd import PGD
+
+
+@dataclass(frozen=True)
+class RCS(Selector):
+    """Repeat:  r = ∇L_RD(U; θ′);  b* = argmax_b ⟨q_b, r⟩;  θ′ ← θ′ − η′ q_b*,   from θ′ = θ, q_b = ∇L(b; θ).
+
+    Inner products are over the whole head. The released code (GodXuxilie/Efficient_ACL_via_RCS) averages each
+    gradient over a layer's outputs first, which for a classifier is zero but for rounding; moves θ′ twice a pick; and
+    sees half of U (spec in docs/methods/rcs.md).
+    """
+
+    eta: float = 0.01
+    """η′."""
+    granularity: Granularity = "batch"
+    distance: Distance = "kl"
+    attack: PGD = PGD(Linf(8 / 255), steps=3, stride=5 / 12)
+    """On U."""
+    refresh: int | None = None
+    """Picks from one attack on U to the next; 1 is the published search, None attacks once. L_RD's gradient is that of
+    θ′ after every pick in any case: a computation on the head alone, for it alone moves."""
+    at_once: int = 1
+    """Picks that share one r. 1 is the definition; more for samples, each of which hardly moves θ′."""
+    slack: float = 0.0
+    """0: every pick is greedy's own. Else a pick looks at a random part of the items (see `glance`); for samples, 0.05
+    say."""
+    chunk: int | None = None
+    """Mini-batches whose gradients are in memory at a time; each chunk has its share of the picks, and θ′ goes on from
+    chunk to chunk. None: all at a time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = (self.refresh is None or self.refresh >= 1, self.at_once >= 1, self.chunk is None or self.chunk >= 1)
+        if not (self.eta >= 0 and 0 <= self.slack < 1 and all(whole)):
+            raise ValueError(
+                "a greedy search has eta ≥ 0, slack in [0, 1), at_once ≥ 1, and refresh and chunk ≥ 1 or None, "
+                f"not {self.eta:g}, {self.slack:g}, {self.at_once}, {self.refresh} and {self.chunk}"
+            )
+
+    def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
+        check_budget(problem, count)
+        rng = (key / "glance").on("cpu")
+        theta, rd, age, chosen = problem.theta, None, 0, []
+        for batches, budget in shares(problem.batches, self.chunk, count):
+            q = problem.gradients(batches, self.granularity)
+            left = torch.ones(len(q), dtype=torch.bool)
+            picks = budget * len(q) / len(q.index)
+            while budget > 0:
+                if rd is None or (self.refresh and age >= self.refresh):
+                    rd, age = problem.validation(theta, self.distance, self.attack), 0
+                for best in self._best(q, gradient(rd, theta), left, picks, rng):
+                    chosen.append(q.images(best)[:budget])
+                    budget, age, left[best] = budget - len(chosen[-1]), age + 1, False
+                    theta = step(theta, q.of(best), self.eta)
+                    if budget == 0:
+                        break
+        return torch.cat(chosen)
+
+    def _best(self, q: Gradients, r: Theta, left: Tensor, picks: float, rng: torch.Generator) -> list[int]:
+        """The items of the largest gain; of equals the first."""
+        count = min(self.at_once, int(left.sum()))
+        if self.slack:
+            seen = glance(left, picks, self.slack, rng)
+            return seen[q.along(r, seen).cpu().argsort(descending=True, stable=True)[:count]].tolist()
+        gains = q.along(r).cpu().masked_fill(~left, -torch.inf)
+        return gains.argsort(descending=True, stable=True)[:count].tolist()
+
+
+def gradient(rd: Callable[[Theta], Float[Tensor, ""]], theta: Theta) -> Theta:
+    """∇L_RD(U; θ); of a parameter that it does not depend on, 0."""
+    with torch.enable_grad():
+        theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        found = torch.autograd.grad(rd(theta), list(theta.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(theta, found, strict=True))
+
+
+def step(theta: Theta, q: Theta, eta: float) -> Theta:
+    """θ − η q."""
+    return {name: value - eta * q[name] for name, value in theta.items()}
+
+
+def shares(batches: tuple[Tensor, ...], chunk: int | None, count: int) -> Iterator[tuple[range, int]]:
+    """Chunks of mini-batches, by number, and how many images to pick of each: in proportion, and `count` in all.
+
+    What rounding down leaves over goes to the chunks that lost the most by it.
+    """
+    chunk = chunk or len(batches)
+    chunks = [range(at, min(at + chunk, len(batches))) for at in range(0, len(batches), chunk)]
+    sizes = [sum(len(batches[b]) for b in part) for part in chunks]
+    share = [divmod(count * size, sum(sizes)) for size in sizes]
+    over = count - sum(whole for whole, _ in share)
+    favoured = sorted(range(len(share)), key=lambda c: -share[c][1])[:over]
+    for c, part in enumerate(chunks):
+        budget = share[c][0] + (c in favoured)
+        if budget:
+            yield part, budget

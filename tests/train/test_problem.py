@@ -1,0 +1,257 @@
+"""A method as a problem: gradients against plain autograd for every method, a literal selection, and nothing changed."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unshaken
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch
+from unshaken.coreset.cover import FacilityLocation, GradientMatching, KCenter
+from unshaken.coreset.rcs import RCS, gradient
+from unshaken.coreset.selector import Random, Ranked, split
+from unshaken.data.images import Images
+from unshaken.losses.diverge import kl_rows
+from unshaken.methods.method import Step
+from unshaken.nets import routed
+from unshaken.nets.embed import Network
+from unshaken.pixels.augment import Views
+from unshaken.recipes.papers import PAPERS
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.threat.ball import Linf
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.problem import Posed, hurried, linear_layers, posed
+
+METHODS = [name for name in PAPERS if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
+each_method = pytest.mark.parametrize("name", METHODS)
+BATCH, CLOCK = 6, Clock(step=40, epoch=12, time=12.1, epochs=30)
+ATTACK = PGD(Linf(0.1), steps=2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    step: Step
+    images: Images
+    label: Tensor | None
+    views: Views
+
+    def posed(self, key: Key = Key(0), count: int = 20, **how) -> Posed:
+        x, u = split(count + 5, 5 / (count + 5), Key(0))
+        return posed(self.step, self.images, self.label, self.views, 0.7, BATCH, x, u, CLOCK, key, **how)
+
+
+def scene(name: str) -> Scene:
+    """A network of the recipe's that has seen a batch and learned from it once, and digits."""
+    recipe = unshaken.recipe(f"{name}/digits")
+    recipe = replace(recipe, method=hurried(recipe.method, 2))
+    images = unshaken.Source("digits").load("train")[:64]
+    counts = {"clusters": (2, 3), "own": (10,), "": ()}[recipe.method.labels]
+    label = torch.stack([images.label % count for count in counts], 1) if counts else None
+    label = images.label if recipe.method.labels == "own" else label
+    net = recipe.embedder(counts)
+    if recipe.method.teacher == "given":
+        net.teacher = Network(copy.deepcopy(unshaken.recipe("simclr/digits").embedder().encoder), nn.Identity())
+    elif recipe.method.teacher == "moving":
+        net.teacher = copy.deepcopy(net)
+    step = Step(recipe.method, net).train()
+    feed = Feed(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(1), label)
+    rule = torch.optim.SGD([p for p in step.parameters() if p.requires_grad], lr=0.05)
+    _, _, batch = next(feed.after(Place()))
+    step(batch, CLOCK, Key(2))["loss"].backward()
+    rule.step()
+    rule.zero_grad()
+    return Scene(step, images, label, recipe.views)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[str, Scene]:
+    return {name: scene(name) for name in METHODS}
+
+
+def by_autograd(scene: Scene, problem: Posed, b: int) -> dict[str, Tensor]:
+    """∇ of the method's loss by the head's linear parameters: a copy of the network in eval mode, and nothing else."""
+    net = copy.deepcopy(scene.step.net).eval()
+    if isinstance(net.head, nn.Identity):
+        net.head = nn.Linear(net.encoder.features, net.encoder.features, bias=False)
+        nn.init.eye_(net.head.weight)
+    index = problem.batches[b]
+    image = scene.images.floats(index)
+    views = scene.views(image, 0.7, problem.key / "views" / b)
+    batch = Batch(views, image, None if scene.label is None else scene.label[index], index)
+    loss = scene.step.method.loss(net, batch, CLOCK, problem.key / "loss" / b)["loss"]
+    theta = {
+        f"{name}.{kind}" if name else kind: p
+        for name, linear in linear_layers(net.head).items()
+        for kind, p in linear.named_parameters()
+    }
+    found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(theta, found, strict=True))
+
+
+@each_method
+def test_gradients_are_those_of_the_method_s_own_loss(name, scenes):
+    """For each mini-batch, as whole matrices and as sums over samples; inner products in factors equal full ones."""
+    scene = scenes[name]
+    problem = scene.posed()
+    batches, samples = (problem.gradients(range(len(problem.batches)), g) for g in ("batch", "sample"))
+    assert torch.equal(batches.index, problem.index)
+    assert len(samples) == len(problem.index) == 20
+    r = {n: torch.randn(p.shape, generator=(Key(n)).on("cpu")) for n, p in problem.theta.items()}
+    score, scores = batches.along(r), samples.along(r).split(batches.sizes)
+    for b in range(len(problem.batches)):
+        slow, size = by_autograd(scene, problem, b), float(batches.norms()[b])
+        assert set(slow) == set(problem.theta)
+        assert size > 0
+        assert all(torch.allclose(batches.of(b)[n], slow[n], atol=1e-5 * size) for n in slow)
+        full = sum(float((slow[n] * r[n]).sum()) for n in slow)
+        assert float(score[b]) == pytest.approx(full, abs=1e-4 * size)
+        assert float(scores[b].sum()) == pytest.approx(full, abs=1e-4 * size)
+
+
+def everything(step: Step) -> tuple:
+    """All that a look could change."""
+    state = {name: value.clone() for name, value in step.state_dict().items()}
+    needs = {name: (p.requires_grad, p.grad is None) for name, p in step.named_parameters()}
+    routes = [m.switch.route for m in step.modules() if isinstance(m, routed.RoutedNorm)]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in step.modules()]
+    return state, needs, [m.training for m in step.modules()], routes, hooks, torch.get_rng_state()
+
+
+@each_method
+def test_looking_changes_nothing_and_the_key_decides(name, scenes):
+    scene = scenes[name]
+    state, *rest = everything(scene.step)
+    problem = scene.posed(count=12)
+    selectors = [
+        RCS(attack=ATTACK, refresh=1),
+        RCS(attack=ATTACK, granularity="sample", distance="ot"),
+        Ranked(by="loss"),
+        Ranked(by="distance", attack=ATTACK, distance="js"),
+        KCenter(),
+        FacilityLocation(),
+        GradientMatching(granularity="sample"),
+    ]
+    picked = [selector.select(problem, 7, Key(0)) for selector in selectors]
+    again = [selector.select(scene.posed(count=12), 7, Key(0)) for selector in reversed(selectors)]
+    assert all(torch.equal(a, b) for a, b in zip(picked, reversed(again), strict=True))
+    now, *others = everything(scene.step)
+    assert all(torch.equal(now[name], value) for name, value in state.items())
+    assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(rest, others, strict=True))
+    held = set(problem.held.tolist())
+    assert all(len(set(images.tolist()) - held) == 7 for images in picked)
+    batches = [problem.batches[0], scene.posed(Key(1), count=12).batches[0]]
+    assert not torch.equal(*batches)
+
+
+@pytest.mark.parametrize("refresh", [None, 1])
+@pytest.mark.parametrize("name", ["acl", "rocl", "sat"])
+def test_picks_as_a_literal_implementation_does(name, refresh, scenes):
+    """Head weights written into a network, the whole of it run anew for every pick, and backward() for the gradients."""
+    scene, eta, picks = scenes[name], 0.5, 3
+    problem = scene.posed()
+    routes = scene.step.method.routes
+    clean, adv = routes[0], "adv" if "adv" in routes else routes[0]
+    q = [by_autograd(scene, problem, b) for b in range(len(problem.batches))]
+    net = copy.deepcopy(scene.step.net).eval()
+    x, left, taken, x_adv = scene.images.floats(problem.held), list(range(len(q))), [], None
+    for _ in range(picks):
+        if x_adv is None or refresh:
+            with torch.no_grad():
+                z = net(x, clean)
+            x_adv = ATTACK(
+                lambda x, z=z: kl_rows(net(x, adv), z), x, (problem.key / "validation" / 0).on("cpu")
+            )
+        net.zero_grad()
+        kl_rows(net(x_adv, adv), net(x, clean)).mean().backward()
+        r = {n: p.grad.clone() for n, p in net.head.named_parameters() if n in q[0]}
+        gains = {b: sum(float((q[b][n] * r[n]).sum()) for n in r) for b in left}
+        taken.append(max(gains, key=gains.get))
+        left.remove(taken[-1])
+        with torch.no_grad():
+            for n, p in net.head.named_parameters():
+                if n in r:
+                    p -= eta * q[taken[-1]][n]
+    images = RCS(attack=ATTACK, eta=eta, refresh=refresh).select(problem, sum(len(problem.batches[b]) for b in taken), Key(0))
+    assert images.tolist() == torch.cat([problem.batches[b] for b in taken]).tolist()
+
+
+def test_gains_exceed_chance_s(scenes):
+    """SAT, 40 images of digits in batches of 4: L_RD falls by more along the selection than along random ones."""
+    scene = scenes["sat"]
+    x, u = split(64, 0.3, Key(0))
+    problem = posed(scene.step, scene.images, scene.label, scene.views, 1.0, 4, x, u, CLOCK, Key(0))
+    samples = problem.gradients(range(len(problem.batches)), "sample")
+    scores = samples.along(gradient(problem.validation(problem.theta, "kl", ATTACK), problem.theta))
+    gain = dict(zip(samples.index.tolist(), scores.tolist(), strict=True))
+    count = 12
+    by = {
+        g: sum(gain[i] for i in RCS(attack=ATTACK, granularity=g).select(problem, count, Key(0)).tolist())
+        for g in ("batch", "sample")
+    }
+    chance = [sum(gain[i] for i in Random().select(problem, count, Key(k)).tolist()) for k in range(50)]
+    spread = torch.tensor(chance).std()
+    assert by["batch"] > sum(chance) / 50 + 2 * spread
+    assert by["sample"] > by["batch"] > max(chance)
+
+
+def test_u_is_not_augmented_and_seen_by_its_routes(scenes):
+    """L_RD is d(h(x̃), h(x)): 0 without an attack through one route; and the mean over U whatever the parts."""
+    problem = scenes["sat"].posed()
+    still = PGD(Linf(1e-9), steps=0)
+    assert float(problem.validation(problem.theta, "kl", still)(problem.theta)) == pytest.approx(0, abs=1e-6)
+    attacked = float(problem.validation(problem.theta, "kl", ATTACK)(problem.theta))
+    assert attacked > 1e-4
+    acl = scenes["acl"].posed()
+    x = scenes["acl"].images.floats(acl.held)
+    net = copy.deepcopy(scenes["acl"].step.net).eval()
+    with torch.no_grad():
+        apart = kl_rows(net(x, "adv"), net(x, "clean")).mean()
+    assert float(acl.validation(acl.theta, "kl", still)(acl.theta)) == pytest.approx(float(apart), rel=1e-4)
+    rows = acl.distances("kl", still)
+    with torch.no_grad():
+        x = scenes["acl"].images.floats(acl.index)
+        assert torch.allclose(rows, kl_rows(net(x, "adv"), net(x, "clean")), rtol=1e-3)
+        assert torch.equal(acl.features(), net.features(x, "clean"))
+    with pytest.raises(ValueError, match="no distance 'ot'"):
+        acl.distances("ot", still)
+
+
+def test_mini_batches_are_all_candidates_and_no_image_is_alone(scenes):
+    for count in (12, 13, 17, 20):
+        problem = scenes["simclr"].posed(count=count)
+        assert torch.equal(problem.index.sort().values, split(count + 5, 5 / (count + 5), Key(0))[0])
+        assert min(len(batch) for batch in problem.batches) > 1
+        assert max(len(batch) for batch in problem.batches) <= BATCH + 1
+
+
+def test_a_head_that_does_nothing_is_the_identity(scenes):
+    scene = scenes["deacl"]
+    problem, x = scene.posed(), scene.images.floats(slice(0, 4))
+    with torch.no_grad():
+        assert torch.equal(problem.net(x, "shared"), copy.deepcopy(scene.step.net).eval()(x, "shared"))
+    assert set(problem.theta) == {"weight"}
+    assert isinstance(scene.step.net.head, nn.Identity)
+
+
+def test_a_head_without_linear_layers_is_refused(scenes):
+    net = copy.deepcopy(scenes["simclr"].step.net)
+    net.head = nn.Sequential(nn.ReLU())
+    with pytest.raises(ValueError, match="linear layers of a head"):
+        replace(scenes["simclr"], step=Step(scenes["simclr"].step.method, net)).posed()
+
+
+def test_attacks_in_a_hurry_reach_as_far():
+    for name in METHODS:
+        method = unshaken.recipe(f"{name}/cifar10").method
+        fast = hurried(method, 1)
+        assert type(fast) is type(method)
+        if name in ("simclr", "st"):
+            assert fast == method
+    attack = hurried(unshaken.recipe("dynacl-air/cifar10").method, 1).acl.attack
+    assert (attack.steps, attack.stride) == (1, pytest.approx(5 / 4))
+    assert hurried(unshaken.recipe("dynacl/cifar10").method, 1).acl.omega.every == 50
