@@ -6,8 +6,8 @@ from math import e
 
 import pytest
 import torch
-from toy import Toy
 from torch import Tensor
+from toy import Toy
 
 from unshaken.base.keys import Key
 from unshaken.coreset.rcs import RCS, gradient, shares, step
@@ -122,7 +122,9 @@ def test_samples_sum_to_mini_batches_and_gain_more():
             return float(rd(theta) - rd(step(theta, total(of, images), ETA)))
 
         every = total(of, problem.batches[0])
-        assert all(torch.allclose(every[name], value, atol=1e-6) for name, value in problem.q(problem.batches[0]).items())
+        assert all(
+            torch.allclose(every[name], value, atol=1e-6) for name, value in problem.q(problem.batches[0]).items()
+        )
         by = {g: RCS(eta=ETA, granularity=g).select(problem, 24, Key(0)) for g in ("batch", "sample")}
         assert gain(by["sample"]) > 1.2 * gain(by["batch"])
 

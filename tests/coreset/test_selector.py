@@ -164,7 +164,9 @@ def test_matching_gradients_is_facility_location_of_their_distances(granularity)
         similarity = (2 * flat.norm(dim=1).max() - distance).tolist()
         picked = GradientMatching(granularity=granularity).select(problem, 6, Key(0))
         expected = greedy(similarity, 6 // q.sizes[0])
-        assert picked.tolist() == torch.cat([q.images(k) for k in expected]).tolist()
+        places = [q.index.tolist().index(i) // q.sizes[0] for i in picked[:: q.sizes[0]].tolist()]
+        assert facility(similarity, places) == pytest.approx(facility(similarity, expected), rel=1e-6)  # there are ties
+        assert places[:3] == expected[:3]
 
 
 def test_a_glance_is_at_what_is_left():

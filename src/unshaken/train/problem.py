@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import skip_init
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
@@ -24,6 +25,7 @@ from unshaken.nets import routed
 from unshaken.nets.embed import Network
 from unshaken.pixels.augment import Views
 from unshaken.threat.pgd import PGD
+
 
 @dataclass(frozen=True, eq=False)
 class Posed(Problem):
@@ -159,7 +161,10 @@ class Posed(Problem):
             grads = iter(torch.autograd.grad(loss, [y for made in calls.values() for _, y in made], allow_unused=True))
         used = {name: [(a, next(grads)) for a, _ in made] for name, made in calls.items()}
         images, layers = len(self.batches[b]), linear_layers(self.net.head)
-        return {name: factors(layers[name], images, [(a, d) for a, d in rows if d is not None]) for name, rows in used.items()}
+        return {
+            name: factors(layers[name], images, [(a, d) for a, d in rows if d is not None])
+            for name, rows in used.items()
+        }
 
 
 def factors(linear: nn.Linear, images: int, calls: list[tuple[Tensor, Tensor]]) -> Factors:
@@ -211,10 +216,9 @@ def still(net: Network) -> Network:
     """
     net = copy.deepcopy(net).requires_grad_(False).eval()
     if isinstance(net.head, nn.Identity):
-        some = next(net.encoder.parameters())
-        net.head = nn.Linear(net.encoder.features, net.encoder.features, bias=False).to(some.device).eval()
+        width, device = net.encoder.features, next(net.encoder.parameters()).device
+        net.head = skip_init(nn.Linear, width, width, bias=False, device=device).requires_grad_(False).eval()
         nn.init.eye_(net.head.weight)
-        net.head.requires_grad_(False)
     layers = linear_layers(net.head)
     if not layers:
         raise ValueError("gradients are taken by the linear layers of a head, and this head has none")
