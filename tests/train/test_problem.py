@@ -1,4 +1,4 @@
-"""A method as a problem: gradients against plain autograd for every method, a literal selection, and nothing changed."""
+"""A method as a problem: gradients against plain autograd, selection against a literal one, and nothing changed."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class Scene:
         return posed(self.step, self.images, self.label, self.views, 0.7, BATCH, x, u, CLOCK, key, **how)
 
 
-def scene(name: str) -> Scene:
+def made(name: str) -> Scene:
     """A network of the recipe's that has seen a batch and learned from it once, and digits."""
     recipe = unshaken.recipe(f"{name}/digits")
     recipe = replace(recipe, method=hurried(recipe.method, 2))
@@ -70,7 +70,7 @@ def scene(name: str) -> Scene:
 
 @pytest.fixture(scope="module")
 def scenes() -> dict[str, Scene]:
-    return {name: scene(name) for name in METHODS}
+    return {name: made(name) for name in METHODS}
 
 
 def by_autograd(scene: Scene, problem: Posed, b: int) -> dict[str, Tensor]:
@@ -123,8 +123,8 @@ def everything(step: Step) -> tuple:
 
 
 @each_method
-def test_looking_changes_nothing_and_the_key_decides(name, scenes):
-    scene = scenes[name]
+def test_looking_changes_nothing_and_the_key_decides(name):
+    scene = made(name)
     state, *rest = everything(scene.step)
     problem = scene.posed(count=12)
     selectors = [
@@ -151,7 +151,7 @@ def test_looking_changes_nothing_and_the_key_decides(name, scenes):
 @pytest.mark.parametrize("refresh", [None, 1])
 @pytest.mark.parametrize("name", ["acl", "rocl", "sat"])
 def test_picks_as_a_literal_implementation_does(name, refresh, scenes):
-    """Head weights written into a network, the whole of it run anew for every pick, and backward() for the gradients."""
+    """Weights written into a network, the whole of it run anew for every pick, and backward() for the gradients."""
     scene, eta, picks = scenes[name], 0.5, 3
     problem = scene.posed()
     routes = scene.step.method.routes
@@ -219,6 +219,46 @@ def test_u_is_not_augmented_and_seen_by_its_routes(scenes):
         assert torch.equal(acl.features(), net.features(x, "clean"))
     with pytest.raises(ValueError, match="no distance 'ot'"):
         acl.distances("ot", still)
+
+
+def by_hand(scene: Scene, problem: Posed, against: dict[str, Tensor], at: dict[str, Tensor]) -> float:
+    """L_RD of a network that has these weights, under an attack on one that has those."""
+    clean, adv = scene.step.method.routes[0], scene.step.method.routes[-1]
+    nets = [copy.deepcopy(scene.step.net).eval() for _ in range(2)]
+    for net, theta in zip(nets, (against, at), strict=True):
+        net.head.load_state_dict(theta, strict=False)
+    x = scene.images.floats(problem.held)
+    with torch.no_grad():
+        z = nets[0](x, clean)
+    rng = (problem.key / "validation" / 0).on("cpu")
+    x_adv = ATTACK(lambda x: kl_rows(nets[0](x, adv), z), x, rng)
+    with torch.no_grad():
+        return float(kl_rows(nets[1](x_adv, adv), nets[1](x, clean)).mean())
+
+
+@pytest.mark.parametrize("name", ["acl", "sat"])
+def test_l_rd_is_attacked_at_one_head_and_measured_at_another(name, scenes):
+    scene = scenes[name]
+    problem = scene.posed()
+    away = {n: p + 0.3 * torch.randn(p.shape, generator=Key(n).on("cpu")) for n, p in problem.theta.items()}
+    for against in (problem.theta, away):
+        rd = problem.validation(against, "kl", ATTACK)
+        for at in (problem.theta, away):
+            assert float(rd(at)) == pytest.approx(by_hand(scene, problem, against, at), rel=1e-3)
+    there = problem.validation(away, "kl", ATTACK)
+    here = problem.validation(problem.theta, "kl", ATTACK)
+    assert float(there(away)) != pytest.approx(float(here(away)), rel=1e-3)
+
+
+def test_of_a_head_that_also_classifies_the_projection_is_compared(scenes):
+    problem = scenes["advcl"].posed()
+    net, x = copy.deepcopy(scenes["advcl"].step.net).eval(), scenes["advcl"].images.floats(problem.held)
+    with torch.no_grad():
+        z_adv, z = (net.head.split(net(x, route))[0] for route in ("adv", "clean"))
+    rd = problem.validation(problem.theta, "kl", PGD(Linf(1e-9), steps=0))
+    assert float(rd(problem.theta)) == pytest.approx(float(kl_rows(z_adv, z).mean()), rel=1e-3)
+    r = gradient(rd, problem.theta)
+    assert all(bool(value.any()) == n.startswith("projection") for n, value in r.items())
 
 
 def test_mini_batches_are_all_candidates_and_no_image_is_alone(scenes):

@@ -25,7 +25,7 @@ BLOCK = 64
 class KCenter(Selector):
     """Greedily the image farthest from those picked: min_S max_x min_{s ∈ S} ‖f(x) − f(s)‖ within a factor of 2.
 
-    Gonzalez, Theoretical Computer Science 1985; Sener and Savarese, ICLR 2018, arXiv:1708.00489. Chance picks the first.
+    Gonzalez, Theoretical Computer Science 1985; Sener and Savarese, ICLR 2018, arXiv:1708.00489. The first is drawn.
     """
 
     def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:

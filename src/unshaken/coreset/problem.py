@@ -1,4 +1,4 @@
-"""What a selector may know: candidates in mini-batches, their gradients, and how far a validation set's embeddings move."""
+"""What a selector may know: candidates, their gradients, and how far attacks move a validation set's embeddings."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ class Random(Selector):
 class Ranked(Selector):
     """The images that are largest in one number.
 
-    by   distance: d(h(x̃), h(x)) of an image. loss: the training loss, of a mini-batch, for that of a contrast belongs to
-         no image alone; whole mini-batches are taken
+    by   distance: d(h(x̃), h(x)) of an image. loss: the training loss, of a mini-batch, for that of a contrast
+         belongs to no image alone; whole mini-batches are taken
     """
 
     by: Literal["loss", "distance"] = "distance"

@@ -1,4 +1,4 @@
-"""Divergence of distributions: KL over a batch; KL, Jensen-Shannon and optimal transport between two embeddings' rows."""
+"""Divergence of distributions: KL over a batch; KL, Jensen-Shannon and optimal transport between embeddings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kl_rows(p_logits: Float[Tensor, "N K"], q_logits: Float[Tensor, "N K"]) -> F
 def js_rows(p_logits: Float[Tensor, "N K"], q_logits: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
     """½ KL(p ‖ m) + ½ KL(q ‖ m),   m = (p + q)/2,   of each row's softmaxes: from 0 to log 2.
 
-    (The coreset papers' code has KL's arguments the other way round: GodXuxilie/Efficient_ACL_via_RCS, RCS.py.)
+    (The coreset papers' code has KL's arguments the other way round: GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef.)
     """
     log_p, log_q = p_logits.float().log_softmax(-1), q_logits.float().log_softmax(-1)
     log_m = torch.logaddexp(log_p, log_q) - log(2)

@@ -1,4 +1,4 @@
-"""A method at work as a problem for a selector: its loss's gradients by the head, and how far attacks move embeddings."""
+"""A method at work as a problem for a selector: gradients of its loss by the head, and how far attacks move h(x)"""
 
 from __future__ import annotations
 
