@@ -32,9 +32,9 @@ from unshaken.threat.pgd import PGD
 class RCS(Selector):
     """Repeat:  r = ∇L_RD(U; θ′);  b* = argmax_b ⟨q_b, r⟩;  θ′ ← θ′ − η′ q_b*,   from θ′ = θ, q_b = ∇L(b; θ).
 
-    Inner products are over the whole head. The released code (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef) averages each
-    gradient over a layer's outputs first, which for a classifier is zero but for rounding; moves θ′ twice a pick; and
-    sees half of U.
+    Inner products are over the whole head. The released code (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef) averages
+    each gradient over a layer's outputs first, which for a classifier is zero but for rounding; moves θ′ twice a pick;
+    and sees half of U.
     """
 
     eta: float = 0.01
