@@ -72,12 +72,12 @@ def _place(path: Path, how: Exporting) -> Path:
     if how.to == "hub":
         if out.is_file() or (out.is_dir() and any(out.iterdir()) and not _ours(out / "config.json")):
             raise ValueError(f"--to hub writes a folder of its own, and {out} is something else; choose another --out")
-    elif out.exists() or out.with_suffix(".md").exists():
-        raise ValueError(f"{out} or its page {out.with_suffix('.md').name} is there already; choose another --out")
     elif out.suffix != suffix:
         raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and {out} does not")
     elif out.resolve() == file_in(path).resolve():
         raise ValueError(f"{out} is what is exported; choose another --out")
+    elif out.exists() or out.with_suffix(".md").exists():
+        raise ValueError(f"{out} or its page {out.with_suffix('.md').name} is there already; choose another --out")
     return out
 
 

@@ -23,7 +23,7 @@ from unshaken.nets.backbone import Backbone, timm_encoder
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
-from unshaken.nets.routed import routed
+from unshaken.nets.routed import alone, routed
 from unshaken.nets.saved import digest, read_tensors, save_classifier, save_encoder
 
 UNKNOWN = "unknown"
