@@ -163,6 +163,7 @@ def test_help_is_quick():
         (["report", "--mean"], "did you mean --means"),
         (["report"], "needs one or more"),
         (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean or leaked"),
+        (["pretrain", "advcl/digits", "--clusters", "1", "5"], "at least 2 clusters"),
         (["list", "all"], "takes no arguments"),
         (["import", "nowhere.pt"], "there is no file nowhere.pt"),
         (["verify", "nowhere"], "nowhere"),
@@ -210,6 +211,8 @@ def test_a_part_that_may_be_left_out_is_left_out():
     default = Pretraining(unshaken.recipe("a-infonce/digits"))
     chosen = options.parse(default, ["--method.hn", "None", "--method.ip.alpha", "1/4"], "test").recipe
     assert (chosen.method.hn, chosen.method.ip.alpha) == (None, 0.25)
+    chosen = options.parse(default, ["--method.ip", "None", "--method.adaptive", "None"], "test").recipe
+    assert (chosen.method.ip, chosen.method.adaptive) == (None, None)
     for flag in ("--method.advcl", "--optimizer"):
         with pytest.raises(ValueError, match="is one of|no option"):
             options.parse(default, [flag, "None"], "test")

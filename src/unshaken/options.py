@@ -100,12 +100,15 @@ def exchanged(default: Options, args: list[str]) -> tuple[Options, list[str]]:
 
     --method.hn None leaves out a part that may be left out.
     """
-    for flag, part in parts(default).items():
-        if flag in parts(default) and flag != "--method" and (len(kinds_like(part)) > 1 or _optional(default, flag)):
+    for flag in reversed([flag for flag in parts(default) if _optional(default, flag)]):  # what depends on others first
+        if taken(args, flag)[0] == "None":
+            default, args = _laid(default, flag, None), taken(args, flag)[1]
+    for flag in [flag for flag, part in parts(default).items() if flag != "--method"]:
+        part = parts(default).get(flag)
+        if part is not None and (len(kinds_like(part)) > 1 or _optional(default, flag)):
             kind, args = taken(args, flag)
             if kind is not None:
-                none = kind == "None" and _optional(default, flag)
-                default = _laid(default, flag, None if none else _of_kind(part, kind, flag, args))
+                default = _laid(default, flag, _of_kind(part, kind, flag, args))
     return default, args
 
 

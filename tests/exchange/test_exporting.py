@@ -307,6 +307,25 @@ def test_mistakes(how: dict[str, Any], words: str, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["encoder.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"to": "safetensors", "out": "other.safetensors"}, "is there already"),
+        ({"to": "onnx", "out": "README.onnx"}, "its page README.md is there already"),
+        ({"to": "hub", "out": "."}, "is something else"),
+    ],
+)
+def test_nothing_of_others_is_written_over(how: dict[str, str], words: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    an_encoder(tmp_path / "encoder.safetensors", SMALL)
+    theirs = {"other.safetensors": "weights", "README.md": "mine", "config.json": '{"model_type": "bert"}'}
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        export(tmp_path / "encoder.safetensors", Exporting(**how | {"out": Path(how["out"])}))
+    assert all((tmp_path / name).read_text() == text for name, text in theirs.items())
+
+
 def test_routes_and_repositories_that_make_no_sense(tmp_path):
     an_encoder(tmp_path / "plain.safetensors", SMALL, None)
     with pytest.raises(ValueError, match="has no routes"):

@@ -187,3 +187,18 @@ def test_half_precision_is_read_as_float32():
 def test_a_file_of_ours_needs_no_import():
     write_tensors(Path("x.safetensors"), weights(), {"kind": "encoder"})
     refused(Path("x.safetensors"), "is a file of unshaken already")
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({0: torch.ones(2)}, "weights under none of"),
+        ({"state_dict": {("a", 1): torch.ones(2)}}, "weights under none of"),
+        ({"a": torch.eye(2).to_sparse()}, "sparse, complex or quantised"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "sparse, complex or quantised"),
+    ],
+)
+def test_what_is_no_plain_named_number_is_refused(state, words, tmp_path):
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path / "odd.pt")

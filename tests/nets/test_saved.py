@@ -203,3 +203,20 @@ def test_what_is_noted_is_json_in_the_header(path: Path):
     assert about["kind"] == "encoder"
     assert about["routes"] == list(ROUTES)
     assert about["backbone"]["name"] == "resnet-small"
+
+
+@pytest.mark.parametrize("lost", ["routes", "backbone"])
+def test_a_header_of_another_version_is_named(lost, tmp_path):
+    """A field too few or too many is one line that names the file."""
+    backbone = Backbone("resnet-small", 8, 1, (0.5,), (0.5,))
+    save_encoder(tmp_path / "e.safetensors", born(backbone.build, Key(0)), backbone, {})
+    tensors, about = read_tensors(tmp_path / "e.safetensors")
+    del about[lost]
+    write_tensors(tmp_path / "less.safetensors", tensors, about)
+    with pytest.raises(ValueError, match="less.safetensors has a header that this version cannot read"):
+        load_encoder(tmp_path / "less.safetensors")
+    about = read_tensors(tmp_path / "e.safetensors")[1]
+    about["backbone"]["colour"] = 3
+    write_tensors(tmp_path / "more.safetensors", tensors, about)
+    with pytest.raises(ValueError, match="more.safetensors has a header that this version cannot read"):
+        load_encoder(tmp_path / "more.safetensors")

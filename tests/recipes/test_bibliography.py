@@ -244,3 +244,9 @@ def test_images_by_the_name_of_their_folder():
 def test_networks_by_name(name, expected):
     assert set(of_network(name)) == expected
     assert expected <= set(BIBLIOGRAPHY)
+
+
+def test_what_import_says_of_routes_is_no_routes():
+    said = {"said": {"routes": "none: one batch norm for all images"}, "routes": []}
+    assert cited(said) == []
+    assert [paper.key for paper in cited({"routes": ["clean", "adv"]})] == ["xie2020adversarial"]

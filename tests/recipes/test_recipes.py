@@ -201,7 +201,9 @@ def test_equal_recipes_equal_birth():
         ("dynacl-air++", "slf", "cifar10", (0.01, (10, 20), 25, 512)),
         ("dynacl-air++", "alf", "cifar10", (0.01, (10, 20), 4, 512)),
         ("dynacl-air++", "alf", "stl10", (0.1, (10, 20), 25, 128)),
-        ("dynacl-air++", "slf", "stl10@32", (0.1, (15, 20), 25, 128)),  # not in the table: the fallback
+        ("dynacl-air++", "slf", "stl10@32", (0.1, (10, 20), 25, 128)),
+        ("dynacl-rcs", "slf", "cifar100", (0.05, (10, 20), 25, 512)),
+        ("acl-rcs", "aff", "cifar10", (0.1, (40, 60), 100, 128)),
         ("dynacl-air++", "aff", "cifar10", (0.1, (15, 20), 25, 128)),  # and not 19
         ("advcl", "slf", "cifar10", (0.01, (15, 20), 25, 512)),
         ("a-infonce", "alf", "cifar100", (0.01, (15, 20), 25, 512)),

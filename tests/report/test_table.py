@@ -73,8 +73,6 @@ def test_a_board_has_one_row_a_method_and_its_modes_side_by_side():
         "acl",
         "95.0 ± 0.0 % (38, 38)",
         f"70.0 ± {stdev([75, 65]):.1f} % (30, 26)",
-        "–",
-        "–",
         "95.0 % (38)",
         "50.0 % (20)",
         "40",
@@ -83,6 +81,12 @@ def test_a_board_has_one_row_a_method_and_its_modes_side_by_side():
     )
     assert len(board([result(1), result(1, method="simclr")])) == 2
     assert "50.0 % (20)" in markdown([other], "board")
+    assert markdown([other, result(mode="autolora")], "board").startswith("| method | AFF SA | AFF RA | AUTOLORA SA |")
+
+
+def test_other_fine_tunings_have_rows_of_their_own():
+    other = result(2, 4, finetune={"recipe": {"seed": 2, "epochs": 1}})
+    assert [row[2] for row in board([result(1, 30), other])] == ["75.0 % (30)", "10.0 % (4)"]
 
 
 def test_another_teacher_of_the_same_kind_is_but_another_seed():

@@ -96,5 +96,13 @@ def test_a_plain_network_has_the_single_form_either_way(net, batch, clock):
         assert torch.equal(loss, expected)
 
 
+def test_the_attack_may_have_the_clean_route_s_target_while_the_adversarial_one_learns(net, batch, clock, calls):
+    method = replace(SHORT, natural="adv", target="clean")
+    assert method.routes == ("clean", "adv")
+    method.loss(net, batch, clock, Key(0))
+    attack = [("clean", {False})] + [("adv", {False})] * 3
+    assert [(call.route, call.modes) for call in calls] == [*attack, ("adv", {True}), ("adv", {True})]
+
+
 def test_the_defaults():
     assert AFF() == AFF(PGD(Linf(8 / 255), steps=10, stride=1 / 4, start="near"), 6.0, "clean")

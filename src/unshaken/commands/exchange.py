@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from unshaken.exchange.fingerprint import stamped, verified
 from unshaken.exchange.importing import Importing, Written, import_file, import_timm
 from unshaken.exchange.layouts import LAYOUTS
 from unshaken.options import parse, subject
+from unshaken.recipes.papers import PAPERS
+from unshaken.recipes.presets import PRESETS
 
 
 def import_(args: list[str]) -> None:
@@ -22,6 +25,11 @@ def import_(args: list[str]) -> None:
         raise SystemExit(0)
     name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
     known = parse(Importing(), args[1:], f"unshaken import {name}")
+    methods = list(dict.fromkeys([*PAPERS, *PRESETS, "imported"]))
+    if known.method not in (None, *methods):
+        near = get_close_matches(known.method, methods, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(methods)}"
+        raise ValueError(f"there is no method {known.method!r}; {hint}")
     timm = name.startswith("timm/") and not Path(name).exists()
     written = import_timm(name, known) if timm else import_file(Path(name), known)
     print("\n".join(said(written)))
@@ -50,7 +58,7 @@ def layouts() -> str:
 
 @dataclass(frozen=True)
 class Verifying:
-    """Whether networks still answer as their fingerprints say: exit code 1 if one does not."""
+    """Whether networks still answer as their fingerprints say; exit code 2 if one does not, or has none."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Encoder or classifier files, or the folders of runs."""
@@ -62,22 +70,21 @@ def verify(args: list[str]) -> None:
     options = parse(Verifying(), args, "unshaken verify")
     if not options.files:
         raise ValueError("`unshaken verify` needs one or more files or runs")
-    held = [_verify(path, options.write) for path in options.files]
-    if not all(held):
-        raise SystemExit(1)
+    wrong = [word for path in options.files if (word := _verify(path, options.write))]
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
-def _verify(path: Path, write: bool) -> bool:
-    """A file without a fingerprint says nothing, so it does not differ either."""
+def _verify(path: Path, write: bool) -> str | None:
+    """What is wrong with a file, if anything is."""
     proof = verified(path)
     if proof is None and write:
         print(f"{path}: it had no fingerprint; now it has that of weights {stamped(path)['weights']}")
-        return True
+        return None
     if proof is None:
-        print(f"{path}: it has no fingerprint, so there is nothing to compare; --write takes one")
-        return True
+        return f"{path} has no fingerprint, so nothing was compared; --write takes one"
     print("\n".join([f"{path}: {'agrees' if proof.holds else 'DIFFERS'}", *(f"  {line}" for line in proof.lines())]))
-    return proof.holds
+    return None if proof.holds else f"{path} does not answer as its fingerprint says: take another copy"
 
 
 def export_(args: list[str]) -> None:

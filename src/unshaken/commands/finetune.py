@@ -48,6 +48,8 @@ def finetune(args: list[str]) -> None:
     encoder = Path(name)
     source = labelled(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
     if mode == "autolora":
+        if epochs == "leaked":
+            raise ValueError("no epochs leaked into autolora; leave --protocol out")
         choices = [autolora(encoder, source)]
     else:
         modes = MODES if mode in (None, "all") else (mode,)

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.canon import plain
-from unshaken.base.files import write_bytes, write_json, write_text
+from unshaken.base.files import read_json, write_bytes, write_json, write_text
 from unshaken.exchange.card import card, front_matter
 from unshaken.exchange.fingerprint import fingerprint, images
 from unshaken.exchange.loading import CODE, THEIRS
@@ -70,13 +70,19 @@ def _place(path: Path, how: Exporting) -> Path:
     suffix = SUFFIXES[how.to]
     out = how.out or Path(f"{path.resolve().name.removesuffix('.safetensors')}-{how.to}{suffix}")
     if how.to == "hub":
-        if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists()):
+        if out.is_file() or (out.is_dir() and any(out.iterdir()) and not _ours(out / "config.json")):
             raise ValueError(f"--to hub writes a folder of its own, and {out} is something else; choose another --out")
     elif out.suffix != suffix:
         raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and {out} does not")
     elif out.resolve() == file_in(path).resolve():
         raise ValueError(f"{out} is what is exported; choose another --out")
+    elif out.exists() or out.with_suffix(".md").exists():
+        raise ValueError(f"{out} or its page {out.with_suffix('.md').name} is there already; choose another --out")
     return out
+
+
+def _ours(config: Path) -> bool:
+    return config.exists() and read_json(config).get("library_name") == "unshaken"
 
 
 def to_safetensors(subject: Opened, out: Path) -> None:

@@ -16,7 +16,7 @@ from unshaken.base.types import Float
 from unshaken.exchange.opening import Opened, file_in, opened
 from unshaken.nets.embed import Encoder, Network, evaluating
 from unshaken.nets.routed import routes_of, take
-from unshaken.nets.saved import digest, read_tensors, write_tensors
+from unshaken.nets.saved import digest, legible, read_tensors, write_tensors
 
 VERSION = 1
 TOLERANCE = 1e-4
@@ -117,7 +117,10 @@ def verified(path: Path) -> Proof | None:
     """
     subject = opened(path)
     stored = subject.about.get("fingerprint")
-    return None if stored is None else compared(subject, stored)
+    if stored is None:
+        return None
+    with legible(path):
+        return compared(subject, stored)
 
 
 def stamped(path: Path) -> dict[str, Any]:

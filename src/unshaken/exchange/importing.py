@@ -23,7 +23,7 @@ from unshaken.nets.backbone import Backbone, timm_encoder
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
-from unshaken.nets.routed import merged, routed, routes_of
+from unshaken.nets.routed import alone, routed
 from unshaken.nets.saved import digest, read_tensors, save_classifier, save_encoder
 
 UNKNOWN = "unknown"
@@ -340,9 +340,7 @@ def write(what: Imported, out: Path, known: Importing = Importing()) -> Written:
 
 def _write_classifier(run: Path, what: Imported, names: tuple[str, ...], mode: str, tuned: str) -> None:
     """As a finished run of fine-tuning: the adversarial route alone, as the papers judge it."""
-    routes = routes_of(what.encoder)
-    encoder = merged(what.encoder, "adv" if "adv" in routes else next(iter(routes), ""))
-    net = Network(encoder, what.head).eval()
+    net = Network(alone(what.encoder, "adv"), what.head).eval()
     recipe = _recipe(what.about["pretrain"]["recipe"]["name"], tuned, method={"type": mode})
     finetune = {"recipe": recipe, "data": {"encoder": digest(what.encoder)}}
     about = {"finetune": finetune, "pretrain": what.about["pretrain"]}

@@ -116,7 +116,7 @@ def _dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype:
 
 
 def _numpy() -> list[Any]:
-    """Numbers and arrays of NumPy, as old and new versions call them: they are values, and can do nothing."""
+    """Numbers and arrays of NumPy, as old and new versions call them: they are values, made by NumPy itself."""
     scalar, array = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     named = [
@@ -164,7 +164,8 @@ def _weights(found: Any, path: Path) -> tuple[str, dict[str, Any], tuple[str, ..
 
 
 def _state(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(each, (Tensor, np.ndarray)) for each in value.values())
+    named = isinstance(value, dict) and all(isinstance(name, str) for name in value)
+    return named and any(isinstance(each, (Tensor, np.ndarray)) for each in value.values())
 
 
 def _tensor(name: str, value: Any, path: Path) -> Tensor:
@@ -173,6 +174,8 @@ def _tensor(name: str, value: Any, path: Path) -> Tensor:
         value = torch.from_numpy(np.array(value))
     if not isinstance(value, Tensor):
         raise ValueError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor")
+    if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+        raise ValueError(f"{path}: {name!r} is a sparse, complex or quantised tensor: needed are plain real numbers")
     if not value.is_floating_point():
         return value.detach()
     value = value.detach().float()

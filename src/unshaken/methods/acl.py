@@ -1,4 +1,4 @@
-"""ACL: adversarial contrastive learning; with two schedules, DynACL.
+"""ACL: adversarial contrastive learning; with two schedules, the base of DynACL.
 
 Jiang et al., "Robust Pre-Training by Adversarial Contrastive Learning", NeurIPS 2020,
 arXiv:2010.13337 (its dual-stream form). Luo et al., "Rethinking the Effect of Data Augmentation in

@@ -51,6 +51,12 @@ def merged(net: nn.Module, route: str) -> nn.Module:
     return _replace(copy.deepcopy(net), RoutedNorm, lambda norm: norm.routes[route])
 
 
+def alone(net: nn.Module, route: str) -> nn.Module:
+    """A plain copy with one route: the one that is named if the network has it, else the only or first one."""
+    known = routes_of(net)
+    return merged(net, route if route in known else next(iter(known), route))
+
+
 def routes_of(net: nn.Module) -> tuple[str, ...]:
     """The network's routes; none if it is plain."""
     return next((tuple(m.routes) for m in net.modules() if isinstance(m, RoutedNorm)), ())

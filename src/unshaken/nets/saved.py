@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -53,10 +55,11 @@ def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
     """The encoder with its routes, the recipe of its network, and what was noted about it."""
     tensors, about = read_tensors(path)
     _expect(about, "encoder", path)
-    backbone = backbone_of(about)
+    with legible(path):
+        backbone, routes = backbone_of(about), tuple(about["routes"])
     encoder = backbone.build()
-    if about["routes"]:
-        routed(encoder, tuple(about["routes"]))
+    if routes:
+        routed(encoder, routes)
     _fill(encoder, tensors, path)
     return encoder, backbone, about
 
@@ -73,8 +76,10 @@ def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
     """The classifier, and what was noted about it; "names" are its classes."""
     tensors, about = read_tensors(path)
     _expect(about, "classifier", path)
-    encoder = backbone_of(about).build()
-    net = Network(encoder, zero_classifier(encoder.features, len(about["names"])))
+    with legible(path):
+        backbone, classes = backbone_of(about), len(about["names"])
+    encoder = backbone.build()
+    net = Network(encoder, zero_classifier(encoder.features, classes))
     _fill(net, tensors, path)
     return net, about
 
@@ -91,6 +96,18 @@ def digest(net: nn.Module) -> str:
         total.update(name.encode())
         total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+@contextmanager
+def legible(path: Path) -> Iterator[None]:
+    """What a header lacks, or has too much, as a ValueError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{path} has a header that this version cannot read ({reason}): is it newer?"
+        ) from None
 
 
 def _expect(about: dict[str, Any], kind: str, path: Path) -> None:

@@ -39,8 +39,7 @@ class Transform(Views):
             raise ValueError(f"a transform gives at least 1 view, not {self.count}")
 
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
-        """Every view of every sample is drawn on its own; what a sample becomes does not depend on the others.
-        """
+        """Every view of every sample is drawn on its own; what a sample becomes does not depend on the others."""
         if not 0 <= strength <= 1:
             raise ValueError(f"a strength lies in [0, 1], not {strength}")
         if image.ndim != 4 or image.dtype != torch.float32:

@@ -21,13 +21,14 @@ from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam, Notes
+from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Step
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.lora import with_lora, without_lora
 from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import digest, load_encoder, read_tensors, save_classifier, write_tensors
+from unshaken.nets.saved import load_encoder, read_tensors, save_classifier, write_tensors
 from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.origin import Given, encoder_file
@@ -97,7 +98,7 @@ class AutoFinetune:
         given = Given.read(file)
         images, aside = self.images(given.backbone)
         data = {"images": met(images), "validation": met(aside), "precision": runtime.precision}
-        data |= {"encoder": digest(given.encoder)}
+        data |= {"encoder": given.identity}
         key = Key(self.seed) / self.mode
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
@@ -113,6 +114,7 @@ class AutoFinetune:
                 plain_net = without_lora(merged(net, "adv"))
                 origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": given.about["pretrain"]}
                 save_classifier(run.path / "classifier.safetensors", plain_net, given.backbone, images.names, origin)
+                stamped(run.path)
                 run.finish(plain_net, runtime.world(fabric.device))
             (run.path / BEST).unlink(missing_ok=True)  # only now: until then a run that is killed needs it
             return run.path

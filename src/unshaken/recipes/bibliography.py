@@ -530,5 +530,5 @@ def _own(part: dict[str, Any], place: str) -> Iterator[str]:
         yield from of_network(name)
     if part.get("clusters"):
         yield from _CLUSTERS
-    if len(part.get("routes") or ()) > 1:
+    if isinstance(part.get("routes"), list) and len(part["routes"]) > 1:  # what import says of them is a sentence
         yield from _ROUTES

@@ -13,14 +13,15 @@ from unshaken.base.keys import Key
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import Source
+from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Method, Step
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import digest, load_encoder, save_classifier
+from unshaken.nets.routed import alone, merged, routes_of
+from unshaken.nets.saved import save_classifier
 from unshaken.pixels.augment import CropFlip, Transform
-from unshaken.recipes.origin import encoder_file
+from unshaken.recipes.origin import Given, encoder_file
 from unshaken.recipes.presets import preset, single
 from unshaken.recipes.pretrain import fitting, met
 from unshaken.recipes.settings import known_as, setting_of, source_of
@@ -75,9 +76,10 @@ class Finetune:
         Returns the run's directory, with classifier.safetensors in it.
         """
         file = encoder_file(encoder)
-        body, backbone, about = load_encoder(file)
+        given = Given.read(file)
+        body, backbone, about = given.encoder, given.backbone, given.about
         images = self.images(backbone)
-        data = {"images": met(images), "encoder": digest(body), "precision": runtime.precision}
+        data = {"images": met(images), "encoder": given.identity, "precision": runtime.precision}
         feed = Feed(
             images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode, images.label
         )
@@ -92,6 +94,7 @@ class Finetune:
             origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": about["pretrain"]}
             plain_net = merged(net, "adv")
             save_classifier(run.path / "classifier.safetensors", plain_net, backbone, images.names, origin)
+            stamped(run.path)
             run.finish(plain_net, runtime.world(fabric.device))
             return run.path
 
@@ -121,7 +124,7 @@ class Finetune:
         routes = routes_of(encoder)
         if set(self.method.routes) <= set(routes) and len(self.method.routes) > 1:
             return encoder
-        return merged(encoder, "adv" if "adv" in routes else next(iter(routes), "adv"))
+        return alone(encoder, "adv")
 
 
 MODES = ("slf", "alf", "aff")
@@ -129,7 +132,7 @@ MODES = ("slf", "alf", "aff")
 
 def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
     """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
-    known = source_of(load_encoder(encoder_file(encoder))[2]["pretrain"]["recipe"]["data"])
+    known = source_of(Given.read(encoder_file(encoder)).about["pretrain"]["recipe"]["data"])
     source = replace(known, name=data, size=None, limit=None) if data else known
     return replace(source, size=size) if size else source
 
@@ -143,12 +146,12 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
         raise ValueError(
             f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
         )
-    _, backbone, about = load_encoder(encoder_file(encoder))
-    pretrained = about["pretrain"]["recipe"]
+    given = Given.read(encoder_file(encoder))
+    pretrained = given.about["pretrain"]["recipe"]
     origin = source_of(pretrained["data"])
     source = data or origin
     setting, target = setting_of(source), known_as(source)
-    if target == "stl10" and (source.size or backbone.stem) == 32:
+    if target == "stl10" and (source.size or given.backbone.stem) == 32:
         target = "stl10@32"
     choice = preset(pretrained["name"], mode, target, leaked)
     return Finetune(

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unshaken.base.canon import short_hash
 from unshaken.base.keys import Key
 from unshaken.base.types import Int
 from unshaken.data.images import Images
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder
-from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import digest, load_encoder, read_tensors, write_tensors
+from unshaken.nets.routed import alone, merged, routes_of
+from unshaken.nets.saved import digest, legible, load_encoder, read_tensors, write_tensors
 from unshaken.train.runtime import Runtime
 from unshaken.tune.pseudo import clusters, features
 
@@ -79,25 +80,25 @@ class Given:
 
     @classmethod
     def read(cls, file: Path) -> Given:
-        return cls(*load_encoder(file))
+        """ValueError if it is no encoder of ours, or does not say where it comes from."""
+        given = cls(*load_encoder(file))
+        with legible(file):
+            _ = given.about["pretrain"]["recipe"]["name"], given.about["pretrain"]["recipe"]["data"]["name"]
+        return given
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run that begins with it has to meet again."""
-        return {"name": self.about["pretrain"]["recipe"]["name"], "weights": digest(self.encoder)}
+        """What a run that begins with it has to meet again: padding, say, is in no weight."""
+        name = self.about["pretrain"]["recipe"]["name"]
+        return {"name": name, "network": short_hash(self.backbone), "weights": digest(self.encoder)}
 
     def plain(self) -> Encoder:
         """A copy with the route of clean images alone."""
-        return self._alone("clean")
+        return alone(self.encoder, "clean")
 
     def robust(self) -> Encoder:
         """A copy with the route of adversarial images alone."""
-        return self._alone("adv")
-
-    def _alone(self, route: str) -> Encoder:
-        """An encoder with one route has no choice."""
-        routes = routes_of(self.encoder)
-        return merged(self.encoder, route if route in routes else next(iter(routes), ""))
+        return alone(self.encoder, "adv")
 
     def lend(self, encoder: Encoder) -> None:
         """Its weights to a network of the same kind. A route takes those of its namesake, or else the clean one's."""

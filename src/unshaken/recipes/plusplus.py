@@ -17,6 +17,7 @@ from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
 from unshaken.data.source import Source
+from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Method, Step
 from unshaken.nets.embed import Network
 from unshaken.nets.heads import zero_classifier
@@ -112,5 +113,6 @@ class PlusPlus:
             learn(self.tune, net, run, "tune")
             origin = {"recipe": plain(self), "data": data, "teacher": given.about["pretrain"]}
             save_encoder(run.path / "encoder.safetensors", net.encoder, given.backbone, {"pretrain": origin})
+            stamped(run.path)
             run.finish(net, runtime.world(fabric.device))
             return run.path

@@ -32,13 +32,15 @@ _STL_RESIZED = {"stl10@32": Preset(0.01, batch=128)}
 _ACL = {"cifar10": Preset(0.01), "cifar100": Preset(0.05), "stl10": Preset(0.1)} | _STL_RESIZED
 _AIR = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.01)} | _STL_RESIZED
 _DYNAIR = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.1)} | _STL_RESIZED
-_PLUS = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.1)}
+_PLUS = {"cifar10": Preset(0.01), "cifar100": Preset(0.1), "stl10": Preset(0.1), "stl10@32": Preset(0.1, batch=128)}
 _DYN = {"slf": _ACL, "alf": _ACL, "aff": _SHORT | {"stl10": Preset(0.1, at=(10, 20), batch=128)}}
 _OTHERS = {"slf": {"": Preset(0.01, at=(15, 20))}, "alf": {"": Preset(0.01, at=(15, 20))}, "aff": _SHORT}
 
 PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "acl": {"slf": _ACL, "alf": _ACL, "aff": _LONG},
+    "acl-rcs": {"slf": _ACL, "alf": _ACL, "aff": _LONG},
     "dynacl": _DYN,
+    "dynacl-rcs": _DYN,
     "dynacl-plain": _DYN,
     "dynacl++": _DYN,
     "acl-air": {"slf": _AIR | {"cifar10": Preset(0.005)}, "alf": _AIR, "aff": _LONG},

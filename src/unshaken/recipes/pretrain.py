@@ -16,6 +16,7 @@ from unshaken.base.clock import Constant, Schedule, WarmupCosine
 from unshaken.base.keys import Key
 from unshaken.data.images import Images
 from unshaken.data.source import Source
+from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.acl import ACL
 from unshaken.methods.method import Method, Step
 from unshaken.nets.backbone import Backbone
@@ -71,6 +72,8 @@ class Pretrain:
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
+        if self.clusters and min(self.clusters) < 2:
+            raise ValueError(f"there have to be at least 2 clusters, not {min(self.clusters)}")
         if bool(self.clusters) != (self.method.labels == "clusters"):
             wants = "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels, of --clusters 10 say"
             raise ValueError(f"{self.name} learns from {wants}")
@@ -122,11 +125,13 @@ class Pretrain:
             feed = Feed(images, self.views, self.strength, self.batch, self.epochs, key, label)
             net = self.furnished(self.embedder(classes), teacher, start).to(fabric.device)
             runtime.prepare(net)
-            fit(Step(self.method, net), feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            step, feed = Step(self.method, net), feed.to(fabric.device)
+            fit(step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
             origin = {"recipe": plain(self), "data": data}
             origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
             kept = net.teacher if self.method.teacher == "moving" else net
             save_encoder(run.path / "encoder.safetensors", kept.encoder, self.backbone, {"pretrain": origin})
+            stamped(run.path)
             run.finish(net, runtime.world(fabric.device))
             return run.path
 

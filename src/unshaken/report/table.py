@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, stdev
@@ -109,26 +110,34 @@ def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def board(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row a method: SA and RA of each mode, then n, the seeds, and the seconds of pre-training."""
+    """One row a method: SA and RA of each mode, then n, the seeds, and the seconds of pre-training.
+
+    A mode that was run by several recipes has a row for each.
+    """
     lines = []
     for runs in grouped(results, ("method", "data", "exam", "pretrain")):
-        by_mode = [[run for run in runs if run["mode"] == mode] for mode in BOARD_MODES]
-        scores = [spread(part, score) if part else "–" for part in by_mode for score in ("standard", "robust")]
-        took = {run["seeds"]["pretrain"]: run["seconds"]["pretrain"] for run in runs}
-        spent = mean(nan if value is None else value for value in took.values())
-        seeds, count = ", ".join(map(str, sorted(took))), str(runs[0]["standard"]["n"])
-        lines.append((runs[0]["method"], *scores, count, seeds, f"{spent:.0f}".replace("nan", "–")))
+        by_mode = [grouped([run for run in runs if run["mode"] == mode], ("finetune",)) for mode in modes(results)]
+        for parts in zip_longest(*by_mode, fillvalue=()):
+            scores = [spread(part, score) if part else "–" for part in parts for score in ("standard", "robust")]
+            took = {str(run["seeds"]["pretrain"]): run["seconds"]["pretrain"] for part in parts for run in part}
+            spent = mean(nan if value is None else value for value in took.values())
+            count = str(runs[0]["standard"]["n"])
+            tail = (count, ", ".join(sorted(took)), f"{spent:.0f}".replace("nan", "–"))
+            lines.append((runs[0]["method"], *scores, *tail))
     return lines
 
 
-BOARD_MODES = ("slf", "alf", "aff")
-BOARD_COLUMNS = (
-    "method",
-    *(f"{mode.upper()} {score}" for mode in BOARD_MODES for score in ("SA", "RA")),
-    "n",
-    "seeds",
-    "seconds",
-)
+def modes(results: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Those that there are, the field's three first."""
+    known = {mode: k for k, mode in enumerate(("slf", "alf", "aff"))}
+    return tuple(sorted({result["mode"] for result in results}, key=lambda mode: (known.get(mode, len(known)), mode)))
+
+
+def board_columns(results: list[dict[str, Any]]) -> tuple[str, ...]:
+    scores = (f"{mode.upper()} {score}" for mode in modes(results) for score in ("SA", "RA"))
+    return ("method", *scores, "n", "seeds", "seconds")
+
+
 BOARD_LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
     "(number of correct ones of n in each run); seeds: of pre-training; seconds: of pre-training alone, mean."
@@ -172,7 +181,7 @@ def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[tuple[st
     return {
         "runs": lambda: (COLUMNS, rows(results), LEGEND),
         "means": lambda: (MEAN_COLUMNS, means(results), MEAN_LEGEND),
-        "board": lambda: (BOARD_COLUMNS, board(results), BOARD_LEGEND),
+        "board": lambda: (board_columns(results), board(results), BOARD_LEGEND),
     }[kind]()
 
 

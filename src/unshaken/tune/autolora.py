@@ -94,8 +94,6 @@ class AutoLoRa(Method):
 
 FULL = (0, 16, 24, 28, 36, 40, 42, 44, 46, 48, 50)
 """W of full fine-tuning, in epochs of 50."""
-LINEAR = tuple(range(0, 50, 4))
-"""W of a linear classifier."""
 
 
 @dataclass(frozen=True)

@@ -24,24 +24,27 @@ class AFF(Method):
     natural  the route of the clean images: "clean" is the dual form (adversarial images go through "adv",
              which is the one that is kept), "adv" the single one, where the clean route has no part; a network
              without routes has only one way
+    target   of the attack: the natural route's answers; or the clean route's, though the loss takes another's, as the
+             released post-processing of DynACL-AIR++ has it
     """
 
     attack: PGD = PGD(steps=10, start="near")
     beta: float = 6.0
     natural: Literal["clean", "adv"] = "clean"
+    target: Literal["natural", "clean"] = "natural"
 
     views: ClassVar = 1
     labels: ClassVar = "own"
 
     @property
     def routes(self) -> tuple[str, ...]:
-        return ("clean", "adv") if self.natural == "clean" else ("adv",)
+        return ("clean", "adv") if "clean" in (self.natural, self.target) else ("adv",)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
         with evaluating(h):
             with torch.no_grad():
-                target = h(x, self.natural)
+                target = h(x, self.natural if self.target == "natural" else "clean")
             x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "adv")), x, (key / "attack").on(x.device))
         loss, natural, robust = trades(h(x, self.natural), h(x_adv, "adv"), batch.label, self.beta)
         return {"loss": loss, "natural": natural, "robust": robust}
