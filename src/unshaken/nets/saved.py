@@ -105,9 +105,7 @@ def legible(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{path} has a header that this version cannot read ({reason}): is it newer?"
-        ) from None
+        raise ValueError(f"{path} has a header that this version cannot read ({reason}): is it newer?") from None
 
 
 def _expect(about: dict[str, Any], kind: str, path: Path) -> None:

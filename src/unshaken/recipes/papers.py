@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from unshaken.base.clock import Constant, Milestones, Schedule, Stairs, WarmupCosine
+from unshaken.coreset.rcs import RCS
 from unshaken.methods.acl import ACL
 from unshaken.methods.advcl import AdvCL
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
@@ -107,6 +108,16 @@ def deacl(s: Setting) -> Pretrain:
     return replace(base, start="teacher")
 
 
+def acl_rcs(s: Setting) -> Pretrain:
+    """ACL on a robustness-aware coreset, a fifth of the images at a time. Xu et al. 2023."""
+    return replace(acl(s), name="acl-rcs", coreset=_rcs(s))
+
+
+def dynacl_rcs(s: Setting) -> Pretrain:
+    """DynACL-plain on a robustness-aware coreset, a fifth of the images at a time. Xu et al. 2023."""
+    return replace(dynacl_plain(s), name="dynacl-rcs", coreset=_rcs(s))
+
+
 def st(s: Setting) -> Pretrain:
     """Standard training, with labels: the supervised baseline that does not know of attacks."""
     return _supervised(s, "st", ST())
@@ -136,6 +147,8 @@ PAPERS: dict[str, Callable[[Setting], Pretrain | PlusPlus]] = {
     "a-infonce": a_infonce,
     "a-infonce-rocl": a_infonce_rocl,
     "deacl": deacl,
+    "acl-rcs": acl_rcs,
+    "dynacl-rcs": dynacl_rcs,
     "st": st,
     "sat": sat,
     "trades": trades,
@@ -239,6 +252,12 @@ DIGITS_RATES = {
     "trades": 0.1,
 }
 """Peaks of the learning rate on digits, chosen on a quarter held out of the training images (docs/log.md)."""
+
+
+def _rcs(s: Setting) -> RCS:
+    """A tenth of the epochs of warm-up; a selection every fiftieth of them, as 100 and 20 are of 1,000."""
+    warmup, every = s.epochs // 10, max(1, s.epochs // 50)
+    return RCS(0.2, warmup, every, attack=PGD(s.ball, steps=3, stride=5 / 12))
 
 
 def _supervised(s: Setting, name: str, method: Method) -> Pretrain:

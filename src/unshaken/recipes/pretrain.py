@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Schedule, WarmupCosine
 from unshaken.base.keys import Key
+from unshaken.coreset.selector import Selector
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.exchange.fingerprint import stamped
@@ -26,6 +27,7 @@ from unshaken.nets.routed import routed
 from unshaken.nets.saved import save_encoder
 from unshaken.pixels.augment import SimCLR, Views
 from unshaken.recipes.origin import Given, begun
+from unshaken.recipes.subset import fit_on_coresets
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
 from unshaken.train.optim import LARS, Optimizer
@@ -65,6 +67,9 @@ class Pretrain:
     """An encoder whose weights to start from; "teacher" for the teacher's."""
     clusters: tuple[int, ...] = ()
     """Into how many clusters the teacher's features are divided, to be pseudo-labels; one labelling for each number."""
+
+    coreset: Selector | None = None
+    """Which images an epoch sees, once the selector's warm-up is over; None: all of them, none set aside."""
 
     def __post_init__(self) -> None:
         if self.split == "test":
@@ -126,7 +131,8 @@ class Pretrain:
             net = self.furnished(self.embedder(classes), teacher, start).to(fabric.device)
             runtime.prepare(net)
             step, feed = Step(self.method, net), feed.to(fabric.device)
-            fit(step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            course = (step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            fit(*course) if self.coreset is None else fit_on_coresets(self.coreset, *course)
             origin = {"recipe": plain(self), "data": data}
             origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
             kept = net.teacher if self.method.teacher == "moving" else net

@@ -31,6 +31,7 @@ class Feed:
     images    on the device where they are used
     views     what is done to them, at strength(clock)
     batch     images a step, the last of an epoch may be smaller
+    index     which of the images an epoch sees; None: all
     label     what is learned from: a label or a row of them an image; None where nothing is
     """
 
@@ -41,25 +42,32 @@ class Feed:
     epochs: int
     key: Key
     label: Int[Tensor, "N ..."] | None = None
+    index: Int[Tensor, "n"] | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise ValueError(f"training takes epochs ≥ 1 and a batch ≥ 2, not {self.epochs} and {self.batch}")
-        if len(self.images) < 2:
-            raise ValueError(f"{len(self.images)} image(s) are too few to learn from; at least 2 are needed")
+        if self.count < 2:
+            raise ValueError(f"{self.count} image(s) are too few to learn from; at least 2 are needed")
 
     def __len__(self) -> int:
         """Batches an epoch. A single image left over joins the batch before it: alone it has no variance."""
-        full, left = divmod(len(self.images), self.batch)
+        full, left = divmod(self.count, self.batch)
         return full + (left > 1) if full else 1
+
+    @property
+    def count(self) -> int:
+        """Images an epoch."""
+        return len(self.images) if self.index is None else len(self.index)
 
     def to(self, device: torch.device) -> Feed:
         label = None if self.label is None else self.label.to(device)
         return replace(self, images=self.images.to(device), label=label)
 
     def order(self, epoch: int) -> Int[Tensor, "N"]:
-        """A permutation of all images; drawn on the CPU, so that it is the same on every device."""
-        return torch.randperm(len(self.images), generator=(self.key / "order" / epoch).on("cpu"))
+        """A permutation of an epoch's images; drawn on the CPU, so that it is the same on every device."""
+        order = torch.randperm(self.count, generator=(self.key / "order" / epoch).on("cpu"))
+        return order if self.index is None else self.index[order]
 
     def clock(self, place: Place) -> Clock:
         return Clock(place.step, place.epoch, place.epoch + (place.batch + 1) / len(self), self.epochs)
