@@ -148,9 +148,10 @@ def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
 
 
 def kinds_like(part: Any) -> dict[str, type]:
-    """The final classes under the same abstract one, by name."""
-    base = next((c for c in type(part).__mro__ if ABC in c.__bases__), type(part))
-    return {c.__name__: c for c in _below(base) if not isabstract(c)}
+    """The final classes under the same abstract one, by name; of a part that is under none, its own."""
+    base = next((c for c in type(part).__mro__ if ABC in c.__bases__), None)
+    kinds = [c for c in _below(base) if not isabstract(c)] if base else [type(part)]
+    return {c.__name__: c for c in kinds}
 
 
 def _below(kind: type) -> list[type]:
