@@ -403,6 +403,17 @@ METHODS = {
         "The teacher is simclr as it is here, not solo-learn's, and gets no gradients; the stem is padded by 1, "
         "not by 2; ImageNet's normalisation, not CIFAR's.",
     ),
+    "acl-rcs": Credit(
+        ("xu2023rcs", "jiang2020robust"),
+        "Full inner products over the head (released: gradients averaged over each layer's outputs), one move of the "
+        "head a pick (released: two), all of the validation images, un-augmented, attacked once a selection (released: "
+        "half of them, anew for each pick); the exact budget of images; and it runs (released: an AttributeError).",
+    ),
+    "dynacl-rcs": Credit(
+        ("xu2023rcs", "luo2023dynacl", "jiang2020robust"),
+        "As acl-rcs; candidates are weighed with the ω of their epoch (released: without it), and validation images "
+        "stay aside (released: they come back with the first reload).",
+    ),
     "st": Credit(
         (),
         "Settings of the coreset papers' supervised training, without the attack; by default on a ResNet-18, not "

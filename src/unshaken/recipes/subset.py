@@ -39,7 +39,7 @@ def fit_on_coresets(
     """As `fit`, but on all candidates until the first selection is due, and then on what the last one picked.
 
     Time stays in epochs: one on a coreset has fewer steps, and moves the schedules as far. Each leg ends with a
-    checkpoint and each selection is a file, so a run that is killed anywhere picks the same and goes on to the same bits.
+    checkpoint and each selection is a file, so a run that is killed anywhere goes on to the same bits.
     """
     key = feed.key / "coreset"
     candidates, held = split(len(feed.images), coreset.validation, key)
@@ -60,7 +60,7 @@ def fit_on_coresets(
 def selected(
     file: Path, coreset: Selector, step: Step, feed: Feed, place: Place, candidates: Tensor, held: Tensor, key: Key
 ) -> Int[Tensor, "n"]:
-    """The images picked at a place, in the order of the picks: made once, and kept in the file with the seconds taken."""
+    """The images picked at a place, in that order: made once, and kept in the file with the seconds taken."""
     if not file.exists():
         assert place.batch == 0, "a selection is made where an epoch begins"
         began, clock = time.monotonic(), feed.clock(place)
