@@ -405,9 +405,8 @@ METHODS = {
     ),
     "acl-rcs": Credit(
         ("xu2023rcs", "jiang2020robust"),
-        "Full inner products over the head (released: gradients averaged over each layer's outputs), one move of the "
-        "head a pick (released: two), all of the validation images, un-augmented, attacked once a selection (released: "
-        "half of them, anew for each pick); the exact budget of images; and it runs (released: an AttributeError).",
+        "Inner products over the whole head (released: averaged over outputs), one move of the head a pick (two), "
+        "all of the validation images, attacked once (half, anew for each pick), the exact budget; and it runs.",
     ),
     "dynacl-rcs": Credit(
         ("xu2023rcs", "luo2023dynacl", "jiang2020robust"),
