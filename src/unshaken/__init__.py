@@ -23,8 +23,13 @@ _WHERE = {
     "Source": "unshaken.data.source",
     "Images": "unshaken.data.images",
     "Runtime": "unshaken.train.runtime",
+    "Backbone": "unshaken.nets.backbone",
     "load_encoder": "unshaken.nets.saved",
     "load_classifier": "unshaken.nets.saved",
+    "Importing": "unshaken.exchange.importing",
+    "import_file": "unshaken.exchange.importing",
+    "Exporting": "unshaken.exchange.exporting",
+    "export": "unshaken.exchange.exporting",
 }
 
 __all__ = ["__version__", *_WHERE]
