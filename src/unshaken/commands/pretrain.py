@@ -51,8 +51,8 @@ def pretrain(args: list[str]) -> None:
 
 def remark(chosen: Pretrain | PlusPlus) -> None:
     """Say what a short run makes of schedules that were made for a long one."""
-    for name in ("rate", "strength"):
-        lasting = getattr(getattr(chosen, name, None), {"rate": "warmup", "strength": "every"}[name], 0)
+    for name, field in (("rate", "warmup"), ("strength", "every"), ("coreset", "warmup")):
+        lasting = getattr(getattr(chosen, name, None), field, 0)
         if lasting and lasting >= chosen.epochs:
             print(
                 f"note: --{name} is made for more than {lasting} epochs, but there are {chosen.epochs}", file=sys.stderr
