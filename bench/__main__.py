@@ -1,0 +1,37 @@
+"""`python -m bench NAME`: one comparison; its last line is one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NAMES = {"selection": "a coreset selection by RCS, against the published procedure"}
+
+
+def main() -> None:
+    listing = "\n".join(f"  {name:<11} {line}" for name, line in NAMES.items())
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m bench", description=f"{__doc__}\n\n{listing}", formatter_class=form)
+    parser.add_argument("name", choices=NAMES, metavar="NAME")
+    parser.add_argument("--data", type=Path, help="a folder of real images, where a comparison can use them")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side runs; seeds are 1, 2, ...")
+    parser.add_argument("--quick", action="store_true", help="the same on few images, to see that it runs")
+    parser.add_argument("--keep", action="store_true", help="write the result to bench/results/NAME.json")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        sys.exit(f"bench: --rounds is 1 or more, not {options.rounds}")
+    if options.data and not options.data.exists():
+        sys.exit(f"bench: there is no {options.data}")
+    module = importlib.import_module(f"bench.{options.name.replace('-', '_')}")
+    result = {"name": options.name} | module.compare(options.data, options.rounds, options.quick)
+    if options.keep:
+        (HERE / "results" / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""How things are timed: sides in turn, medians, and the spread of the paired ratios."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from unshaken.train.runtime import Runtime
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of processor time of this process, all its threads together, and what the work returned.
+
+    With one thread others on the machine hardly change it; with several it counts their waiting too.
+    """
+    began = time.process_time()
+    made = work()
+    return time.process_time() - began, made
+
+
+def paired(sides: dict[str, list[float]], ours: str, baseline: str) -> dict[str, Any]:
+    """The last line's numbers, from the seconds of each side round by round. ratio: baseline / ours, of medians."""
+    ratios = [b / a for a, b in zip(sides[ours], sides[baseline], strict=True)]
+    return {
+        "ratio": round(median(sides[baseline]) / median(sides[ours]), 3),
+        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "ours_s": round(median(sides[ours]), 4),
+        "baseline_s": round(median(sides[baseline]), 4),
+        "n": len(ratios),
+        "world": Runtime().world(torch.device("cpu")),
+    }
+
+
+def tell(line: str) -> None:
+    """What goes on, for people: on standard error, so that standard output ends with the JSON object."""
+    print(line, file=sys.stderr, flush=True)
