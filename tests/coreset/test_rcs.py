@@ -10,8 +10,8 @@ from torch import Tensor
 from toy import Toy
 
 from unshaken.base.keys import Key
-from unshaken.coreset.rcs import RCS, gradient, shares, step
-from unshaken.coreset.selector import Random
+from unshaken.coreset.rcs import RCS, gradient, step
+from unshaken.coreset.selector import Random, chunks
 
 ETA = 0.05
 SEEDS = range(20)
@@ -199,8 +199,7 @@ def replace_batches(problem: Toy, which: range) -> Toy:
 
 @pytest.mark.parametrize(("sizes", "chunk", "count"), [((6,) * 8, 3, 10), ((5, 4, 2), 1, 7), ((5, 1, 1), 1, 1)])
 def test_shares_are_in_proportion_and_whole(sizes, chunk, count):
-    batches = tuple(torch.arange(size) for size in sizes)
-    parts = list(shares(batches, chunk, count))
+    parts = list(chunks(Toy(0, sizes), "batch", count, chunk))
     assert sum(budget for _, budget in parts) == count
     for part, budget in parts:
         held = sum(sizes[b] for b in part)

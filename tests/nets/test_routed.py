@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.keys import Key
-from unshaken.nets.routed import RoutedNorm, merged, routed, routes_of, take
+from unshaken.nets.routed import Routed, merged, routed, routes_of, take
 
 ROUTES = ("clean", "adv")
 
@@ -43,7 +43,7 @@ def network() -> nn.Module:
         for seed in range(3):
             net(images(8, 1, 8, 8, seed=seed) + shift)
     with torch.no_grad():
-        for norm in (m for m in net.modules() if isinstance(m, RoutedNorm)):
+        for norm in (m for m in net.modules() if isinstance(m, Routed)):
             norm.routes["adv"].weight += 0.5
             norm.routes["clean"].bias -= 0.25
     return net
@@ -64,7 +64,7 @@ def alike(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_every_norm_gets_one_a_route_and_nothing_else_changes():
     net, original = routed(plain(), ROUTES), plain()
-    assert sum(isinstance(m, RoutedNorm) for m in net.modules()) == 3
+    assert sum(isinstance(m, Routed) for m in net.modules()) == 3
     expected = {}
     for name, value in original.state_dict().items():
         prefix, _, leaf = name.rpartition(".")
@@ -184,13 +184,13 @@ def test_parts_routed_one_by_one_take_a_route_together():
     body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
     net = nn.Sequential(routed(body, ("clean", "adv")), routed(head, ("clean", "adv")))
     take(net, "adv")
-    assert {m.switch.route for m in net.modules() if isinstance(m, RoutedNorm)} == {"adv"}
+    assert {m.switch.route for m in net.modules() if isinstance(m, Routed)} == {"adv"}
 
 
 def test_a_norm_used_twice_stays_one():
     norm = nn.BatchNorm2d(4)
     net = routed(nn.ModuleDict({"a": norm, "b": norm}), ("clean", "adv"))
-    assert isinstance(net["a"], RoutedNorm)
+    assert isinstance(net["a"], Routed)
     assert net["a"] is net["b"]
 
 

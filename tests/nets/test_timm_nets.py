@@ -17,7 +17,7 @@ from unshaken.base.keys import Key
 from unshaken.nets import torchvision_ops
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, born
-from unshaken.nets.routed import RoutedNorm, merged, routed, routes_of, take
+from unshaken.nets.routed import Routed, merged, routed, routes_of, take
 from unshaken.nets.timm_nets import PATCHES, timm_config, timm_net, timm_package, vit_small
 
 ROUTES = ("clean", "adv")
@@ -59,7 +59,7 @@ def diverged(backbone: Backbone) -> Encoder:
     for route, shift in (("clean", 0.0), ("adv", 0.5)):
         through(net, route, images(backbone.stem) + shift)
     with torch.no_grad():
-        for norm in (m for m in net.modules() if isinstance(m, RoutedNorm)):
+        for norm in (m for m in net.modules() if isinstance(m, Routed)):
             norm.routes["adv"].bias += 0.5
     return net
 
@@ -69,7 +69,7 @@ def test_routes_are_separate(backbone):
     net, x = diverged(backbone), images(backbone.stem, 1)
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
-    assert len(norms) == 2 * sum(isinstance(m, RoutedNorm) for m in net.modules())
+    assert len(norms) == 2 * sum(isinstance(m, Routed) for m in net.modules())
     for used, other in (ROUTES, ROUTES[::-1]):
         before = {route: state(net, route) for route in ROUTES}
         through(net, used, x).square().sum().backward()

@@ -23,6 +23,9 @@ from unshaken.train.feed import Feed
 SELECTOR = RCS(0.25, warmup=1, every=2, validation=0.1, attack=PGD(Linf(0.1), 1))
 
 
+RECALLING = replace(SELECTOR, recall=True, steps=1)
+
+
 def recipe(selector=SELECTOR, **changes):
     base = unshaken.recipe("acl-rcs/digits")
     method = replace(base.method, attack=PGD(Linf(0.1), 1))
@@ -57,15 +60,15 @@ def test_each_selection_is_exact_distinct_and_of_the_candidates(run):
 def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monkeypatch):
     seen: dict[int, list[int]] = {}
     times: list[float] = []
-    made = Feed._batch
+    after = Feed.after
 
-    def noted(self, place, order):
-        batch = made(self, place, order)
-        seen.setdefault(place.epoch, []).extend(batch.index.tolist())
-        times.append(self.clock(place).time)
-        return batch
+    def noted(self, place):
+        for at, onward, batch in after(self, place):
+            seen.setdefault(at.epoch, []).extend(batch.index.tolist())
+            times.append(self.clock(at).time)
+            yield at, onward, batch
 
-    monkeypatch.setattr(Feed, "_batch", noted)
+    monkeypatch.setattr(Feed, "after", noted)
     run = recipe().run(tmp_path, quiet=True)
     chosen = selections(run)
     candidates, held = split(60, 0.1, Key(1) / "pretrain" / "coreset")
@@ -76,7 +79,9 @@ def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monk
     assert [t for t in times if t == int(t)] == [1, 2, 3, 4]
 
 
-def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(run, tmp_path):
+@pytest.mark.parametrize("selector", [SELECTOR, RECALLING], ids=["anew", "recalling"])
+def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(selector, tmp_path):
+    run = recipe(selector).run(tmp_path / "whole", save_every=0, quiet=True)
     moves: list[str] = []
 
     def counted(part: Path, file: Path, replace=os.replace) -> None:
@@ -85,16 +90,17 @@ def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(run, t
 
     files.os.replace, kept = counted, files.os.replace
     try:
-        recipe().run(tmp_path / "counted", save_every=0, quiet=True)
+        recipe(selector).run(tmp_path / "counted", save_every=0, quiet=True)
     finally:
         files.os.replace = kept
     spots = [at for at, name in enumerate(moves) if name.startswith("coreset")]
     for at in {0, 3, *spots, *(spot + 1 for spot in spots), *(spot - 1 for spot in spots), len(moves) - 1}:
         root = tmp_path / f"broken{at}"
-        assert killed(at, lambda root=root: recipe().run(root, save_every=0, quiet=True))
-        again = recipe().run(root, save_every=0, quiet=True)
+        assert killed(at, lambda root=root: recipe(selector).run(root, save_every=0, quiet=True))
+        again = recipe(selector).run(root, save_every=0, quiet=True)
         assert json.loads((again / "run.json").read_text())["digest"] == digest(run), moves[at]
         assert all(torch.equal(a, b) for a, b in zip(selections(again).values(), selections(run).values(), strict=True))
+        assert not list(again.glob("attacks*"))
 
 
 def digest(run: Path) -> str:
@@ -121,6 +127,30 @@ def killed(at: int, work) -> bool:
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 0
+
+
+def test_time_is_accounted_for_by_part(run, tmp_path):
+    """Warm-up, selections (as their files say) and training apart; the run's seconds are their sum."""
+    about = json.loads((run / "run.json").read_text())
+    spent = about["spent"]
+    assert set(spent) == {"warmup", "selection", "training"}
+    assert min(spent.values()) > 0
+    assert about["seconds"] == pytest.approx(sum(spent.values()), abs=0.03)
+    took = [read_tensors(file)[1]["seconds"] for file in run.glob("coreset-*.safetensors")]
+    assert spent["selection"] == pytest.approx(sum(took), abs=0.01)
+    plain = recipe(None, epochs=1).run(tmp_path, quiet=True)
+    assert set(json.loads((plain / "run.json").read_text())["spent"]) == {"training"}
+
+
+def test_what_is_recalled_is_not_attacked_again(tmp_path):
+    """After a warm-up all candidates are recalled; picks are others than after attacks anew, and still exact."""
+    chosen = selections(recipe(RECALLING).run(tmp_path, quiet=True))
+    assert list(chosen) == [1, 3]
+    assert [len(set(index.tolist())) for index in chosen.values()] == [14, 14]
+    with pytest.raises(ValueError, match="no epoch before a selection at epoch 0"):
+        replace(RECALLING, warmup=0)
+    without = recipe(RECALLING, method=unshaken.recipe("simclr/digits").method, epochs=2).run(tmp_path, quiet=True)
+    assert not list(without.glob("attacks*"))
 
 
 def test_random_selections_are_fixed_or_anew(tmp_path):

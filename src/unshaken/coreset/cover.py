@@ -11,8 +11,9 @@ from torch.nn.functional import normalize
 
 from unshaken.base.keys import Key
 from unshaken.base.types import Float, Int
+from unshaken.coreset.gradients import Gradients
 from unshaken.coreset.problem import Granularity, Problem
-from unshaken.coreset.selector import Selector, check_budget, glance
+from unshaken.coreset.selector import Selector, check_budget, chunks, glance
 
 Columns = Callable[[Tensor], Tensor]
 """Items (m) to the similarity of every item with them (n m), none of it negative."""
@@ -66,17 +67,25 @@ class GradientMatching(Selector):
 
     def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
-        q = problem.gradients(range(len(problem.batches)), self.granularity)
-        norm = q.norms()
-        farthest = 2 * norm.max()
+        rng, chosen = (key / "glance").on("cpu"), []
+        for batches, budget in chunks(problem, self.granularity, count):
+            q = problem.gradients(batches, self.granularity)
+            picks = cover(closeness(q), len(q), min(len(q), budget), self.slack, rng, budget, q.sizes)
+            chosen.append(torch.cat([q.images(int(item)) for item in picks])[:budget])
+        return torch.cat(chosen)
 
-        def columns(items: Tensor) -> Tensor:
-            square = norm[:, None] ** 2 + norm[items] ** 2 - 2 * q.between(items)
-            square[items, torch.arange(len(items))] = 0  # and not the root of a rounding error
-            return (farthest - square.clamp_min(0).sqrt()).clamp_min(0)
 
-        picks = cover(columns, len(q), min(len(q), count), self.slack, (key / "glance").on("cpu"), count, q.sizes)
-        return torch.cat([q.images(int(item)) for item in picks])[:count]
+def closeness(q: Gradients) -> Columns:
+    """2 max ‖q‖ − ‖q_k − q_s‖ of every item k with the items s."""
+    norm = q.norms()
+    farthest = 2 * norm.max()
+
+    def columns(items: Tensor) -> Tensor:
+        square = norm[:, None] ** 2 + norm[items] ** 2 - 2 * q.between(items)
+        square[items, torch.arange(len(items))] = 0  # and not the root of a rounding error
+        return (farthest - square.clamp_min(0).sqrt()).clamp_min(0)
+
+    return columns
 
 
 def cover(

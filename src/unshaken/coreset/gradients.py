@@ -33,6 +33,11 @@ class Layer(ABC):
     def of(self, item: int) -> Float[Tensor, "O I"]:
         """q_k."""
 
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """Of memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Factors(Layer):
@@ -60,6 +65,10 @@ class Factors(Layer):
     def of(self, item: int) -> Float[Tensor, "O I"]:
         return self.outputs[item].T @ self.inputs[item]
 
+    @property
+    def bytes(self) -> int:
+        return self.inputs.nbytes + self.outputs.nbytes
+
 
 @dataclass(frozen=True, eq=False)
 class Whole(Layer):
@@ -75,6 +84,10 @@ class Whole(Layer):
 
     def of(self, item: int) -> Float[Tensor, "O I"]:
         return self.matrix[item]
+
+    @property
+    def bytes(self) -> int:
+        return self.matrix.nbytes
 
 
 def joined(layers: list[Layer]) -> Layer:
@@ -112,6 +125,11 @@ class Gradients:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return sum(layer.bytes for layer in self.layers.values())
 
     def images(self, item: int) -> Int[Tensor, "size"]:
         begin = sum(self.sizes[:item])

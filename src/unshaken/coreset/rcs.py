@@ -12,7 +12,7 @@ to first order in η one item after the other: G(b | S) = η ⟨∇L_RD(U; θ_S)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from unshaken.base.keys import Key
 from unshaken.base.types import Float, Int
 from unshaken.coreset.gradients import Gradients, Theta
 from unshaken.coreset.problem import Granularity, Problem
-from unshaken.coreset.selector import Selector, check_budget, glance
+from unshaken.coreset.selector import Selector, check_budget, chunks, glance
 from unshaken.losses.diverge import Distance
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
@@ -53,7 +53,7 @@ class RCS(Selector):
     say."""
     chunk: int | None = None
     """Mini-batches whose gradients are in memory at a time; each chunk has its share of the picks, and θ′ goes on from
-    chunk to chunk. None: all at a time."""
+    chunk to chunk. None: as many as take 1 GiB, which on CIFAR is all of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +68,7 @@ class RCS(Selector):
         check_budget(problem, count)
         rng = (key / "glance").on("cpu")
         theta, rd, age, chosen = problem.theta, None, 0, []
-        for batches, budget in shares(problem.batches, self.chunk, count):
+        for batches, budget in chunks(problem, self.granularity, count, self.chunk):
             q = problem.gradients(batches, self.granularity)
             left = torch.ones(len(q), dtype=torch.bool)
             picks = budget * len(q) / len(q.index)
@@ -104,20 +104,3 @@ def gradient(rd: Callable[[Theta], Float[Tensor, ""]], theta: Theta) -> Theta:
 def step(theta: Theta, q: Theta, eta: float) -> Theta:
     """θ − η q."""
     return {name: value - eta * q[name] for name, value in theta.items()}
-
-
-def shares(batches: tuple[Tensor, ...], chunk: int | None, count: int) -> Iterator[tuple[range, int]]:
-    """Chunks of mini-batches, by number, and how many images to pick of each: in proportion, and `count` in all.
-
-    What rounding down leaves over goes to the chunks that lost the most by it.
-    """
-    chunk = chunk or len(batches)
-    chunks = [range(at, min(at + chunk, len(batches))) for at in range(0, len(batches), chunk)]
-    sizes = [sum(len(batches[b]) for b in part) for part in chunks]
-    share = [divmod(count * size, sum(sizes)) for size in sizes]
-    over = count - sum(whole for whole, _ in share)
-    favoured = sorted(range(len(share)), key=lambda c: -share[c][1])[:over]
-    for c, part in enumerate(chunks):
-        budget = share[c][0] + (c in favoured)
-        if budget:
-            yield part, budget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, log
 from typing import Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from unshaken.base.keys import Key
 from unshaken.base.types import Int
-from unshaken.coreset.problem import Problem
+from unshaken.coreset.problem import Granularity, Problem
 from unshaken.losses.diverge import Distance
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
@@ -31,6 +32,12 @@ class Selector(ABC):
     validation: float = 0.01
     """Of all images, set aside once: not trained on, whether a selector looks at them or not, so that what two
     selectors are compared on is the same."""
+    steps: int | None = None
+    """Of the attack by which candidates are looked at; None: as many as the training's. One step reaches as far,
+    costs a third, and picks much the same (docs/methods/rcs.md)."""
+    recall: bool = False
+    """Whether images that the epoch before has trained on are looked at as they were then, views, attacks and
+    mini-batches, and not attacked again."""
 
     def __post_init__(self) -> None:
         if not (0 < self.fraction <= 1 and 0 < self.validation < 1):
@@ -40,6 +47,10 @@ class Selector(ABC):
             )
         if self.warmup < 0 or (self.every is not None and self.every < 1):
             raise ValueError(f"a selection has warmup ≥ 0 and every ≥ 1 or None, not {self.warmup} and {self.every}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"candidates are attacked by steps ≥ 1, or None for the training's, not {self.steps}")
+        if self.recall and self.warmup < 1:
+            raise ValueError("there is no epoch before a selection at epoch 0 to recall; set warmup to 1 or more")
 
     def due(self, epoch: int) -> bool:
         """Whether to select before the epoch that has `epoch` others before it."""
@@ -119,6 +130,38 @@ def split(images: int, part: float, key: Key) -> tuple[Int[Tensor, "X"], Int[Ten
     held = min(images - 2, max(2, round(part * images)))
     order = torch.randperm(images, generator=(key / "validation").on("cpu"))
     return order[held:].sort().values, order[:held].sort().values
+
+
+HELD = 2**30
+"""Bytes of gradients in memory at a time, unless a selector says how many mini-batches."""
+
+
+def chunks(
+    problem: Problem, granularity: Granularity, count: int, chunk: int | None = None
+) -> Iterator[tuple[range, int]]:
+    """Mini-batches whose gradients are in memory together, by number, and how many images to pick of them.
+
+    chunk  how many mini-batches; None: as many as HELD has room for
+    The picks are `count` in all and in proportion: what rounding down leaves over goes to those that lost most by it.
+    """
+    batches = problem.batches
+    chunk = chunk or max(1, HELD // bytes_of_one(problem, granularity))
+    parts = [range(at, min(at + chunk, len(batches))) for at in range(0, len(batches), chunk)]
+    sizes = [sum(len(batches[b]) for b in part) for part in parts]
+    share = [divmod(count * size, sum(sizes)) for size in sizes]
+    over = count - sum(whole for whole, _ in share)
+    favoured = sorted(range(len(share)), key=lambda c: -share[c][1])[:over]
+    for c, part in enumerate(parts):
+        budget = share[c][0] + (c in favoured)
+        if budget:
+            yield part, budget
+
+
+def bytes_of_one(problem: Problem, granularity: Granularity) -> int:
+    """What the gradients of one mini-batch take: at most the head's size, or of single images what those of one do."""
+    if granularity == "batch":
+        return sum(value.numel() * value.element_size() for value in problem.theta.values())
+    return problem.gradients(range(1), granularity).bytes
 
 
 def glance(left: Tensor, picks: float, slack: float, rng: torch.Generator) -> Int[Tensor, "m"]:

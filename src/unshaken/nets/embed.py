@@ -52,6 +52,7 @@ class Network(nn.Module):
     memory      scalars of the method's own
     arithmetic  the context in which the layers compute (the runtime may put a lower precision
                 there); what comes out is float32 whatever it is
+    precision   of that context
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, teacher: Network | None = None) -> None:
@@ -59,6 +60,7 @@ class Network(nn.Module):
         self.encoder, self.head, self.teacher = encoder, head, teacher
         self.memory: Memory | None = None
         self.arithmetic: Callable[[], AbstractContextManager] = nullcontext
+        self.precision = torch.float32
 
     def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
         """All leading axes are one batch to the batch norms: views are normalised together."""

@@ -8,25 +8,25 @@ own while all other weights are shared (Xie et al., CVPR 2020, arXiv:1911.09665)
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Switch:
-    """Which route is on, shared by all routed norms of one network."""
+    """Which route is on, shared by all routed modules of one network."""
 
     def __init__(self, route: str) -> None:
         self.route = route
 
 
-class RoutedNorm(nn.Module):
-    """One batch norm a route; the switch says which one is used, the others are left untouched."""
+class Routed(nn.Module):
+    """One module a route, such as a batch norm; the switch says which is used, the others are left untouched."""
 
-    def __init__(self, norm: _BatchNorm, routes: tuple[str, ...], switch: Switch) -> None:
+    def __init__(self, routes: Mapping[str, nn.Module], switch: Switch) -> None:
         super().__init__()
-        self.routes = nn.ModuleDict({route: copy.deepcopy(norm) for route in routes})
+        self.routes = nn.ModuleDict(routes)
         self.switch = switch
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def routed(net: nn.Module, routes: tuple[str, ...]) -> nn.Module:
     if routes_of(net):
         raise ValueError(f"the network has routes already: {', '.join(routes_of(net))}")
     switch = Switch(routes[0])
-    return _replace(net, _BatchNorm, lambda norm: RoutedNorm(norm, routes, switch))
+    return _replace(net, _BatchNorm, lambda norm: Routed({route: copy.deepcopy(norm) for route in routes}, switch))
 
 
 def merged(net: nn.Module, route: str) -> nn.Module:
@@ -48,7 +48,7 @@ def merged(net: nn.Module, route: str) -> nn.Module:
     known = routes_of(net)
     if known and route not in known:
         raise ValueError(f"the network has no route {route!r}; it has {', '.join(known)}")
-    return _replace(copy.deepcopy(net), RoutedNorm, lambda norm: norm.routes[route])
+    return _replace(copy.deepcopy(net), Routed, lambda norm: norm.routes[route])
 
 
 def alone(net: nn.Module, route: str) -> nn.Module:
@@ -59,13 +59,13 @@ def alone(net: nn.Module, route: str) -> nn.Module:
 
 def routes_of(net: nn.Module) -> tuple[str, ...]:
     """The network's routes; none if it is plain."""
-    return next((tuple(m.routes) for m in net.modules() if isinstance(m, RoutedNorm)), ())
+    return next((tuple(m.routes) for m in net.modules() if isinstance(m, Routed)), ())
 
 
 def take(net: nn.Module, route: str) -> None:
     """Send what follows through one route. A plain network has only one way and ignores this."""
     for module in net.modules():  # a network may hold several switches: its parts may have been routed one by one
-        if isinstance(module, RoutedNorm):
+        if isinstance(module, Routed):
             if route not in module.routes:
                 raise ValueError(f"the network has no route {route!r}; it has {', '.join(module.routes)}")
             module.switch.route = route

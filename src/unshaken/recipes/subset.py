@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from unshaken.base.clock import Schedule
-from unshaken.base.keys import Key
 from unshaken.base.types import Int
 from unshaken.coreset.selector import Selector, split
 from unshaken.methods.method import Step
 from unshaken.nets.saved import read_tensors, write_tensors
 from unshaken.train.feed import Feed, Place
-from unshaken.train.fit import training
+from unshaken.train.fit import Training, training
 from unshaken.train.optim import Optimizer
-from unshaken.train.problem import posed
+from unshaken.train.problem import Recalled, posed
+from unshaken.train.recall import Attacks, Noting, attacking
 from unshaken.train.run import Run
 
 if TYPE_CHECKING:
@@ -41,37 +41,82 @@ def fit_on_coresets(
     Time stays in epochs: one on a coreset has fewer steps, and moves the schedules as far. Each leg ends with a
     checkpoint and each selection is a file, so a run that is killed anywhere goes on to the same bits.
     """
-    key = feed.key / "coreset"
-    candidates, held = split(len(feed.images), coreset.validation, key)
-    due = [epoch for epoch in range(feed.epochs) if coreset.due(epoch)]
-    with training(step, replace(feed, index=candidates), optimizer, run, fabric, save_every, quiet) as course:
-        while course.place.epoch < feed.epochs:
-            at = max((epoch for epoch in due if epoch <= course.place.epoch), default=None)
-            if at is None:
-                index = candidates
-            else:
-                file = run.path / f"coreset-{at:04d}.safetensors"
-                index = selected(file, coreset, step, course.feed, course.place, candidates, held, key / at)
-            course.feed = replace(feed, index=index)
-            end = min((epoch for epoch in due if epoch > course.place.epoch), default=feed.epochs)
-            course.go(rate, until=steps_until(course.feed, course.place, end))
+    course = Course(coreset, step, feed, run, *split(len(feed.images), coreset.validation, feed.key / "coreset"))
+    with training(step, replace(feed, index=course.candidates), optimizer, run, fabric, save_every, quiet) as legs:
+        while legs.place.epoch < feed.epochs:
+            course.leg(legs, rate)
 
 
-def selected(
-    file: Path, coreset: Selector, step: Step, feed: Feed, place: Place, candidates: Tensor, held: Tensor, key: Key
-) -> Int[Tensor, "n"]:
-    """The images picked at a place, in that order: made once, and kept in the file with the seconds taken."""
-    if not file.exists():
-        assert place.batch == 0, "a selection is made where an epoch begins"
-        began, clock = time.monotonic(), feed.clock(place)
-        strength = feed.strength(clock)
-        problem = posed(
-            step, feed.images, feed.label, feed.views, strength, feed.batch, candidates, held, clock, key / "problem"
-        )
-        index = coreset.select(problem, coreset.budget(len(candidates)), key / "select")
-        about = {"kind": "coreset", "selector": type(coreset).__name__, "seconds": time.monotonic() - began}
-        write_tensors(file, {"index": index, "held": held}, about | {"epoch": place.epoch})
-    return read_tensors(file)[0]["index"]
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What a run is trained on, epoch by epoch.
+
+    candidates, held  the images to choose from, and those that are set aside
+    """
+
+    coreset: Selector
+    step: Step
+    whole: Feed
+    run: Run
+    candidates: Int[Tensor, "X"]
+    held: Int[Tensor, "U"]
+
+    def leg(self, legs: Training, rate: Schedule) -> None:
+        """From a place to the next selection, or to the end."""
+        at, end = self.selection(legs.place.epoch), self.next_selection(legs.place.epoch)
+        if at is not None:
+            self.select(legs.place, at)
+        legs.feed, part = self.feed(legs.place.epoch), "training" if at is not None else "warmup"
+        if end is not None and self.recalls:
+            last = steps_until(legs.feed, legs.place, end - 1)
+            if legs.place.step < last:
+                legs.go(rate, last, part)
+            method = self.step.method
+            self.step.method = Noting(method, self.attacks(end))
+            legs.go(rate, steps_until(legs.feed, legs.place, end), part)
+            self.step.method = method
+        else:
+            legs.go(rate, steps_until(legs.feed, legs.place, self.whole.epochs if end is None else end), part)
+
+    def select(self, place: Place, epoch: int) -> None:
+        """The selection that is made when an epoch begins, once: which images, in that order, and the seconds taken."""
+        file, key = self.file(epoch), self.whole.key / "coreset" / epoch
+        if not file.exists():
+            assert (place.epoch, place.batch) == (epoch, 0), "a selection is made where an epoch begins"
+            began = time.monotonic()
+            recalled = Recalled(self.feed(epoch - 1), self.attacks(epoch)) if self.recalls else None
+            problem = posed(
+                self.step, self.whole, place, self.candidates, self.held, key / "problem", self.coreset.steps, recalled
+            )
+            index = self.coreset.select(problem, self.coreset.budget(len(self.candidates)), key / "select")
+            about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - began}
+            write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch})
+        self.attacks(epoch).file.unlink(missing_ok=True)
+        made = [self.file(e) for e in range(epoch + 1) if self.coreset.due(e)]
+        self.run.spent["selection"] = sum(read_tensors(one)[1]["seconds"] for one in made)
+
+    @property
+    def recalls(self) -> bool:
+        return self.coreset.recall and attacking(self.step.method)
+
+    def attacks(self, epoch: int) -> Attacks:
+        """Those of the epoch before this one."""
+        return Attacks(self.run.path / f"attacks-{epoch:04d}.bits", len(self.whole.images))
+
+    def file(self, epoch: int) -> Path:
+        return self.run.path / f"coreset-{epoch:04d}.safetensors"
+
+    def feed(self, epoch: int) -> Feed:
+        """Of the images that an epoch sees."""
+        at = self.selection(epoch)
+        return replace(self.whole, index=self.candidates if at is None else read_tensors(self.file(at))[0]["index"])
+
+    def selection(self, epoch: int) -> int | None:
+        """When the selection was made that an epoch sees; None: it sees all candidates."""
+        return max((e for e in range(epoch + 1) if self.coreset.due(e)), default=None)
+
+    def next_selection(self, epoch: int) -> int | None:
+        return next((e for e in range(epoch + 1, self.whole.epochs) if self.coreset.due(e)), None)
 
 
 def steps_until(feed: Feed, place: Place, epoch: int) -> int:

@@ -79,18 +79,28 @@ class Feed:
     def after(self, place: Place) -> Iterator[tuple[Place, Place, Batch]]:
         """From a place to the end: each place, the one that follows it, and its batch."""
         while place.epoch < self.epochs:
-            order = self.order(place.epoch)
+            batches = self.batches(place.epoch)
             while place.batch < len(self):
                 onward = Place(place.epoch, place.batch + 1, place.step + 1)
                 onward = onward if onward.batch < len(self) else Place(place.epoch + 1, 0, place.step + 1)
-                yield place, onward, self._batch(place, order)
+                strength = self.strength(self.clock(place))
+                yield place, onward, self.seen(batches[place.batch], strength, self.chance(place))
                 place = onward
                 if place.batch == 0:
                     break
 
-    def _batch(self, place: Place, order: Tensor) -> Batch:
-        end = None if place.batch + 1 == len(self) else (place.batch + 1) * self.batch
-        index = order[place.batch * self.batch : end].to(self.images.pixels.device)
+    def batches(self, epoch: int) -> tuple[Int[Tensor, "b"], ...]:
+        """An epoch's images, batch by batch."""
+        order, full = self.order(epoch), self.batch * (len(self) - 1)
+        return (*order[:full].split(self.batch), order[full:]) if full else (order,)
+
+    def chance(self, place: Place) -> Key:
+        """Of a batch's views."""
+        return self.key / "views" / place.step
+
+    def seen(self, index: Int[Tensor, "b"], strength: float, key: Key) -> Batch:
+        """Images as a method sees them."""
+        index = index.to(self.images.pixels.device)
         image = self.images.floats(index)
-        views = self.views(image, self.strength(self.clock(place)), self.key / "views" / place.step)
+        views = self.views(image, strength, key)
         return Batch(views, image, None if self.label is None else self.label[index], index)

@@ -83,9 +83,13 @@ class Training:
         self.module, self.stepper = fabric.setup(step.train(), rule)
         self.meter, self.saved = Meter(run, feed.began(place)), time.monotonic()
 
-    def go(self, rate: Schedule, until: int | None = None) -> None:
-        """Onward to where `until` updates have been made, or to the end; there is a checkpoint there."""
+    def go(self, rate: Schedule, until: int | None = None, part: str = "training") -> None:
+        """Onward to where `until` updates have been made, or to the end; there is a checkpoint there.
+
+        part  of the run, on whose account the time goes
+        """
         assert until is None or until > self.place.step
+        self.meter.go_on(part)
         for place, onward, batch in self.feed.after(self.place):
             clock = self.feed.clock(place)
             self._update(batch, clock, place, rate(clock))
@@ -128,6 +132,11 @@ class Meter:
         self.now = self.since = time.monotonic()
         self.images = 0
         self.finite: torch.Tensor | None = None
+        self.part = "training"
+
+    def go_on(self, part: str) -> None:
+        """Time from here on is of this part of the run; what passed since the last step is of none."""
+        self.part, self.now = part, time.monotonic()
 
     def note(self, terms: Terms, images: int) -> None:
         """After every step."""
@@ -136,7 +145,7 @@ class Meter:
         finite = torch.isfinite(self.terms["loss"])
         self.finite = finite if self.finite is None else self.finite & finite
         before, self.now = self.now, time.monotonic()
-        self.run.seconds += self.now - before
+        self.run.spend(self.part, self.now - before)
 
     def read(self, clock: Clock) -> dict[str, float]:
         """The place in time, the terms, and images a second since the last reading."""

@@ -1,12 +1,11 @@
-"""A method at work as a problem for a selector: gradients of its loss by the head, and how far attacks move h(x)"""
+"""A method at work as a problem for a selector: gradients of its loss by the head, and how far attacks move h(x)."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,87 +13,108 @@ from torch.func import functional_call
 from torch.nn.utils import skip_init
 
 from unshaken.base.clock import Clock
+from unshaken.base.dist import Processes, processes
 from unshaken.base.keys import Key
-from unshaken.base.types import Batch, Float, Int
+from unshaken.base.types import Float, Int
 from unshaken.coreset.gradients import Factors, Gradients, Layer, Theta, joined, summed
 from unshaken.coreset.problem import Granularity, Problem
-from unshaken.data.images import Images
 from unshaken.losses.diverge import ROWS, Distance, representational
 from unshaken.methods.method import Method, Step
 from unshaken.nets import routed
 from unshaken.nets.embed import Network
-from unshaken.pixels.augment import Views
+from unshaken.nets.folded import folded, still
 from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.recall import Again, Attacks, exchanged, hurried
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class MiniBatch:
+    """Candidates that are seen together.
+
+    views, strength  the key and the strength of their augmentation
+    attacks          what the training found against these very views, if it is to be used again
+    """
+
+    index: Int[Tensor, "b"]
+    views: Key
+    strength: float
+    attacks: Attacks | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Posed(Problem):
     """`posed` makes it. The network is a copy, in eval mode, in which only the head's linear layers have gradients.
 
-    views and strength  of the training that follows; the loss is the method's own, at `clock`, its own attack included
-    at_most             images that go through the network at a time where the method does not say
+    feed     of the training that follows; the loss is the method's own, at `clock`, its own attack included
+    at_most  images that go through the network at a time where the method does not say
     """
 
     method: Method
     net: Network
-    images: Images
-    label: Int[Tensor, "N ..."] | None
-    views: Views
-    strength: float
-    batches: tuple[Int[Tensor, "b"], ...]
+    feed: Feed
+    candidates: tuple[MiniBatch, ...]
     held: Int[Tensor, "U"]
     clock: Clock
     key: Key
     at_most: int
+    processes: Processes = Processes()
     state: dict[str, Tensor] = field(init=False)
     theta: Theta = field(init=False)
+    batches: tuple[Int[Tensor, "b"], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        state = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
-        object.__setattr__(self, "state", state)
+        state = {name: value.detach().clone() for name, value in self._changing().items()}
         theta = {name: p.detach().clone() for name, p in self.net.head.named_parameters() if p.requires_grad}
-        object.__setattr__(self, "theta", theta)
+        batches = tuple(candidates.index for candidates in self.candidates)
+        for name, value in (("state", state), ("theta", theta), ("batches", batches)):
+            object.__setattr__(self, name, value)
 
     def gradients(self, batches: Sequence[int], granularity: Granularity) -> Gradients:
         layers = linear_layers(self.net.head)
-        found: dict[str, list[Layer]] = {name: [] for name in layers}
         most = max(len(self.batches[b]) for b in batches)
-        for b in batches:
-            for name, samples in self._samples(b).items():
-                found[name].append(samples if granularity == "sample" else summed(samples, most))
+
+        def piece(k: int) -> dict[str, Layer]:
+            samples = self._samples(batches[k])
+            return {n: one if granularity == "sample" else summed(one, most) for n, one in samples.items()}
+
+        found = self.processes.each(len(batches), piece)
         index = torch.cat([self.batches[b] for b in batches])
         sizes = (1,) * len(index) if granularity == "sample" else tuple(len(self.batches[b]) for b in batches)
         biased = frozenset(name for name, linear in layers.items() if linear.bias is not None)
-        return Gradients(index, sizes, {name: joined(parts) for name, parts in found.items()}, biased)
+        # one layer after the other, so that only one of them is in memory twice
+        return Gradients(index, sizes, {name: joined([part.pop(name) for part in found]) for name in layers}, biased)
 
     def losses(self) -> Float[Tensor, "B"]:
-        values = []
-        for b in range(len(self.batches)):
+        def piece(b: int) -> Tensor:
             with self._kept(), torch.no_grad():
-                values.append(self._loss(b))
-        return torch.stack(values)
+                return self._loss(b)
+
+        return torch.stack(self.processes.each(len(self.batches), piece))
 
     @torch.no_grad()
     def features(self) -> Float[Tensor, "N D"]:
-        return torch.cat([self.net.features(x, self._clean) for x in self._images(self.index)])
+        return torch.cat(self._each(self.index, lambda part, x: self.net.features(x, self._clean)))
 
     def distances(self, distance: Distance, attack: PGD) -> Float[Tensor, "N"]:
         if distance not in ROWS:
             raise ValueError(f"of a single image there is no distance {distance!r}; there are {', '.join(ROWS)}")
-        values = []
-        for part, x in enumerate(self._images(self.index)):
+
+        def piece(part: int, x: Tensor) -> Tensor:
             x_adv, z = self._attacked(x, self.theta, distance, attack, self.key / "distance" / part)
-            values.append(ROWS[distance](self._embed(x_adv, self._adv, self.theta).detach(), z))
-        return torch.cat(values)
+            return ROWS[distance](self._embed(x_adv, self._adv, self.theta).detach(), z)
+
+        return torch.cat(self._each(self.index, piece))
 
     def validation(self, theta: Theta, distance: Distance, attack: PGD) -> Callable[[Theta], Float[Tensor, ""]]:
-        f_adv, f = [], []
-        for part, x in enumerate(self._images(self.held)):
+        def piece(part: int, x: Tensor) -> tuple[Tensor, Tensor]:
             x_adv, _ = self._attacked(x, theta, distance, attack, self.key / "validation" / part)
             with torch.no_grad():
-                f_adv.append(self.net.features(x_adv, self._adv))
-                f.append(self.net.features(x, self._clean))
-        f_adv, f = torch.cat(f_adv), torch.cat(f)
+                return self.net.features(x_adv, self._adv), self.net.features(x, self._clean)
+
+        f_adv, f = (torch.cat(parts) for parts in zip(*self._each(self.held, piece), strict=True))
         return lambda theta: representational(
             self._headed(f_adv, self._adv, theta), self._headed(f, self._clean, theta), distance
         )
@@ -107,9 +127,10 @@ class Posed(Problem):
     def _adv(self) -> str:
         return "adv" if "adv" in self.method.routes else self.method.routes[0]
 
-    def _images(self, index: Int[Tensor, "n"]) -> Iterator[Float[Tensor, "n C H W"]]:
-        for part in index.split(self.at_most):
-            yield self.images.floats(part.to(self.images.pixels.device))
+    def _each(self, index: Int[Tensor, "n"], make: Callable[[int, Float[Tensor, "m C H W"]], T]) -> list[T]:
+        """What is made of these images, un-augmented, a part at a time."""
+        parts, images = index.split(self.at_most), self.feed.images
+        return self.processes.each(len(parts), lambda k: make(k, images.floats(parts[k].to(images.pixels.device))))
 
     def _attacked(
         self, x: Float[Tensor, "n C H W"], theta: Theta, distance: Distance, attack: PGD, key: Key
@@ -133,22 +154,26 @@ class Posed(Problem):
 
     def _loss(self, b: int) -> Float[Tensor, ""]:
         """The method's own, of one mini-batch."""
-        index = self.batches[b].to(self.images.pixels.device)
-        image = self.images.floats(index)
-        views = self.views(image, self.strength, self.key / "views" / b)
-        batch = Batch(views, image, None if self.label is None else self.label[index], index)
-        return self.method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
+        one, method = self.candidates[b], self.method
+        batch = self.feed.seen(one.index, one.strength, one.views)
+        if one.attacks:
+            method = exchanged(method, lambda attack: Again(attack, one.attacks, batch.index))
+        return method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
+
+    def _changing(self) -> dict[str, Tensor]:
+        """What a loss may change: statistics, what a method notes in the memory, a teacher that moves."""
+        teacher = self.net.teacher.named_parameters("teacher") if self.net.teacher else ()
+        return dict(self.net.named_buffers()) | dict(teacher)
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """The network is afterwards what it was: a loss may move a teacher or note something in the memory."""
+        """The network is afterwards what it was."""
         try:
             yield
         finally:
-            now = self.net.state_dict()
             with torch.no_grad():
-                for name, value in self.state.items():
-                    now[name].copy_(value)
+                for name, value in self._changing().items():
+                    value.copy_(self.state[name])
 
     def _samples(self, b: int) -> dict[str, Factors]:
         """By layer, each image's part in the gradient of its mini-batch's loss.
@@ -181,42 +206,68 @@ def factors(linear: nn.Linear, images: int, calls: list[tuple[Tensor, Tensor]]) 
 
 def posed(
     step: Step,
-    images: Images,
-    label: Int[Tensor, "N ..."] | None,
-    views: Views,
-    strength: float,
-    batch: int,
+    feed: Feed,
+    place: Place,
     index: Int[Tensor, "X"],
     held: Int[Tensor, "U"],
-    clock: Clock,
     key: Key,
-    attack_steps: int | None = None,
+    steps: int | None = None,
+    recalled: Recalled | None = None,
 ) -> Posed:
     """The problem of an instant. Neither the network nor anything else is changed by it or by its answers.
 
-    batch         images in a mini-batch; which ones chance decides
-    index, held   the candidates X and the validation images U
-    attack_steps  None: the method's own; 1 is fast and, after the first epochs, picks much the same
+    index, held  the candidates X and the validation images U
+    steps        of the candidates' attack; None: the method's own; 1 is fast and, after the first epochs, picks much
+                 the same
+    recalled     the epoch before, whose mini-batches are used again as they were: views, attacks and all
     """
+    clock = feed.clock(place)
+    method = step.method if steps is None else hurried(step.method, steps)
+    again = [] if recalled is None else recalled.mini_batches(place)
+    seen = torch.zeros(len(feed.images), dtype=torch.bool)
+    for one in again:
+        seen[one.index] = True
+    new = drawn(index[~seen[index]], feed, feed.strength(clock), key)
+    net = prepared(step.net, fixed=step.method.teacher != "moving")
+    return Posed(method, net, feed, (*again, *new), held, clock, key, max(feed.batch, 256), processes())
+
+
+def drawn(index: Int[Tensor, "n"], feed: Feed, strength: float, key: Key) -> list[MiniBatch]:
+    """Mini-batches of these images, by chance."""
     order = index[torch.randperm(len(index), generator=(key / "batches").on("cpu"))]
-    batches = list(order.split(batch))
+    batches = list(order.split(feed.batch)) if len(order) else []
     if len(batches) > 1 and len(batches[-1]) == 1:  # alone, an image has nothing to be contrasted with
         batches[-2:] = [torch.cat(batches[-2:])]
-    method = step.method if attack_steps is None else hurried(step.method, attack_steps)
-    return Posed(
-        method, still(step.net), images, label, views, strength, tuple(batches), held, clock, key, max(batch, 256)
-    )
+    return [MiniBatch(batch, key / "views" / b, strength) for b, batch in enumerate(batches)]
 
 
-def still(net: Network) -> Network:
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """An epoch of the training: its feed, and the attacks that were noted."""
+
+    feed: Feed
+    attacks: Attacks
+
+    def mini_batches(self, place: Place) -> list[MiniBatch]:
+        """Those of the epoch that ends at a place."""
+        feed, found = self.feed, []
+        for b, index in enumerate(feed.batches(place.epoch - 1)):
+            then = Place(place.epoch - 1, b, place.step - len(feed) + b)
+            found.append(MiniBatch(index, feed.chance(then), feed.strength(feed.clock(then)), self.attacks))
+        return found
+
+
+def prepared(net: Network, fixed: bool) -> Network:
     """A copy in eval mode, of which only the head's linear layers have gradients.
 
+    fixed  nothing moves the weights: then batch norms are folded into the convolutions
     A head that does nothing becomes the identity matrix, whose outputs are the same and which has a gradient: that of a
     linear layer put there.
     """
-    net = copy.deepcopy(net).requires_grad_(False).eval()
+    width = net.encoder.features
+    net = folded(net) if fixed else still(net)
     if isinstance(net.head, nn.Identity):
-        width, device = net.encoder.features, next(net.encoder.parameters()).device
+        device = next(net.encoder.parameters()).device
         net.head = skip_init(nn.Linear, width, width, bias=False, device=device).requires_grad_(False).eval()
         nn.init.eye_(net.head.weight)
     layers = linear_layers(net.head)
@@ -251,14 +302,3 @@ def recorded(layers: dict[str, nn.Linear]) -> Iterator[dict[str, list[tuple[Tens
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def hurried(method: Any, steps: int) -> Any:
-    """The same with attacks of so many steps, wherever it holds one, which reach as far: strides grow as steps fall."""
-    if isinstance(method, PGD):
-        return replace(method, steps=steps, stride=method.stride * method.steps / steps) if method.steps else method
-    if not is_dataclass(method):
-        return method
-    held = {part.name: getattr(method, part.name) for part in fields(method)}
-    changed = {name: hurried(value, steps) for name, value in held.items()}
-    return replace(method, **{name: value for name, value in changed.items() if value is not held[name]})

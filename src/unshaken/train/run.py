@@ -23,14 +23,14 @@ class Run:
     recipe.json              what was asked for, and which images it met
     log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
-    run.json                 written last: digest, seconds, world
+    run.json                 written last: digest, seconds, what they were spent on, world
 
     The same recipe opens the same directory and goes on from there.
     """
 
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
         self.path, self.recipe = path, recipe
-        self.seconds = 0.0
+        self.spent = {"training": 0.0}
         path.mkdir(parents=True, exist_ok=True)
         self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
         try:
@@ -74,6 +74,15 @@ class Run:
         self.close()
 
     @property
+    def seconds(self) -> float:
+        """Spent on all parts together."""
+        return sum(self.spent.values())
+
+    def spend(self, part: str, seconds: float) -> None:
+        """Note what a part of the run took: training, and if it has them, warmup and selection."""
+        self.spent[part] = self.spent.get(part, 0.0) + seconds
+
+    @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
@@ -88,7 +97,7 @@ class Run:
             raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower rate.peak")
         tensors, values = flatten(optimizer)
         tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
-        about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "seconds": self.seconds}
+        about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "spent": self.spent}
         write_tensors(self.checkpoint, tensors, about | {"device": device.type})
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Place:
@@ -103,7 +112,7 @@ class Run:
                 )
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
-            place, self.seconds = Place(**about["place"]), about["seconds"]
+            place, self.spent = Place(**about["place"]), about["spent"]
         self._forget(place.step)
         return place
 
@@ -120,7 +129,8 @@ class Run:
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """The run is whole: what it ended with, and in which world. Its checkpoint has served."""
-        result = {"digest": digest(net), "seconds": round(self.seconds, 2), "world": world}
+        spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
+        result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
 

@@ -63,7 +63,8 @@ class Runtime:
             kind = next(net.parameters()).device.type
             for part in net.modules():  # a network may hold a teacher
                 if isinstance(part, Network):
-                    part.arithmetic = partial(torch.autocast, kind, dtype=torch.bfloat16)
+                    part.precision = torch.bfloat16
+                    part.arithmetic = partial(torch.autocast, kind, dtype=part.precision)
 
     def world(self, device: torch.device) -> dict[str, Any]:
         """What a number depends on beside its recipe. It names no user, host or path."""

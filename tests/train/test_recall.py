@@ -1,0 +1,100 @@
+"""Attacks that are kept a bit a pixel: what comes back, for which images, and that each method makes one a step."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unshaken
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.methods.method import Step
+from unshaken.nets.embed import Network
+from unshaken.recipes.papers import PAPERS
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.threat.ball import L2, Linf
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.recall import Again, Attacks, Noted, attacking, exchanged, hurried
+
+METHODS = [name for name in PAPERS if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
+
+
+def loss(x: Tensor) -> Tensor:
+    """Its gradient has both signs, by pixel."""
+    return (x * torch.sin(37 * torch.arange(x.numel()) + 1).view(x.shape)).sum()
+
+
+@pytest.mark.parametrize("ball", [Linf(8 / 255), L2(0.5)])
+@pytest.mark.parametrize("views", [(), (2,), (2, 3)])
+def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
+    """l∞: after 2ε/ρ steps of one sign all pixels are at the border of the ball, and come back as they were."""
+    rng, attack = Key("x").on("cpu"), PGD(ball, steps=9, stride=0.25)
+    x, index = torch.rand(*views, 4, 3, 5, 5, generator=rng), torch.tensor([5, 0, 9, 2])
+    attacks = Attacks(tmp_path / "a.bits", 10)
+    found = Noted(attack, attacks, index)(loss, x, Key("start").on("cpu"))
+    again = Again(attack, attacks, index)(None, x, None)
+    assert (ball.distance(again, x) <= ball.eps + 1e-6).all()
+    assert (again >= 0).all()
+    assert (again <= 1).all()
+    assert torch.equal((again - x) > 0, (found - x) > 0)
+    if isinstance(ball, Linf):
+        assert torch.allclose(again, found, atol=1e-6)
+    order = torch.tensor([3, 1])
+    part = Again(attack, attacks, index[order])(None, x[..., order, :, :, :], None)
+    assert torch.equal(part, again[..., order, :, :, :])
+    assert (tmp_path / "a.bits").stat().st_size == 10 * -(-75 * x[..., 0, 0, 0, 0].numel() // 8)
+
+
+def test_written_again_it_is_the_same_file(tmp_path):
+    attack, x = PGD(steps=2), torch.rand(4, 3, 5, 5, generator=Key("x").on("cpu"))
+    parts, states = torch.tensor([[0, 1], [2, 3]]), []
+    for file, order in (("a", (0, 1)), ("b", (0, 1, 0))):
+        for part in order:
+            Noted(attack, Attacks(tmp_path / file, 4), parts[part])(loss, x[parts[part]], Key(part).on("cpu"))
+        states.append((tmp_path / file).read_bytes())
+    assert states[0] == states[1]
+    with pytest.raises(ValueError, match="is gone"):
+        Attacks(tmp_path / "c", 4).again(attack, parts[0], x[:2])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_attacks_once_a_step_or_not_at_all(name):
+    recipe = unshaken.recipe(f"{name}/digits")
+    images = unshaken.Source("digits").load("train")[:8]
+    counts = {"clusters": (2, 3), "own": (10,), "": ()}[recipe.method.labels]
+    label = torch.stack([images.label % count for count in counts], 1) if counts else None
+    net = recipe.embedder(counts)
+    if recipe.method.teacher == "given":
+        net.teacher = Network(unshaken.recipe("simclr/digits").embedder().encoder, nn.Identity())
+    elif recipe.method.teacher == "moving":
+        net.teacher = recipe.embedder(counts)
+    feed = Feed(images, recipe.views, recipe.strength, 8, 2, Key(1), label[:, 0] if counts == (10,) else label)
+    _, _, batch = next(feed.after(Place()))
+    calls: list[tuple[int, ...]] = []
+
+    def counted(attack: PGD):
+        def call(loss, x, rng):
+            calls.append(tuple(x.shape))
+            return replace(attack, steps=1)(loss, x, rng)
+
+        return call
+
+    step = Step(recipe.method, net)
+    step.method = exchanged(recipe.method, counted)
+    step(batch, Clock(0, 0, 0.5, 2), Key(0))
+    assert len(calls) == attacking(recipe.method) == (name not in ("simclr", "st"))
+    assert all(shape[-4] == 8 for shape in calls)
+
+
+def test_attacks_in_a_hurry_reach_as_far():
+    for name in METHODS:
+        method = unshaken.recipe(f"{name}/cifar10").method
+        fast = hurried(method, 1)
+        assert type(fast) is type(method)
+        if not attacking(method):
+            assert fast == method
+    attack = hurried(unshaken.recipe("dynacl-air/cifar10").method, 1).acl.attack
+    assert (attack.steps, attack.stride) == (1, pytest.approx(5 / 4))
+    assert hurried(unshaken.recipe("dynacl/cifar10").method, 1).acl.omega.every == 50
