@@ -1,0 +1,228 @@
+"""A coreset selection by RCS: exact and fast settings against the published procedure, on a briefly trained network."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import unshaken
+from bench.clock import paired, tell, timed
+from bench.literal.selection import Attack, Literal
+from unshaken.base.clock import Constant, WarmupCosine
+from unshaken.base.keys import Key
+from unshaken.coreset.rcs import RCS, gradient
+from unshaken.coreset.selector import split
+from unshaken.data.images import Images
+from unshaken.methods.method import Step
+from unshaken.nets.embed import Network
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.problem import Posed, Recalled, posed
+from unshaken.train.recall import Attacks, Noting
+from unshaken.train.runtime import Runtime
+
+RANDOM_SETS = 10
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is selected from, and by which recipe."""
+
+    recipe: Pretrain
+    images: int
+    held: int
+    batch: int
+    epochs: int
+    fraction: float = 0.2
+
+
+def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
+    """`quick` is on digits with a small network."""
+    if not quick and data is None:
+        raise SystemExit("bench: selection looks at CIFAR-10: name the folder that has cifar10/*.parquet by --data")
+    if quick:
+        size, images = Size(unshaken.recipe("acl/digits"), 96, 16, 8, 2), unshaken.Source("digits").load("train")
+    else:
+        size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 3)
+        images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
+    rows = [one(size, images, Key(seed)) for seed in range(1, rounds + 1)]
+    sides = {name: [row["seconds"][name] for row in rows] for name in rows[0]["seconds"]}
+    result = paired(sides, "fast", "literal") | {"unit": "processor seconds of a selection"}
+    for name in ("exact", "fast", "recall"):
+        result[name] = {
+            "ratio": paired(sides, name, "literal")["ratio"],
+            "seconds": [round(s, 2) for s in sides[name]],
+            "gains_correlate": [round(row["correlation"][name], 4) for row in rows],
+            "same_picks": [row["same"][name] for row in rows],
+            "advantage_kept": [round(row["kept"][name], 4) for row in rows],
+            "advantage_kept_mean": round(mean(row["kept"][name] for row in rows), 4),
+            "epochs": round(median(row["seconds"][name] / row["epoch"][name] for row in rows), 3),
+        }
+    return result | {"literal": {"seconds": [round(s, 2) for s in sides["literal"]]}, "picks": rows[0]["picks"]}
+
+
+def one(size: Size, images: Images, key: Key) -> dict[str, Any]:
+    """One seed: which images, how the network was trained, and the four selections from it, in turn."""
+    chosen = torch.randperm(len(images), generator=(key / "images").on("cpu"))[: size.images + size.held]
+    recipe, images = replace(size.recipe, seed=key.seed), images[chosen]
+    x, u = split(len(images), size.held / len(images), key)
+    feed = Feed(images, recipe.views, Constant(1.0), size.batch, size.epochs + 1, key, None, x)
+    net = recipe.embedder()
+    with tempfile.TemporaryDirectory() as folder:
+        attacks = Attacks(Path(folder) / "attacks", len(images))
+        place, epoch = trained(recipe, net, feed, attacks)
+
+        def pose(precision: str, steps: int | None, recall: bool) -> Posed:
+            return problem(recipe, net, feed, place, u, key, attacks, precision, steps, recall)
+
+        rcs = RCS(size.fraction, attack=PGD(recipe.method.attack.ball, steps=3, stride=5 / 12))
+        count = round(size.fraction * len(x))
+        ways = {
+            "exact": lambda: (pose("float32", None, False), replace(rcs, refresh=1)),
+            "fast": lambda: (pose("bf16", 1, False), rcs),
+            "recall": lambda: (pose("bf16", 1, True), rcs),
+        }
+        return judged(ways, literal(net, pose("float32", None, False), rcs, recipe), count, epoch, key)
+
+
+def judged(
+    ways: dict[str, Callable[[], tuple[Posed, RCS]]], slow: Literal, count: int, epoch: dict[str, float], key: Key
+) -> dict[str, Any]:
+    """Seconds of each way, and what its picks are worth by the literal objective: random ones are 0, literal ones 1."""
+    first, _ = ways["exact"]()
+    sizes, picks = [len(batch) for batch in first.batches], 0
+    while sum(sizes[:picks]) < count:
+        picks += 1
+    took, (q, best) = timed(lambda: literally(slow, picks))
+    tell(f"literal: {took:.1f} s, picks {best}")
+    seconds, same, correlation, chosen = {"literal": took}, {}, {}, {"literal": best}
+    r = slow.gradient(slow.distance())
+    truth = torch.stack([one @ r for one in q])
+    for name, way in ways.items():
+        seconds[name], found = timed(lambda way=way: selected(way, count))
+        chosen[name], same[name] = found, len(set(found) & set(best)) / picks
+        problem, rcs = way()
+        gains = problem.gradients(range(len(sizes)), "batch").along(
+            gradient(problem.validation(problem.theta, rcs.distance, rcs.attack), problem.theta)
+        )
+        correlation[name] = float(torch.corrcoef(torch.stack([gains, truth]))[0, 1])
+        tell(f"{name}: {seconds[name]:.1f} s, {same[name]:.0%} of the same picks, correlation {correlation[name]:.4f}")
+    rng = (key / "chance").on("cpu")
+    chance = mean(slow.gain(q, torch.randperm(len(q), generator=rng)[:picks].tolist()) for _ in range(RANDOM_SETS))
+    full = slow.gain(q, best) - chance
+    kept = {name: (slow.gain(q, found) - chance) / full for name, found in chosen.items()}
+    tell(f"advantage over random kept: {', '.join(f'{name} {value:.3f}' for name, value in kept.items())}")
+    return {
+        "seconds": seconds,
+        "same": same,
+        "correlation": correlation,
+        "kept": kept,
+        "epoch": {"exact": epoch["float32"], "fast": epoch["bf16"], "recall": epoch["bf16"]},
+        "picks": picks,
+    }
+
+
+def literally(slow: Literal, picks: int) -> tuple[list[Tensor], list[int]]:
+    q = slow.candidates()
+    return q, slow.picks(q, picks)
+
+
+def selected(way: Callable[[], tuple[Posed, RCS]], count: int) -> list[int]:
+    """The numbers of the mini-batches, from the images."""
+    problem, rcs = way()
+    images, found = rcs.select(problem, count, Key(0)).tolist(), []
+    where = {int(image): b for b, batch in enumerate(problem.batches) for image in batch}
+    for image in images:
+        if where[image] not in found:
+            found.append(where[image])
+    return found
+
+
+def trained(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tuple[Place, dict[str, float]]:
+    """Some epochs in bf16, in place, and one more whose attacks are noted; the seconds of an epoch by precision.
+
+    In float32 only a few steps are made, on a copy, and an epoch's time is concluded from theirs.
+    """
+    step, rate = Step(recipe.method, net), WarmupCosine(0.3, warmup=0.5)
+    Runtime(precision="bf16").prepare(net)
+    rule = recipe.optimizer.over(step)
+    noting = Step(Noting(recipe.method, attacks), net)
+    place, epoch = Place(), 0.0
+    for at, onward, batch in feed.after(place):
+        last = at.epoch == feed.epochs - 1
+        took, _ = timed(
+            lambda at=at, batch=batch, last=last: update(noting if last else step, rule, feed, at, batch, rate)
+        )
+        place, epoch = onward, epoch + took * last
+    other = copy.deepcopy(net)
+    still(other)
+    few, rule = min(4, len(feed)), recipe.optimizer.over(Step(recipe.method, other))
+    slow = []
+    for at, _, batch in feed.after(Place()):
+        slow.append(
+            timed(lambda at=at, batch=batch: update(Step(recipe.method, other), rule, feed, at, batch, rate))[0]
+        )
+        if len(slow) == few:
+            break
+    still(net)
+    net.eval()
+    return place, {"bf16": epoch, "float32": median(slow) * len(feed)}
+
+
+def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch: Any, rate: WarmupCosine) -> None:
+    for group in rule.param_groups:
+        group["lr"] = rate(feed.clock(at))
+    step(batch, feed.clock(at), feed.key / "step" / at.step)["loss"].backward()
+    rule.step()
+    rule.zero_grad()
+
+
+def still(net: Network) -> None:
+    """Back to float32."""
+    fresh = Network(net.encoder, net.head)
+    net.arithmetic, net.precision = fresh.arithmetic, fresh.precision
+
+
+def problem(
+    recipe: Pretrain,
+    net: Network,
+    feed: Feed,
+    place: Place,
+    held: Tensor,
+    key: Key,
+    attacks: Attacks,
+    precision: str,
+    steps: int | None,
+    recall: bool,
+) -> Posed:
+    """The mini-batches and views of the last epoch in any case; its attacks too if they are to be recalled."""
+    net = copy.deepcopy(net)
+    Runtime(precision=precision).prepare(net)
+    made = posed(Step(recipe.method, net), feed, place, feed.index, held, key, steps, Recalled(feed, attacks))
+    return made if recall else replace(made, candidates=tuple(replace(c, attacks=None) for c in made.candidates))
+
+
+def literal(net: Network, problem: Posed, rcs: RCS, recipe: Pretrain) -> Literal:
+    attack, eps = recipe.method.attack, recipe.method.attack.ball.eps
+    seen = lambda b: problem.feed.seen(problem.candidates[b].index, 1.0, problem.candidates[b].views).views  # noqa: E731
+    start = lambda b: problem.key / "validation" / 0 if b is None else problem.key / "loss" / b / "attack"  # noqa: E731
+    return Literal(
+        net,
+        len(problem.batches),
+        seen,
+        problem.feed.images.floats(problem.held),
+        lambda b: start(b).on("cpu"),
+        Attack(eps, attack.steps, attack.stride * eps),
+        Attack(eps, rcs.attack.steps, rcs.attack.stride * eps),
+        recipe.method.tau,
+        rcs.eta,
+    )
