@@ -207,7 +207,7 @@ def problem(
     """The mini-batches and views of the last epoch in any case; its attacks too if they are to be recalled."""
     net = copy.deepcopy(net)
     Runtime(precision=precision).prepare(net)
-    made = posed(Step(recipe.method, net), feed, place, feed.index, held, key, steps, Recalled(feed, attacks))
+    made = posed(Step(recipe.method, net), feed, place, feed.index, held, key, None, steps, Recalled(feed, attacks))
     return made if recall else replace(made, candidates=tuple(replace(c, attacks=None) for c in made.candidates))
 
 

@@ -46,10 +46,10 @@ class Scene:
     label: Tensor | None
     views: Views
 
-    def posed(self, key: Key = Key(0), count: int = 20, part: float = 5, batch: int = BATCH, **how) -> Posed:
+    def posed(self, key: Key = Key(0), count: int = 20, part: float = 5, size: int = BATCH, **how) -> Posed:
         x, u = split(count + 5, part / (count + 5), Key(0))
-        feed = Feed(self.images, self.views, Constant(0.7), batch, EPOCHS, Key(1), self.label)
-        return posed(self.step, feed, PLACE, x, u, key, **how)
+        feed = Feed(self.images, self.views, Constant(0.7), BATCH, EPOCHS, Key(1), self.label)
+        return posed(self.step, feed, PLACE, x, u, key, size, **how)
 
 
 def made(name: str) -> Scene:
@@ -190,7 +190,7 @@ def test_picks_as_a_literal_implementation_does(name, refresh, scenes):
 def test_gains_exceed_chance_s(scenes):
     """SAT, 40 images of digits in batches of 4: L_RD falls by more along the selection than along random ones."""
     scene = scenes["sat"]
-    problem = scene.posed(count=59, part=19, batch=4)
+    problem = scene.posed(count=59, part=19, size=4)
     samples = problem.gradients(range(len(problem.batches)), "sample")
     scores = samples.along(gradient(problem.validation(problem.theta, "kl", ATTACK), problem.theta))
     gain = dict(zip(samples.index.tolist(), scores.tolist(), strict=True))
@@ -270,11 +270,11 @@ def test_of_a_head_that_also_classifies_the_projection_is_compared(scenes):
 
 
 def test_mini_batches_are_all_candidates_and_no_image_is_alone(scenes):
-    for count in (12, 13, 17, 20):
-        problem = scenes["simclr"].posed(count=count)
+    for count, size in ((12, BATCH), (13, BATCH), (17, BATCH), (20, BATCH), (13, 3)):
+        problem = scenes["simclr"].posed(count=count, size=size)
         assert torch.equal(problem.index.sort().values, split(count + 5, 5 / (count + 5), Key(0))[0])
         assert min(len(batch) for batch in problem.batches) > 1
-        assert max(len(batch) for batch in problem.batches) <= BATCH + 1
+        assert max(len(batch) for batch in problem.batches) in (size, size + 1)
 
 
 def test_a_head_that_does_nothing_is_the_identity(scenes):

@@ -32,6 +32,8 @@ class Selector(ABC):
     validation: float = 0.01
     """Of all images, set aside once: not trained on, whether a selector looks at them or not, so that what two
     selectors are compared on is the same."""
+    batch: int | None = None
+    """Images in a mini-batch of candidates; None: as many as the training's. Smaller ones are a finer choice."""
     steps: int | None = None
     """Of the attack by which candidates are looked at; None: as many as the training's. One step reaches as far,
     costs a third, and picks much the same (docs/methods/rcs.md)."""
@@ -47,6 +49,8 @@ class Selector(ABC):
             )
         if self.warmup < 0 or (self.every is not None and self.every < 1):
             raise ValueError(f"a selection has warmup ≥ 0 and every ≥ 1 or None, not {self.warmup} and {self.every}")
+        if self.batch is not None and self.batch < 2:
+            raise ValueError(f"mini-batches of candidates have 2 images or more, not {self.batch}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"candidates are attacked by steps ≥ 1, or None for the training's, not {self.steps}")
         if self.recall and self.warmup < 1:

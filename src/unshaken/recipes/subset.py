@@ -85,9 +85,8 @@ class Course:
             assert (place.epoch, place.batch) == (epoch, 0), "a selection is made where an epoch begins"
             began = time.monotonic()
             recalled = Recalled(self.feed(epoch - 1), self.attacks(epoch)) if self.recalls else None
-            problem = posed(
-                self.step, self.whole, place, self.candidates, self.held, key / "problem", self.coreset.steps, recalled
-            )
+            how = (self.coreset.batch, self.coreset.steps, recalled)
+            problem = posed(self.step, self.whole, place, self.candidates, self.held, key / "problem", *how)
             index = self.coreset.select(problem, self.coreset.budget(len(self.candidates)), key / "select")
             about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - began}
             write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch})

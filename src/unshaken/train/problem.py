@@ -211,12 +211,14 @@ def posed(
     index: Int[Tensor, "X"],
     held: Int[Tensor, "U"],
     key: Key,
+    batch: int | None = None,
     steps: int | None = None,
     recalled: Recalled | None = None,
 ) -> Posed:
     """The problem of an instant. Neither the network nor anything else is changed by it or by its answers.
 
     index, held  the candidates X and the validation images U
+    batch        images in a mini-batch of candidates; None: the training's
     steps        of the candidates' attack; None: the method's own; 1 is fast and, after the first epochs, picks much
                  the same
     recalled     the epoch before, whose mini-batches are used again as they were: views, attacks and all
@@ -227,15 +229,15 @@ def posed(
     seen = torch.zeros(len(feed.images), dtype=torch.bool)
     for one in again:
         seen[one.index] = True
-    new = drawn(index[~seen[index]], feed, feed.strength(clock), key)
+    new = drawn(index[~seen[index]], batch or feed.batch, feed.strength(clock), key)
     net = prepared(step.net, fixed=step.method.teacher != "moving")
     return Posed(method, net, feed, (*again, *new), held, clock, key, max(feed.batch, 256), processes())
 
 
-def drawn(index: Int[Tensor, "n"], feed: Feed, strength: float, key: Key) -> list[MiniBatch]:
+def drawn(index: Int[Tensor, "n"], size: int, strength: float, key: Key) -> list[MiniBatch]:
     """Mini-batches of these images, by chance."""
     order = index[torch.randperm(len(index), generator=(key / "batches").on("cpu"))]
-    batches = list(order.split(feed.batch)) if len(order) else []
+    batches = list(order.split(size)) if len(order) else []
     if len(batches) > 1 and len(batches[-1]) == 1:  # alone, an image has nothing to be contrasted with
         batches[-2:] = [torch.cat(batches[-2:])]
     return [MiniBatch(batch, key / "views" / b, strength) for b, batch in enumerate(batches)]
