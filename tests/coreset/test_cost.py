@@ -6,7 +6,7 @@ from unshaken.coreset.cost import matched
 
 
 def test_a_selection_is_paid_for_in_images():
-    """10 epochs of warm-up took 50 s, so an epoch on all takes 5; 90 on 0.2 take 90 s; 45 s of selections buy 0.1 more."""
+    """10 epochs of warm-up took 50 s, so an epoch on all takes 5; 45 s of selections are 0.1 of the 90 epochs after."""
     assert matched(0.2, 10, 100, {"warmup": 50.0, "selection": 45.0, "training": 90.0}) == 0.3
 
 

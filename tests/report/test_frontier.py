@@ -92,7 +92,7 @@ def test_chance_at_the_cost_of_a_selector_is_told_from_chance():
 
 
 def test_one_run_by_chance_may_cost_what_two_selectors_did():
-    """Where selections are so dear that both are as dear as all images; and where it has another selector's fraction."""
+    """Where selections are so dear that both are as dear as all images; or where it has another selector's fraction."""
     dear = {"warmup": 10.0, "selection": 800.0, "training": 18.0}
     parts = [result("RCS", 0.1, spent=dear), result("RCS", 0.2, spent=dear), result("Random", 1.0)]
     names = [row[0] for row in rows(points([result(), *parts]))]

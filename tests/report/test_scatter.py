@@ -1,4 +1,4 @@
-"""The drawing: points are where their numbers are on the axes' own ticks, and no label lies on another or on a point."""
+"""The drawing: points are where their numbers are on the axes' own ticks, and labels lie on nothing else."""
 
 import re
 from itertools import combinations
