@@ -18,7 +18,7 @@ def test_then_both_cost_the_same():
 
 
 def test_without_a_warm_up_the_training_tells_what_an_epoch_takes():
-    assert matched(0.25, 0, 8, {"warmup": 0.0, "selection": 4.0, "training": 8.0}) == 0.25 + 4 / (4 * 8)
+    assert matched(0.25, 0, 8, {"selection": 4.0, "training": 8.0}) == 0.25 + 4 / (4 * 8)
 
 
 def test_it_is_a_field_of_a_recipe_and_no_more_than_all():

@@ -2,6 +2,7 @@
 
 import re
 from itertools import combinations
+from math import dist
 from xml.etree import ElementTree
 
 import pytest
@@ -104,6 +105,17 @@ def test_labels_keep_clear_of_each_other_and_of_points(apart):
     frame = group.find(f"{NS}rect")
     left, right = float(frame.get("x")), float(frame.get("x")) + float(frame.get("width"))
     assert all(left <= a and b <= right for a, _, b, _ in found["labels"])
+
+
+def test_a_label_is_nearest_to_its_own_point():
+    """Here the bars of the upper point leave no room near it but above the lower one."""
+    dots = [Dot(2.0, 15.0, 1.5, 0.0, "mine"), Dot(2.1, 12.0, label="other"), Dot(1, 28), Dot(4, 5)]
+    (group,) = groups(drawn({"SA": {"all": dots}}))
+    points = [(x, y) for _, x, y in marks(group)]
+    texts = {t.text: t for t in group.findall(f"{NS}text") if "halo" in t.get("class")}
+    for name, own in (("mine", points[0]), ("other", points[1])):
+        middle = (float(texts[name].get("x")), float(texts[name].get("y")) - 3.5)
+        assert min(points, key=lambda point: dist(middle, point)) == own
 
 
 def test_a_label_is_beside_its_point():

@@ -8,7 +8,7 @@ def matched(fraction: float, warmup: int, epochs: int, spent: dict[str, float]) 
 
         f′ = f + selection / (E (epochs − warmup)),      E: seconds of an epoch on all candidates
 
-    spent   seconds of "warmup", "selection" and "training" of the run that selected
+    spent   seconds of "warmup", if there was one, "selection" and "training" of the run that selected
     E is that of the warm-up; without one, that of the training by the share of the images it saw. At most 1, for more
     images than all there are not. Rounded to 3 decimals, as it is a field of the recipe of the run it is made for.
     """

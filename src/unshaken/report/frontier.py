@@ -151,7 +151,7 @@ def places(result: Result, others: list[Result]) -> list[tuple[str, float, float
 def costing_as_much(result: Result) -> float | None:
     """The fraction by chance that costs what a selector's run did; None if it is not known what it took."""
     mine, spent = selector(result), result.get("spent") or {}
-    if not {"warmup", "selection", "training"} <= set(spent):
+    if "selection" not in spent:
         return None
     return matched(mine["fraction"], mine["warmup"], result["pretrain"]["recipe"]["epochs"], spent)
 

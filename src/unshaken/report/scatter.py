@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from math import floor, log10
+from math import dist, floor, log10
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom; y grows downwards."""
@@ -144,16 +144,20 @@ def error_bars(d: Dot, x: Axis, y: Axis) -> list[Box]:
 
 
 def labels(box: Box, dots: list[Dot], x: Axis, y: Axis) -> list[str]:
-    """Each dot's label at the nearest place around it where it covers nothing, or the least."""
-    taken = [(x(d.x) - 7, y(d.y) - 7, x(d.x) + 7, y(d.y) + 7) for d in dots]
+    """Each dot's label at the nearest place around it where it covers nothing, or the least, and is no other dot's."""
+    places = [(x(d.x), y(d.y)) for d in dots]
+    taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in places]
     taken += [(a - 1, b - 1, c + 1, d + 1) for dot in dots for a, b, c, d in error_bars(dot, x, y)]
     parts = []
-    for d in dots:
+    for d, place in zip(dots, places, strict=True):
         if not d.label:
             continue
-        wide = LETTER * len(d.label)
-        spots = [around(x(d.x), y(d.y), wide, away, side) for away in (9, 18, 30, 44) for side in SIDES]
-        best = min(spots, key=lambda spot: sum(overlap(spot, other) for other in taken) + 10 * outside(spot, box))
+        spots = [around(*place, LETTER * len(d.label), away, side) for away in (9, 18, 30, 44) for side in SIDES]
+        costs = [
+            sum(overlap(spot, other) for other in taken) + 10 * outside(spot, box) + 100 * astray(spot, place, places)
+            for spot in spots
+        ]
+        best = spots[costs.index(min(costs))]
         taken.append(best)
         parts.append(text((best[0] + best[2]) / 2, best[3] - 3, d.label, "ink halo", 11.5, "middle"))
     return parts
@@ -168,6 +172,12 @@ def around(x: float, y: float, wide: float, away: float, side: tuple[int, int]) 
     across, down = side
     middle, centre = x + across * (away + wide / 2), y + down * (away + LINE / 2)
     return middle - wide / 2, centre - LINE / 2, middle + wide / 2, centre + LINE / 2
+
+
+def astray(label: Box, own: tuple[float, float], places: list[tuple[float, float]]) -> bool:
+    """Whether a label is nearer to another point than to its own."""
+    middle = ((label[0] + label[2]) / 2, (label[1] + label[3]) / 2)
+    return min(dist(middle, place) for place in places) < dist(middle, own)
 
 
 def overlap(a: Box, b: Box) -> float:
