@@ -56,6 +56,13 @@ def test_the_table_has_means_counts_seconds_and_speedups():
     assert second["speed-up"] == f"{sum(ratios) / 2:.2f} ± {stdev(ratios):.2f}"
 
 
+def test_seconds_that_are_known_of_some_runs_are_no_mean():
+    old = result("RCS", 0.2, 2)
+    del old["spent"]
+    row = by_column(rows(points([result(), result("RCS", 0.2, 1), old]))[1])
+    assert (row["seeds"], row["selection s"]) == ("1, 2", "–")
+
+
 def test_a_seed_that_all_images_lack_is_against_their_mean():
     whole = [result(seed=1), result(seed=2, spent={"training": 120.0})]
     (_, point) = points([*whole, result("RCS", 0.2, 3)])

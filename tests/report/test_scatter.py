@@ -17,7 +17,7 @@ SERIES = {
 
 
 def drawn(panels: dict) -> ElementTree.Element:
-    return ElementTree.fromstring(figure("a & b", "below", "in words", "speed-up", panels))
+    return ElementTree.fromstring(figure("a & b", "below", "in <words>", "speed-up", panels))
 
 
 def groups(root: ElementTree.Element) -> list[ElementTree.Element]:
@@ -52,6 +52,7 @@ def test_points_are_where_their_numbers_are():
     other = {name: [Dot(d.x, d.y - 40, label=d.label) for d in dots] for name, dots in SERIES.items()}
     found = groups(drawn({"SA": SERIES, "RA": other}))
     assert len(found) == 2
+    assert marks(found[0])[0][2] < marks(found[0])[1][2] < marks(found[0])[2][2]  # what is more is higher
     for group, series in zip(found, (SERIES, other), strict=True):
         across, up = ticks(group, "middle"), ticks(group, "end")
         assert len(across) >= 3
@@ -79,7 +80,7 @@ def test_the_file_says_what_it_shows_to_who_cannot_see_it():
     root = drawn({"SA": SERIES})
     ids = {element.get("id"): element for element in root}
     assert root.get("role") == "img"
-    assert [ids[name].text for name in root.get("aria-labelledby").split()] == ["a & b", "in words"]
+    assert [ids[name].text for name in root.get("aria-labelledby").split()] == ["a & b", "in <words>"]
     assert any(title.startswith("some & <few> 0.2") for title, _, _ in marks(groups(root)[0]))
     assert "prefers-color-scheme:dark" in root.find(f"{NS}style").text
 
@@ -91,31 +92,36 @@ def boxes(group: ElementTree.Element) -> dict[str, list[tuple]]:
     for t in texts:
         x, y, half = float(t.get("x")), float(t.get("y")), 3.0 * len(t.text)
         labels.append((x - half, y - 8, x + half, y))
-    return {"labels": labels, "points": [(x - 5, y - 5, x + 5, y + 5) for _, x, y in marks(group)]}
+    bars = [line for line in group.findall(f"{NS}line") if line.get("stroke-width") == "1.3"]
+    ends = [tuple(float(line.get(k)) for k in ("x1", "y1", "x2", "y2")) for line in bars]
+    thick = [(a - 0.5, b - 0.5, c + 0.5, d + 0.5) for a, b, c, d in ends]
+    return {"labels": labels, "bars": thick, "points": [(x - 5, y - 5, x + 5, y + 5) for _, x, y in marks(group)]}
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.05, 0.3])
 def test_labels_keep_clear_of_each_other_and_of_points(apart):
     near = [Dot(3 + apart * k, 70 + apart * (k % 2), 0.05, 0.3, f"0.{k}{k}{k}") for k in range(6)]
-    (group,) = groups(drawn({"SA": {"whole": [Dot(1, 75)], "near": near, "edge": [Dot(6, 70, label="0.05")]}}))
+    (group,) = groups(drawn({"SA": {"whole": [Dot(1, 75)], "near": near, "edge": [Dot(6, 70, label="0.05" * 4)]}}))
     found = boxes(group)
     assert len(found["labels"]) == 7
     assert all(not overlap(a, b) for a, b in combinations(found["labels"], 2))
     assert all(not overlap(a, b) for a in found["labels"] for b in found["points"])
+    assert all(not overlap(a, b) for a in found["labels"] for b in found["bars"])
     frame = group.find(f"{NS}rect")
     left, right = float(frame.get("x")), float(frame.get("x")) + float(frame.get("width"))
     assert all(left <= a and b <= right for a, _, b, _ in found["labels"])
 
 
 def test_a_label_is_nearest_to_its_own_point():
-    """Here the bars of the upper point leave no room near it but above the lower one."""
-    dots = [Dot(2.0, 15.0, 1.5, 0.0, "mine"), Dot(2.1, 12.0, label="other"), Dot(1, 28), Dot(4, 5)]
+    """Here the nearest place that is free is not."""
+    numbers = [(3.25, 8, 0, 1), (2.75, 5, 0.5, 1), (1, 8, 1, 1), (2.75, 9, 0, 0), (3.5, 2, 1, 0), (1.25, 8, 0.5, 0)]
+    dots = [Dot(*each, label=f"0.45{k}") for k, each in enumerate(numbers)]
     (group,) = groups(drawn({"SA": {"all": dots}}))
     points = [(x, y) for _, x, y in marks(group)]
-    texts = {t.text: t for t in group.findall(f"{NS}text") if "halo" in t.get("class")}
-    for name, own in (("mine", points[0]), ("other", points[1])):
-        middle = (float(texts[name].get("x")), float(texts[name].get("y")) - 3.5)
-        assert min(points, key=lambda point: dist(middle, point)) == own
+    texts = [t for t in group.findall(f"{NS}text") if "halo" in t.get("class")]
+    for text, own in zip(texts, points, strict=True):
+        middle = (float(text.get("x")), float(text.get("y")) - 3.5)
+        assert min(points, key=lambda point, middle=middle: dist(middle, point)) == own
 
 
 def test_a_label_is_beside_its_point():

@@ -6,7 +6,7 @@ import pytest
 from unshaken.report.sheet import GAP, PAPER, sheet
 
 
-@pytest.mark.parametrize(("side", "times", "columns"), [(8, 8, 19), (32, 2, 19), (96, 1, 13), (224, 1, 5)])
+@pytest.mark.parametrize(("side", "times", "columns"), [(8, 8, 19), (32, 2, 19), (62, 1, 19), (96, 1, 13), (224, 1, 5)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_is_in_its_place(side, times, columns, channels):
     count = columns + 2
@@ -24,6 +24,14 @@ def test_each_image_is_in_its_place(side, times, columns, channels):
         top, left = GAP + (k // columns) * pitch, GAP + (k % columns) * pitch
         seen[top : top + side * times, left : left + side * times] = True
     assert (found[~seen] == PAPER).all()
+
+
+def test_rows_are_as_high_as_images_and_columns_as_wide():
+    pixels = np.zeros((21, 1, 16, 32), np.uint8)
+    pixels[20] = 255
+    found = np.asarray(sheet(pixels))
+    assert found.shape == (2 * 34 + 2, 19 * 66 + 2, 3)
+    assert (found[36:68, 68:132] == 255).all()
 
 
 def test_few_images_make_a_narrow_sheet():

@@ -92,16 +92,11 @@ def points(results: list[Result]) -> list[Point]:
         for place in places(result, parts):
             groups.setdefault(place, []).append(result)
     found = [Point(ALL, (1.0,), whole, speedups(whole, whole))]
-    for (series, _, of), runs in sorted(groups.items(), key=lambda item: order(item[0])):
+    chance_first = sorted(groups.items(), key=lambda item: (not item[0][0].startswith(CHANCE), *item[0][:2]))
+    for (series, _, of), runs in chance_first:
         fractions = tuple(selector(r)["fraction"] for r in runs)
         found.append(Point(series, fractions, runs, speedups(runs, whole), of))
     return found
-
-
-def order(place: tuple[str, float, float | None]) -> tuple[int, str, float]:
-    """Chance first, then what costs as much as a selector, then the selectors."""
-    series, fraction, of = place
-    return 1 if of is not None else 0 if series.startswith(CHANCE) else 2, series, fraction
 
 
 def selector(result: Result) -> dict[str, Any] | None:
