@@ -16,4 +16,5 @@ def matched(fraction: float, warmup: int, epochs: int, spent: dict[str, float]) 
         raise ValueError(f"nothing is selected in {epochs} epochs of which {warmup} are warm-up")
     after = epochs - warmup
     on_all = spent["warmup"] / warmup if warmup else spent["training"] / (fraction * after)
-    return round(min(1.0, fraction + spent["selection"] / (on_all * after)), 3)
+    whole = max(on_all * after, 0.01)  # seconds are noted in hundredths: what is quicker reads as none
+    return round(min(1.0, fraction + spent["selection"] / whole), 3)
