@@ -47,6 +47,9 @@ def frontier(args: list[str]) -> None:
         raise ValueError(f"{name!r} is neither a file or folder of results nor a recipe, such as acl/digits")
     part, whole = compared(name)
     options = parse(Comparing(part), rest, f"unshaken frontier {name}")
+    selector = options.recipe.coreset
+    if options.recipe.seed != part.seed or (selector and selector.fraction != part.coreset.fraction):
+        raise ValueError("a frontier has several seeds and fractions: --seeds 1 2 3 --fractions 0.1 0.2")
     plan = Frontier(options.recipe, whole, options.fractions, options.seeds, options.mode)
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     draw(list(plan.run(options.runs, options.runtime, tell, quiet=not sys.stderr.isatty())), options.out)
