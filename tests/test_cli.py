@@ -28,8 +28,8 @@ DATA = os.environ.get("UNSHAKEN_DATA")
 
 def test_the_verbs_are_these():
     """A new verb is a decision: it is made here too."""
-    ours = ["pretrain", "finetune", "evaluate", "report", "demo", "import", "export", "verify", "list", "cite"]
-    assert list(cli.VERBS) == ours
+    ours = ["pretrain", "finetune", "evaluate", "report", "frontier", "coreset", "demo"]
+    assert list(cli.VERBS) == [*ours, "import", "export", "verify", "list", "cite"]
     assert {*commands.VERBS, "report"} == set(cli.VERBS)
 
 
@@ -162,6 +162,22 @@ def test_help_is_quick():
         (["report", "nowhere"], "there is no nowhere"),
         (["report", "--mean"], "did you mean --means"),
         (["report"], "needs one or more"),
+        (["frontier"], "needs RUNS or RECIPE"),
+        (["frontier", "nowhere/digits"], "neither a file or folder of results nor a recipe, such as acl/digits"),
+        (["frontier", "acl/digit"], "did you mean 'digits'"),
+        (["frontier", "dynacl++/digits"], "which is dynacl/digits"),
+        (["frontier", "acl/digits", "--fractions", "0.1", "1.5"], "a fraction in (0, 1]"),
+        (["frontier", "acl/digits", "--fractions", "0.1", "0.1"], "given once"),
+        (["frontier", "acl/digits", "--mode", "all"], "one figure each"),
+        (["frontier", "acl/digits", "--seed", "2"], "--seeds 1 2 3"),
+        (["frontier", "acl/digits", "--coreset.fraction", "0.3"], "--fractions 0.1 0.2"),
+        (["frontier", "acl/digits", "--coreset", "None"], "name a selector"),
+        (["frontier", "acl/digits", "--coreset", "Random"], "name a selector"),
+        (["frontier", "acl/digits", "--epochs", "3"], "of which 3 are warm-up"),
+        (["coreset"], "needs one of these next: show"),
+        (["coreset", "shwo", "runs"], "not 'shwo'"),
+        (["coreset", "show"], "needs RUN next"),
+        (["coreset", "show", "nowhere"], "nowhere is not a run"),
         (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean or leaked"),
         (["pretrain", "advcl/digits", "--clusters", "1", "5"], "at least 2 clusters"),
         (["list", "all"], "takes no arguments"),

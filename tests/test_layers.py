@@ -73,7 +73,10 @@ def test_devices_and_processes_are_the_runtimes(module):
     assert not names & ({"cuda", "autocast", "compile", "distributed"} - own)
 
 
-@pytest.mark.parametrize("statement", ["import unshaken", "import unshaken.cli", "import unshaken.report.table"])
+REPORTS = [f"import unshaken.report.{file.stem}" for file in (SOURCE / "report").glob("[a-z]*.py")]
+
+
+@pytest.mark.parametrize("statement", ["import unshaken", "import unshaken.cli", *sorted(REPORTS)])
 def test_no_torch_before_it_is_needed(statement):
     done = subprocess.run([sys.executable, "-c", f"{statement}; import sys; assert 'torch' not in sys.modules"])
     assert done.returncode == 0

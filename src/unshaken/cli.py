@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from difflib import get_close_matches
+from pathlib import Path
 
 from unshaken import __version__
 
@@ -13,6 +14,8 @@ VERBS = {
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "report": "results as a table: unshaken report RUN [RUN ...]",
+    "frontier": "accuracy against speed-up on coresets, as a figure: unshaken frontier RUN [RUN ...]",
+    "coreset": "which images were picked: unshaken coreset show RUN",
     "demo": "all of it on digits, in minutes on two CPU cores",
     "import": "read a checkpoint of somebody else's, whole: unshaken import FILE",
     "export": "write one for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
@@ -62,6 +65,9 @@ def dispatch(args: list[str]) -> int:
     if verb == "report":  # needs no torch, and does not wait for it
         report(rest)
         return 0
+    if verb == "frontier" and rest and Path(rest[0]).exists():  # nor does it, to draw what is there
+        drawn(rest)
+        return 0
     return with_torch(verb, rest)
 
 
@@ -96,6 +102,14 @@ def report(args: list[str]) -> None:
     if options.out:
         write_text(options.out, markdown(results, kind))
     show(results, kind)
+
+
+def drawn(args: list[str]) -> None:
+    from unshaken.options import parse
+    from unshaken.report.frontier import Drawing, draw, read
+
+    options = parse(Drawing(), args, "unshaken frontier")
+    draw(read(options), options.out)
 
 
 def usage() -> str:

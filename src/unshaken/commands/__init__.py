@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
 from unshaken.commands.evaluate import evaluate
 from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
+from unshaken.commands.frontier import frontier
 from unshaken.commands.inform import cite, list_
 from unshaken.commands.pretrain import pretrain
 
@@ -13,6 +15,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
+    "frontier": frontier,
+    "coreset": coreset,
     "demo": demo,
     "import": import_,
     "export": export_,

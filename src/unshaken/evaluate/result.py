@@ -14,12 +14,14 @@ def result_of(
     verdicts: dict[str, Verdicts],
     weights: str,
     seconds: dict[str, float | None],
+    spent: dict[str, float] | None,
     world: dict[str, Any],
 ) -> dict[str, Any]:
     """What result.json holds.
 
     about    of the classifier's file: where its encoder and itself come from
     data     the set that was judged; weights is the digest of what was judged
+    spent    what the seconds of pre-training went into, if that is known: warm-up, selections, training
     """
     pretrain, finetune = about["pretrain"]["recipe"], about["finetune"]["recipe"]
     return {
@@ -30,6 +32,7 @@ def result_of(
         "robust": verdicts["pgd"].summary(),
         "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam["seed"]},
         "seconds": seconds,
+        **({"spent": spent} if spent else {}),
         "weights": weights,
         "exam": exam,
         "finetune": about["finetune"],

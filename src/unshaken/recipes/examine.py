@@ -67,7 +67,12 @@ def examine(
         met(images),
         verdicts,
         weights=digest(net),
-        seconds={"pretrain": _seconds(run.parent), "finetune": _seconds(run), "exam": round(notes.seconds, 2)},
+        seconds={
+            "pretrain": _noted(run.parent, "seconds"),
+            "finetune": _noted(run, "seconds"),
+            "exam": round(notes.seconds, 2),
+        },
+        spent=_noted(run.parent, "spent"),
         world=world,
     )
     if held_out:  # `report` reads results, and this is not one
@@ -78,9 +83,9 @@ def examine(
     return result
 
 
-def _seconds(run: Path) -> float | None:
-    """What a run took, if it lies where it was made."""
-    return read_json(run / "run.json")["seconds"] if (run / "run.json").exists() else None
+def _noted(run: Path, what: str) -> Any:
+    """What a run noted at its end, if it lies where it was made and notes such things."""
+    return read_json(run / "run.json").get(what) if (run / "run.json").exists() else None
 
 
 def _held_out(about: dict[str, Any]) -> Images:

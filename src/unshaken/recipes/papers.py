@@ -25,6 +25,7 @@ from unshaken.pixels.augment import SimCLR as SimCLRViews
 from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.settings import SETTINGS, Setting
+from unshaken.threat.ball import Ball
 from unshaken.threat.pgd import PGD
 from unshaken.train.optim import LARS, SGD, Optimizer
 from unshaken.tune.full import AFF
@@ -110,12 +111,12 @@ def deacl(s: Setting) -> Pretrain:
 
 def acl_rcs(s: Setting) -> Pretrain:
     """ACL on a robustness-aware coreset, a fifth of the images at a time. Xu et al. 2023."""
-    return replace(acl(s), name="acl-rcs", coreset=_rcs(s))
+    return replace(acl(s), name="acl-rcs", coreset=rcs(s.ball, s.epochs))
 
 
 def dynacl_rcs(s: Setting) -> Pretrain:
     """DynACL-plain on a robustness-aware coreset, a fifth of the images at a time. Xu et al. 2023."""
-    return replace(dynacl_plain(s), name="dynacl-rcs", coreset=_rcs(s))
+    return replace(dynacl_plain(s), name="dynacl-rcs", coreset=rcs(s.ball, s.epochs))
 
 
 def st(s: Setting) -> Pretrain:
@@ -166,6 +167,11 @@ def recipe(name: str) -> Pretrain | PlusPlus:
             "(for images of your own: --data PATH)"
         )
     return PAPERS[method](SETTINGS[data or "cifar10"])
+
+
+def rcs(ball: Ball, epochs: int) -> RCS:
+    """A tenth of the epochs of warm-up; a selection every fiftieth of them, as 100 and 20 are of 1,000."""
+    return RCS(0.2, epochs // 10, max(1, epochs // 50), attack=PGD(ball, steps=3, stride=5 / 12))
 
 
 def _nearest(word: str, known: dict[str, object]) -> str:
@@ -252,12 +258,6 @@ DIGITS_RATES = {
     "trades": 0.1,
 }
 """Peaks of the learning rate on digits, chosen on a quarter held out of the training images (docs/log.md)."""
-
-
-def _rcs(s: Setting) -> RCS:
-    """A tenth of the epochs of warm-up; a selection every fiftieth of them, as 100 and 20 are of 1,000."""
-    warmup, every = s.epochs // 10, max(1, s.epochs // 50)
-    return RCS(0.2, warmup, every, attack=PGD(s.ball, steps=3, stride=5 / 12))
 
 
 def _supervised(s: Setting, name: str, method: Method) -> Pretrain:

@@ -16,6 +16,7 @@ import tyro
 from unshaken.base.files import read_json
 
 COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "RA 95 %", "attack", "seeds", "seconds")
+Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
 MEAN_COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "attack", "seeds", "seconds")
 
@@ -34,10 +35,10 @@ class Reporting:
     """A file for the same table in Markdown."""
 
 
-def results_in(paths: list[Path]) -> list[dict[str, Any]]:
+def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
     """Every result.json at or below the paths, in the order of the paths and then of their names."""
     if not paths:
-        raise ValueError("`unshaken report` needs one or more runs, folders of runs or result files")
+        raise ValueError(f"`unshaken {verb}` needs one or more runs, folders of runs or result files")
     files = []
     for path in paths:
         if not path.exists():
@@ -56,7 +57,7 @@ def _result(file: Path) -> dict[str, Any]:
     return found
 
 
-def rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def rows(results: list[dict[str, Any]]) -> list[Row]:
     """One row a result. Percentages stand beside their counts: correct/n."""
     return [
         (
@@ -88,7 +89,7 @@ def attack(how: dict[str, Any]) -> str:
     return f"PGD-{how['steps']} {norm} {size}"
 
 
-def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def means(results: list[dict[str, Any]]) -> list[Row]:
     """One row for all seeds of a method and mode: mean ± standard deviation over runs, and each run's count.
 
     Only results on the same images, under the same attack and of the same recipes but for the seeds are taken together.
@@ -109,7 +110,7 @@ def means(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def board(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def board(results: list[dict[str, Any]]) -> list[Row]:
     """One row a method: SA and RA of each mode, then n, the seeds, and the seconds of pre-training.
 
     A mode that was run by several recipes has a row for each.
@@ -133,7 +134,7 @@ def modes(results: list[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted({result["mode"] for result in results}, key=lambda mode: (known.get(mode, len(known)), mode)))
 
 
-def board_columns(results: list[dict[str, Any]]) -> tuple[str, ...]:
+def board_columns(results: list[dict[str, Any]]) -> Row:
     scores = (f"{mode.upper()} {score}" for mode in modes(results) for score in ("SA", "RA"))
     return ("method", *scores, "n", "seeds", "seconds")
 
@@ -148,7 +149,7 @@ def grouped(results: list[dict[str, Any]], alike: tuple[str, ...]) -> list[list[
     """Those that agree in the given parts, but for their seeds."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        groups.setdefault(json.dumps([_unseeded(result[key]) for key in alike], sort_keys=True), []).append(result)
+        groups.setdefault(json.dumps([unseeded(result[key]) for key in alike], sort_keys=True), []).append(result)
     return list(groups.values())
 
 
@@ -156,9 +157,10 @@ ALIKE = ("method", "mode", "data", "exam", "pretrain", "finetune")
 """What results share that are taken together, but for seeds, digests of encoders, and where the images lay."""
 
 
-def _unseeded(value: Any) -> Any:
+def unseeded(value: Any) -> Any:
+    """What is left of a recipe once seeds, and what follows from them or from the machine, are taken out."""
     if isinstance(value, dict):
-        return {k: _unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root", "weights")}
+        return {k: unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root", "weights")}
     return value
 
 
@@ -176,7 +178,7 @@ def seconds(result: dict[str, Any]) -> float:
     return sum(nan if value is None else value for value in result["seconds"].values())
 
 
-def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[Row, list[Row], str]:
     """Columns, rows, and a line that says what the columns mean."""
     return {
         "runs": lambda: (COLUMNS, rows(results), LEGEND),
@@ -187,7 +189,11 @@ def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[tuple[st
 
 def markdown(results: list[dict[str, Any]], kind: Kind = "runs") -> str:
     """A table with a line under it that says what its columns mean."""
-    columns, body, legend = tabled(results, kind)
+    return page(*tabled(results, kind))
+
+
+def page(columns: Row, body: list[Row], legend: str) -> str:
+    """Any table in Markdown, with its legend under it."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in body]
     return "\n".join(lines) + "\n\n" + legend + "\n"
@@ -221,15 +227,18 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(results: list[dict[str, Any]], kind: Kind = "runs") -> None:
+    display(*tabled(results, kind))
+
+
+def display(columns: Row, body: list[Row], legend: str) -> None:
     """On standard output: as a table on a terminal, as Markdown in a pipe or a file."""
     if not sys.stdout.isatty():
-        print(markdown(results, kind), end="")
+        print(page(columns, body, legend), end="")
         return
     from rich.console import Console
     from rich.table import Table
 
-    columns, body, caption = tabled(results, kind)
-    table = Table(caption=caption, caption_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(caption=legend, caption_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in ("n", "seconds") else "left")
     for row in body:

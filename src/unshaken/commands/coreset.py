@@ -1,0 +1,54 @@
+"""`unshaken coreset show`: the images that a run's selections picked, in numbers and as contact sheets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unshaken.options import parse, subject
+from unshaken.recipes.selections import selections_in
+from unshaken.report.picks import CLASS_COLUMNS, CLASS_LEGEND, COLUMNS, LEGEND, Selection, rows
+from unshaken.report.sheet import sheet
+from unshaken.report.table import display
+
+
+@dataclass(frozen=True)
+class Showing:
+    """The picked images of each selection: classes and overlaps as a table, the images as a contact sheet each."""
+
+    images: int = 200
+    """On a sheet at most, the first that were picked."""
+    out: Path | None = None
+    """The folder for coreset-EPOCH.png; the run's own if it is not given."""
+
+
+def coreset(args: list[str]) -> None:
+    if args and args[0] in ("-h", "--help"):
+        print("usage: unshaken coreset show RUN [OPTIONS]\n\nOptions: unshaken coreset show RUN --help")
+        raise SystemExit(0)
+    if not args or args[0] not in WORDS:
+        given = f", not {args[0]!r}" if args else ""
+        raise ValueError(f"`unshaken coreset` needs one of these next: {', '.join(WORDS)}{given}")
+    WORDS[args[0]](args[1:])
+
+
+def show(args: list[str]) -> None:
+    name, rest = subject(args, "coreset show", "RUN", "the folder of a pre-training run on a coreset")
+    options = parse(Showing(), rest, f"unshaken coreset show {name}")
+    if options.images < 1:
+        raise ValueError(f"a sheet has at least 1 image, not {options.images}")
+    found, candidates, images = selections_in(Path(name))
+    selections = [Selection(*each) for each in found.values()]
+    for file, selection in zip(found, selections, strict=True):
+        picture = (options.out or file.parent) / f"{file.stem}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
+        print(picture, file=sys.stderr)
+    label = None if images.label is None else images.label.tolist()
+    table = rows(selections, candidates, label, images.names)
+    display(*((COLUMNS, table, LEGEND) if label is None else (COLUMNS + CLASS_COLUMNS, table, LEGEND + CLASS_LEGEND)))
+
+
+WORDS: dict[str, Callable[[list[str]], None]] = {"show": show}

@@ -1,0 +1,55 @@
+"""`unshaken frontier RECIPE`: the runs that a frontier needs and that are not there yet, and its figure."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unshaken.options import parse, subject
+from unshaken.recipes.frontier import Frontier, compared
+from unshaken.recipes.papers import PAPERS
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.report.frontier import draw
+from unshaken.train.runtime import Runtime
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """What a speed-up of pre-training costs in accuracy: all images, a selector, and chance.
+
+    For every seed and fraction a run on what the selector picks, one on as many images by chance, and one on so many by
+    chance that it takes as long as the first, selections included. Runs that are there are found again. Every field of
+    the recipe is an option, as of `unshaken pretrain`; --coreset KCenter exchanges the selector.
+    """
+
+    recipe: Annotated[Pretrain, Flat]
+    fractions: tuple[float, ...] = (0.05, 0.1, 0.2)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Of pre-training and of fine-tuning."""
+    mode: str = "slf"
+    """Of fine-tuning: slf, alf, aff."""
+    runtime: Runtime = Runtime()
+    runs: Path = Path("runs")
+    """Under which folder the runs are looked for and made."""
+    out: Path = Path("frontier")
+    """The figure goes into a file of this name and .svg, the table into one with .md."""
+
+
+def frontier(args: list[str]) -> None:
+    name, rest = subject(args, "frontier", "RUNS or RECIPE", "results to draw; or acl/digits, to make its runs first")
+    if "/" not in name or name.partition("/")[0] not in PAPERS:
+        raise ValueError(f"{name!r} is neither a file or folder of results nor a recipe, such as acl/digits")
+    part, whole = compared(name)
+    options = parse(Comparing(part), rest, f"unshaken frontier {name}")
+    selector = options.recipe.coreset
+    if options.recipe.seed != part.seed or (selector and selector.fraction != part.coreset.fraction):
+        raise ValueError("a frontier has several seeds and fractions: --seeds 1 2 3 --fractions 0.1 0.2")
+    plan = Frontier(options.recipe, whole, options.fractions, options.seeds, options.mode)
+    tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    draw(list(plan.run(options.runs, options.runtime, tell, quiet=not sys.stderr.isatty())), options.out)
