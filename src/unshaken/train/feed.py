@@ -28,7 +28,7 @@ class Place:
 class Feed:
     """Batches as a function of place: any of them can be made again without those before it.
 
-    images    on the device where they are used
+    images    on the device where they are used, or LARGE
     views     what is done to them, at strength(clock)
     batch     images a step, the last of an epoch may be smaller
     index     which of the images an epoch sees; None: all
@@ -90,7 +90,7 @@ class Feed:
 
     def _batch(self, place: Place, order: Tensor) -> Batch:
         end = None if place.batch + 1 == len(self) else (place.batch + 1) * self.batch
-        index = order[place.batch * self.batch : end].to(self.images.pixels.device)
-        image = self.images.floats(index)
+        index = order[place.batch * self.batch : end]
+        image, index = self.images.floats(index), index.to(self.images.device)
         views = self.views(image, self.strength(self.clock(place)), self.key / "views" / place.step)
         return Batch(views, image, None if self.label is None else self.label[index], index)

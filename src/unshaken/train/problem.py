@@ -109,7 +109,7 @@ class Posed(Problem):
 
     def _images(self, index: Int[Tensor, "n"]) -> Iterator[Float[Tensor, "n C H W"]]:
         for part in index.split(self.at_most):
-            yield self.images.floats(part.to(self.images.pixels.device))
+            yield self.images.floats(part)
 
     def _attacked(
         self, x: Float[Tensor, "n C H W"], theta: Theta, distance: Distance, attack: PGD, key: Key
@@ -133,8 +133,7 @@ class Posed(Problem):
 
     def _loss(self, b: int) -> Float[Tensor, ""]:
         """The method's own, of one mini-batch."""
-        index = self.batches[b].to(self.images.pixels.device)
-        image = self.images.floats(index)
+        image, index = self.images.floats(self.batches[b]), self.batches[b].to(self.images.device)
         views = self.views(image, self.strength, self.key / "views" / b)
         batch = Batch(views, image, None if self.label is None else self.label[index], index)
         return self.method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
