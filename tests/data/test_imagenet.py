@@ -77,6 +77,9 @@ def test_classes_are_counted_by_name() -> None:
 def test_size_and_limit(tmp_path: Path) -> None:
     laid_out(tmp_path, "pickles")
     whole = imagenet32(tmp_path, "train", releases=TINY)
+    more = imagenet32(tmp_path, "train", limit=ROWS + 1, releases=TINY)
+    assert (more.pixels == whole.pixels[: ROWS + 1]).all()
+    assert more.label.tolist() == whole.label[: ROWS + 1].tolist()
     (tmp_path / "train_data_batch_2").write_bytes(b"never read")
     part = imagenet32(tmp_path, "train", limit=2, releases=TINY)
     assert (part.pixels == whole.pixels[:2]).all()

@@ -56,6 +56,7 @@ def test_sat_at_32_pixels():
     assert recipe.method == SAT(PGD(Linf(8 / 255), steps=10))
     rcs = recipe.coreset
     assert (rcs.fraction, rcs.validation, [epoch for epoch in range(25) if rcs.due(epoch)]) == (0.1, 0.005, [1, 11, 21])
+    assert rcs.attack == PGD(Linf(8 / 255), 1, stride=5 / 2, start="near")
     assert replace(recipe, name="sat", coreset=None) == unshaken.recipe("sat/imagenet32")
 
 
@@ -73,7 +74,7 @@ def test_sat_at_224_pixels():
         pytest.approx(8 / 3 / 255),
     )
     rcs = recipe.coreset
-    assert (rcs.fraction, rcs.validation, rcs.attack.ball) == (0.1, 0.005, Linf(4 / 255))
+    assert (rcs.fraction, rcs.validation, rcs.attack) == (0.1, 0.005, PGD(Linf(4 / 255), 1, stride=3, start="near"))
     assert [epoch for epoch in range(35) if rcs.due(epoch)] == [10, 20, 30]
     assert setting_of(unshaken.Source("imagenet")).ball == Linf(4 / 255)
 
