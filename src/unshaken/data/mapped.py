@@ -67,11 +67,12 @@ def _append(
     with open(file, "ab") as target:
         target.truncate(known["kept"] * each)
         for done, (pixels, unreadable) in decode(known["done"]):
-            target.write(np.ascontiguousarray(pixels))
+            target.write(pixels)
             target.flush()
             os.fsync(target.fileno())
-            content = blake2b(known["content"].encode() + pixels.tobytes(), digest_size=16).hexdigest()
-            known |= {"done": done, "kept": known["kept"] + len(pixels), "content": content}
+            content = blake2b(known["content"].encode(), digest_size=16)
+            content.update(pixels)
+            known |= {"done": done, "kept": known["kept"] + len(pixels), "content": content.hexdigest()}
             known["unreadable"] |= unreadable
             write_json(journal, known)
 
