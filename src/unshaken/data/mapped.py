@@ -67,6 +67,7 @@ def _append(
     with open(file, "ab") as target:
         target.truncate(known["kept"] * each)
         for done, (pixels, unreadable) in decode(known["done"]):
+            pixels = np.ascontiguousarray(pixels)
             target.write(pixels)
             target.flush()
             os.fsync(target.fileno())
