@@ -14,6 +14,7 @@ from PIL import Image
 from unshaken.data import cifar as module
 from unshaken.data.cifar import RELEASES, Release, cifar
 from unshaken.data.download import checksum
+from unshaken.data.pickled import unpickled
 
 ROWS = 4
 
@@ -74,7 +75,7 @@ def test_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = published(tmp_path, 10)
     first = cifar(10, tmp_path, "train", release=release)
     changed = tmp_path / release.archive.folder / release.train[0]
-    monkeypatch.setattr(module, "_unpickled", None)
+    monkeypatch.setattr(module, "unpickled", None)
     assert cifar(10, tmp_path, "train", release=release).digest == first.digest
     monkeypatch.undo()
     dump(changed, {"data": pixels_of("other"), release.labels: [1] * ROWS})
@@ -139,4 +140,4 @@ def test_pickles_of_an_old_numpy_are_read(tmp_path: Path) -> None:
     array = b"\x80\x02" + empty + b"(K\x01K\x03\x85" + dtype + b"\x89U\x03\x00\x80\xfftb."
     (tmp_path / "old").write_bytes(array)
     with (tmp_path / "old").open("rb") as file:
-        assert module._unpickled(file, "old").tolist() == [0, 128, 255]
+        assert unpickled(file, "old").tolist() == [0, 128, 255]

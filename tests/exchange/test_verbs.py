@@ -87,4 +87,5 @@ def test_the_known_sets_have_their_classes():
         "cifar10": 10,
         "cifar100": 100,
         "stl10": 10,
+        "imagenet": 1000,
     }

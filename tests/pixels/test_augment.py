@@ -9,10 +9,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unshaken.base.keys import Key
 from unshaken.pixels import augment, colour, crop
-from unshaken.pixels.augment import CropFlip, Digit, SimCLR, Still
+from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Still
 
 KEY = Key(0) / "views" / 7
-TRANSFORMS = [SimCLR(), SimCLR(count=3, filter="bilinear"), Digit(), Digit(noise=0.1), CropFlip(), Still(2)]
+TRANSFORMS = [
+    SimCLR(),
+    SimCLR(count=3, filter="bilinear"),
+    Digit(),
+    Digit(noise=0.1),
+    CropFlip(),
+    ResizedCrop(),
+    Still(2),
+]
 RANDOM = [t for t in TRANSFORMS if not isinstance(t, Still)]
 SIMCLR_DRAWN = [*crop.Boxes._fields, "flipped", "jittered", *colour.Jitter._fields, "greyed"]
 
@@ -73,7 +81,9 @@ def test_chunks_change_nothing(transform, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "transform", [SimCLR(flip=0), Digit(noise=0.1), CropFlip(padding=0, flip=0), Still()], ids=repr
+    "transform",
+    [SimCLR(flip=0), Digit(noise=0.1), CropFlip(padding=0, flip=0), ResizedCrop(flip=0), Still()],
+    ids=repr,
 )
 @pytest.mark.parametrize("side", [8, 32])
 def test_strength_zero_is_the_image(transform, side):
@@ -225,6 +235,17 @@ def test_crop_flip_covers_its_positions_evenly():
 def test_crop_flip_ignores_the_strength():
     x = images()
     assert torch.equal(CropFlip()(x, 0.0, KEY), CropFlip()(x, 1.0, KEY))
+
+
+@pytest.mark.parametrize("side", [24, 224])
+def test_resized_crop_is_simclr_without_its_colours(side):
+    """The same boxes and flips by key, of an area from 0.08 on; at 224 pixels as at any other side."""
+    x = images(2, side=side)
+    plain = SimCLR(count=1, filter="bilinear", min_area=0.08, p_jitter=0.0, p_grey=0.0)
+    assert torch.equal(ResizedCrop()(x, 1.0, KEY), plain(x, 1.0, KEY))
+    for strength, least in ((1.0, 0.08), (0.5, 0.54)):
+        _, _, height, width, _ = ResizedCrop().draw(torch.empty(4000, 3, side, side), strength, KEY)
+        assert abs((height * width).min() / side**2 - least) < 0.02
 
 
 def test_still_copies():

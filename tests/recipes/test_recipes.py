@@ -236,6 +236,7 @@ def test_the_epochs_that_leaked_are_a_protocol_by_name(method, mode, epochs):
         ("a-infonce", "cifar100", "cifar100", True),
         ("acl", "cifar10", "stl10@32", True),
         ("acl", "cifar100", "stl10@32", False),
+        ("acl-rcs", "imagenet32", "cifar10", True),
         ("dynacl-air", "cifar10", "cifar100", False),
     ],
 )
@@ -274,7 +275,7 @@ def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'cifar100'"):
         unshaken.recipe("acl/cifar-100")
     assert unshaken.recipe("acl") == unshaken.recipe("acl/cifar10")
-    assert set(SETTINGS) == {"cifar10", "cifar100", "stl10", "digits"}
+    assert set(SETTINGS) == {"cifar10", "cifar100", "stl10", "digits", "imagenet32", "imagenet"}
 
 
 @pytest.fixture(scope="module")

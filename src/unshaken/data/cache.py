@@ -13,7 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when decoding changes, so that copies made by the old one are left alone."""
 
 Decoded = tuple[np.ndarray, dict[str, Any]]
@@ -33,16 +33,21 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def place(folder: Path, key: object) -> Path:
+    """Where what belongs to a key (by its repr) lies, without a suffix."""
+    return folder / blake2b(repr((FORMAT, key)).encode(), digest_size=16).hexdigest()
+
+
 def cached(folder: Path, key: object, decode: Callable[[], Decoded]) -> Decoded:
-    """What `decode` gave for an equal key (equal in its repr), else what it gives now.
+    """What `decode` gave for an equal key, else what it gives now.
 
     A copy that is cut short or altered is made again; where none can be written, a line on stderr says so.
     """
-    name = blake2b(repr((FORMAT, key)).encode(), digest_size=16).hexdigest()
-    decoded = _read(folder / name)
+    stem = place(folder, key)
+    decoded = _read(stem)
     if decoded is None:
         decoded = decode()
-        _write(folder / name, *decoded)
+        _write(stem, *decoded)
     return decoded
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from unshaken.data.archive import Archive
 from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import resized
 from unshaken.data.images import Images
+from unshaken.data.pickled import unpickled
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def cifar(
     place = release.archive.find(root, download)
 
     def decode() -> Decoded:
-        read = {name: _unpickled(stream, name) for name, stream, _ in release.archive.members(place, wanted)}
+        with closing(release.archive.members(place, wanted)) as members:
+            read = {name: unpickled(stream, name) for name, stream, _ in members}
         pixels = np.concatenate([_entry(read, batch, "data") for batch in batches]).reshape(-1, 3, 32, 32)[:limit]
         label = np.concatenate([_entry(read, batch, release.labels) for batch in batches])[:limit]
         names = _entry(read, release.meta, release.names).tolist()
@@ -83,38 +84,3 @@ def _entry(read: dict[str, Any], file: str, key: str) -> np.ndarray:
     if not isinstance(read[file], dict) or key not in read[file]:
         raise ValueError(f"{file} has no entry {key!r}: it is not of this set")
     return np.asarray(read[file][key])
-
-
-def _unpickled(stream: IO[bytes], name: str) -> Any:
-    try:
-        return _Restricted(stream, encoding="latin1").load()
-    except Exception as error:  # a broken pickle may raise anything
-        raise ValueError(f"{name} cannot be read ({error}): unpack the archive again") from error
-
-
-class _Restricted(pickle.Unpickler):
-    """Reads numbers, text and NumPy arrays. A pickle may name any function to call: all others are refused."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is refused: only numbers, text and NumPy arrays belong here")
-        return _ALLOWED[module, name]
-
-
-def _dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype:
-    # the archives, written by an old NumPy, say 0 and 1 where a new one insists on booleans
-    return np.dtype(code, bool(align), bool(copy))
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)
-
-
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module has changed its name between versions of NumPy
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
-}

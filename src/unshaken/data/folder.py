@@ -49,15 +49,15 @@ def folder(path: Path) -> dict[str, Listing]:
     folders = {entry.name for entry in _entries(path) if _is_folder(entry)}
     test = next((part for part in TEST_PARTS if part in folders), None)
     if "train" in folders and test is not None:
-        train = _listed(path, "train", ())
-        return {"train": train, "test": _listed(path, test, train.names)}
+        train = listed(path, "train", ())
+        return {"train": train, "test": listed(path, test, train.names)}
     if folders == {"train"} or folders == {test}:  # a part by itself is not a class of that name
-        part = _listed(path, *folders, ())
+        part = listed(path, *folders, ())
         return {"test": part} if test else fifths(part, path)
-    return fifths(_listed(path, "", ()), path)
+    return fifths(listed(path, "", ()), path)
 
 
-def _listed(root: Path, part: str, names: tuple[str, ...]) -> Files:
+def listed(root: Path, part: str, names: tuple[str, ...]) -> Files:
     """The images under a part of `root`, by class if there are class folders; `names` are the classes there may be."""
     place = root / part
     loose = [entry.name for entry in _entries(place) if _is_image(entry)]

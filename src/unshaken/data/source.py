@@ -13,11 +13,12 @@ from unshaken.data.cifar import cifar
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
 from unshaken.data.gather import gather
+from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
 from unshaken.data.parquet import parquet
 from unshaken.data.stl import stl
 
-KNOWN = ("digits", "cifar10", "cifar100", "stl10")
+KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,22 @@ class Source:
     """
 
     name: str = "digits"
-    """digits, cifar10, cifar100, stl10; or a path (./cifar10, where a folder is called like a known set)."""
+    """digits, cifar10, cifar100, stl10, imagenet32, imagenet; or a path (./cifar10, where a folder is called like a
+    known set)."""
 
     root: str = field(default="data", metadata=ASIDE)
     """Where archives lie or are downloaded to; decoded copies are kept under its cache/."""
 
     size: int | None = None
-    """Side in pixels. None: in a recipe, the side that the network's stem is for; else as stored, and a set of
-    one's own has the size of its first 64 training images if they are squares of one size (at most 224), or 32."""
+    """Side in pixels. None: in a recipe, the side that the network's stem is for; else as stored (imagenet: 224), and a
+    set of one's own has the size of its first 64 training images if they are squares of one size (at most 224), or 32.
+    """
 
     limit: int | None = None
     """Only the first so many images, but always all of the test split."""
 
     download: bool = field(default=False, metadata=ASIDE)
-    """Whether a known set that is not there is downloaded."""
+    """Whether a known set that is not there is downloaded, if that takes no account."""
 
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do when images cannot be read: say which and stop, or say which and go on without them."""
@@ -85,6 +88,10 @@ class Source:
                 return cifar(100, root, split, self.download, size=self.size, limit=limit)
             case "stl10":
                 return stl(root, split, self.download, size=self.size, limit=limit)
+            case "imagenet32":
+                return imagenet32(root, split, size=self.size, limit=limit)
+            case "imagenet":
+                return imagenet(root, split, size=self.size, limit=limit, unreadable=self.unreadable)
         path = self._path()
         own = parquet if path.is_file() or any(path.glob("*.parquet")) else folder
         return gather(own(path), path, split, self.size, limit, self.unreadable, root / "cache")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unshaken.data.synsets import SYNSETS
+
 CLASSES = {
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
     "cifar100": (
@@ -14,6 +16,7 @@ CLASSES = {
         "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
     ),
     "stl10": "airplane bird car cat deer dog horse monkey ship truck",
+    "imagenet": " ".join(SYNSETS),
 }
 
 

@@ -171,6 +171,30 @@ class CropFlip(Transform):
 
 
 @dataclass(frozen=True)
+class ResizedCrop(Transform):
+    """A part of the image enlarged to the whole, and flipped: what networks for ImageNet are trained on.
+
+    At strength s the part's area is uniform in (1 - (1 - min_area) s, 1), its width / height log-uniform in `ratio`.
+    """
+
+    count: int = 1
+    filter: crop.Filter = "bilinear"
+    min_area: float = 0.08
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        area, size = (1 - (1 - self.min_area) * strength, 1.0), (image.shape[2], image.shape[3])
+        boxes = crop.random_boxes(len(image), size, area, self.ratio, (key / "crop").on(image.device))
+        return *boxes, _chosen(self.flip, image, key / "flip")
+
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        *box, flipped = drawn
+        x = crop.resized_crop(image, crop.Boxes(*box), (image.shape[2], image.shape[3]), self.filter)
+        return crop.flip(x, flipped)
+
+
+@dataclass(frozen=True)
 class Still(Transform):
     """The image as it is, at any strength."""
 

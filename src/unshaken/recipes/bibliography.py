@@ -17,6 +17,7 @@ VENUES = {
     "ECCV": "European Conference on Computer Vision",
     "ICLR": "International Conference on Learning Representations",
     "ICML": "International Conference on Machine Learning",
+    "IJCV": "International Journal of Computer Vision",
     "JMLR": "Journal of Machine Learning Research",
     "NeurIPS": "Advances in Neural Information Processing Systems",
     "SODA": "ACM-SIAM Symposium on Discrete Algorithms",
@@ -311,6 +312,27 @@ _ALL = (
         fields=(("howpublished", "UCI Machine Learning Repository"), ("doi", "10.24432/C50P49")),
     ),
     Paper(
+        "russakovsky2015imagenet",
+        "{ImageNet} Large Scale Visual Recognition Challenge",
+        "Russakovsky, Olga and Deng, Jia and Su, Hao and Krause, Jonathan and Satheesh, Sanjeev and Ma, Sean "
+        "and Huang, Zhiheng and Karpathy, Andrej and Khosla, Aditya and Bernstein, Michael and Berg, Alexander C. "
+        "and Fei-Fei, Li",
+        2015,
+        "IJCV",
+        "1409.0575",
+        "article",
+        (("volume", "115"), ("number", "3"), ("pages", "211--252")),
+    ),
+    Paper(
+        "chrabaszcz2017downsampled",
+        "A Downsampled Variant of {ImageNet} as an Alternative to the {CIFAR} datasets",
+        "Chrabaszcz, Patryk and Loshchilov, Ilya and Hutter, Frank",
+        2017,
+        "arXiv",
+        "1707.08819",
+        "misc",
+    ),
+    Paper(
         "deng2009imagenet",
         "{ImageNet}: A Large-Scale Hierarchical Image Database",
         "Deng, Jia and Dong, Wei and Socher, Richard and Li, Li-Jia and Li, Kai and Fei-Fei, Li",
@@ -413,14 +435,23 @@ METHODS = {
         "As acl-rcs; candidates are weighed with the ω of their epoch (released: without it), and validation images "
         "stay aside (released: they come back with the first reload).",
     ),
+    "sat-rcs": Credit(
+        ("xu2023rcs", "madry2018towards"),
+        "As acl-rcs. Released: gradients averaged over all classes are 0 but for rounding, so noise selects; at 32 "
+        "pixels it stops in the fourth epoch, at 224 one random subset is trained on.",
+    ),
+    "trades-rcs": Credit(
+        ("xu2023rcs", "zhang2019theoretically"),
+        "Not in the released code: the selection of sat-rcs, by the loss of trades.",
+    ),
     "st": Credit(
         (),
-        "Settings of the coreset papers' supervised training, without the attack; by default on a ResNet-18, not "
+        "Settings of the coreset papers' supervised training, without the attack; but on ImageNet on a ResNet-18, not "
         "on their WRN-28-10.",
     ),
     "sat": Credit(
         ("madry2018towards",),
-        "Settings of the coreset papers' code, all images in each epoch; by default on a ResNet-18, not on their "
+        "Settings of the coreset papers' code, all images in each epoch; but on ImageNet on a ResNet-18, not on their "
         "WRN-28-10; the attack differentiates pixels alone.",
     ),
     "trades": Credit(
@@ -484,8 +515,8 @@ OF_DATA = {
     "cifar100": ("krizhevsky2009learning",),
     "stl10": ("coates2011analysis",),
     "digits": ("alpaydin1998digits", "pedregosa2011scikit"),
-    "imagenet": ("deng2009imagenet",),
-    "imagenet32": ("deng2009imagenet",),
+    "imagenet": ("russakovsky2015imagenet", "deng2009imagenet"),
+    "imagenet32": ("chrabaszcz2017downsampled", "russakovsky2015imagenet", "deng2009imagenet"),
 }
 
 

@@ -153,11 +153,13 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
     setting, target = setting_of(source), known_as(source)
     if target == "stl10" and (source.size or given.backbone.stem) == 32:
         target = "stl10@32"
-    choice = preset(pretrained["name"], mode, target, leaked)
+    first = known_as(origin)
+    choice = preset(pretrained["name"], mode, target, leaked, first)
     return Finetune(
-        _method(mode, setting.ball, single(pretrained["name"], known_as(origin), target)),
+        _method(mode, setting.ball, single(pretrained["name"], first, target)),
         source,
-        setting.weak,
+        setting_of(origin).weak if first == "imagenet" else setting.weak,  # what a side of 224 pixels needs
+        choice.optimizer,
         rate=choice.schedule,
         epochs=choice.epochs,
         batch=choice.batch,

@@ -105,7 +105,7 @@ def compared(name: str) -> tuple[Pretrain, str]:
     same = [other for other in (recipe(f"{method}/{data}") for method in PAPERS) if _but(other) == bare]
     whole = next((other.name for other in same if other.coreset is None), chosen.name)
     part = next((other for other in same if other.coreset is not None), None)
-    return part or replace(chosen, coreset=rcs(setting_of(chosen.data).ball, chosen.epochs)), whole
+    return part or replace(chosen, coreset=rcs(setting_of(chosen.data), chosen.epochs)), whole
 
 
 def _but(other: object) -> Pretrain | None:

@@ -114,7 +114,7 @@ class Given:
     def clusters(self, file: Path, images: Images, counts: tuple[int, ...], key: Key) -> Int[Tensor, "N L"]:
         """Pseudo-labels of images: made once and kept in `file`, so that a run that is resumed has the same."""
         if not file.exists():
-            encoder = self.plain().to(images.pixels.device)
+            encoder = self.plain().to(images.device)
             slices = [slice(at, at + CHUNK) for at in range(0, len(images), CHUNK)]
             f = torch.cat([features(encoder, images.floats(part)) for part in slices])
             write_tensors(file, {"label": clusters(f, counts, key)}, {"kind": "pseudo-labels"})

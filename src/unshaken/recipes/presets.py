@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unshaken.base.clock import Milestones
+from unshaken.base.clock import Milestones, Schedule, WarmupCosine
+from unshaken.train.optim import SGD
 
 
 @dataclass(frozen=True)
 class Preset:
-    """SGD at `rate`, a tenth of it from each epoch in `at` on."""
+    """SGD at `rate`, a tenth of it from each epoch in `at` on; or from it down to nothing by half a cosine."""
 
     rate: float
     at: tuple[int, ...] = (10, 20)
     epochs: int = 25
     batch: int = 512
+    optimizer: SGD = SGD(0.9, 2e-4)
+    cosine: bool = False
 
     @property
-    def schedule(self) -> Milestones:
-        return Milestones(self.rate, self.at)
+    def schedule(self) -> Schedule:
+        return WarmupCosine(self.rate, warmup=0) if self.cosine else Milestones(self.rate, self.at)
 
 
 _LONG = {"": Preset(0.1, at=(40, 60), epochs=100, batch=128)}
@@ -67,6 +70,17 @@ LEAKED = {
 }
 """Epochs in fact, when one command runs the three modes: what SLF or ALF sets is still there for what comes after."""
 
+_COSINE = Preset(0.01, (), epochs=30, batch=128, optimizer=SGD(0.9, 5e-4, nesterov=True), cosine=True)
+_OF_32 = {"slf": replace(_COSINE, batch=64), "alf": _COSINE, "aff": replace(_COSINE, rate=0.1)}
+_OF_SAT = _OF_32 | {"aff": _COSINE}
+TRANSFER: dict[str, dict[str, dict[str, Preset]]] = {
+    "imagenet32": {"": _OF_32, "sat": _OF_SAT, "sat-rcs": _OF_SAT},
+    "imagenet": {"": {"slf": Preset(0.01, at=(50, 100), epochs=150, batch=64, optimizer=SGD(0.9, 5e-4))}},
+}
+"""From a set that was pre-trained on to whatever set, by method ("" is any other) and mode: the scripts of the coreset
+papers (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef; their text has a rate of 0.1 for ALF and AFF). For ImageNet at 224
+pixels they have standard training alone."""
+
 FALLBACK = _SHORT[""]
 """For a method or a set that the table does not know, in every mode."""
 
@@ -78,8 +92,11 @@ DIGITS = {
 """Chosen on a quarter held out of the training images, for accuracy within the demo's minutes."""
 
 
-def preset(method: str, mode: str, data: str, leaked: bool = False) -> Preset:
-    """`data` is a set's name, stl10@32 for STL-10 resized to 32 pixels; ValueError if nothing leaked there."""
+def preset(method: str, mode: str, data: str, leaked: bool = False, origin: str = "") -> Preset:
+    """`data` is a set's name, stl10@32 for STL-10 resized to 32 pixels, `origin` the name of what was pre-trained on.
+
+    ValueError if nothing leaked there.
+    """
     if leaked:
         if (method, data) not in LEAKED:
             known = " and ".join(f"{method} on {data}" for method, data in LEAKED)
@@ -88,10 +105,14 @@ def preset(method: str, mode: str, data: str, leaked: bool = False) -> Preset:
         return replace(preset(method, mode, data), epochs=epochs)
     if data == "digits":
         return DIGITS[mode]
+    moved = TRANSFER.get(origin, {})
+    if row := moved.get(method, moved.get("", {})).get(mode):
+        return row
     rows = PRESETS.get(method, {}).get(mode, {})
     return rows.get(data) or rows.get("") or FALLBACK
 
 
 def single(method: str, origin: str, target: str) -> bool:
     """Whether the authors' scripts fine-tune fully (AFF) over one batch-norm route, the adversarial one."""
-    return method in ("advcl", "a-infonce", "deacl") or (origin, target) == ("cifar10", "stl10@32")
+    one = origin == "imagenet32" or (origin, target) == ("cifar10", "stl10@32")
+    return method in ("advcl", "a-infonce", "deacl") or one

@@ -148,7 +148,7 @@ class Pretrain:
         """What the method learns from, (N) or (N, L), and how many classes each labelling has."""
         if self.method.labels == "clusters":
             if teacher.backbone.stem != self.backbone.stem:  # it looks at the same images in its own size
-                images = self._images(teacher.backbone).to(images.pixels.device)
+                images = self._images(teacher.backbone).to(images.device)
             fitting(images, teacher.backbone)
             file, key = folder / "pseudo-labels.safetensors", Key(self.seed) / "clusters"
             return teacher.clusters(file, images, self.clusters, key), self.clusters

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.clock import Schedule, WarmupCosine
+from unshaken.base.clock import Milestones, Schedule, WarmupCosine
 from unshaken.data.source import Source
 from unshaken.nets.backbone import Backbone
-from unshaken.pixels.augment import CropFlip, Digit, SimCLR, Transform
+from unshaken.nets.heads import Projection
+from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Transform
 from unshaken.threat.ball import Ball, Linf
-from unshaken.train.optim import LARS, Optimizer
+from unshaken.train.optim import LARS, SGD, Optimizer
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Setting:
     every   epochs of one stair of DynACL's schedules
     classes as many clusters does DynACL-AIR++ make of it
     weak    the augmentation of fine-tuning
+    tau     of the ACL family's contrast, and
+    head    its projection
+    methods that there is a recipe for, because a paper has it; empty: all
     """
 
     data: Source
@@ -36,7 +40,13 @@ class Setting:
     batch: int = 512
     every: int = 50
     classes: int = 10
+    tau: float = 0.5
+    head: Projection = Projection()
+    methods: tuple[str, ...] = ()
 
+
+AS_IT_IS: dict[str, tuple[float, ...]] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+"""The coreset papers' networks for ImageNet read pixels in [0, 1] without a normalisation."""
 
 SETTINGS = {
     "cifar10": Setting(Source("cifar10")),
@@ -54,6 +64,29 @@ SETTINGS = {
         batch=128,
         every=2,
     ),
+    # 1,281,167 images, as in the coreset papers (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef)
+    "imagenet32": Setting(
+        Source("imagenet32"),
+        backbone=Backbone("wrn-28-10", stem=32, **AS_IT_IS),
+        rate=WarmupCosine(peak=0.6, warmup=2),
+        epochs=200,
+        classes=1000,
+        tau=0.1,
+        head=Projection(2),
+        methods=("simclr", "acl", "acl-rcs", "st", "sat", "sat-rcs"),
+    ),
+    "imagenet": Setting(
+        Source("imagenet"),
+        backbone=Backbone("resnet50", stem=224, **AS_IT_IS),
+        weak=ResizedCrop(),
+        ball=Linf(4 / 255),
+        optimizer=SGD(0.9, 1e-4, nesterov=True),
+        rate=Milestones(0.1, at=(30, 60)),
+        epochs=90,
+        batch=256,
+        classes=1000,
+        methods=("st", "sat", "sat-rcs"),
+    ),
 }
 """By data set; a user's own images take cifar10's unless the recipe is named otherwise."""
 
@@ -61,7 +94,7 @@ SETTINGS = {
 def known_as(source: Source) -> str:
     """The known set that a source is, or that its folder is called (a Parquet copy in cifar10/); else its own name."""
     called = Path(source.name).stem.lower()
-    return called if called in ("cifar10", "cifar100", "stl10") else source.name
+    return called if called in SETTINGS and called != "digits" else source.name
 
 
 def source_of(saved: dict[str, Any]) -> Source:

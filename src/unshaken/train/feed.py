@@ -28,7 +28,7 @@ class Place:
 class Feed:
     """Batches as a function of place: any of them can be made again without those before it.
 
-    images    on the device where they are used
+    images    on the device where they are used, or LARGE
     views     what is done to them, at strength(clock)
     batch     images a step, the last of an epoch may be smaller
     index     which of the images an epoch sees; None: all
@@ -100,7 +100,6 @@ class Feed:
 
     def seen(self, index: Int[Tensor, "b"], strength: float, key: Key) -> Batch:
         """Images as a method sees them."""
-        index = index.to(self.images.pixels.device)
-        image = self.images.floats(index)
+        image, index = self.images.floats(index), index.to(self.images.device)
         views = self.views(image, strength, key)
         return Batch(views, image, None if self.label is None else self.label[index], index)

@@ -130,7 +130,7 @@ class Posed(Problem):
     def _each(self, index: Int[Tensor, "n"], make: Callable[[int, Float[Tensor, "m C H W"]], T]) -> list[T]:
         """What is made of these images, un-augmented, a part at a time."""
         parts, images = index.split(self.at_most), self.feed.images
-        return self.processes.each(len(parts), lambda k: make(k, images.floats(parts[k].to(images.pixels.device))))
+        return self.processes.each(len(parts), lambda k: make(k, images.floats(parts[k])))
 
     def _attacked(
         self, x: Float[Tensor, "n C H W"], theta: Theta, distance: Distance, attack: PGD, key: Key

@@ -1,0 +1,174 @@
+"""ImageNet's 1,000 classes: down-sampled to 32 pixels in memory, and at 224 in a file that is mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import torch
+
+from unshaken.base.progress import progress
+from unshaken.data.cache import Decoded, cached, stamp
+from unshaken.data.decode import resized
+from unshaken.data.folder import Files, listed
+from unshaken.data.gather import gather
+from unshaken.data.images import Images
+from unshaken.data.pickled import unpickled
+from unshaken.data.synsets import DEVKIT, SYNSETS
+
+SIDE, LARGE_SIDE = 32, 224
+ACCOUNT = "it needs an account at image-net.org, so --data.download cannot fetch it"
+
+
+@dataclass(frozen=True)
+class Release:
+    """The files of a split, and how many images they hold together."""
+
+    files: tuple[str, ...]
+    count: int
+
+
+RELEASES = {
+    "train": Release(tuple(f"train_data_batch_{k}" for k in range(1, 11)), 1_281_167),
+    "test": Release(("val_data",), 50_000),
+}
+
+
+def imagenet32(
+    root: Path,
+    split: str,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    releases: dict[str, Release] = RELEASES,
+) -> Images:
+    """Down-sampled ImageNet (Chrabaszcz, Loshchilov and Hutter, 2017, arXiv:1707.08819) at 32 pixels or resized.
+
+    Its published files, pickles or .npz, unpacked in `root` or up to two folders below it, or in the published zip
+    files there. All of it takes 3.9 GB; reading takes one file's images more. Labels count the classes by name, as
+    everybody does but these files.
+    """
+    release = releases[split]
+    found = {name: _place(root, name) for name in release.files}
+    key = (stamp(dict.fromkeys(found.values())), split, size, limit)
+    pixels, about = cached(root / "cache", key, lambda: _decoded(found, release.count, size, limit))
+    label = torch.tensor([SYNSETS.index(name) for name in DEVKIT])[torch.tensor(about["label"]) - 1]
+    return Images(torch.from_numpy(pixels), label, SYNSETS, "imagenet32", split)
+
+
+def _place(root: Path, name: str) -> Path:
+    """The file by itself, or the zip file that should have it."""
+    part = "train" if name.startswith("train") else "val"
+    for pattern in (name, f"{name}.npz", f"Imagenet32_{part}.zip", f"Imagenet32_{part}_npz.zip"):
+        for place in chain.from_iterable(sorted(root.glob(f"{below}{pattern}")) for below in ("", "*/", "*/*/")):
+            return place
+    raise ValueError(
+        f"{root} has no {name} of ImageNet at 32 pixels, nor a zip file with it (Imagenet32_{part}.zip, "
+        f"Imagenet32_{part}_npz.zip): {ACCOUNT}; say with --data.root where it lies"
+    )
+
+
+def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | None) -> Decoded:
+    wanted = count if limit is None else min(count, limit)
+    pixels, label = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), []
+    with progress("reading ImageNet at 32 pixels", wanted, "images") as advance:
+        for name, place in found.items():
+            if len(label) == wanted:
+                break
+            with _opened(place, name) as (stream, called):
+                data, classes = _batch(stream, called, place)
+            data, classes = data[: wanted - len(label)], classes[: wanted - len(label)]
+            pixels[len(label) : len(label) + len(data)] = resized(data, size)
+            label += classes
+            advance(len(data))
+    if len(label) < wanted:
+        raise ValueError(f"{place.parent} has {len(label)} of {count} images: fetch the files anew")
+    return pixels, {"label": label}
+
+
+@contextmanager
+def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
+    """A file by its name, alone or in a zip file, and what it is called there."""
+    if place.suffix != ".zip":
+        with place.open("rb") as stream:
+            yield stream, place.name
+        return
+    try:
+        packed = ZipFile(place)
+    except BadZipFile as error:
+        raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from error
+    with packed:
+        for member in packed.namelist():
+            if PurePosixPath(member).name in (name, f"{name}.npz"):
+                with packed.open(member) as stream:
+                    yield stream, PurePosixPath(member).name
+                return
+        raise ValueError(f"{place} has no {name} in it: fetch it anew")
+
+
+def _batch(stream: IO[bytes], name: str, place: Path) -> tuple[np.ndarray, list[int]]:
+    """(n 3 32 32) uint8 and classes 1..1000. ValueError if the file is broken or another's."""
+    read: Any = _arrays(stream, name) if name.endswith(".npz") else unpickled(stream, name)
+    if not isinstance(read, dict) or not {"data", "labels"} <= read.keys():
+        raise ValueError(f"{place}: {name} has no entries 'data' and 'labels': it is not of this set")
+    data, classes = np.asarray(read["data"]), np.asarray(read["labels"])
+    fits = data.dtype == np.uint8 and data.shape == (len(classes), 3 * SIDE**2) and classes.dtype.kind in "iu"
+    if not fits or not ((classes >= 1) & (classes <= len(DEVKIT))).all():
+        raise ValueError(
+            f"{place}: {name} does not hold images of 32 pixels (N, 3072) uint8 with labels 1 to {len(DEVKIT)}"
+        )
+    return data.reshape(-1, 3, SIDE, SIDE), classes.tolist()
+
+
+def _arrays(stream: IO[bytes], name: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(stream, allow_pickle=False) as file:
+            return {key: file[key] for key in ("data", "labels") if key in file}
+    except Exception as error:  # a broken file may raise anything
+        raise ValueError(f"{name} cannot be read ({error}): fetch it anew") from error
+
+
+def imagenet(
+    root: Path,
+    split: str,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    unreadable: str = "stop",
+) -> Images:
+    """ILSVRC2012 (Russakovsky et al., 2015) from its image files, as squares of 224 pixels or of `size`.
+
+    train/n01440764/*.JPEG, ..., and val/ in the same 1,000 folders, in `root`/imagenet or `root` itself. As any folder
+    of images: the shorter side is resized, the centre cut out, the first image of each class comes before the second of
+    any. The training images are 193 GB then, in one file under `root`/cache, of which only what is used is in memory;
+    they are decoded once, and an interruption costs no more than a thousand of them.
+    """
+    place = next((place for place in (root / "imagenet", root) if (place / "train").is_dir()), None)
+    if place is None:
+        raise ValueError(
+            f"{root} has no imagenet/train/n01440764/*.JPEG, ..., and imagenet/val in such folders: {ACCOUNT}; unpack "
+            "ILSVRC2012 there, or say with --data.root where it lies"
+        )
+    listing = _of_all_classes(place, "val" if split == "test" else "train")
+    images = gather({split: listing}, place, split, size or LARGE_SIDE, limit, unreadable, root / "cache")
+    return replace(images, name="imagenet")
+
+
+def _of_all_classes(place: Path, part: str) -> Files:
+    folder = place / part
+    listing = listed(place, part, ())
+    if listing.label is None:
+        raise ValueError(f"{folder} has its images in one heap: move each into the folder of its class, as in train")
+    if wrong := sorted(set(SYNSETS) ^ set(listing.names)):
+        missing = len(set(SYNSETS) - set(listing.names))
+        raise ValueError(
+            f"{folder} lacks {missing} of {len(SYNSETS)} classes and has {len(wrong) - missing} others "
+            f"({wrong[0]}, ...): unpack it again; a part of ImageNet is a set of your own: --data {place}"
+        )
+    return listing
