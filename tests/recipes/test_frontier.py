@@ -30,7 +30,7 @@ SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.ste
         ("acl-rcs/digits", "acl-rcs", "acl"),
         ("dynacl-plain/cifar10", "dynacl-rcs", "dynacl-plain"),
         ("dynacl-rcs", "dynacl-rcs", "dynacl-plain"),
-        ("sat/cifar10", "sat", "sat"),
+        ("rocl/cifar10", "rocl", "rocl"),
     ],
 )
 def test_a_recipe_and_the_same_on_coresets(name, part, whole):
