@@ -12,11 +12,12 @@ VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
+    "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
     "report": "results as a table: unshaken report RUN [RUN ...]",
     "demo": "all of it on digits, in minutes on two CPU cores",
     "import": "read a checkpoint of somebody else's, whole: unshaken import FILE",
     "export": "write one for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
-    "verify": "whether networks still answer as they did: unshaken verify FILE",
+    "verify": "whether networks, and results, are what they say: unshaken verify FILE",
     "list": "what there is: unshaken list [methods, modes, data, networks]",
     "cite": "BibTeX of what a run used: unshaken cite RUN",
 }

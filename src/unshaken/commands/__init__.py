@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from unshaken.commands.demo import demo
-from unshaken.commands.evaluate import evaluate
+from unshaken.commands.evaluate import compare, evaluate
 from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
 from unshaken.commands.inform import cite, list_
@@ -13,6 +13,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
+    "compare": compare,
     "demo": demo,
     "import": import_,
     "export": export_,

@@ -1,47 +1,112 @@
-"""A result: counts and bits, with recipes, seeds, digests and the world beside them."""
+"""A result: counts and bits, with recipes, seeds, digests and the world beside them; and the papers' log of it."""
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
+from unshaken.base.canon import plain
+from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.verdicts import Verdicts
+
+VERSION = 2
+"""Of the layout: since 2, images are judged in blocks of random ones, and each score has its seconds."""
 
 
 def result_of(
-    about: dict[str, Any],
-    exam: dict[str, Any],
+    known: dict[str, Any],
+    exam: Exam,
     data: dict[str, Any],
     verdicts: dict[str, Verdicts],
-    weights: str,
-    seconds: dict[str, float | None],
+    spent: dict[str, float],
     world: dict[str, Any],
+    checks: list[Any],
 ) -> dict[str, Any]:
     """What result.json holds.
 
-    about    of the classifier's file: where its encoder and itself come from
-    data     the set that was judged; weights is the digest of what was judged
+    known    of the classifier: "pretrain" and "finetune" say where its encoder and itself come from, "seconds" what
+             they took, "weights" is its digest
+    data     the set that was judged
+    spent    seconds by the exam's parts
+    checks   findings that make the numbers doubtful
     """
-    pretrain, finetune = about["pretrain"]["recipe"], about["finetune"]["recipe"]
+    pretrain, finetune = known["pretrain"]["recipe"], known["finetune"]["recipe"]
     return {
+        "version": VERSION,
         "method": pretrain["name"],
         "mode": finetune["method"]["type"].lower(),
         "data": data,
-        "standard": verdicts["clean"].summary(),
-        "robust": verdicts["pgd"].summary(),
-        "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam["seed"]},
-        "seconds": seconds,
-        "weights": weights,
-        "exam": exam,
-        "finetune": about["finetune"],
-        "pretrain": about["pretrain"],
+        **scores(exam, verdicts, spent),
+        "checks": plain(checks),
+        "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam.seed},
+        "seconds": known["seconds"] | {"exam": round(sum(spent.values()), 2)},
+        "weights": known["weights"],
+        "exam": plain(exam),
+        "finetune": known["finetune"],
+        "pretrain": known["pretrain"],
         "world": world,
     }
+
+
+def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float]) -> dict[str, Any]:
+    """Standard and robust accuracy, and those of AutoAttack and of the corruptions if they were asked."""
+
+    def score(*parts: str) -> dict[str, Any]:
+        """Of the last of the parts, which all went before it."""
+        return verdicts[parts[-1]].summary() | {"seconds": round(sum(spent[part] for part in parts), 2)}
+
+    pgd = [name for name in verdicts if name.partition("/")[0] == "pgd"]
+    found = {"standard": score("clean"), "robust": score(*pgd)}
+    if exam.stages:
+        stages = {name.partition("/")[2]: score(name) for name in exam.stages}
+        found["autoattack"] = score(*exam.stages) | {"version": exam.autoattack, "stages": stages}
+    if exam.names:
+        by = {name: {str(level): score(f"{name}/{level}") for level in exam.severities} for name in exam.names}
+        found |= {"corruptions": by, "corruption_means": corruption_means(by)}
+    return found
+
+
+def by_part(exam: Exam, result: dict[str, Any]) -> dict[str, Verdicts]:
+    """A result's verdicts by the names of the exam's parts, those of restarts before the last left out."""
+    found = {"clean": result["standard"], "pgd": result["robust"]}
+    found |= {
+        f"{exam.autoattack}/{name}": score for name, score in result.get("autoattack", {}).get("stages", {}).items()
+    }
+    for name, levels in result.get("corruptions", {}).items():
+        found |= {f"{name}/{level}": score for level, score in levels.items()}
+    return {name: Verdicts.read(score) for name, score in found.items()}
+
+
+def corruption_means(by: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """In percent: at each severity the mean over corruptions, and "all", the mean of these over severities."""
+    levels = next(iter(by.values()))
+    at = {level: mean(_share(scores[level]) for scores in by.values()) for level in levels}
+    return {"all": round(mean(at.values()), 2)} | {level: round(value, 2) for level, value in at.items()}
+
+
+def _share(score: dict[str, Any]) -> float:
+    return 100 * score["correct"] / score["n"]
 
 
 def paper_log(result: dict[str, Any]) -> str:
     """The lines that the papers' own scripts leave in results/log.txt."""
     mode, steps = result["mode"].upper(), result["exam"]["attack"]["steps"]
-    return (
-        f"{mode} standard acc: {result['standard']['percent']:.2f}\n"
-        f"{mode} PGD{steps} acc: {result['robust']['percent']:.2f}\n"
-    )
+    lines = [("standard", result["standard"]["percent"]), (f"PGD{steps}", result["robust"]["percent"])]
+    if "autoattack" in result:
+        lines.append(("robust", result["autoattack"]["percent"]))
+    if "corruptions" in result:
+        means = result["corruption_means"]
+        lines.append(("mean corruption", means["all"]))
+        lines += [(f"corruption severity-{level}", means[level]) for level in means if level != "all"]
+    return "".join(f"{mode} {what} acc: {value:.2f}\n" for what, value in lines)
+
+
+def papers_log(checkpoint: str, results: list[dict[str, Any]]) -> str:
+    """The log of all modes together: each one's lines, then the means over modes."""
+    means = [("standard", [_share(result["standard"]) for result in results])]
+    if all("autoattack" in result for result in results):
+        means.insert(0, ("robust", [_share(result["autoattack"]) for result in results]))
+    if all("corruptions" in result for result in results):
+        means.append(("corruption", [corruption_means(result["corruptions"])["all"] for result in results]))
+    lines = "".join(f"mean {what} accuracy: {mean(values):.2f}\n" for what, values in means)
+    return f"Finetuning checkpoint: {checkpoint}\n" + "".join(map(paper_log, results)) + lines
