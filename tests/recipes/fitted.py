@@ -1,4 +1,4 @@
-"""A finished run of fine-tuning that takes no training: a linear classifier on an untrained encoder, by least squares."""
+"""A finished run of fine-tuning that takes no training: least squares on the features of an untrained encoder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Exams of runs and of modules: what is written where, stopped, shared, enlarged; and the papers' log of three modes."""
+"""Exams of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
 
 import copy
 import json
