@@ -32,13 +32,13 @@ def test_the_margin_of_what_is_no_number():
 
 @each_count
 def test_the_difference_of_logits_ratio(classes):
-    """Eq. 6 and 7 of arXiv:2003.01690; with fewer classes than they name, what there is of the divisor."""
+    """Eq. 6 and 7 of arXiv:2003.01690; with fewer classes than they name, undivided."""
     z, y = logits(classes)
     target = (y + 1) % classes
     for row, t, u, plain, aimed in zip(z, y, target, dlr(z, y), targeted_dlr(z, y, target), strict=True):
         ranked = sorted((float(v) for v in row), reverse=True)
         spread = ranked[0] - ranked[2] if classes > 2 else 1
-        wide = {2: 1, 3: spread}.get(classes) or ranked[0] - (ranked[2] + ranked[3]) / 2
+        wide = ranked[0] - (ranked[2] + ranked[3]) / 2 if classes > 3 else 1
         others = max(float(v) for i, v in enumerate(row) if i != t)
         assert float(plain) == pytest.approx(-(float(row[t]) - others) / spread, rel=1e-5)
         assert float(aimed) == pytest.approx(-(float(row[t]) - float(row[u])) / wide, rel=1e-5)

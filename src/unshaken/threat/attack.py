@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from unshaken.base.keys import Key
 from unshaken.base.types import Float, Int
+from unshaken.threat.objective import likeliest
 
 Logits = Callable[[Tensor], Tensor]
 """Images in [0, 1] (N C H W) to logits (N K): a network in eval mode, its parameters frozen."""
@@ -79,6 +81,32 @@ def in_turn(
         x_adv[standing] = found
         standing = standing[(found == x[standing]).flatten(1).all(1)]
     return x_adv
+
+
+def aimed(
+    attempt: Callable[[Int[Tensor, "n"], Int[Tensor, "n"], Key], Float[Tensor, "n C H W"]],
+    model: Model,
+    x: Float[Tensor, "N C H W"],
+    y: Int[Tensor, "N"],
+    targets: int,
+    restarts: int,
+    key: Key,
+) -> Float[Tensor, "N C H W"]:
+    """in_turn over goals and restarts: `attempt` is told which images, the class each of them is about, and a key.
+
+    targets  the so many likeliest wrong classes, or all there are; 0: the label, which is to be left
+    """
+    goals = y[:, None]
+    if targets:
+        with torch.no_grad():
+            goals = likeliest(model.exact(x), y, targets)
+    places = product(range(goals.shape[1]), range(restarts))
+    return in_turn((lambda at, t=t, r=r: attempt(at, goals[at, t], key / t / r) for t, r in places), x)
+
+
+def choose(which: Tensor, these: Tensor, those: Tensor) -> Tensor:
+    """Row by row."""
+    return torch.where(which.view(-1, *[1] * (these.ndim - 1)), these, those)
 
 
 State = TypeVar("State")

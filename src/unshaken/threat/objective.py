@@ -21,15 +21,23 @@ def dlr(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Float[Tensor, "N"]
 
     Of two classes there is no z_π3, and the difference is not divided.
     """
-    return -margin(logits, y) / _spread(logits, 1)
+    if logits.shape[1] < 3:
+        return -margin(logits, y)
+    top = logits.topk(3, 1).values
+    return -margin(logits, y) / _spread(top[:, 0] - top[:, 2])
 
 
 def targeted_dlr(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"], target: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
     """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2)   (Croce and Hein, ICML 2020, eq. 7).
 
-    Of three classes there is no z_π4, and z_π3 stands alone; of two, the difference is not divided.
+    Of fewer than four classes the difference is not divided: with z_π3 alone the ratio would be −1 wherever the target
+    is last, without a gradient.
     """
-    return -(_of(logits, y) - _of(logits, target)) / _spread(logits, 2)
+    gap = _of(logits, target) - _of(logits, y)
+    if logits.shape[1] < 4:
+        return gap
+    top = logits.topk(4, 1).values
+    return gap / _spread(top[:, 0] - (top[:, 2] + top[:, 3]) / 2)
 
 
 def likeliest(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"], count: int) -> Int[Tensor, "N T"]:
@@ -41,10 +49,6 @@ def _of(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Float[Tensor, "N"]
     return logits.gather(1, y[:, None]).squeeze(1)
 
 
-def _spread(logits: Float[Tensor, "N K"], deep: int) -> Float[Tensor, "N"]:
-    """z_π1 less the mean of the logits from the third on, `deep` of them if there are so many; 1 of two classes."""
-    if logits.shape[1] < 3:
-        return torch.ones_like(logits[:, 0])
-    top = logits.topk(min(2 + deep, logits.shape[1]), 1).values
-    # equal logits have no gradient worth following, but must not divide by zero
-    return (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)
+def _spread(difference: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Equal logits have no gradient worth following, but must not divide by zero."""
+    return difference.clamp_min(1e-12)

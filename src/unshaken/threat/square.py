@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from unshaken.base.keys import Key
 from unshaken.base.types import Float
-from unshaken.threat.attack import Attack, Model, in_turn
+from unshaken.threat.attack import Attack, Model, choose, in_turn
 from unshaken.threat.ball import Ball, Linf
 from unshaken.threat.objective import margin
 
@@ -75,8 +75,7 @@ class Square(Attack):
             tried = change(x, best, self.ball.eps, draws, query)
             found = margin(model.search(tried), y)
             better = found < lowest
-            best = torch.where(better[:, None, None, None], tried, best)
-            lowest = torch.where(better, found, lowest)
+            best, lowest = choose(better, tried, best), choose(better, found, lowest)
         return x_adv
 
 
