@@ -3,16 +3,18 @@
 from collections.abc import Callable
 
 from unshaken.commands.demo import demo
+from unshaken.commands.doctor import doctor
 from unshaken.commands.evaluate import evaluate
 from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
 from unshaken.commands.inform import cite, list_
 from unshaken.commands.pretrain import pretrain
 
-VERBS: dict[str, Callable[[list[str]], None]] = {
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
+    "doctor": doctor,
     "demo": demo,
     "import": import_,
     "export": export_,
