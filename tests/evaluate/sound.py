@@ -109,7 +109,7 @@ def two_routes(seed: int) -> Network:
     routed(net.encoder, ("clean", "adv"))
     taught(Through(net, "clean"), seed)
     net.requires_grad_(True)
-    taught(Through(net, "adv"), seed, Linf(0.1)
+    taught(Through(net, "adv"), seed, Linf(0.1))
     return net
 
 
