@@ -14,6 +14,7 @@ VERBS = {
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
     "report": "results as a table: unshaken report RUN [RUN ...]",
+    "doctor": "whether that can be believed: unshaken doctor RUN",
     "demo": "all of it on digits, in minutes on two CPU cores",
     "import": "read a checkpoint of somebody else's, whole: unshaken import FILE",
     "export": "write one for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
@@ -77,13 +78,12 @@ def with_torch(verb: str, args: list[str]) -> int:
     from unshaken.train.halt import Stopped
 
     try:
-        commands[verb](args)
+        return commands[verb](args) or 0
     except torch.OutOfMemoryError as error:
         raise MemoryError from error
     except Stopped as stop:
         print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code
-    return 0
 
 
 def report(args: list[str]) -> None:

@@ -3,17 +3,19 @@
 from collections.abc import Callable
 
 from unshaken.commands.demo import demo
+from unshaken.commands.doctor import doctor
 from unshaken.commands.evaluate import compare, evaluate
 from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
 from unshaken.commands.inform import cite, list_
 from unshaken.commands.pretrain import pretrain
 
-VERBS: dict[str, Callable[[list[str]], None]] = {
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
     "compare": compare,
+    "doctor": doctor,
     "demo": demo,
     "import": import_,
     "export": export_,
