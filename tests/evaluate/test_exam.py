@@ -55,6 +55,19 @@ def test_robust_accuracy_of_a_linear_model_is_exact(ball, dual):
     assert 0 < expected.sum() < (margin > 0).sum()
 
 
+def test_autoattack_reaches_the_closed_form_too():
+    """The real ensemble, each stage on the survivors of the last."""
+    net, data = linear_model(), images(24)
+    logits = net(data.floats(), "adv").double()
+    margin = (1 - 2 * data.label) * (logits[:, 0] - logits[:, 1])
+    weight = (net.head.weight[0] - net.head.weight[1]).double()
+    expected = margin > 0.01 * weight.abs().sum()
+    verdicts = Exam(PGD(Linf(0.01), steps=20), "standard", batch=24).judge(net, data)
+    assert list(verdicts)[2:] == [f"standard/{stage}" for stage in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    assert torch.equal(verdicts["standard/square"].bits, expected)
+    assert 0 < expected.sum() < (margin > 0).sum()
+
+
 class Inverted(nn.Module):
     """Right about class "b" only on images that were tampered with: pixels that are no multiple of 1/255."""
 
@@ -292,9 +305,9 @@ def test_limit_and_missing_labels():
     for wrong, words in (
         ({"limit": 0}, "limit"),
         ({"until": -1.0}, "width in percentage points"),
-        ({"corruptions": ("fogg",)}, "no corruption 'fogg'; there are fifteen, extra"),
-        ({"severities": (0, 1)}, "some of 1 to 5"),
-        ({"severities": ()}, "some of 1 to 5"),
+        ({"corruptions": ("fogg",)}, "no corruption 'fogg'.*did you mean fog"),
+        ({"corruptions": ("fog",), "severities": (0, 1)}, "a severity is 1, 2, 3, 4 or 5, not 0"),
+        ({"severities": ()}, "one severity or more"),
     ):
         with pytest.raises(ValueError, match=words):
             Exam(**wrong)

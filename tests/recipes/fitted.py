@@ -1,4 +1,4 @@
-"""A finished run of fine-tuning that takes no training: least squares on the features of an untrained encoder."""
+"""A finished run of fine-tuning that takes no training: least squares on the features of an encoder as it was born."""
 
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from unshaken.tune.linear import SLF
 def least_squares(seed: int, ridge: float = 1.0) -> Network:
     """On digits; right on most clean images."""
     data = Source("digits").load("train")
-    encoder = born(Backbone("resnet-small", 8, 1, (0.5,), (0.5,)).build, Key(seed)).eval()
+    encoder = born(Backbone("resnet-small", 8, 1, (0.5,), (0.5,)).build, Key(seed))
+    encoder.train()(data.floats())  # its batch norms' statistics
+    encoder.eval()
     f = torch.cat([encoder(data.floats(slice(at, at + 256))) for at in range(0, len(data), 256)]).double()
     f = torch.cat([f, torch.ones(len(f), 1)], 1)
     theta = torch.linalg.solve(f.T @ f + ridge * torch.eye(f.shape[1]), f.T @ one_hot(data.label, 10).double())

@@ -18,7 +18,8 @@ from unshaken.evaluate.live import live
 from unshaken.evaluate.notes import Notes
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.nets.embed import Network, frozen
-from unshaken.pixels.corrupt import EXTRA, FIFTEEN, Corruption
+from unshaken.pixels.corrupt import Corruption
+from unshaken.pixels.severity import EXTRA, FIFTEEN, SEVERITIES, check
 from unshaken.threat.attack import Model
 from unshaken.threat.autoattack import AutoAttack
 from unshaken.threat.ball import L2, Ball, Linf
@@ -59,7 +60,7 @@ class Exam:
     corruptions: tuple[str, ...] = ()
     """Common corruptions by name (fog, gaussian_noise, ...), each at the severities; fifteen stands for CIFAR-10-C's
     fifteen, extra for its four others."""
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    severities: tuple[int, ...] = SEVERITIES
     """At which the corruptions are."""
     batch: int = 256
     """Images at a time: a block."""
@@ -75,11 +76,11 @@ class Exam:
             raise ValueError(f"an exam takes batch ≥ 1 and limit ≥ 1, not {self.batch} and {self.limit}")
         if self.until is not None and not 0 <= self.until <= 100:
             raise ValueError(f"until is a width in percentage points, such as 1.0, not {self.until:g}")
-        if unknown := [name for name in self.names if name not in (*FIFTEEN, *EXTRA)]:
-            known = ", ".join(("fifteen", "extra", *FIFTEEN, *EXTRA))
-            raise ValueError(f"there is no corruption {unknown[0]!r}; there are {known}")
-        if not self.severities or not set(self.severities) <= {1, 2, 3, 4, 5}:
-            raise ValueError(f"severities are some of 1 to 5, not {self.severities}")
+        if not self.severities:
+            raise ValueError("corruptions need one severity or more, of 1 to 5")
+        for name in self.names:
+            for severity in self.severities:
+                check(name, severity)
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Exam:
@@ -104,7 +105,7 @@ class Exam:
     @property
     def place(self) -> Exam:
         """What the verdicts of a part depend on: not which others are asked, nor when to stop."""
-        return replace(self, autoattack="none", corruptions=(), severities=(1, 2, 3, 4, 5), until=None)
+        return replace(self, autoattack="none", corruptions=(), severities=SEVERITIES, until=None)
 
     def beside(self, other: Exam) -> Exam:
         """With what another asked that this one does not ask."""
@@ -152,17 +153,18 @@ class Exam:
             yield Part(name, tamper, before, self.attack.ball)
             before = name
 
+    @property
+    def corrupted(self) -> tuple[Corruption, ...]:
+        return tuple(Corruption(name, severity) for name in self.names for severity in self.severities)
+
     def _corrupted(self) -> Iterator[Part]:
-        for name in self.names:
-            for severity in self.severities:
-                corruption = Corruption(name, severity)
-                # keyed by the image's place in the set, so that every network meets the same images
-                yield Part(
-                    f"{name}/{severity}",
-                    lambda model, x, y, key, index, corruption=corruption: corruption(
-                        x, Key(self.seed) / "corruption", index
-                    ),
-                )
+        made = Key(self.seed) / "corruptions"  # not by block: an image is corrupted alike wherever it stands
+        for each in self.corrupted:
+
+            def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor, each: Any = each) -> Tensor:
+                return each(x, made, index)
+
+            yield Part(f"{each.name}/{each.severity}", tamper)
 
     def of(self, images: Images) -> Images:
         """Those that are judged. ValueError without labels."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
 from unshaken.base.canon import plain
+from unshaken.evaluate.corruptions import corruption_accuracy
 from unshaken.evaluate.exam import Exam
+from unshaken.evaluate.patient import Finding
 from unshaken.evaluate.verdicts import Verdicts
+from unshaken.pixels.severity import FIFTEEN, SEVERITIES
 
 VERSION = 2
 """Of the layout: since 2, images are judged in blocks of random ones, and each score has its seconds."""
@@ -19,8 +24,9 @@ def result_of(
     data: dict[str, Any],
     verdicts: dict[str, Verdicts],
     spent: dict[str, float],
+    side: int,
     world: dict[str, Any],
-    checks: list[Any],
+    checks: Sequence[Finding],
 ) -> dict[str, Any]:
     """What result.json holds.
 
@@ -28,6 +34,7 @@ def result_of(
              they took, "weights" is its digest
     data     the set that was judged
     spent    seconds by the exam's parts
+    side     of the images, in pixels
     checks   findings that make the numbers doubtful
     """
     pretrain, finetune = known["pretrain"]["recipe"], known["finetune"]["recipe"]
@@ -36,8 +43,8 @@ def result_of(
         "method": pretrain["name"],
         "mode": finetune["method"]["type"].lower(),
         "data": data,
-        **scores(exam, verdicts, spent),
-        "checks": plain(checks),
+        **scores(exam, verdicts, spent, side),
+        "checks": [asdict(finding) for finding in checks],
         "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam.seed},
         "seconds": known["seconds"] | {"exam": round(sum(spent.values()), 2)},
         "weights": known["weights"],
@@ -48,7 +55,7 @@ def result_of(
     }
 
 
-def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float]) -> dict[str, Any]:
+def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float], side: int) -> dict[str, Any]:
     """Standard and robust accuracy, and those of AutoAttack and of the corruptions if they were asked."""
 
     def score(*parts: str) -> dict[str, Any]:
@@ -62,7 +69,9 @@ def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float]) -
         found["autoattack"] = score(*exam.stages) | {"version": exam.autoattack, "stages": stages}
     if exam.names:
         by = {name: {str(level): score(f"{name}/{level}") for level in exam.severities} for name in exam.names}
-        found |= {"corruptions": by, "corruption_means": corruption_means(by)}
+        found |= {"corruptions": by, "corrupted": made(exam, side)}
+        if means := corruption_means(by):
+            found["corruption_accuracy"] = means
     return found
 
 
@@ -77,11 +86,20 @@ def by_part(exam: Exam, result: dict[str, Any]) -> dict[str, Verdicts]:
     return {name: Verdicts.read(score) for name, score in found.items()}
 
 
-def corruption_means(by: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """In percent: at each severity the mean over corruptions, and "all", the mean of these over severities."""
-    levels = next(iter(by.values()))
-    at = {level: mean(_share(scores[level]) for scores in by.values()) for level in levels}
-    return {"all": round(mean(at.values()), 2)} | {level: round(value, 2) for level, value in at.items()}
+def made(exam: Exam, side: int) -> dict[str, Any]:
+    """With whose constants the corruptions were made, and which of them are not the published ones."""
+    substitutes = {each.name: each.substitute for each in exam.corrupted if each.substitute}
+    return {"constants": exam.corrupted[0].used(side), "substitutes": substitutes}
+
+
+def corruption_means(by: dict[str, dict[str, dict[str, Any]]]) -> dict[str, float]:
+    """In percent, CS-1 to CS-5 and their mean; nothing unless all fifteen at all severities are of the same images."""
+    whole = all(str(level) in by.get(name, {}) for name in FIFTEEN for level in SEVERITIES)
+    counted = {score["n"] for name in FIFTEEN for score in by.get(name, {}).values()}
+    if not whole or len(counted) > 1:
+        return {}
+    correct = {name: [by[name][str(level)]["correct"] for level in SEVERITIES] for name in FIFTEEN}
+    return corruption_accuracy(correct, counted.pop()).summary()
 
 
 def _share(score: dict[str, Any]) -> float:
@@ -94,10 +112,9 @@ def paper_log(result: dict[str, Any]) -> str:
     lines = [("standard", result["standard"]["percent"]), (f"PGD{steps}", result["robust"]["percent"])]
     if "autoattack" in result:
         lines.append(("robust", result["autoattack"]["percent"]))
-    if "corruptions" in result:
-        means = result["corruption_means"]
-        lines.append(("mean corruption", means["all"]))
-        lines += [(f"corruption severity-{level}", means[level]) for level in means if level != "all"]
+    if means := result.get("corruption_accuracy"):
+        lines.append(("mean corruption", means["mean"]))
+        lines += [(f"corruption severity-{level}", means[f"CS-{level}"]) for level in SEVERITIES]
     return "".join(f"{mode} {what} acc: {value:.2f}\n" for what, value in lines)
 
 
@@ -106,7 +123,7 @@ def papers_log(checkpoint: str, results: list[dict[str, Any]]) -> str:
     means = [("standard", [_share(result["standard"]) for result in results])]
     if all("autoattack" in result for result in results):
         means.insert(0, ("robust", [_share(result["autoattack"]) for result in results]))
-    if all("corruptions" in result for result in results):
-        means.append(("corruption", [corruption_means(result["corruptions"])["all"] for result in results]))
+    if all("corruption_accuracy" in result for result in results):
+        means.append(("corruption", [result["corruption_accuracy"]["mean"] for result in results]))
     lines = "".join(f"mean {what} accuracy: {mean(values):.2f}\n" for what, values in means)
     return f"Finetuning checkpoint: {checkpoint}\n" + "".join(map(paper_log, results)) + lines

@@ -12,18 +12,25 @@ from torch import nn
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json, write_json, write_text
+from unshaken.base.keys import Key
 from unshaken.base.shard import Shard
 from unshaken.data.images import Images
 from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam
+from unshaken.evaluate.checks import cheap, thorough
+from unshaken.evaluate.exam import Exam, through
 from unshaken.evaluate.notes import Notes
+from unshaken.evaluate.patient import Finding, Patient
 from unshaken.evaluate.result import paper_log, papers_log, result_of
-from unshaken.recipes.candidate import Candidate
+from unshaken.nets.embed import frozen
+from unshaken.recipes.candidate import Candidate, Seat
 from unshaken.recipes.finetune import MODES
 from unshaken.recipes.pretrain import met
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.runtime import Runtime
+
+CHECKED = 64
+"""Images that the checks look at."""
 
 
 def exam_for(data: Source | Path) -> Exam:
@@ -75,6 +82,7 @@ def examine(
         place = (plain(exam.place), candidate.weights, images.digest, seat.world)
         notes = Notes(candidate.folder, *place, label=label(exam.place, held_out), shard=shard)
         exam = _with_what_is_known(exam, candidate.folder, held_out, notes)
+        checks = _checked(exam, seat, quiet)
         blocks = exam.blocks(len(exam.of(images)))
         exam.judge(seat.net, seat.images, notes, quiet, seat.search, shard.of(len(blocks)))
     notes.gather()
@@ -85,7 +93,8 @@ def examine(
         n = min(len(each) for each in verdicts.values())
         print(f"shard {shard} is done; {n} of {len(exam.of(images))} images are judged so far", file=sys.stderr)
         return None
-    result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), seat.world, checks=[])
+    side = images.pixels.shape[-1]
+    result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), side, seat.world, checks)
     result["notes"] = notes.identity
     if candidate.folder is not None:
         _write(result, exam, candidate.folder, held_out)
@@ -94,6 +103,19 @@ def examine(
 
 def _candidate(model: Path | nn.Module, name: str, out: Path | None) -> Candidate:
     return Candidate.of_module(model, name, out) if isinstance(model, nn.Module) else Candidate.of_run(Path(model))
+
+
+def _checked(exam: Exam, seat: Seat, quiet: bool) -> tuple[Finding, ...]:
+    """Signs that the numbers will not be worth much, on images of the first block; with attacks if AutoAttack follows."""
+    images = exam.of(seat.images)
+    index = exam.blocks(len(images))[0][:CHECKED].to(images.pixels.device)
+    x, y, key = images.floats(index), images.label[index], Key(exam.seed) / "checks"
+    with frozen(seat.net):
+        patient = Patient(through(seat.net), x, y, exam.attack.ball, key, seat.net)
+        found = cheap(patient) if exam.autoattack == "none" else thorough(patient)
+    for finding in () if quiet else found:
+        print(f"doubtful ({finding.check}, {finding.sure}): {finding.says} {finding.do}", file=sys.stderr)
+    return found
 
 
 def label(exam: Exam, held_out: bool = False) -> str:

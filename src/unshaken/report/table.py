@@ -16,7 +16,7 @@ import tyro
 from unshaken.base.files import read_json
 
 Kind = Literal["runs", "means", "board"]
-MORE = {"AA": "autoattack", "CA": "corruptions"}
+MORE = {"AA": "autoattack", "CA": "corruption_accuracy"}
 """Columns that are there if any result has them."""
 
 
@@ -182,8 +182,8 @@ def spread(runs: list[dict[str, Any]], score: str) -> str:
     score = MORE.get(score, score)
     if any(score not in run for run in runs):
         return "–"
-    if score == "corruptions":
-        return f"{_mean([run['corruption_means']['all'] for run in runs])} %"
+    if score == "corruption_accuracy":
+        return f"{_mean([run[score]['mean'] for run in runs])} %"
     counts = ", ".join(str(run[score]["correct"]) for run in runs)
     return f"{_mean([run[score]['percent'] for run in runs])} % ({counts})"
 
@@ -232,7 +232,7 @@ LEGEND = (
 
 MORE_LEGEND = {
     "AA": "AA: on the same images under AutoAttack.",
-    "CA": "CA: under common corruptions, the mean over corruptions and then over severities.",
+    "CA": "CA: under the fifteen common corruptions, the mean over them and over five severities.",
 }
 
 
@@ -248,7 +248,7 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "seconds": round(seconds(result), 1) if isfinite(seconds(result)) else None,
         }
         | ({"autoattack_correct": result["autoattack"]["correct"]} if "autoattack" in result else {})
-        | ({"corruption_percent": result["corruption_means"]["all"]} if "corruptions" in result else {})
+        | ({"corruption_percent": result["corruption_accuracy"]["mean"]} if "corruption_accuracy" in result else {})
         for result in results
     ]
 
