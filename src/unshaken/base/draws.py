@@ -30,7 +30,9 @@ class Draws:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "N ..."]:
         """float64 in [low, high), on a grid of 2⁵³ numbers."""
-        return low + (high - low) * (_shifted(self._bits(prod(shape)), 11).double() * 2.0**-53).view(len(self.index), *shape)
+        return low + (high - low) * (_shifted(self._bits(prod(shape)), 11).double() * 2.0**-53).view(
+            len(self.index), *shape
+        )
 
     def integers(self, low: int, high: int, *shape: int) -> Int[Tensor, "N ..."]:
         """int64 in low, ..., high - 1."""

@@ -20,15 +20,15 @@ def gaussian_blur(x: Float[Tensor, "N C H W"], draws: Draws, sigma: float) -> Fl
     return smoothed(x, sigma, int(4 * sigma + 0.5), "nearest")
 
 
-def defocus_blur(
-    x: Float[Tensor, "N C H W"], draws: Draws, radius: float, alias: float
-) -> Float[Tensor, "N C H W"]:
+def defocus_blur(x: Float[Tensor, "N C H W"], draws: Draws, radius: float, alias: float) -> Float[Tensor, "N C H W"]:
     """Each point spread over a disk, whose edge is softened by σ = `alias`; the image mirrored at its edge."""
     kernel = disk(radius, alias).to(x.device)
     reach = len(kernel) // 2
     rows, columns = (_inside(torch.arange(-reach, n + reach, device=x.device), n, "mirror") for n in x.shape[2:])
-    framed = x[:, :, rows[:, None], columns].flatten(0, 1)[:, None]
-    return F.conv2d(framed, kernel[None, None]).view_as(x)
+    framed = x[:, :, rows[:, None], columns]
+    size = framed.shape[2:]
+    spread = torch.fft.irfft2(torch.fft.rfft2(framed) * torch.fft.rfft2(kernel, s=size), s=size)
+    return spread[:, :, 2 * reach :, 2 * reach :]
 
 
 def glass_blur(
@@ -45,12 +45,13 @@ def glass_blur(
 
 
 def motion_blur(x: Float[Tensor, "N C H W"], draws: Draws, radius: float, sigma: float) -> Float[Tensor, "N C H W"]:
-    """Streaks within 45° of the horizontal."""
-    return streaked(x, (draws / "angle").uniform(low=-45, high=45), radius, sigma)
+    """Streaks within 45° of the horizontal, which ImageMagick cuts to 8 bits."""
+    return eight_bits(streaked(x, (draws / "angle").uniform(low=-45, high=45), radius, sigma))
 
 
 def zoom_blur(x: Float[Tensor, "N C H W"], draws: Draws, count: int, step: float) -> Float[Tensor, "N C H W"]:
     """The mean of the image and of `count` enlargements of it, by 1, 1 + step, 1 + 2 step, ..."""
+    step = (1 + step) - 1  # as numpy.arange has it: 26 pixels times 1.25 are then just above 32.5, and make 33
     total = x.clone()
     for k in range(int(count)):
         total += zoomed(x, 1 + k * step)
@@ -96,7 +97,7 @@ def disk(radius: float, alias: float) -> Float[Tensor, "k k"]:
 def streaked(
     x: Float[Tensor, "N C H W"], angle: Float[Tensor, "N"], radius: float, sigma: float
 ) -> Float[Tensor, "N C H W"]:
-    """ImageMagick's motion blur: half a Gaussian of 2 ⌈radius⌉ + 1 pixels on a line from each pixel, cut to 8 bits.
+    """ImageMagick's motion blur: half a Gaussian of 2 ⌈radius⌉ + 1 pixels on a line from each pixel.
 
     `angle` is in degrees, from right to down. The line is of whole pixels, and the image's edge continues.
     """
@@ -115,7 +116,7 @@ def streaked(
         )
         place = (W * rows[:, :, None] + columns[:, None]).view(N, 1, -1).expand(N, C, -1)
         total += share * flat.gather(2, place)
-    return eight_bits(total.view_as(x) + 0.5 / 255)
+    return total.view_as(x)
 
 
 def zoomed(x: Float[Tensor, "N C H W"], factor: float) -> Float[Tensor, "N C H W"]:

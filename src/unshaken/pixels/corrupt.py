@@ -56,9 +56,7 @@ class Corruption:
         """In which way this is not the published corruption, for a result to say; None if it is."""
         return SUBSTITUTES.get(self.name)
 
-    def __call__(
-        self, x: Float[Tensor, "N C H W"], key: Key, index: Int[Tensor, "N"]
-    ) -> Float[Tensor, "N C H W"]:
+    def __call__(self, x: Float[Tensor, "N C H W"], key: Key, index: Int[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
         """Images in [0, 1], of 1 or 3 channels; `index` says which of their set they are."""
         if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point():
             raise ValueError(f"corruptions take floats (N, 1 or 3, H, W), not {x.dtype} of shape {tuple(x.shape)}")

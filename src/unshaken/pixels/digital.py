@@ -56,12 +56,14 @@ def _boxes(source: int, target: int) -> Float[Tensor, "target source"]:
 
 
 def jpeg_compression(x: Float[Tensor, "N C H W"], draws: Draws, quality: float) -> Float[Tensor, "N C H W"]:
-    """Through a JPEG file of this quality in memory, by Pillow (so with its libjpeg's bits), colours at half the side."""
+    """Through a JPEG file of this quality in memory, by Pillow (the bits are its libjpeg's), colours at half the side."""
     pixels = (255 * x).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     seen = np.empty_like(pixels)
     for before, after in zip(pixels, seen, strict=True):
         file = BytesIO()
-        Image.fromarray(before.squeeze(-1) if before.shape[-1] == 1 else before).save(file, "JPEG", quality=int(quality))
+        Image.fromarray(before.squeeze(-1) if before.shape[-1] == 1 else before).save(
+            file, "JPEG", quality=int(quality)
+        )
         after[:] = np.asarray(Image.open(file)).reshape(after.shape)
     return torch.from_numpy(seen).to(x.device).permute(0, 3, 1, 2).to(x.dtype) / 255
 

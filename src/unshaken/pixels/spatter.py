@@ -40,7 +40,7 @@ def spatter(
     if mud:
         opaque = gaussian_blur((liquid > least).to(x.dtype), draws, amount)
         return torch.lerp(x, colour.expand_as(x), torch.where(opaque < 0.8, 0, opaque).expand_as(x))
-    wet = (255 * torch.where(liquid < least, 0, liquid)).floor_().clamp_(0, 255)
+    wet = (255 * torch.where(liquid < least, 0, liquid)).floor_().remainder_(256)
     light = wet * relief(wet)
     return x + amount * light / light.amax((1, 2, 3), keepdim=True).clamp(min=1) * colour
 

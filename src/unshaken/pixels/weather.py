@@ -46,7 +46,7 @@ def snow(
     H, W = x.shape[2:]
     flakes = zoomed(mean + deviation * (draws / "flakes").normal(1, H, W), max(1.0, size))
     flakes = eight_bits(torch.where(flakes < least, 0, flakes))
-    flakes = streaked(flakes, (draws / "angle").uniform(low=-135, high=-45), radius, sigma)
+    flakes = eight_bits(streaked(flakes, (draws / "angle").uniform(low=-135, high=-45), radius, sigma))
     whitened = torch.maximum(x, 1.5 * luma(x) + 0.5)
     return torch.lerp(whitened, x, keep) + flakes + flakes.flip(2, 3)
 
