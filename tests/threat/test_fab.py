@@ -37,7 +37,9 @@ def test_the_projection(ball, part):
     w = torch.randn(20, 3, 5, 5, generator=rng, dtype=torch.float64) ** 3
     room = torch.where((w > 0) == (part < 0), 1 - x, x)
     gap = part * (w.abs() * room).sum((1, 2, 3))
-    d = tangent(ball, x, w, gap)
+    d = tangent(ball, x, w, gap, steps=20)
+    short = (w * tangent(ball, x, w, gap)).sum((1, 2, 3)) / -gap
+    assert ((short > 0.98) & (short < 1 + 1e-9)).all() or not part
     assert torch.allclose((w * d).sum((1, 2, 3)), -gap, rtol=1e-9, atol=1e-12)
     assert (x + d).min() >= -1e-12
     assert (x + d).max() <= 1 + 1e-12
