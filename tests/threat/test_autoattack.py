@@ -213,7 +213,7 @@ def test_the_standard_parameters():
         "apgd-ce": APGD(ball, "ce", targets=0, steps=100, restarts=1, rho=0.75, alpha=0.75, draws=1),
         "apgd-t": APGD(ball, "dlr", targets=9, steps=100, restarts=1, rho=0.75, alpha=0.75, draws=1),
         "fab-t": FAB(ball, targets=9, steps=100, restarts=1, alpha_max=0.1, eta=1.05, beta=0.9),
-        "square": Square(ball, queries=5000, part=0.8, restarts=1),
+        "square": Square(ball, queries=5000, part=0.8, schedule=10000, restarts=1),
     }
     plus = AutoAttack(ball, "plus").stages
     assert [name for name, _ in plus] == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
@@ -264,6 +264,7 @@ def test_logits_that_are_no_numbers_are_wrong_answers_and_harm_no_other_image(at
         (FAB, {"steps": 0}),
         (FAB, {"restarts": 0}),
         (Square, {"queries": -1}),
+        (Square, {"schedule": 0}),
         (Square, {"part": 0}),
         (Square, {"part": 2}),
         (AutoAttack, {"steps": 0}),

@@ -13,9 +13,9 @@ from unshaken.base.types import Float, Int
 from unshaken.threat.attack import Attack, Model, aimed, choose, rows, wrong
 from unshaken.threat.ball import Ball, Linf
 
-NEWTON = 8
+NEWTON = 5
 """Steps towards the length of a projection. Three are exact where few pixels meet 0 or 1; where nearly all do, it stays
-a little short, and the next step of the attack makes up for it."""
+a little short, and the next step of the attack makes up for that."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Approach:
 
 
 def tangent(
-    ball: Ball, x: Float[Tensor, "N C H W"], w: Float[Tensor, "N C H W"], gap: Float[Tensor, "N"]
+    ball: Ball, x: Float[Tensor, "N C H W"], w: Float[Tensor, "N C H W"], gap: Float[Tensor, "N"], steps: int = NEWTON
 ) -> Float[Tensor, "N C H W"]:
     """The shortest d, in the ball's norm, with ⟨w, d⟩ = −gap and x + d in [0, 1]; as far as pixels go if there is none.
 
@@ -138,7 +138,7 @@ def tangent(
     full, rise, most = room / pace, weight * pace, weight * room  # of λ, where a pixel meets its end
     tiny, huge = torch.finfo(w.dtype).tiny, torch.finfo(w.dtype).max
     length = (gap / rise.sum(1, keepdim=True).clamp_min(tiny)).clamp_max(huge)
-    for _ in range(NEWTON):
+    for _ in range(steps):
         free = full > length
         slope = torch.where(free, rise, 0).sum(1, keepdim=True)
         left = gap - torch.where(free, 0, most).sum(1, keepdim=True)

@@ -37,20 +37,22 @@ class Square(Attack):
     """After the first, of the random start."""
     part: float = 0.8
     """Of the image's area, that the first squares cover (the paper's p_init)."""
+    schedule: int = 10000
+    """Queries for which squares shrink as in the paper. AutoAttack makes the first half of them, and so does this."""
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        if self.queries < 0 or self.restarts < 1 or not 0 < self.part <= 1:
-            asked = f"{self.queries}, {self.restarts} and {self.part:g}"
-            raise ValueError(f"Square has queries ≥ 0, restarts ≥ 1 and a part in (0, 1], not {asked}")
+        if self.queries < 0 or self.schedule < 1 or self.restarts < 1 or not 0 < self.part <= 1:
+            asked = f"{self.queries}, {self.schedule}, {self.restarts} and {self.part:g}"
+            raise ValueError(f"Square has queries ≥ 0, schedule and restarts ≥ 1 and a part in (0, 1], not {asked}")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
         x = x.detach()
         return in_turn([lambda at, r=r: self._search(model, x[at], y[at], key / r) for r in range(self.restarts)], x)
 
     def sides(self, height: int, width: int) -> list[int]:
-        """Of the square at each query: its part of the image is halved as in the paper, in proportion to `queries`."""
-        ages = (query * 10000 // self.queries for query in range(self.queries))
+        """Of the square at each query: its part of the image is halved as in the paper."""
+        ages = (query * 10000 // self.schedule for query in range(self.queries))
         parts = (self.part / 2 ** bisect_left(HALVINGS, age) for age in ages)
         wished = (round(sqrt(part * height * width)) for part in parts)
         if isinstance(self.ball, Linf):
