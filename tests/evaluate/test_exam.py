@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import dataclass, replace
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -280,6 +281,26 @@ def test_an_image_is_corrupted_alike_wherever_it_stands(weak):
     exam = replace(EVERYTHING, autoattack="none", limit=None)
     a, b = (replace(exam, batch=batch).judge(net, data) for batch in (7, 60))
     assert all(torch.equal(a[part].bits, b[part].bits) for part in PARTS[5:])
+
+
+def test_published_images_are_taken_by_their_places(tmp_path):
+    """Against the same network on the files' own rows; and files of another set are refused."""
+    rng = numpy.random.default_rng(0)
+    pixels, label = rng.integers(0, 256, (150, 32, 32, 3), dtype=numpy.uint8), rng.integers(0, 2, 30)
+    numpy.save(tmp_path / "fog.npy", pixels)
+    numpy.save(tmp_path / "labels.npy", numpy.tile(label, 5))
+    head = nn.Linear(3072, 2)
+    net = Network(Encoder(Normalize((0.0,) * 3, (1.0,) * 3), nn.Flatten(), 3072), head).eval()
+    clean = Images(torch.zeros(30, 3, 32, 32, dtype=torch.uint8), torch.from_numpy(label), ("a", "b"), "c", "test")
+    exam = Exam(PGD(steps=1), corruptions=("fog",), severities=(2, 5), published=str(tmp_path), batch=7)
+    found = exam.judge(net, clean)
+    for severity in (2, 5):
+        rows = torch.from_numpy(pixels[30 * (severity - 1) : 30 * severity]).permute(0, 3, 1, 2)
+        expected = correct(net, rows.float() / 255, clean.label)
+        assert torch.equal(found[f"published/fog/{severity}"].bits, expected)
+    other = replace(clean, label=1 - clean.label)
+    with pytest.raises(ValueError, match="other labels than the test images"):
+        exam.judge(net, other)
 
 
 def test_an_exam_in_a_result_is_read_back():

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from unshaken.base.canon import ASIDE
 from unshaken.base.keys import Key
 from unshaken.base.types import Float, Int
+from unshaken.data.corrupted import corrupted
 from unshaken.data.images import Images
 from unshaken.evaluate.live import live
 from unshaken.evaluate.notes import Notes
@@ -62,6 +66,9 @@ class Exam:
     fifteen, extra for its four others."""
     severities: tuple[int, ...] = SEVERITIES
     """At which the corruptions are."""
+    published: str | None = field(default=None, metadata=ASIDE)
+    """The unpacked folder of CIFAR-10-C or CIFAR-100-C, to take the corrupted images from there; they are made here if
+    it is not given. 30 MB of memory for each corruption and severity."""
     batch: int = 256
     """Images at a time: a block."""
     limit: int | None = None
@@ -105,7 +112,7 @@ class Exam:
     @property
     def place(self) -> Exam:
         """What the verdicts of a part depend on: not which others are asked, nor when to stop."""
-        return replace(self, autoattack="none", corruptions=(), severities=SEVERITIES, until=None)
+        return replace(self, autoattack="none", corruptions=(), severities=SEVERITIES, published=None, until=None)
 
     def beside(self, other: Exam) -> Exam:
         """With what another asked that this one does not ask."""
@@ -113,7 +120,8 @@ class Exam:
         if self.autoattack == "none":
             found = replace(found, autoattack=other.autoattack)
         if not self.corruptions:
-            found = replace(found, corruptions=other.corruptions, severities=other.severities)
+            how = {name: getattr(other, name) for name in ("corruptions", "severities", "published")}
+            found = replace(found, **how)
         return found
 
     @property
@@ -157,6 +165,10 @@ class Exam:
     def corrupted(self) -> tuple[Corruption, ...]:
         return tuple(Corruption(name, severity) for name in self.names for severity in self.severities)
 
+    def part_of(self, corruption: Corruption) -> str:
+        """The name of its part: published images are others than those made here."""
+        return f"{'published/' if self.published else ''}{corruption.name}/{corruption.severity}"
+
     def _corrupted(self) -> Iterator[Part]:
         made = Key(self.seed) / "corruptions"  # not by block: an image is corrupted alike wherever it stands
         for each in self.corrupted:
@@ -164,7 +176,7 @@ class Exam:
             def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor, each: Any = each) -> Tensor:
                 return each(x, made, index)
 
-            yield Part(f"{each.name}/{each.severity}", tamper)
+            yield Part(self.part_of(each), _taken(self.published, each) if self.published else tamper)
 
     def of(self, images: Images) -> Images:
         """Those that are judged. ValueError without labels."""
@@ -205,7 +217,7 @@ class Exam:
                         begun = time.monotonic()
                         bits = self._verdicts(part, model, net, images, blocks[block], notes, block)
                         notes.write(part.name, block, bits, time.monotonic() - begun)
-                        tell(block)
+                        tell(block, part.name)
         return self.collected(notes, len(images))
 
     def _verdicts(
@@ -233,6 +245,19 @@ class Exam:
             return False
         low, high = notes.collected(self.chain[-1], blocks).forecast()
         return 100 * (high - low) <= self.until
+
+
+def _taken(root: str, corruption: Corruption) -> Tamper:
+    """The published images of the same places. ValueError if their labels are others."""
+    images = cache(lambda: corrupted(Path(root).expanduser(), corruption.name, corruption.severity))
+
+    def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
+        at = index.cpu()
+        if int(at.max()) >= len(images()) or not torch.equal(images().label[at], y.cpu()):
+            raise ValueError(f"the images in {root} have other labels than the test images: they are of another set")
+        return images().floats(at).to(x.device)
+
+    return tamper
 
 
 def through(net: Network) -> Callable[[Tensor], Tensor]:

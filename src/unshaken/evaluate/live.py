@@ -24,25 +24,30 @@ def live(
     blocks: Sequence[Tensor],
     chosen: Sequence[int],
     quiet: bool,
-) -> Iterator[Callable[[int], None]]:
-    """To be told of each block that a part of it is done.
+) -> Iterator[Callable[[int, str], None]]:
+    """To be told of each part of a block that is done.
 
     chain  the parts from the clean images to the attack that has the last word
     """
-    share = {block: len(blocks[block]) / len(parts) for block in chosen}
-    before = sum(share[block] for block in chosen for part in parts if notes.read(part, block) is not None)
-    total, begun, done = sum(len(blocks[block]) for block in chosen), monotonic(), before
-    note, noted = "", begun
+
+    def finished(block: int) -> bool:
+        return all(notes.read(part, block) is not None for part in parts)
+
+    total, begun = sum(len(blocks[block]) for block in chosen), monotonic()
+    before = sum(len(blocks[block]) for block in chosen if finished(block))
+    done, noted, speed, outcome = before, begun, "", ""
 
     with progress("exam", total, "images", before, quiet) as advance:
 
-        def tell(block: int) -> None:
-            nonlocal done, note, noted
-            done += share[block]
-            if not quiet and monotonic() - noted > PAUSE:
-                noted = monotonic()
-                note = f"{outlook(chain, notes, blocks)}  {(done - before) / (noted - begun):,.1f} images/s"
-            advance(share[block], note)
+        def tell(block: int, part: str) -> None:
+            nonlocal done, noted, speed, outcome
+            new = len(blocks[block]) if finished(block) else 0
+            done, now = done + new, monotonic()
+            if new:
+                speed = f"{(done - before) / max(now - begun, 1e-9):,.1f} images/s"
+            if not quiet and now - noted > PAUSE:
+                noted, outcome = now, outlook(chain, notes, blocks)
+            advance(new, "  ".join(word for word in (outcome, speed, part) if word))
 
         yield tell
 

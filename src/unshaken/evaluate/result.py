@@ -68,7 +68,9 @@ def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float], s
         stages = {name.partition("/")[2]: score(name) for name in exam.stages}
         found["autoattack"] = score(*exam.stages) | {"version": exam.autoattack, "stages": stages}
     if exam.names:
-        by = {name: {str(level): score(f"{name}/{level}") for level in exam.severities} for name in exam.names}
+        by: dict[str, Any] = {}
+        for each in exam.corrupted:
+            by.setdefault(each.name, {})[str(each.severity)] = score(exam.part_of(each))
         found |= {"corruptions": by, "corrupted": made(exam, side)}
         if means := corruption_means(by):
             found["corruption_accuracy"] = means
@@ -81,13 +83,15 @@ def by_part(exam: Exam, result: dict[str, Any]) -> dict[str, Verdicts]:
     found |= {
         f"{exam.autoattack}/{name}": score for name, score in result.get("autoattack", {}).get("stages", {}).items()
     }
-    for name, levels in result.get("corruptions", {}).items():
-        found |= {f"{name}/{level}": score for level, score in levels.items()}
+    corrupted = exam.corrupted if "corruptions" in result else ()
+    found |= {exam.part_of(each): result["corruptions"][each.name][str(each.severity)] for each in corrupted}
     return {name: Verdicts.read(score) for name, score in found.items()}
 
 
 def made(exam: Exam, side: int) -> dict[str, Any]:
     """With whose constants the corruptions were made, and which of them are not the published ones."""
+    if exam.published:
+        return {"constants": "published", "substitutes": {}}
     substitutes = {each.name: each.substitute for each in exam.corrupted if each.substitute}
     return {"constants": exam.corrupted[0].used(side), "substitutes": substitutes}
 

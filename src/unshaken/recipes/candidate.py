@@ -108,6 +108,8 @@ class Candidate:
             if runtime.precision == "bf16":
                 search, world = copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)
+            elif "names" in self.about:  # a run's own, which no one else holds
+                runtime.prepare(net)
             yield Seat(net, search, images, world)
         finally:
             self.net.to(home)

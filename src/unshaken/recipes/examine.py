@@ -106,7 +106,7 @@ def _candidate(model: Path | nn.Module, name: str, out: Path | None) -> Candidat
 
 
 def _checked(exam: Exam, seat: Seat, quiet: bool) -> tuple[Finding, ...]:
-    """Signs that the numbers will not be worth much, on images of the first block; with attacks if AutoAttack follows."""
+    """Signs that the numbers will be worth little, on images of the first block; with attacks if AutoAttack follows."""
     images = exam.of(seat.images)
     index = exam.blocks(len(images))[0][:CHECKED].to(images.pixels.device)
     x, y, key = images.floats(index), images.label[index], Key(exam.seed) / "checks"
