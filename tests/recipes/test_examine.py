@@ -221,3 +221,22 @@ def test_a_network_of_a_package_by_its_name(tmp_path, monkeypatch, capsys):
     assert "| timm/pixels | GIVEN | digits | 60 |" in capsys.readouterr().out
     found = result(tmp_path / "runs" / "timm-pixels" / "digits", "result-first60.json")
     assert found["exam"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--shard", "3/2"], "a shard is one of 1/2 to 2/2"),
+        (["--shard", "2"], "a shard is written 1/2"),
+        (["--shard", "1/2", "--until", "1"], "leave --shard out"),
+        (["--corruptions", "fogs"], "did you mean fog"),
+        (["--autoattack", "fast"], "--autoattack"),
+        (["--until", "101"], "a width in percentage points"),
+        (["--published", "nowhere", "--corruptions", "fog"], "nowhere has no fog.npy"),
+    ],
+)
+def test_mistakes_are_one_line(args, words, run, capsys):
+    assert cli.run(["evaluate", str(run), *args, "--limit", "20", "--attack.steps", "1"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unshaken: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
