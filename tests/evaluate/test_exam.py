@@ -308,6 +308,8 @@ def test_an_exam_in_a_result_is_read_back():
         assert Exam.read(json.loads(json.dumps(plain(exam)))) == exam
     old = {"type": "Exam", "attack": plain(PGD(Linf(0.1), 20)), "batch": 256, "limit": None, "seed": 1}
     assert Exam.read(old) == Exam(PGD(Linf(0.1), 20))
+    with pytest.raises(ValueError, match="is it newer"):
+        Exam.read(old | {"patience": 3})
 
 
 def test_the_mode_is_left_as_it_was():

@@ -68,6 +68,7 @@ def test_less_does_not_take_the_place_of_more(run):
     """The same exam asked for less shows what is known; another exam has a result of its own."""
     more = examine(run, exam=CORRUPTED, quiet=True)
     assert bare(examine(run, exam=CHEAP, quiet=True)) == bare(more)
+    assert bare(examine(run, exam=replace(CHEAP, until=50.0), quiet=True)) == bare(more)
     other = examine(run, exam=replace(CHEAP, seed=2), quiet=True)
     assert "corruptions" not in other
     assert other["exam"]["seed"] == 2

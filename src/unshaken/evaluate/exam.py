@@ -91,11 +91,14 @@ class Exam:
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Exam:
-        """The exam that a result in JSON was made by."""
+        """The exam that a result in JSON was made by. ValueError if this version knows no such exam."""
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name != "type"}
-        attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}
-        ball = {"Linf": Linf, "L2": L2}[attack["ball"]["type"]](attack["ball"]["eps"])
-        return cls(PGD(**attack | {"ball": ball}), **fields)
+        try:
+            attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}
+            ball = {"Linf": Linf, "L2": L2}[attack["ball"]["type"]](attack["ball"]["eps"])
+            return cls(PGD(**attack | {"ball": ball}), **fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the result's exam cannot be read by this version ({error}): is it newer?") from None
 
     @property
     def full(self) -> Exam:

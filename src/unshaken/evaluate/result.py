@@ -46,7 +46,7 @@ def result_of(
         **scores(exam, verdicts, spent, side),
         "checks": [asdict(finding) for finding in checks],
         "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam.seed},
-        "seconds": known["seconds"] | {"exam": round(sum(spent.values()), 2)},
+        "seconds": known["seconds"] | {"exam": round(sum(spent[part] for part in verdicts), 2)},
         "weights": known["weights"],
         "exam": plain(exam),
         "finetune": known["finetune"],

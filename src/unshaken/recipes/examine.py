@@ -127,7 +127,7 @@ def label(exam: Exam, held_out: bool = False) -> str:
 
 def _with_what_is_known(exam: Exam, folder: Path | None, held_out: bool, notes: Notes) -> Exam:
     """What an earlier exam of the same kind asked beside stays in the result: less does not take the place of more."""
-    file = None if folder is None else folder / _name(exam, held_out)
+    file = None if folder is None else folder / _name(replace(exam, until=None), held_out)
     before = read_json(file) if file is not None and file.exists() else {}
     return exam.beside(Exam.read(before["exam"])) if before.get("notes") == notes.identity else exam
 
