@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from unshaken.base.canon import plain
+from unshaken.base.keys import Key
 from unshaken.base.shard import Shard
 from unshaken.data.images import Images
 from unshaken.evaluate.exam import Exam, correct, inside
@@ -176,6 +177,43 @@ def test_an_attack_sees_the_survivors_of_the_last_alone(weak, monkeypatch):
     assert not (verdicts["standard/second"].bits & ~verdicts["standard/first"].bits).any()
 
 
+def test_where_randomness_is_keyed(weak, monkeypatch):
+    """Attacks by seed, stage and block; corruptions by the seed alone, to which they add name, severity and place."""
+    keys = []
+
+    def told(self, model, x, y, key, call=Weak.__call__):
+        keys.append(key)
+        return call(self, model, x, y, key)
+
+    monkeypatch.setattr(Weak, "__call__", told)
+    monkeypatch.setattr("unshaken.evaluate.exam.Corruption.__call__", lambda self, x, key, index: keys.append(key) or x)
+    for seed in (1, 2):
+        replace(EVERYTHING, corruptions=("fog",), severities=(1, 5), seed=seed).judge(linear_model(), images())
+    stages = [Key(s) / f"standard/{stage}" / b for s in (1, 2) for b in range(3) for stage in ("first", "second")]
+    assert [key for key in keys if len(key.path) == 2] == stages
+    assert {key for key in keys if len(key.path) == 1} == {Key(1) / "corruptions", Key(2) / "corruptions"}
+
+
+def test_attacks_are_told_which_network_judges(weak, monkeypatch):
+    models = []
+
+    def told(self, model, x, y, key):
+        models.append(model)
+        return x
+
+    monkeypatch.setattr(Weak, "__call__", told)
+    net, data = linear_model(), images()
+    EVERYTHING.judge(net, data)
+    assert models[-1].exact is models[-1].search
+    search = copy.deepcopy(net)
+    with torch.no_grad():
+        search.head.bias.add_(1)
+    EVERYTHING.judge(net, data, search=search)
+    x = data.floats()
+    assert torch.equal(models[-1].exact(x), net(x, "adv"))
+    assert torch.equal(models[-1].search(x), search(x, "adv"))
+
+
 def test_stopped_after_any_verdict_it_goes_on_to_the_same_bits(weak, tmp_path):
     """Verdicts given before are not given again, and a line that was torn is."""
     net, data = linear_model(), images()
@@ -187,7 +225,7 @@ def test_stopped_after_any_verdict_it_goes_on_to_the_same_bits(weak, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             EVERYTHING.judge(net, data, first)
         if stop % 2:  # killed as it wrote the line
-            first.file.write_bytes(first.file.read_bytes()[:-7])
+            first.file.write_bytes(first.file.read_bytes()[: -1 if stop % 4 == 1 else -7])
         again = Told(folder, "me")
         assert alike(EVERYTHING.judge(net, data, again), whole)
         assert len(again.seen) == 3 * len(PARTS) - stop + stop % 2
@@ -312,12 +350,24 @@ def test_an_exam_in_a_result_is_read_back():
         Exam.read(old | {"patience": 3})
 
 
-def test_the_mode_is_left_as_it_was():
+def test_judged_in_eval_mode_and_left_as_it_was(monkeypatch):
+    """No parameter asks for a gradient meanwhile: an attack needs those of pixels alone."""
     net = linear_model().train()
+    asked = []
+    monkeypatch.setattr(Network, "forward", spied(Network.forward, asked))
     Exam(PGD(Linf(0.02), steps=1)).judge(net, images(4))
+    assert asked
+    assert not any(asked)
     assert net.training
-    assert all(p.requires_grad for p in net.parameters())
-    assert all(p.grad is None for p in net.parameters())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def spied(forward, asked: list[bool]):
+    def told(self, x, route):
+        asked.append(self.training or any(p.requires_grad for p in self.parameters()))
+        return forward(self, x, route)
+
+    return told
 
 
 def test_limit_and_missing_labels():

@@ -94,3 +94,11 @@ def test_a_mean_of_fewer_corruptions_is_none():
     assert "corruption_accuracy" not in result(exam=exam)
     assert "mean corruption" not in paper_log(result(exam=exam))
     assert "corruption_accuracy" in result(exam=Exam(corruptions=("fifteen", "extra")))
+
+
+def test_a_mean_over_other_images_is_none():
+    """Of a part of the set some corruptions may have been judged on more images than others."""
+    part, of = Verdicts.none(200), verdicts(FULL)
+    part.judged[:50] = True
+    of["fog/3"] = part
+    assert "corruption_accuracy" not in scores(FULL, of, defaultdict(float), side=32)

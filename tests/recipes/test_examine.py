@@ -161,6 +161,16 @@ def test_any_module_on_any_images(tmp_path):
     assert nowhere["robust"] | {"seconds": 0} == found["robust"] | {"seconds": 0}
 
 
+def test_verdicts_of_other_weights_are_not_taken(tmp_path):
+    """In the same folder: the network was trained on, say."""
+    images = Source("digits").load("test")
+    first, second = (least_squares(seed) for seed in (1, 2))
+    a = examine(first, images, CHEAP, out=tmp_path, quiet=True)
+    b = examine(second, images, CHEAP, out=tmp_path, quiet=True)
+    assert a["standard"]["bits"] != b["standard"]["bits"]
+    assert b["standard"]["bits"] == examine(second, images, CHEAP, quiet=True)["standard"]["bits"]
+
+
 def test_what_a_module_lacks_is_said():
     images = Source("digits").load("test")
     with pytest.raises(ValueError, match=r"answers of shape \(7,\), and digits has 10 classes"):
@@ -186,6 +196,8 @@ def test_the_papers_log_of_three_modes_in_their_parent(run):
         assert not (run.parent / "results").exists()
         found.append(examine(other, exam=CHEAP, quiet=True))
     args = ["--attack.steps", "2", "--batch", "100", "--attack.ball.eps", "0.02"]
+    assert cli.run(["evaluate", str(run), *args]) == 0
+    assert not (run.parent / "results").exists()  # one mode has no means
     assert cli.run(["evaluate", str(run.parent), *args]) == 0
     log = (run.parent / "results" / "log.txt").read_text()
     assert log == papers_log("encoder/encoder.safetensors", [found[0], found[2], found[1]])
