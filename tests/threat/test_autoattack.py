@@ -15,7 +15,9 @@ from unshaken.threat.attack import Attack, Model, wrong
 from unshaken.threat.autoattack import AutoAttack
 from unshaken.threat.ball import L2, Ball, Linf
 from unshaken.threat.fab import FAB
+from unshaken.threat.pgd import PGD
 from unshaken.threat.square import Square
+from unshaken.threat.targeted import TargetedPGD
 
 BALLS = [Linf(0.02), L2(0.08)]
 ATTACKS = {
@@ -27,9 +29,11 @@ ATTACKS = {
     "fab": FAB(targets=0, steps=30),
     "fab-t": FAB(steps=30),
     "square": Square(queries=1000),
+    "pgd": TargetedPGD(PGD(steps=30), targets=0),
+    "pgd-t": TargetedPGD(PGD(steps=30)),
     "autoattack": AutoAttack(steps=20, queries=50),
 }
-NEAR = {ATTACKS["apgd-ce"]: 0.7, ATTACKS["apgd-dlr"]: 0.7, ATTACKS["apgd-draws"]: 0.7, ATTACKS["square"]: 0.4}
+NEAR = {ATTACKS[name]: 0.7 for name in ("apgd-ce", "apgd-dlr", "apgd-draws", "pgd")} | {ATTACKS["square"]: 0.4}
 """Part of eps up to which an attack is sure to win, where that is not 99 %: what goes away from the label may go for
 another class than the nearest, and squares of this noise gain little."""
 each_ball = pytest.mark.parametrize("ball", BALLS, ids=str)
@@ -66,6 +70,12 @@ class Linear:
         return cls(w, x, y, ratio)
 
 
+def within(attack: Attack, ball: Ball) -> Attack:
+    if isinstance(attack, TargetedPGD):
+        return replace(attack, pgd=replace(attack.pgd, ball=ball))
+    return replace(attack, ball=ball)
+
+
 @each_ball
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
 @each_attack
@@ -73,7 +83,7 @@ def test_the_robust_accuracy_of_a_linear_classifier_is_exact(attack, ball, class
     near = NEAR.get(attack, 0.99)
     model = Linear.of(classes, ball, torch.cat([torch.linspace(0.1, near, 20), torch.linspace(1.01, 1.5, 20)]))
     robust = model.ratio > 1
-    x_adv = replace(attack, ball=ball)(Model(model), model.x, model.y, Key(0))
+    x_adv = within(attack, ball)(Model(model), model.x, model.y, Key(0))
     assert torch.equal(~wrong(model(x_adv), model.y), robust)
     assert torch.equal((x_adv == model.x).flatten(1).all(1), robust)
 
@@ -106,6 +116,8 @@ def short(attack: Attack, ball: Ball) -> Attack:
     """Over before every image has fallen."""
     if isinstance(attack, AutoAttack):
         return replace(attack, ball=ball, steps=3, queries=10)
+    if isinstance(attack, TargetedPGD):
+        return replace(attack, pgd=PGD(ball, steps=5))
     return replace(attack, ball=ball, **({"queries": 100} if isinstance(attack, Square) else {"steps": 5}))
 
 
@@ -205,6 +217,20 @@ def test_the_ensemble_is_its_stages_on_the_survivors_of_the_last(ball):
     assert torch.equal(ensemble(Model(net), x, y, Key(0)), x_adv)
 
 
+def test_pgd_at_a_classifier_is_pgd():
+    """Untargeted, of the first restart: the same steps on the sum of cross-entropies, where they succeed."""
+    net, x, y = task()
+    pgd = PGD(SMALL[0], steps=5)
+    x_adv = pgd(lambda x: nn.functional.cross_entropy(net(x), y, reduction="sum"), x, (Key(0) / 0 / 0).on("cpu"))
+    found = TargetedPGD(pgd, targets=0)(Model(net), x, y, Key(0))
+    fell = wrong(net(x_adv), y)
+    assert 0 < fell.sum() < len(x)
+    assert torch.equal(found, torch.where(fell[:, None, None, None], x_adv, x))
+    more = TargetedPGD(replace(pgd, restarts=5), targets=0)(Model(net), x, y, Key(0))
+    assert torch.equal(more[fell], x_adv[fell])
+    assert wrong(net(more), y).sum() >= fell.sum()
+
+
 def test_the_standard_parameters():
     """Of the authors' `standard`, `plus` and `rand`."""
     ball = L2(0.5)
@@ -267,6 +293,7 @@ def test_logits_that_are_no_numbers_are_wrong_answers_and_harm_no_other_image(at
         (Square, {"schedule": 0}),
         (Square, {"part": 0}),
         (Square, {"part": 2}),
+        (TargetedPGD, {"targets": -1}),
         (AutoAttack, {"steps": 0}),
         (AutoAttack, {"targets": 0}),
     ],
