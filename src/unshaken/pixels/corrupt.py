@@ -62,13 +62,16 @@ class Corruption:
             raise ValueError(f"corruptions take floats (N, 1 or 3, H, W), not {x.dtype} of shape {tuple(x.shape)}")
         if index.shape != x.shape[:1] or index.dtype != torch.int64:
             raise ValueError(f"{len(x)} images need {len(x)} int64 indices, not {index.dtype} {tuple(index.shape)}")
+        if len(x) == 0:
+            return x.clone()
         side = min(x.shape[2:])
         how = constants(self.name, self.severity, self.used(side), side)
         key = key / self.name / self.severity
-        chunk = max(1, CACHED_PIXELS // x[0, 0].numel() if x.device.type == "cpu" else len(x))
+        device = torch.device("cpu") if x.device.type == "mps" else x.device  # Apple's GPUs have no float64
+        chunk = max(1, CACHED_PIXELS // x.shape[2:].numel()) if device.type == "cpu" else len(x)
         result = torch.empty_like(x)
-        for part, image, at in zip(result.split(chunk), x.split(chunk), index.to(x.device).split(chunk), strict=True):
-            levels = (255 * image.double()).round_().clamp_(0, 255) / 255
+        for part, image, at in zip(result.split(chunk), x.split(chunk), index.to(device).split(chunk), strict=True):
+            levels = (255 * image.to(device).double()).round_().clamp_(0, 255) / 255
             part.copy_(blur.eight_bits(FUNCTIONS[self.name](levels, Draws(key, at), *how)))
         return result
 

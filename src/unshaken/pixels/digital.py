@@ -56,7 +56,7 @@ def _boxes(source: int, target: int) -> Float[Tensor, "target source"]:
 
 
 def jpeg_compression(x: Float[Tensor, "N C H W"], draws: Draws, quality: float) -> Float[Tensor, "N C H W"]:
-    """Through a JPEG file of this quality in memory, by Pillow (the bits are its libjpeg's), colours at half the side."""
+    """Through a JPEG file of this quality in memory, by Pillow (its libjpeg's bits), colours at half the side."""
     pixels = (255 * x).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     seen = np.empty_like(pixels)
     for before, after in zip(pixels, seen, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -22,18 +24,24 @@ def speckle_noise(x: Float[Tensor, "N C H W"], draws: Draws, deviation: float) -
 def shot_noise(x: Float[Tensor, "N C H W"], draws: Draws, photons: float) -> Float[Tensor, "N C H W"]:
     """Poisson(x photons) / photons: so many photons make white.
 
-    By inversion of Poisson's distribution function, tabulated for each of the 256 levels of an 8-bit image. With
-    level v's table raised by v all tables are one ascending list, in which one search finds each pixel's count.
+    By inversion of Poisson's distribution function. The tables of the 256 levels, each raised by its level, are one
+    ascending list, in which one search finds every pixel's count.
     """
-    most = int(photons + 10 * photons**0.5 + 20)  # beyond which lies less than 2⁻⁵³
-    count = torch.arange(most, dtype=x.dtype, device=x.device)
-    rate = photons * torch.arange(256, dtype=x.dtype, device=x.device)[:, None] / 255
-    log_share = torch.xlogy(count, rate) - rate - torch.lgamma(count + 1)
-    share = log_share.exp_().cumsum(1)
+    table = _poisson(photons)
     level = (255 * x).round_()
-    table = (share.clamp_(max=1) + torch.arange(256, device=x.device)[:, None]).flatten()
-    found = torch.searchsorted(table, (level + draws.uniform(*x.shape[1:])).contiguous(), right=True)
-    return (found - most * level) / photons
+    place = (level + draws.uniform(*x.shape[1:])).contiguous()
+    found = torch.searchsorted(table.flatten().to(x.device), place, right=True)
+    return (found - table.shape[1] * level) / photons
+
+
+@lru_cache(maxsize=8)
+def _poisson(photons: float) -> Float[Tensor, "256 K"]:
+    """Level v's probability of at most k photons, plus v; beyond the last k lies less than 2⁻⁵³."""
+    count = torch.arange(int(photons + 10 * photons**0.5 + 20)).double()
+    level = torch.arange(256).double()[:, None]
+    rate = photons * level / 255
+    share = torch.exp(torch.xlogy(count, rate) - rate - torch.lgamma(count + 1))
+    return share.cumsum(1).clamp(max=1) + level
 
 
 def impulse_noise(x: Float[Tensor, "N C H W"], draws: Draws, share: float) -> Float[Tensor, "N C H W"]:

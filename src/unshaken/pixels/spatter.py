@@ -99,7 +99,8 @@ def equalised(layer: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H W"]:
     lowest = level.amin(1, keepdim=True)
     below = count.gather(1, lowest)
     rest = level.shape[1] - below
-    spread = (255 * (count.cumsum(1) - below).gather(1, level) / rest.clamp(min=1)).round()
+    up_to = count @ count.new_ones(256, 256).triu()
+    spread = (255 * (up_to - below).gather(1, level) / rest.clamp(min=1)).round()
     return torch.where(rest > 0, spread, lowest.to(layer.dtype)).view_as(layer)
 
 
