@@ -9,12 +9,15 @@ from functools import cache
 
 import pytest
 import torch
-from tests.evaluate.sound import SOUND, cnn, of
+from tests.evaluate.sound import SOUND, cnn, mlp, of, patient_of
 from torch import Tensor, nn
 
-from unshaken.evaluate.checks import cheap, thorough
+from unshaken.base.keys import Key
+from unshaken.evaluate import signs
+from unshaken.evaluate.checks import cheap, examination, thorough
 from unshaken.evaluate.patient import Patient
-from unshaken.nets.embed import Normalize
+from unshaken.evaluate.trials import outdone
+from unshaken.nets.embed import Normalize, born
 from unshaken.nets.routed import RoutedNorm
 from unshaken.threat.ball import L2, Linf
 
@@ -128,3 +131,117 @@ def test_a_sound_classifier_raises_no_alarm(name):
     patient = sound(name)
     assert thorough(patient) == ()
     assert cheap(patient.first(64)) == ()
+
+
+def test_what_is_left_out_after_a_fault_in_the_bases():
+    """A verdict that depends on chance or company is none, so that nothing is made of it."""
+    checked = {each.name: each for each in examination(in_train_mode(), attacked=48)}
+    assert len(checked) == 14
+    assert checked["mode"].finding
+    assert {name for name, each in checked.items() if not each.left_out} == {"pixels", "logits", "mode"}
+
+
+def test_a_network_is_left_as_it_was():
+    patient = in_train_mode()
+    before = deepcopy(patient.net.state_dict())
+    thorough(patient)
+    assert patient.net.training
+    assert all(torch.equal(value, before[name]) for name, value in patient.net.state_dict().items())
+    assert all(parameter.grad is None for parameter in patient.net.parameters())
+
+
+def test_findings_depend_on_the_key_alone():
+    torch.manual_seed(0)
+    first = thorough(FAULTS["turned gradients"][0]())
+    torch.manual_seed(1)
+    assert thorough(FAULTS["turned gradients"][0]()) == first
+
+
+def counted(patient: Patient) -> tuple[Patient, dict[str, int]]:
+    """The same, and how many images have passed forward, and how many of those with a gradient."""
+    passed = {"forward": 0, "with a gradient": 0}
+
+    def logits(x: Tensor) -> Tensor:
+        passed["forward"] += len(x)
+        passed["with a gradient"] += len(x) * x.requires_grad
+        return patient.logits(x)
+
+    return replace(patient, logits=logits), passed
+
+
+def test_the_price():
+    """In passes, on which a machine that is busy has no effect. Where nothing falls, an attack is as long as can be."""
+    patient, passed = counted(FAULTS["detached"][0]())
+    thorough(patient)
+    assert passed["forward"] < 10_500
+    assert passed["with a gradient"] < 3_500
+    patient, passed = counted(sound())
+    cheap(patient.first(64))
+    assert passed["forward"] <= 12 * 64
+    assert passed["with a gradient"] <= 2 * 64
+
+
+def test_weak_but_honest():
+    """Four in ten images of ten classes, and 64 of them: better than guessing, and that is enough."""
+    patient = sound().first(64)
+    spoiled = torch.arange(64) % 5 < 3
+    assert not signs.accuracy(replace(patient, y=torch.where(spoiled, patient.y.roll(1), patient.y)))
+    assert signs.accuracy(replace(patient, y=patient.y.roll(1)))
+
+
+def test_one_class_tells_nothing_about_a_network_that_always_answers_so():
+    patient = sound()
+    one = patient.chosen(patient.y == 3)
+    assert signs.accuracy(one) is None
+    assert signs.accuracy(replace(one, logits=lambda x: torch.eye(10)[3].expand(len(x), 10))) is None
+    assert signs.accuracy(replace(one, y=one.y + 1))  # always wrong
+
+
+def test_an_untrained_network_guesses():
+    """It is not sound: nothing can be said of its robustness, and that is what is said."""
+    found = thorough(patient_of(born(mlp, Key(0)).eval()))
+    assert {finding.check for finding in found} == {"accuracy"}
+
+
+def test_a_route_that_guesses_is_no_reproach_to_another():
+    """It has a few right answers that the route in use lacks; by chance."""
+    patient = sound("two routes")
+    net = deepcopy(patient.net)
+    net.head.requires_grad_(False)
+    for norm in [part for part in net.modules() if isinstance(part, RoutedNorm)]:
+        norm.routes["clean"].weight.data.zero_()
+        norm.routes["clean"].bias.data.zero_()
+    adv = replace(patient, net=net, logits=lambda x: net(x, "adv"))
+    constant = adv.over("clean").right
+    worse = replace(adv, logits=lambda x: net(x, "adv").index_fill(1, adv.y[constant][:1], -9.0))
+    assert constant.any()
+    assert not (constant & worse.right).any()
+    assert signs.routes(worse) is None
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 4 / 255, 0.031, 0.1, 0.3 / 2, 1 / 255, 0.062, 16 / 255])
+def test_usual_sizes_of_a_ball_are_no_finding(eps):
+    assert signs.eps(replace(sound(), ball=Linf(eps))) is None
+
+
+@pytest.mark.parametrize("eps", [0.5, 128 / 255, 0.25])
+def test_usual_sizes_of_a_ball_are_no_finding_in_l2(eps):
+    assert signs.eps(replace(sound(), ball=L2(eps))) is None
+
+
+def test_rounding_pixels_is_forgiven():
+    patient = sound()
+    assert signs.pixels(replace(patient, x=patient.x + 3e-8)) is None
+    assert signs.pixels(replace(patient, x=patient.x * 0 + 0.5)) is None
+
+
+def test_an_attack_without_gradients_that_does_better():
+    """Of 48 survivors seven are too many; two are within what PGD-20 misses of sound networks."""
+    assert outdone(2, 48) is None
+    assert outdone(7, 48).check == "black box"
+    assert "48" in outdone(7, 48).says
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="no images"):
+        cheap(sound().first(0))

@@ -49,7 +49,7 @@ def pixels(patient: Patient) -> Finding | None:
 
 def logits(patient: Patient) -> Finding | None:
     """Other than finite logits, one for each class and image: probabilities, say."""
-    z, n = patient.answers(patient.x), len(patient.x)
+    z, n = patient.clean, len(patient.x)
     shape = "x".join(map(str, z.shape))
     if z.ndim != 2 or len(z) != n or z.shape[1] < 2 or z.shape[1] <= int(patient.y.max()):
         says = f"For {n} images with labels up to {int(patient.y.max())} the outputs have the shape {shape}."
@@ -166,7 +166,7 @@ def _divided(eps: float, named: str, patient: Patient) -> Finding | None:
 
 def accuracy(patient: Patient) -> Finding | None:
     """Whether answers have to do with labels at all: agreement against that of answers and labels that do not."""
-    z, y, n = patient.answers(patient.x), patient.y, len(patient.y)
+    z, y, n = patient.clean, patient.y, len(patient.y)
     counts = [torch.bincount(each, minlength=z.shape[1]).double() for each in (z.argmax(1), y)]
     guessing = float((counts[0] * counts[1]).sum()) / n**2
     right = int(patient.right.sum())
@@ -215,12 +215,12 @@ def _usual(patient: Patient) -> list[Normalisation]:
 
 
 def _normalisations(patient: Patient) -> list[Normalisation]:
-    """The usual ones, ½, and these images': those that change something, each once."""
+    """The usual ones, ½, and these images'; each that has an effect of its own."""
     half = (0.5,) * patient.x.shape[1]
     theirs = (tuple(patient.x.mean((0, 2, 3)).tolist()), tuple(patient.x.std((0, 2, 3)).tolist()))
     found = [((0.0,) * len(half), (1.0,) * len(half))]
     for mean, std in [*_usual(patient), (half, half), theirs]:
-        near = [max(abs(a - b) for a, b in zip(mean + std, m + s, strict=True)) < 0.02 for m, s in found]
+        near = [max(abs(a - b) for a, b in zip(mean + std, m + s, strict=True)) < 0.06 for m, s in found]
         if min(std) > 0 and not any(near):
             found.append((mean, std))
     return found[1:]
@@ -254,7 +254,8 @@ def routes(patient: Patient) -> Finding | None:
     for route in routes_of(patient.net):
         other = patient.over(route).right
         both, n = int((patient.right & other).sum()), int(other.sum())
-        if at_least(n - both, n, 0.5) < SURPRISING:
+        better = more(n - both, int((patient.right & ~other).sum()))
+        if better and at_least(n - both, n, 0.5) < SURPRISING:
             says = f"Of {n} images that the route {route!r} classifies rightly, {patient.route!r} does {both}."
             return Finding("routes", says, "likely", f"Was {patient.route!r} trained last? If not, evaluate {route!r}.")
     return None
