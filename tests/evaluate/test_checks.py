@@ -87,6 +87,7 @@ FAULTS: dict[str, tuple[Callable[[], Patient], str, set[str]]] = {
     "pixels divided twice": (lambda: replace(sound(), x=sound().x / 255), "pixels", set()),
     "pixels beyond": (lambda: replace(sound(), x=1.01 * sound().x), "pixels", set()),
     "no number": (lambda: wrapped(lambda net, x: net(x) / 0), "logits", set()),
+    "one class no number": (lambda: wrapped(lambda net, x: net(x) - 1 / (1 - torch.eye(10)[3])), "logits", set()),
     "probabilities": (lambda: wrapped(lambda net, x: net(x).softmax(1)), "logits", set()),
     "sigmoids": (lambda: wrapped(lambda net, x: net(x).sigmoid()), "logits", set()),
     "one output": (lambda: wrapped(lambda net, x: net(x)[:, :1]), "logits", set()),
@@ -124,6 +125,36 @@ def test_a_planted_fault_is_found(fault):
     found = {finding.check for finding in thorough(plant())}
     assert check in found
     assert found <= {check} | implied
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("pixels of 0 to 255", "in [0, 255], on the scale of 0 to 255"),
+        ("normalised pixels", "in [-1, 1] and not in [0, 1]"),
+        ("pixels divided twice", "divided by 255 twice"),
+        ("probabilities", "sum to 1"),
+        ("sigmoids", "as a sigmoid's do"),
+        ("one output", "the shape 192x1"),
+        ("train mode", "6 layers (BatchNorm2d) are in train mode, and asking the network changed 18 of its buffers"),
+        ("train mode, unseen", "8 of 8 images otherwise when each is asked alone, and 0 of 64"),
+        ("order", "4 of 8 images otherwise when each is asked alone, and 48 of 64"),
+        ("randomness", "32 of 32 images otherwise"),
+        ("ε/255", "0.031 of 255 grey levels a pixel"),
+        ("ε/std", "8/255 divided by a standard deviation of 0.23"),
+        ("double normalisation", "a normalisation (mean 0.5, std 0.5) is undone before"),
+        ("missing normalisation", "normalised once more (mean 0.5, std 0.5)"),
+        ("missing scale", "multiplied by 255"),
+        ("spoiled route", "that the route 'adv' classifies rightly"),
+        ("rounding", "exactly 0 for 184 of 184 images"),
+        ("exploding", "not finite for 184 of 184 images"),
+        ("large logits", "is rounding for "),
+    ],
+)
+def test_what_a_finding_says(fault, words):
+    plant, check, _ = FAULTS[fault]
+    (says,) = [finding.says for finding in thorough(plant()) if finding.check == check]
+    assert words in says
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -224,9 +255,24 @@ def test_usual_sizes_of_a_ball_are_no_finding(eps):
     assert signs.eps(replace(sound(), ball=Linf(eps))) is None
 
 
+def test_a_round_number_was_not_divided():
+    """0.035 is 1.9992/255 divided by 0.224, but it is 0.035."""
+    assert signs.eps(replace(sound(), net=Normalize((0.5,), (0.224,)), ball=Linf(0.035))) is None
+
+
 @pytest.mark.parametrize("eps", [0.5, 128 / 255, 0.25])
 def test_usual_sizes_of_a_ball_are_no_finding_in_l2(eps):
     assert signs.eps(replace(sound(), ball=L2(eps))) is None
+
+
+@pytest.mark.parametrize(("ball", "apart"), [(Linf, 0.3), (L2, 0.3 * 8)])
+def test_balls_meet_at_half_the_distance(ball, apart):
+    """Two greys, a class each, 0.3 apart in each of 64 pixels; a third far away; an image that has two labels."""
+    y = torch.tensor([0, 1] * 10 + [2] * 99 + [1])
+    x = torch.tensor([0.2, 0.5, 0.9])[y.index_fill(0, torch.tensor(119), 0)].view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    both = replace(sound(), x=x, y=y)
+    assert signs.eps(replace(both, ball=ball(0.49 * apart))) is None
+    assert "Within 2ε of 20 of 120 images" in signs.eps(replace(both, ball=ball(0.51 * apart))).says
 
 
 def test_rounding_pixels_is_forgiven():

@@ -16,7 +16,7 @@ from unshaken.base.types import Float
 from unshaken.evaluate.patient import CHUNK, SURPRISING, Finding, Patient, at_least, many, more
 from unshaken.nets.backbone import IMAGENET_MEAN, IMAGENET_STD
 from unshaken.nets.embed import Network, Normalize
-from unshaken.nets.routed import merged, routes_of
+from unshaken.nets.routed import RoutedNorm, routes_of
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import input_gradient
 
@@ -51,7 +51,7 @@ def logits(patient: Patient) -> Finding | None:
     """Other than finite logits, one for each class and image: probabilities, say."""
     z, n = patient.clean, len(patient.x)
     shape = "x".join(map(str, z.shape))
-    if z.ndim != 2 or len(z) != n or z.shape[1] < 2 or z.shape[1] <= int(patient.y.max()):
+    if z.ndim != 2 or len(z) != n or z.shape[1] <= int(patient.y.max()):
         says = f"For {n} images with labels up to {int(patient.y.max())} the outputs have the shape {shape}."
         return Finding(
             "logits", says, "certain", "Let the network return one logit for each class, two for two classes."
@@ -84,7 +84,7 @@ def mode(patient: Patient) -> Finding | None:
         return None
     kinds = " and ".join(sorted({type(part).__name__ for part in parts})) or "none that is known to do this"
     says = f"{len(parts)} layers ({kinds}) are in train mode, and asking the network changed {changed} of its buffers."
-    return Finding("mode", says, "certain", "Call net.eval() before the evaluation.")
+    return Finding("mode", says, "certain", "Call net.eval() first; a layer that learns even then has to be frozen.")
 
 
 def randomness(patient: Patient) -> Finding | None:
@@ -167,7 +167,7 @@ def _divided(eps: float, named: str, patient: Patient) -> Finding | None:
 def accuracy(patient: Patient) -> Finding | None:
     """Whether answers have to do with labels at all: agreement against that of answers and labels that do not."""
     z, y, n = patient.clean, patient.y, len(patient.y)
-    counts = [torch.bincount(each, minlength=z.shape[1]).double() for each in (z.argmax(1), y)]
+    counts = [torch.bincount(each.cpu(), minlength=z.shape[1]).double() for each in (z.argmax(1), y)]
     guessing = float((counts[0] * counts[1]).sum()) / n**2
     right = int(patient.right.sum())
     if at_least(n, n, guessing) > SURPRISING or at_least(right, n, guessing) <= 0.01:
@@ -234,8 +234,10 @@ def statistics(patient: Patient) -> Finding | None:
     """The stale batch-norm route: statistics that no image has ever moved."""
     if patient.net is None:
         return None
-    norms = [part for part in merged(patient.net, patient.route).modules() if isinstance(part, _BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
+    pairs = [part.routes for part in patient.net.modules() if isinstance(part, RoutedNorm)]
+    idle = {norm for pair in pairs for route, norm in pair.items() if route != patient.route}
+    norms = [part for part in patient.net.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = [norm for norm in norms if norm not in idle]
     stale = sum(bool((norm.running_mean == 0).all() and (norm.running_var == 1).all()) for norm in norms)
     if 2 * stale < max(len(norms), 1):
         return None
