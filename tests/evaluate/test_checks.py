@@ -16,7 +16,7 @@ from unshaken.base.keys import Key
 from unshaken.evaluate import signs
 from unshaken.evaluate.checks import cheap, examination, thorough
 from unshaken.evaluate.patient import Patient
-from unshaken.evaluate.trials import outdone
+from unshaken.evaluate.trials import Trial, huge_eps, outdone
 from unshaken.nets.embed import Normalize, born
 from unshaken.nets.routed import RoutedNorm
 from unshaken.threat.ball import L2, Linf
@@ -291,3 +291,52 @@ def test_an_attack_without_gradients_that_does_better():
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
         cheap(sound().first(0))
+
+
+@pytest.mark.parametrize("statistic", ["running_mean", "running_var"])
+def test_statistics_that_have_moved_in_part_are_not_stale(statistic):
+    """Images around mid grey may leave the means where they were."""
+    net = deepcopy(sound().net)
+    for norm in [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]:
+        getattr(norm, statistic).fill_(float(statistic == "running_var"))
+    assert signs.routes(replace(sound(), net=net, logits=net)) is None
+
+
+def level(x: Tensor) -> Tensor:
+    """The next of digits' seventeen levels: where the images lie, and no point that an attack begins from."""
+    return ((16 * x).round() / 16).detach()
+
+
+def test_a_gradient_that_is_not_finite_at_the_images_alone():
+    patient = wrapped(lambda net, x: net(x) + 0 * (x - level(x)).abs().sqrt().sum())
+    assert "not finite" in signs.gradient(patient).says
+
+
+def test_a_gradient_that_vanishes_at_the_images_alone_is_none_that_stops_an_attack():
+    assert signs.gradient(wrapped(lambda net, x: net(torch.where(x == level(x), x.detach(), x)))) is None
+
+
+def test_some_sure_answers_are_no_finding():
+    """A third or so of the gradients are rounding, as those of an overfitted network may be."""
+    patient = wrapped(lambda net, x: 4 * net(x))
+    z = patient.clean[patient.right].topk(2).values
+    sure = int((z[:, 0] - z[:, 1] > 17).sum())
+    assert 0.1 < sure / len(z) < 0.4
+    assert signs.gradient(patient) is None
+
+
+def test_what_stands_at_a_huge_eps_is_attacked_again():
+    """Gradients are withheld from the first ten steps."""
+    asked = []
+
+    def logits(x: Tensor) -> Tensor:
+        asked.append(x.requires_grad)
+        return sound().net(x.detach() if sum(asked) <= 10 else x)
+
+    assert not Trial(replace(sound(), logits=logits).first(48)).huge.any()
+
+
+def test_what_always_answers_alike_stands_a_huge_eps_by_right():
+    trial = Trial(replace(sound(), logits=lambda x: torch.eye(10)[3].expand(len(x), 10)))
+    assert trial.huge.all()
+    assert huge_eps(trial) is None
