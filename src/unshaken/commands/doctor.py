@@ -22,12 +22,14 @@ from unshaken.exchange.reading import sniffed
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Network
 from unshaken.nets.routed import alone, routes_of
-from unshaken.nets.saved import FORMAT, backbone_of, digest, legible, load_classifier, load_encoder
+from unshaken.nets.saved import FORMAT, backbone_of, digest, legible, load_classifier, load_encoder, read_tensors
 from unshaken.options import meant_for, parse, subject
 from unshaken.recipes.pretrain import fitting
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.ball import Ball, Linf
 from unshaken.train.runtime import Runtime
+
+BARE = "an encoder without a classifier, and only answers can be examined"
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,13 @@ def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[s
     visit, known = Visit(Source(), Linf()), Importing()
     file = file_in(path)
     if _ours(file):
+        if read_tensors(file)[1].get("kind") == "encoder":
+            raise ValueError(f"{file} is {BARE}: name a run of `unshaken finetune` on it")
         return file, rest
     known = parse(known, meant_for(known, rest, [visit]), f"unshaken import {path}")
     written = import_file(file, replace(known, out=folder / "theirs", classifier=True))
     if written.classifier is None:
-        raise ValueError(
-            f"{path} holds an encoder without a classifier, and only answers can be examined: `unshaken import` it, "
-            "then `unshaken finetune` it"
-        )
+        raise ValueError(f"{path} is {BARE}: `unshaken import` it, then `unshaken finetune` it")
     return written.classifier / "classifier.safetensors", meant_for(visit, rest, [known])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.base.keys import Key
 from unshaken.base.types import Float, Int
+from unshaken.threat.attack import wrong
 from unshaken.threat.ball import Ball
 
 CHUNK = 64
@@ -77,15 +78,19 @@ class Patient:
     def answers(self, x: Float[Tensor, "n C H W"]) -> Float[Tensor, "n K"]:
         return torch.cat([self.logits(part) for part in x.split(CHUNK)])
 
-    def correct(self, x: Float[Tensor, "N C H W"]) -> Int[Tensor, "N"]:
-        """Whether each image, or what was made of it, is classified rightly."""
-        answers = self.answers(x)
-        return (answers.argmax(-1) == self.y) & answers.isfinite().all(-1)
+    @cached_property
+    def clean(self) -> Float[Tensor, "N K"]:
+        """Logits of the images as they are."""
+        return self.answers(self.x)
 
     @cached_property
     def right(self) -> Int[Tensor, "N"]:
-        """On the images as they are."""
-        return self.correct(self.x)
+        """Which images are classified rightly as they are."""
+        return ~wrong(self.clean, self.y)
+
+    def correct(self, x: Float[Tensor, "N C H W"]) -> Int[Tensor, "N"]:
+        """The same of what was made of them."""
+        return ~wrong(self.answers(x), self.y)
 
 
 def at_least(k: int, n: int, p: float) -> float:

@@ -16,7 +16,7 @@ from unshaken.base.types import Float
 from unshaken.evaluate.patient import CHUNK, SURPRISING, Finding, Patient, at_least, many, more
 from unshaken.nets.backbone import IMAGENET_MEAN, IMAGENET_STD
 from unshaken.nets.embed import Network, Normalize
-from unshaken.nets.routed import merged, routes_of
+from unshaken.nets.routed import RoutedNorm, routes_of
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import input_gradient
 
@@ -49,9 +49,9 @@ def pixels(patient: Patient) -> Finding | None:
 
 def logits(patient: Patient) -> Finding | None:
     """Other than finite logits, one for each class and image: probabilities, say."""
-    z, n = patient.answers(patient.x), len(patient.x)
+    z, n = patient.clean, len(patient.x)
     shape = "x".join(map(str, z.shape))
-    if z.ndim != 2 or len(z) != n or z.shape[1] < 2 or z.shape[1] <= int(patient.y.max()):
+    if z.ndim != 2 or len(z) != n or z.shape[1] <= int(patient.y.max()):
         says = f"For {n} images with labels up to {int(patient.y.max())} the outputs have the shape {shape}."
         return Finding(
             "logits", says, "certain", "Let the network return one logit for each class, two for two classes."
@@ -84,7 +84,7 @@ def mode(patient: Patient) -> Finding | None:
         return None
     kinds = " and ".join(sorted({type(part).__name__ for part in parts})) or "none that is known to do this"
     says = f"{len(parts)} layers ({kinds}) are in train mode, and asking the network changed {changed} of its buffers."
-    return Finding("mode", says, "certain", "Call net.eval() before the evaluation.")
+    return Finding("mode", says, "certain", "Call net.eval() first; a layer that learns even then has to be frozen.")
 
 
 def randomness(patient: Patient) -> Finding | None:
@@ -147,7 +147,8 @@ def eps(patient: Patient) -> Finding | None:
 def _nearest_of_others(patient: Patient) -> Float[Tensor, "N"]:
     """How far the next image of another class is; infinite if there is none. One that is equal has a wrong label."""
     x, y = patient.x.flatten(1), patient.y
-    apart = torch.cdist(x, x, p=torch.inf if isinstance(patient.ball, Linf) else 2)
+    p = torch.inf if isinstance(patient.ball, Linf) else 2
+    apart = torch.cdist(x, x, p=p, compute_mode="donot_use_mm_for_euclid_dist")  # so that equal images are 0 apart
     return apart.masked_fill((y[:, None] == y) | (apart == 0), torch.inf).amin(1)
 
 
@@ -166,8 +167,8 @@ def _divided(eps: float, named: str, patient: Patient) -> Finding | None:
 
 def accuracy(patient: Patient) -> Finding | None:
     """Whether answers have to do with labels at all: agreement against that of answers and labels that do not."""
-    z, y, n = patient.answers(patient.x), patient.y, len(patient.y)
-    counts = [torch.bincount(each, minlength=z.shape[1]).double() for each in (z.argmax(1), y)]
+    z, y, n = patient.clean, patient.y, len(patient.y)
+    counts = [torch.bincount(each.cpu(), minlength=z.shape[1]).double() for each in (z.argmax(1), y)]
     guessing = float((counts[0] * counts[1]).sum()) / n**2
     right = int(patient.right.sum())
     if at_least(n, n, guessing) > SURPRISING or at_least(right, n, guessing) <= 0.01:
@@ -215,12 +216,12 @@ def _usual(patient: Patient) -> list[Normalisation]:
 
 
 def _normalisations(patient: Patient) -> list[Normalisation]:
-    """The usual ones, ½, and these images': those that change something, each once."""
+    """The usual ones, ½, and these images'; each that has an effect of its own."""
     half = (0.5,) * patient.x.shape[1]
     theirs = (tuple(patient.x.mean((0, 2, 3)).tolist()), tuple(patient.x.std((0, 2, 3)).tolist()))
     found = [((0.0,) * len(half), (1.0,) * len(half))]
     for mean, std in [*_usual(patient), (half, half), theirs]:
-        near = [max(abs(a - b) for a, b in zip(mean + std, m + s, strict=True)) < 0.02 for m, s in found]
+        near = [max(abs(a - b) for a, b in zip(mean + std, m + s, strict=True)) < 0.06 for m, s in found]
         if min(std) > 0 and not any(near):
             found.append((mean, std))
     return found[1:]
@@ -234,8 +235,10 @@ def statistics(patient: Patient) -> Finding | None:
     """The stale batch-norm route: statistics that no image has ever moved."""
     if patient.net is None:
         return None
-    norms = [part for part in merged(patient.net, patient.route).modules() if isinstance(part, _BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
+    pairs = [part.routes for part in patient.net.modules() if isinstance(part, RoutedNorm)]
+    idle = {norm for pair in pairs for route, norm in pair.items() if route != patient.route}
+    norms = [part for part in patient.net.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = [norm for norm in norms if norm not in idle]
     stale = sum(bool((norm.running_mean == 0).all() and (norm.running_var == 1).all()) for norm in norms)
     if 2 * stale < max(len(norms), 1):
         return None
@@ -254,7 +257,8 @@ def routes(patient: Patient) -> Finding | None:
     for route in routes_of(patient.net):
         other = patient.over(route).right
         both, n = int((patient.right & other).sum()), int(other.sum())
-        if at_least(n - both, n, 0.5) < SURPRISING:
+        better = more(n - both, int((patient.right & ~other).sum()))
+        if better and at_least(n - both, n, 0.5) < SURPRISING:
             says = f"Of {n} images that the route {route!r} classifies rightly, {patient.route!r} does {both}."
             return Finding("routes", says, "likely", f"Was {patient.route!r} trained last? If not, evaluate {route!r}.")
     return None
