@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = {"selection": "a coreset selection by RCS, against the published procedure"}
+NAMES = {
+    "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
+    "selection": "a coreset selection by RCS, against the published procedure",
+}
 
 
 def main() -> None:

@@ -28,8 +28,23 @@ DATA = os.environ.get("UNSHAKEN_DATA")
 
 def test_the_verbs_are_these():
     """A new verb is a decision: it is made here too."""
-    ours = ["pretrain", "finetune", "evaluate", "report", "frontier", "coreset", "demo"]
-    assert list(cli.VERBS) == [*ours, "import", "export", "verify", "list", "cite"]
+    ours = [
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "compare",
+        "report",
+        "doctor",
+        "frontier",
+        "coreset",
+        "demo",
+        "import",
+        "export",
+        "verify",
+        "list",
+        "cite",
+    ]
+    assert list(cli.VERBS) == ours
     assert {*commands.VERBS, "report"} == set(cli.VERBS)
 
 

@@ -151,7 +151,7 @@ def test_the_attack_of_the_exam_is_cited_too(capsys, tmp_path):
     _, run = pretrained_and_tuned("simclr/digits", tmp_path)
     assert "madry2018towards" not in keys(printed(capsys, cite, str(run)))
     exam = exam_for(run)
-    examine(run, replace(exam, attack=replace(exam.attack, steps=1), batch=512), quiet=True)
+    examine(run, exam=replace(exam, attack=replace(exam.attack, steps=1), batch=512), quiet=True)
     capsys.readouterr()
     found = keys(printed(capsys, cite, str(run)))
     assert "madry2018towards" in found

@@ -13,13 +13,15 @@ VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
+    "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
     "report": "results as a table: unshaken report RUN [RUN ...]",
+    "doctor": "whether that can be believed: unshaken doctor RUN",
     "frontier": "accuracy against speed-up on coresets, as a figure: unshaken frontier RUN [RUN ...]",
     "coreset": "which images were picked: unshaken coreset show RUN",
     "demo": "all of it on digits, in minutes on two CPU cores",
     "import": "read a checkpoint of somebody else's, whole: unshaken import FILE",
     "export": "write one for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
-    "verify": "whether networks still answer as they did: unshaken verify FILE",
+    "verify": "whether networks, and results, are what they say: unshaken verify FILE",
     "list": "what there is: unshaken list [methods, modes, data, networks]",
     "cite": "BibTeX of what a run used: unshaken cite RUN",
 }
@@ -82,13 +84,12 @@ def with_torch(verb: str, args: list[str]) -> int:
     from unshaken.train.halt import Stopped
 
     try:
-        commands[verb](args)
+        return commands[verb](args) or 0
     except torch.OutOfMemoryError as error:
         raise MemoryError from error
     except Stopped as stop:
         print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code
-    return 0
 
 
 def report(args: list[str]) -> None:

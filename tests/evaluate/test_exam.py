@@ -1,14 +1,24 @@
 """The exam against the exact robust accuracy of a linear model, and against being stopped."""
 
+import copy
+import json
+from dataclasses import dataclass, replace
+
+import numpy
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
+from unshaken.base.canon import plain
+from unshaken.base.keys import Key
+from unshaken.base.shard import Shard
 from unshaken.data.images import Images
-from unshaken.evaluate.exam import Exam, Notes, correct
+from unshaken.evaluate.exam import Exam, correct, inside
+from unshaken.evaluate.notes import Notes
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.nets.embed import Encoder, Network, Normalize
-from unshaken.threat.ball import L2, Linf
+from unshaken.threat.ball import L2, Ball, Linf
 from unshaken.threat.pgd import PGD
 
 SIDE = 6
@@ -41,9 +51,22 @@ def test_robust_accuracy_of_a_linear_model_is_exact(ball, dual):
     margin = sign * (logits[:, 0] - logits[:, 1])
     weight = (net.head.weight[0] - net.head.weight[1]).double()
     expected = margin > ball.eps * torch.linalg.vector_norm(weight, ord=dual)
-    verdicts = Exam(PGD(ball, steps=20), batch=16).judge(net, data, Notes())
+    verdicts = Exam(PGD(ball, steps=20), batch=16).judge(net, data)
     assert torch.equal(verdicts["pgd"].bits, expected)
     assert torch.equal(verdicts["clean"].bits, margin > 0)
+    assert 0 < expected.sum() < (margin > 0).sum()
+
+
+def test_autoattack_reaches_the_closed_form_too():
+    """The real ensemble, each stage on the survivors of the last."""
+    net, data = linear_model(), images(24)
+    logits = net(data.floats(), "adv").double()
+    margin = (1 - 2 * data.label) * (logits[:, 0] - logits[:, 1])
+    weight = (net.head.weight[0] - net.head.weight[1]).double()
+    expected = margin > 0.01 * weight.abs().sum()
+    verdicts = Exam(PGD(Linf(0.01), steps=20), "standard", batch=24).judge(net, data)
+    assert list(verdicts)[2:] == [f"standard/{stage}" for stage in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    assert torch.equal(verdicts["standard/square"].bits, expected)
     assert 0 < expected.sum() < (margin > 0).sum()
 
 
@@ -61,7 +84,7 @@ def test_what_is_wrong_before_the_attack_stays_wrong(restarts):
     """An attack that makes a wrong answer right has not made the network robust."""
     net = Network(Encoder(Normalize((0.0,), (1.0,)), nn.Flatten(), SIDE * SIDE), Inverted()).eval()
     data = Images(images().pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
-    verdicts = Exam(PGD(Linf(0.02), steps=0, restarts=restarts), batch=7).judge(net, data, Notes())
+    verdicts = Exam(PGD(Linf(0.02), steps=0, restarts=restarts), batch=7).judge(net, data)
     assert verdicts["clean"].correct == 0
     assert verdicts["pgd"].correct == 0
     x_adv = Linf(0.02).sample(data.floats(), torch.Generator().manual_seed(0))
@@ -75,41 +98,289 @@ def test_a_logit_that_is_no_number_is_wrong():
     assert not correct(net, data.floats(), data.label).any()
 
 
-def test_stopped_and_gone_on(tmp_path):
-    """Batches judged before are not judged again, and the bits are those of an exam that was not stopped."""
-    net, data, exam = linear_model(), images(), Exam(PGD(Linf(0.02), steps=5), batch=16)
-    whole = exam.judge(net, data, Notes())
-    file = tmp_path / "verdicts.json"
+class Told(Notes):
+    """Notes that stop the exam after so many verdicts, as they are written."""
 
-    class Told(Notes):
-        def write(self, name: str, verdicts: Verdicts) -> None:
-            super().write(name, verdicts)
-            seen.append((name, len(verdicts)))
-            if seen == [("clean", 16), ("clean", 32), ("clean", 48), ("clean", 60), ("pgd", 16), ("pgd", 32)]:
-                raise KeyboardInterrupt
+    stop = 10**6
 
+    def write(self, part, block, bits, seconds=0.0):
+        super().write(part, block, bits, seconds)
+        self.seen = [*getattr(self, "seen", []), (part, block)]
+        if len(self.seen) == self.stop:
+            raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Weak:
+    """An attack of PGD's steps that gives back what it found."""
+
+    ball: Ball
+    steps: int
+
+    def __call__(self, model, x, y, key):
+        climb = PGD(self.ball, self.steps, stride=0.1)
+        return climb(lambda x: cross_entropy(model.search(x), y, reduction="sum"), x, key.on(x.device))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Two weak attacks in the place of AutoAttack's four."""
+
+    ball: Ball
+    version: str = "standard"
+
+    @property
+    def stages(self):
+        return (("first", Weak(self.ball, 1)), ("second", Weak(self.ball, 8)))
+
+
+@pytest.fixture
+def weak(monkeypatch):
+    monkeypatch.setattr("unshaken.evaluate.exam.AutoAttack", Ensemble)
+
+
+EVERYTHING = Exam(
+    PGD(Linf(0.02), steps=3, restarts=2), "standard", ("fog", "contrast"), severities=(1, 5), batch=25, limit=55
+)
+PARTS = ["clean", "pgd/1", "pgd", "standard/first", "standard/second", "fog/1", "fog/5", "contrast/1", "contrast/5"]
+
+
+def alike(a: dict[str, Verdicts], b: dict[str, Verdicts]) -> bool:
+    return a.keys() == b.keys() and all(
+        torch.equal(a[k].bits, b[k].bits) and torch.equal(a[k].judged, b[k].judged) for k in a
+    )
+
+
+def test_each_block_goes_through_everything(weak):
+    notes, data = Told(), images()
+    verdicts = EVERYTHING.judge(linear_model(), data, notes)
+    assert notes.seen == [(part, block) for block in range(3) for part in PARTS]
+    assert list(verdicts) == PARTS
+    assert all(len(each) == 55 and each.whole for each in verdicts.values())
+    blocks = torch.cat(EVERYTHING.blocks(55))
+    assert blocks.sort().values.tolist() == list(range(55))
+    assert blocks.tolist() != list(range(55))  # sets sorted by class do not begin with one class
+
+
+def test_an_attack_sees_the_survivors_of_the_last_alone(weak, monkeypatch):
     seen = []
-    with pytest.raises(KeyboardInterrupt):
-        exam.judge(net, data, Told(file, "me"))
-    seen = []
-    again = exam.judge(net, data, Told(file, "me"))
-    assert seen == [("pgd", 48), ("pgd", 60)]
-    assert torch.equal(again["pgd"].bits, whole["pgd"].bits)
-    other = Notes(file, "someone else")
-    assert len(other.read("pgd")) == 0
+
+    def told(self, model, x, y, key, call=Weak.__call__):
+        seen.append(len(x))
+        return call(self, model, x, y, key)
+
+    monkeypatch.setattr(Weak, "__call__", told)
+    exam = replace(EVERYTHING, batch=60, limit=None, corruptions=())
+    verdicts = exam.judge(linear_model(), images())
+    assert seen == [verdicts["clean"].correct, verdicts["standard/first"].correct]
+    assert 0 < verdicts["standard/second"].correct < verdicts["standard/first"].correct < verdicts["clean"].correct
+    assert not (verdicts["standard/second"].bits & ~verdicts["standard/first"].bits).any()
 
 
-def test_the_mode_is_left_as_it_was():
+def test_where_randomness_is_keyed(weak, monkeypatch):
+    """Attacks by seed, stage and block; corruptions by the seed alone, to which they add name, severity and place."""
+    keys = []
+
+    def told(self, model, x, y, key, call=Weak.__call__):
+        keys.append(key)
+        return call(self, model, x, y, key)
+
+    monkeypatch.setattr(Weak, "__call__", told)
+    monkeypatch.setattr("unshaken.evaluate.exam.Corruption.__call__", lambda self, x, key, index: keys.append(key) or x)
+    for seed in (1, 2):
+        replace(EVERYTHING, corruptions=("fog",), severities=(1, 5), seed=seed).judge(linear_model(), images())
+    stages = [Key(s) / f"standard/{stage}" / b for s in (1, 2) for b in range(3) for stage in ("first", "second")]
+    assert [key for key in keys if len(key.path) == 2] == stages
+    assert {key for key in keys if len(key.path) == 1} == {Key(1) / "corruptions", Key(2) / "corruptions"}
+
+
+def test_attacks_are_told_which_network_judges(weak, monkeypatch):
+    models = []
+
+    def told(self, model, x, y, key):
+        models.append(model)
+        return x
+
+    monkeypatch.setattr(Weak, "__call__", told)
+    net, data = linear_model(), images()
+    EVERYTHING.judge(net, data)
+    assert models[-1].exact is models[-1].search
+    search = copy.deepcopy(net)
+    with torch.no_grad():
+        search.head.bias.add_(1)
+    EVERYTHING.judge(net, data, search=search)
+    x = data.floats()
+    assert torch.equal(models[-1].exact(x), net(x, "adv"))
+    assert torch.equal(models[-1].search(x), search(x, "adv"))
+
+
+def test_stopped_after_any_verdict_it_goes_on_to_the_same_bits(weak, tmp_path):
+    """Verdicts given before are not given again, and a line that was torn is."""
+    net, data = linear_model(), images()
+    whole = EVERYTHING.judge(net, data)
+    for stop in range(1, 3 * len(PARTS)):
+        folder = tmp_path / str(stop)
+        first = Told(folder, "me")
+        first.stop = stop
+        with pytest.raises(KeyboardInterrupt):
+            EVERYTHING.judge(net, data, first)
+        if stop % 2:  # killed as it wrote the line
+            first.file.write_bytes(first.file.read_bytes()[: -1 if stop % 4 == 1 else -7])
+        again = Told(folder, "me")
+        assert alike(EVERYTHING.judge(net, data, again), whole)
+        assert len(again.seen) == 3 * len(PARTS) - stop + stop % 2
+        assert not Notes(folder, "someone else").bits
+        assert not Notes(folder, "me").bits  # its file is someone else's now
+
+
+def test_shards_make_the_whole(weak, tmp_path):
+    """Each does blocks of its own, and what they leave is what one process leaves."""
+    net, data = linear_model(), images()
+    exam = replace(EVERYTHING, batch=8)
+    whole = exam.judge(net, data)
+    for rank in (2, 3, 1):
+        shard = Shard(rank, 3)
+        notes = Told(tmp_path, shard=shard)
+        found = exam.judge(net, data, notes, chosen=shard.of(7))
+        assert {block for _, block in notes.seen} == set(shard.of(7))
+        assert all(each.whole for each in found.values()) == (rank == 1)
+    assert alike(found, whole)
+    one = Told(tmp_path)
+    assert alike(exam.judge(net, data, one), whole)
+    assert not hasattr(one, "seen")
+
+
+def test_more_is_asked_and_what_is_known_is_kept(weak):
+    net, data, notes = linear_model(), images(), Told()
+    cheap = replace(EVERYTHING, autoattack="none", corruptions=())
+    cheap.judge(net, data, notes)
+    before = len(notes.seen)
+    assert alike(EVERYTHING.judge(net, data, notes), EVERYTHING.judge(net, data))
+    assert len(notes.seen) - before == 3 * (len(PARTS) - 3)
+    assert cheap.beside(EVERYTHING) == EVERYTHING
+    assert EVERYTHING.beside(cheap) == EVERYTHING
+    assert cheap.place == EVERYTHING.place
+
+
+def test_until_the_interval_is_narrow(weak):
+    """Its width is from end to end, of the last attack's final value; a block more would not have been needed."""
+    net, data = linear_model(), images(60)
+    exam = replace(EVERYTHING, batch=6, limit=None, until=25.0)
+    found = exam.judge(net, data)
+    last = found["standard/second"]
+
+    def width(verdicts: Verdicts) -> float:
+        low, high = verdicts.forecast()
+        return 100 * (high - low)
+
+    assert 0 < len(last) < 60
+    assert width(last) <= 25
+    blocks = exam.blocks(60)
+    final = blocks[len(last) // 6 - 1]
+    less = Verdicts(last.bits.clone(), last.judged.clone())
+    less.bits[final], less.judged[final] = False, False
+    assert width(less) > 25
+    whole = replace(exam, until=None).judge(net, data)
+    assert torch.equal(last.bits, whole["standard/second"].bits & last.judged)
+    assert replace(exam, until=0.0).judge(net, data)["pgd"].whole
+
+
+def test_what_low_precision_finds_is_judged_in_float32(weak):
+    """A search network that points the wrong way finds nothing; one that claims everything gains nothing."""
+    net, data = linear_model(), images()
+    wrong = copy.deepcopy(net)
+    with torch.no_grad():
+        wrong.head.weight.neg_()
+    exam = replace(EVERYTHING, corruptions=(), batch=60, limit=None)
+    found = exam.judge(net, data, search=wrong)
+    assert found["pgd"].correct == found["clean"].correct > exam.judge(net, data)["pgd"].correct
+    assert alike(exam.judge(net, data, search=copy.deepcopy(net)), exam.judge(net, data))
+
+
+def test_what_leaves_the_ball_is_our_mistake(weak, monkeypatch):
+    monkeypatch.setattr(Weak, "__call__", lambda self, model, x, y, key: (x + 0.03).clamp(0, 1))
+    with pytest.raises(AssertionError, match="standard/first left the ball"):
+        EVERYTHING.judge(linear_model(), images())
+
+
+def test_inside_the_ball():
+    x = torch.full((1, 1, 2, 2), 0.5)
+    for ball in (Linf(0.1), L2(0.1)):
+        away = torch.zeros_like(x)
+        away[..., 0, 0] = ball.eps
+        assert inside(x + away, x, ball)
+        assert not inside(x + 1.001 * away, x, ball)
+    assert not inside(torch.full_like(x, 1.01), torch.ones_like(x), Linf(0.1))
+
+
+def test_an_image_is_corrupted_alike_wherever_it_stands(weak):
+    """The block that it is in does not matter, so that all networks meet the same images."""
+    net, data = linear_model(), images()
+    exam = replace(EVERYTHING, autoattack="none", limit=None)
+    a, b = (replace(exam, batch=batch).judge(net, data) for batch in (7, 60))
+    assert all(torch.equal(a[part].bits, b[part].bits) for part in PARTS[5:])
+
+
+def test_published_images_are_taken_by_their_places(tmp_path):
+    """Against the same network on the files' own rows; and files of another set are refused."""
+    rng = numpy.random.default_rng(0)
+    pixels, label = rng.integers(0, 256, (150, 32, 32, 3), dtype=numpy.uint8), rng.integers(0, 2, 30)
+    numpy.save(tmp_path / "fog.npy", pixels)
+    numpy.save(tmp_path / "labels.npy", numpy.tile(label, 5))
+    head = nn.Linear(3072, 2)
+    net = Network(Encoder(Normalize((0.0,) * 3, (1.0,) * 3), nn.Flatten(), 3072), head).eval()
+    clean = Images(torch.zeros(30, 3, 32, 32, dtype=torch.uint8), torch.from_numpy(label), ("a", "b"), "c", "test")
+    exam = Exam(PGD(steps=1), corruptions=("fog",), severities=(2, 5), published=str(tmp_path), batch=7)
+    found = exam.judge(net, clean)
+    for severity in (2, 5):
+        rows = torch.from_numpy(pixels[30 * (severity - 1) : 30 * severity]).permute(0, 3, 1, 2)
+        expected = correct(net, rows.float() / 255, clean.label)
+        assert torch.equal(found[f"published/fog/{severity}"].bits, expected)
+    other = replace(clean, label=1 - clean.label)
+    with pytest.raises(ValueError, match="other labels than the test images"):
+        exam.judge(net, other)
+
+
+def test_an_exam_in_a_result_is_read_back():
+    for exam in (EVERYTHING, Exam(PGD(L2(0.5), steps=7)), Exam().full):
+        assert Exam.read(json.loads(json.dumps(plain(exam)))) == exam
+    old = {"type": "Exam", "attack": plain(PGD(Linf(0.1), 20)), "batch": 256, "limit": None, "seed": 1}
+    assert Exam.read(old) == Exam(PGD(Linf(0.1), 20))
+    with pytest.raises(ValueError, match="is it newer"):
+        Exam.read(old | {"patience": 3})
+
+
+def test_judged_in_eval_mode_and_left_as_it_was(monkeypatch):
+    """No parameter asks for a gradient meanwhile: an attack needs those of pixels alone."""
     net = linear_model().train()
-    Exam(PGD(Linf(0.02), steps=1)).judge(net, images(4), Notes())
+    asked = []
+    monkeypatch.setattr(Network, "forward", spied(Network.forward, asked))
+    Exam(PGD(Linf(0.02), steps=1)).judge(net, images(4))
+    assert asked
+    assert not any(asked)
     assert net.training
-    assert all(p.grad is None for p in net.parameters())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def spied(forward, asked: list[bool]):
+    def told(self, x, route):
+        asked.append(self.training or any(p.requires_grad for p in self.parameters()))
+        return forward(self, x, route)
+
+    return told
 
 
 def test_limit_and_missing_labels():
     net, data = linear_model(), images()
-    assert len(Exam(PGD(Linf(0.02), steps=1), limit=5).judge(net, data, Notes())["pgd"]) == 5
+    assert len(Exam(PGD(Linf(0.02), steps=1), limit=5).judge(net, data)["pgd"]) == 5
     with pytest.raises(ValueError, match="no labels"):
-        Exam().judge(net, Images(data.pixels), Notes())
-    with pytest.raises(ValueError, match="limit"):
-        Exam(limit=0)
+        Exam().judge(net, Images(data.pixels))
+    for wrong, words in (
+        ({"limit": 0}, "limit"),
+        ({"until": -1.0}, "width in percentage points"),
+        ({"corruptions": ("fogg",)}, "no corruption 'fogg'.*did you mean fog"),
+        ({"corruptions": ("fog",), "severities": (0, 1)}, "a severity is 1, 2, 3, 4 or 5, not 0"),
+        ({"severities": ()}, "one severity or more"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Exam(**wrong)

@@ -1,22 +1,34 @@
 """Counting, packing, intervals."""
 
+import json
+
 import pytest
 import torch
+from scipy.stats import hypergeom
 
-from unshaken.evaluate.verdicts import Verdicts, wilson
+from unshaken.evaluate.verdicts import Verdicts, forecast, wilson
 
 
 def test_counts_and_bits():
-    verdicts = Verdicts.none().followed_by(torch.tensor([True, False, True])).followed_by(torch.tensor([True]))
-    summary = verdicts.summary()
+    verdicts = Verdicts.of(torch.tensor([True, False, True, True]))
+    summary = json.loads(json.dumps(verdicts.summary()))
     assert (summary["correct"], summary["n"], summary["percent"]) == (3, 4, 75.0)
-    assert torch.equal(Verdicts.unpacked(summary["bits"], 4).bits, verdicts.bits)
+    assert "of" not in summary
+    assert torch.equal(Verdicts.read(summary).bits, verdicts.bits)
+    assert Verdicts.read(summary).whole
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 445])
-def test_packing_keeps_every_bit(n):
-    bits = torch.rand(n, generator=torch.Generator().manual_seed(n)) < 0.5
-    assert torch.equal(Verdicts.unpacked(Verdicts(bits).packed(), n).bits, bits)
+def test_a_part_says_which_images_it_is_of():
+    verdicts = Verdicts.none(9)
+    verdicts.bits[[1, 5]], verdicts.judged[[1, 2, 5]] = True, True
+    summary = json.loads(json.dumps(verdicts.summary()))
+    assert (summary["correct"], summary["n"], summary["of"]) == (2, 3, 9)
+    again = Verdicts.read(summary)
+    assert torch.equal(again.bits, verdicts.bits)
+    assert torch.equal(again.judged, verdicts.judged)
+    low, high = summary["final95"]
+    assert low >= 100 * 2 / 9 - 0.01
+    assert high <= 100 * 8 / 9 + 0.01
 
 
 @pytest.mark.parametrize(
@@ -31,3 +43,25 @@ def test_wilson(correct, n, low, high):
 def test_nothing_judged_is_no_accuracy():
     with pytest.raises(ValueError, match="no image was judged"):
         wilson(0, 0)
+
+
+def test_a_forecast_ends_at_what_is_known():
+    assert forecast(30, 100, 100) == (0.3, 0.3)
+    assert forecast(0, 0, 100) == (0.0, 1.0)
+    widths = [high - low for low, high in (forecast(n // 2, n, 1000) for n in range(100, 1001, 100))]
+    assert widths == sorted(widths, reverse=True)
+    low, high = forecast(50, 100, 10**9)
+    assert (low, high) == pytest.approx(wilson(50, 100), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("total", "right", "n"), [(445, 300, 128), (2000, 900, 256), (2000, 900, 1500), (500, 40, 200)]
+)
+def test_a_forecast_holds_in_19_of_20_draws(total, right, n):
+    """Exactly, by the distribution of a draw without replacement; and it is not wider than it need be."""
+    draws = hypergeom(total, right, n)
+    held = 0.0
+    for k in range(n + 1):
+        low, high = forecast(k, n, total) if 0 <= right - k <= total - n else (1.0, 0.0)
+        held += draws.pmf(k) * (low <= right / total <= high)
+    assert 0.935 < held < 0.97

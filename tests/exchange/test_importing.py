@@ -324,7 +324,7 @@ def test_an_imported_encoder_goes_on_like_one_of_ours(tmp_path: Path):
     source = Source(photos(tmp_path / "photos"), root=str(tmp_path / "data"))
     recipe = replace(protocol("slf", tmp_path / "run", source), epochs=1)
     run = recipe.run(written.encoder.parent, quiet=True)
-    result = examine(run, Exam(PGD(Linf(1 / 255), steps=1)), quiet=True)
+    result = examine(run, exam=Exam(PGD(Linf(1 / 255), steps=1)), quiet=True)
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("advcl", "slf", 24)
     assert "unknown/1/1" in rows([result])[0]
 
@@ -338,7 +338,7 @@ def test_a_fine_tuned_file_goes_to_the_exam(tmp_path: Path):
     written = import_file(tmp_path / "x.pt", known)
     source = Source(str(tmp_path / "photos"), root=str(tmp_path / "data"))
     exam = Exam(PGD(Linf(1 / 255), steps=1))
-    result = examine(written.classifier, exam, source, quiet=True)
+    result = examine(written.classifier, source, exam, quiet=True)
     images = source.load("test")
     features = resnet(Weights(state=state), images.floats(slice(None)), row.style)
     right = (features @ state["fc.weight"].T + state["fc.bias"]).argmax(1) == images.label

@@ -18,7 +18,7 @@ from unshaken.nets import torchvision_ops
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, born
 from unshaken.nets.routed import Routed, merged, routed, routes_of, take
-from unshaken.nets.timm_nets import PATCHES, timm_config, timm_net, timm_package, vit_small
+from unshaken.nets.timm_nets import PATCHES, published_classifier, timm_config, timm_net, timm_package, vit_small
 
 ROUTES = ("clean", "adv")
 NORMED = [  # a batch norm of timm's own has its activation inside: all but the ResNets have those
@@ -296,3 +296,32 @@ def test_nothing_is_declared_without_torchvision(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     monkeypatch.setattr(torchvision_ops, "find_spec", lambda name: None)
     assert declared(monkeypatch) == []
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "torchvision/resnet18"])
+def test_a_published_classifier_takes_pixels_as_they_are(name):
+    """Its normalisation, by the package's own numbers, is inside. Without its weights, for nothing is downloaded."""
+    net, side = published_classifier(name, pretrained=False)
+    x = images(side)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    config = timm_config("test_resnet")
+    if name.startswith("timm"):
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
+    with torch.no_grad():
+        assert torch.equal(net.eval()(x), net[1]((x - mean) / std))
+    assert net(x).shape == (4, 1000)
+    assert side == (config.input_size[-1] if name.startswith("timm") else 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torchvision/resnet19", "torchvision has no network 'resnet19'; did you mean resnet18"),
+        ("torchvision/fcn_resnet50", "torchvision has no network"),
+        ("timm/resnet19", "timm has no network 'resnet19'"),
+        ("keras/resnet18", "named timm/NAME or torchvision/NAME"),
+    ],
+)
+def test_what_is_not_published(name, words):
+    with pytest.raises(ValueError, match=words):
+        published_classifier(name, pretrained=False)

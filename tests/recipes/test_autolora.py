@@ -14,7 +14,7 @@ import torch
 import unshaken
 from unshaken.base import files
 from unshaken.base.keys import Key
-from unshaken.evaluate.exam import Exam, Notes
+from unshaken.evaluate.exam import Exam
 from unshaken.methods.method import Step
 from unshaken.nets.lora import LowRank, branch, without_lora
 from unshaken.nets.saved import load_classifier, load_encoder, read_tensors
@@ -108,7 +108,7 @@ def test_end_to_end(recipe, encoder, tmp_path):
     assert (result["mode"], result["method"]) == ("autolora", "acl")
     aside = recipe.images(backbone)[1]
     assert about["finetune"]["data"]["validation"]["n"] == len(aside)
-    judged = recipe.validation.judge(net, aside, Notes())["pgd"]
+    judged = recipe.validation.judge(net, aside)["pgd"]
     assert judged.correct / len(judged) == max(values)  # what is kept is the best
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant
+from unshaken.evaluate.exam import Exam
 from unshaken.methods.method import Method
 from unshaken.options import kinds_like
 from unshaken.recipes import bibliography
@@ -250,3 +251,13 @@ def test_what_import_says_of_routes_is_no_routes():
     said = {"said": {"routes": "none: one batch norm for all images"}, "routes": []}
     assert cited(said) == []
     assert [paper.key for paper in cited({"routes": ["clean", "adv"]})] == ["xie2020adversarial"]
+
+
+def test_what_an_exam_asks_is_cited():
+    def keys(**asked) -> set[str]:
+        return {paper.key for paper in cited({"exam": plain(Exam(**asked))})}
+
+    assert keys() == {"madry2018towards"}
+    assert keys(corruptions=("fog",)) - keys() == {"hendrycks2019benchmarking"}
+    attacks = {"croce2020reliable", "croce2020minimally", "andriushchenko2020square"}
+    assert keys(autoattack="standard") - keys() == attacks

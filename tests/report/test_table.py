@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 from statistics import stdev
 
 import pytest
@@ -40,6 +41,38 @@ def test_a_row_shows_counts_and_seeds():
         "1/1/1",
         "12",
     )
+
+
+def full(seed: int = 1, fallen: int = 0) -> dict:
+    """With AutoAttack and corruptions."""
+    autoattack = {"n": 40, "interval95": [50.0, 80.0], "correct": 28 - fallen, "percent": 2.5 * (28 - fallen)}
+    return result(seed, autoattack=autoattack, corruption_accuracy={"CS-1": 90.0, "mean": 80.25 + fallen})
+
+
+def test_columns_of_autoattack_and_corruptions_are_there_where_results_have_them():
+    lines = markdown([full(), result()]).splitlines()
+    assert lines[0].startswith("| method | mode | data | n | SA | RA | RA 95 % | AA | CA | attack | seeds")
+    assert "| 70.0 % (28) | 80.2 % |" in lines[2]
+    assert "| – | – |" in lines[3]
+    assert "AutoAttack" in lines[-1]
+    assert "AutoAttack" not in markdown([result()])
+    (row,) = means([full(1), full(2, fallen=4)])
+    assert row[6:8] == (f"65.0 ± {stdev([70, 60]):.1f} % (28, 24)", f"82.2 ± {stdev([80.25, 84.25]):.1f} %")
+    assert markdown([full()], "board").startswith("| method | SLF SA | SLF RA | SLF AA | SLF CA | n |")
+    assert board([full()])[0][3:5] == ("70.0 % (28)", "80.2 %")
+    assert summary([full()])[0] | {"autoattack_correct": 28, "corruption_percent": 80.25} == summary([full()])[0]
+
+
+def test_a_part_says_how_many_of_how_many():
+    part = result()
+    part["robust"] |= {"n": 16, "of": 40}
+    assert rows([part])[0][3] == "16 of 40"
+
+
+def test_results_of_before_are_still_read():
+    """Those in this repository, made when an exam was clean images and PGD alone."""
+    kept = sorted((Path(__file__).parents[2] / "results").rglob("*.json"))[:3]
+    assert len(rows(results_in(kept))) == 3
 
 
 def test_a_time_that_is_not_known_is_no_number():

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from unshaken.base.keys import Key
 from unshaken.nets.embed import evaluating
 from unshaken.threat.ball import L2, Linf
-from unshaken.threat.pgd import PGD, input_gradient
+from unshaken.threat.pgd import PGD, displaced, input_gradient
 
 SHAPE = (5, 3, 4, 4)
 W = torch.randn(SHAPE[1:], generator=Key("w").on("cpu")) + 0.01
@@ -242,3 +242,19 @@ def test_restarts_need_a_loss_a_batch_or_an_image():
 def test_the_result_is_a_constant():
     x = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
     assert not PGD(Linf(0.1), steps=1)(lambda x: x.sum(), x, torch.Generator()).requires_grad
+
+
+@each_ball
+def test_a_representation_is_moved_as_far_as_can_be(ball):
+    """h(x) = ⟨w, x⟩·(1, −2) and d the Euclidean distance: eps times the dual norm of w, times √5, either way."""
+
+    def embed(x: Tensor) -> Tensor:
+        return linear(x)[:, None] * torch.tensor([1.0, -2.0])
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).norm(dim=-1)
+
+    x = images(*SHAPE, low=0.3, high=0.7)
+    x_adv = displaced(PGD(ball, steps=30), embed, distance, x, embed(x), key())
+    most = 5**0.5 * float((W * dual(ball.eps, type(ball))).sum())
+    assert torch.allclose(distance(embed(x_adv), embed(x)), torch.full((5,), most), rtol=1e-3)

@@ -63,7 +63,8 @@ def _lines(caption: str, total: float | None, unit: str, done: float) -> Advance
         if now - last < PAUSE:
             return
         last = now
-        left = "" if total is None else f"{(now - begun) / (done - before) * (total - done):,.0f} s left"
+        known = total is not None and done > before
+        left = f"{(now - begun) / (done - before) * (total - done):,.0f} s left" if known else ""
         parts = (f"{caption}: {done:,.0f}{_of(total, unit)}", note, left)
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 

@@ -4,17 +4,20 @@ from collections.abc import Callable
 
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
-from unshaken.commands.evaluate import evaluate
+from unshaken.commands.doctor import doctor
+from unshaken.commands.evaluate import compare, evaluate
 from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
 from unshaken.commands.frontier import frontier
 from unshaken.commands.inform import cite, list_
 from unshaken.commands.pretrain import pretrain
 
-VERBS: dict[str, Callable[[list[str]], None]] = {
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "evaluate": evaluate,
+    "compare": compare,
+    "doctor": doctor,
     "frontier": frontier,
     "coreset": coreset,
     "demo": demo,

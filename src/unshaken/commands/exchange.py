@@ -17,6 +17,8 @@ from unshaken.exchange.layouts import LAYOUTS
 from unshaken.options import parse, subject
 from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.presets import PRESETS
+from unshaken.recipes.receipt import receipt
+from unshaken.train.runtime import Runtime
 
 
 def import_(args: list[str]) -> None:
@@ -58,25 +60,43 @@ def layouts() -> str:
 
 @dataclass(frozen=True)
 class Verifying:
-    """Whether networks still answer as their fingerprints say; exit code 2 if one does not, or has none."""
+    """Whether networks still answer as their fingerprints say, and whether images get the verdicts again that a result
+    says; exit code 2 if one does not, or has no fingerprint."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Encoder or classifier files, or the folders of runs."""
+    """Encoder or classifier files, or the folders of runs; or results, NAME.json."""
     write: bool = False
     """Take the fingerprint of files that have none, and write it into them."""
+    sample: int = 100
+    """Of a result: how many images at least are attacked again, in whole blocks drawn at random."""
+    seed: int | None = None
+    """Of that draw; a fresh one if it is not given."""
+    run: Path | None = None
+    """Of a result that does not lie in the run of its classifier: that run."""
+    data: str | None = None
+    """Of a result: the image set, if it is not the one that the run was fine-tuned on."""
+    runtime: Runtime = Runtime()
+    """Of a result: where to compute."""
 
 
 def verify(args: list[str]) -> None:
     options = parse(Verifying(), args, "unshaken verify")
     if not options.files:
         raise ValueError("`unshaken verify` needs one or more files or runs")
-    wrong = [word for path in options.files if (word := _verify(path, options.write))]
+    words = (
+        _reattack(path, options) if path.suffix == ".json" else _verify(path, options.write) for path in options.files
+    )
+    wrong = [word for word in words if word]
     if wrong:
         raise ValueError("; ".join(wrong))
 
 
-def _verify(path: Path, write: bool) -> str | None:
+def _wrong(path: Path, options: Verifying) -> str | None:
     """What is wrong with a file, if anything is."""
+    return _reattack(path, options) if path.suffix == ".json" else _verify(path, options.write)
+
+
+def _verify(path: Path, write: bool) -> str | None:
     proof = verified(path)
     if proof is None and write:
         print(f"{path}: it had no fingerprint; now it has that of weights {stamped(path)['weights']}")
@@ -85,6 +105,12 @@ def _verify(path: Path, write: bool) -> str | None:
         return f"{path} has no fingerprint, so nothing was compared; --write takes one"
     print("\n".join([f"{path}: {'agrees' if proof.holds else 'DIFFERS'}", *(f"  {line}" for line in proof.lines())]))
     return None if proof.holds else f"{path} does not answer as its fingerprint says: take another copy"
+
+
+def _reattack(path: Path, options: Verifying) -> str | None:
+    found = receipt(path, options.sample, options.seed, options.run, options.data, options.runtime)
+    print("\n".join([f"{path}: {'agrees' if found.holds else 'DIFFERS'}", *(f"  {line}" for line in found.lines())]))
+    return None if found.holds else f"{path} says other verdicts than its images get"
 
 
 def export_(args: list[str]) -> None:

@@ -1,50 +1,134 @@
-"""A result: counts and bits, with recipes, seeds, digests and the world beside them."""
+"""A result: counts and bits, with recipes, seeds, digests and the world beside them; and the papers' log of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import mean
 from typing import Any
 
+from unshaken.base.canon import plain
+from unshaken.evaluate.corruptions import corruption_accuracy
+from unshaken.evaluate.exam import Exam
+from unshaken.evaluate.patient import Finding
 from unshaken.evaluate.verdicts import Verdicts
+from unshaken.pixels.severity import FIFTEEN, SEVERITIES
+
+VERSION = 2
+"""Of the layout: since 2, images are judged in blocks of random ones, and each score has its seconds."""
 
 
 def result_of(
-    about: dict[str, Any],
-    exam: dict[str, Any],
+    known: dict[str, Any],
+    exam: Exam,
     data: dict[str, Any],
     verdicts: dict[str, Verdicts],
-    weights: str,
-    seconds: dict[str, float | None],
-    spent: dict[str, float] | None,
+    spent: dict[str, float],
+    side: int,
     world: dict[str, Any],
+    checks: Sequence[Finding],
 ) -> dict[str, Any]:
     """What result.json holds.
 
-    about    of the classifier's file: where its encoder and itself come from
-    data     the set that was judged; weights is the digest of what was judged
-    spent    what the seconds of pre-training went into, if that is known: warm-up, selections, training
+    known    of the classifier: "pretrain" and "finetune" say where its encoder and itself come from, "seconds" what
+             they took, "spent" what those of pre-training went into, "weights" is its digest
+    data     the set that was judged
+    spent    seconds by the exam's parts
+    side     of the images, in pixels
+    checks   findings that make the numbers doubtful
     """
-    pretrain, finetune = about["pretrain"]["recipe"], about["finetune"]["recipe"]
+    pretrain, finetune = known["pretrain"]["recipe"], known["finetune"]["recipe"]
     return {
+        "version": VERSION,
         "method": pretrain["name"],
         "mode": finetune["method"]["type"].lower(),
         "data": data,
-        "standard": verdicts["clean"].summary(),
-        "robust": verdicts["pgd"].summary(),
-        "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam["seed"]},
-        "seconds": seconds,
-        **({"spent": spent} if spent else {}),
-        "weights": weights,
-        "exam": exam,
-        "finetune": about["finetune"],
-        "pretrain": about["pretrain"],
+        **scores(exam, verdicts, spent, side),
+        "checks": [asdict(finding) for finding in checks],
+        "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam.seed},
+        "seconds": known["seconds"] | {"exam": round(sum(spent[part] for part in verdicts), 2)},
+        **{key: known[key] for key in ("spent",) if key in known},
+        "weights": known["weights"],
+        "exam": plain(exam),
+        "finetune": known["finetune"],
+        "pretrain": known["pretrain"],
         "world": world,
     }
+
+
+def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float], side: int) -> dict[str, Any]:
+    """Standard and robust accuracy, and those of AutoAttack and of the corruptions if they were asked."""
+
+    def score(*parts: str) -> dict[str, Any]:
+        """Of the last of the parts, which all went before it."""
+        return verdicts[parts[-1]].summary() | {"seconds": round(sum(spent[part] for part in parts), 2)}
+
+    pgd = [name for name in verdicts if name.partition("/")[0] == "pgd"]
+    found = {"standard": score("clean"), "robust": score(*pgd)}
+    if exam.stages:
+        stages = {name.partition("/")[2]: score(name) for name in exam.stages}
+        found["autoattack"] = score(*exam.stages) | {"version": exam.autoattack, "stages": stages}
+    if exam.names:
+        by: dict[str, Any] = {}
+        for each in exam.corrupted:
+            by.setdefault(each.name, {})[str(each.severity)] = score(exam.part_of(each))
+        found |= {"corruptions": by, "corrupted": made(exam, side)}
+        if means := corruption_means(by):
+            found["corruption_accuracy"] = means
+    return found
+
+
+def by_part(exam: Exam, result: dict[str, Any]) -> dict[str, Verdicts]:
+    """A result's verdicts by the names of the exam's parts, those of restarts before the last left out."""
+    found = {"clean": result["standard"], "pgd": result["robust"]}
+    found |= {
+        f"{exam.autoattack}/{name}": score for name, score in result.get("autoattack", {}).get("stages", {}).items()
+    }
+    corrupted = exam.corrupted if "corruptions" in result else ()
+    found |= {exam.part_of(each): result["corruptions"][each.name][str(each.severity)] for each in corrupted}
+    return {name: Verdicts.read(score) for name, score in found.items()}
+
+
+def made(exam: Exam, side: int) -> dict[str, Any]:
+    """With whose constants the corruptions were made, and which of them are not the published ones."""
+    if exam.published:
+        return {"constants": "published", "substitutes": {}}
+    substitutes = {each.name: each.substitute for each in exam.corrupted if each.substitute}
+    return {"constants": exam.corrupted[0].used(side), "substitutes": substitutes}
+
+
+def corruption_means(by: dict[str, dict[str, dict[str, Any]]]) -> dict[str, float]:
+    """In percent, CS-1 to CS-5 and their mean; nothing unless all fifteen at all severities are of the same images."""
+    whole = all(str(level) in by.get(name, {}) for name in FIFTEEN for level in SEVERITIES)
+    counted = {score["n"] for name in FIFTEEN for score in by.get(name, {}).values()}
+    if not whole or len(counted) > 1:
+        return {}
+    correct = {name: [by[name][str(level)]["correct"] for level in SEVERITIES] for name in FIFTEEN}
+    return corruption_accuracy(correct, counted.pop()).summary()
+
+
+def _share(score: dict[str, Any]) -> float:
+    return 100 * score["correct"] / score["n"]
 
 
 def paper_log(result: dict[str, Any]) -> str:
     """The lines that the papers' own scripts leave in results/log.txt."""
     mode, steps = result["mode"].upper(), result["exam"]["attack"]["steps"]
-    return (
-        f"{mode} standard acc: {result['standard']['percent']:.2f}\n"
-        f"{mode} PGD{steps} acc: {result['robust']['percent']:.2f}\n"
-    )
+    lines = [("standard", result["standard"]["percent"]), (f"PGD{steps}", result["robust"]["percent"])]
+    if "autoattack" in result:
+        lines.append(("robust", result["autoattack"]["percent"]))
+    if means := result.get("corruption_accuracy"):
+        lines.append(("mean corruption", means["mean"]))
+        lines += [(f"corruption severity-{level}", means[f"CS-{level}"]) for level in SEVERITIES]
+    return "".join(f"{mode} {what} acc: {value:.2f}\n" for what, value in lines)
+
+
+def papers_log(checkpoint: str, results: list[dict[str, Any]]) -> str:
+    """The log of all modes together: each one's lines, then the means over modes."""
+    means = [("standard", [_share(result["standard"]) for result in results])]
+    if all("autoattack" in result for result in results):
+        means.insert(0, ("robust", [_share(result["autoattack"]) for result in results]))
+    if all("corruption_accuracy" in result for result in results):
+        means.append(("corruption", [result["corruption_accuracy"]["mean"] for result in results]))
+    lines = "".join(f"mean {what} accuracy: {mean(values):.2f}\n" for what, values in means)
+    return f"Finetuning checkpoint: {checkpoint}\n" + "".join(map(paper_log, results)) + lines

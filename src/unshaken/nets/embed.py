@@ -97,6 +97,20 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside, in which no parameter asks for a gradient; all as it was outside."""
+    asking = [p for p in net.parameters() if p.requires_grad]
+    try:
+        for p in asking:
+            p.requires_grad_(False)
+        with evaluating(net):
+            yield
+    finally:
+        for p in asking:
+            p.requires_grad_(True)
+
+
 def born(build: Callable[[], nn.Module], key: Key) -> nn.Module:
     """What `build` makes with initial weights that depend on the key alone, on the CPU so that devices agree.
 

@@ -1,4 +1,4 @@
-"""Networks of the package timm: any of its names, and ViT-S with patches for small images.
+"""Networks of the package timm: any of its names, and ViT-S with patches for small images; published classifiers.
 
 timm is an extra, and is imported when one of its networks is built, not before. Its networks are as it defines them
 but for the classifier, which is left out, and the side of the images, where one is part of the network: a ResNet of
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from unshaken.nets.embed import Normalize
 from unshaken.nets.resnet import Stem
 from unshaken.nets.torchvision_ops import declare_operators
 
@@ -74,3 +75,41 @@ def vit_small(stem: Stem, channels: int = 3) -> tuple[nn.Module, int]:
         "vit_small_patch16_224", num_classes=0, in_chans=channels, img_size=stem, patch_size=PATCHES[stem]
     )
     return net, net.head_hidden_size
+
+
+def published_classifier(name: str, pretrained: bool = True) -> tuple[nn.Module, int]:
+    """A network for images in [0, 1] with the weights that a package has for it; the side of its images.
+
+    name        timm/NAME or torchvision/NAME
+    pretrained  download the weights if they are not there; False leaves initial ones
+    """
+    package, _, known = name.partition("/")
+    make = {"timm": _timm_classifier, "torchvision": _torchvision_classifier}.get(package)
+    if make is None:
+        raise ValueError(f"a published classifier is named timm/NAME or torchvision/NAME, not {name!r}")
+    try:
+        return make(known, pretrained)
+    except OSError as error:
+        raise ValueError(f"the weights of {name} were not to be had: {str(error).split('. ')[0]}") from None
+
+
+def _timm_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+    config = timm_config(name)
+    if pretrained and not config.has_weights:
+        raise ValueError(f"timm has no weights for {name}, so there is nothing to judge")
+    net = timm_package().create_model(name, pretrained=pretrained)
+    return nn.Sequential(Normalize(config.mean, config.std), net), config.input_size[-1]
+
+
+def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+    timm_package()  # which says what is missing, torchvision being of the same extra
+    from torchvision import models
+
+    known = models.list_models(module=models)  # which leaves detectors and segmenters out
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise ValueError(f"torchvision has no network {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    weights = models.get_model_weights(name).DEFAULT
+    how = weights.transforms()
+    net = models.get_model(name, weights=weights if pretrained else None)
+    return nn.Sequential(Normalize(how.mean, how.std), net), how.crop_size[0]

@@ -20,7 +20,7 @@ from unshaken.base.keys import Key
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam, Notes
+from unshaken.evaluate.exam import Exam
 from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Step
 from unshaken.nets.backbone import Backbone
@@ -161,7 +161,7 @@ class AutoFinetune:
             course.go(Constant(rate), place.step + onward - place.batch)
 
     def _robust(self, net: Network, aside: Images) -> float:
-        verdicts = self.validation.judge(net, aside, Notes())["pgd"]
+        verdicts = self.validation.judge(net, aside)["pgd"]
         return verdicts.correct / len(verdicts)
 
 

@@ -207,6 +207,30 @@ _ALL = (
         "ICML",
         "2003.01690",
     ),
+    Paper(
+        "croce2020minimally",
+        "Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack",
+        "Croce, Francesco and Hein, Matthias",
+        2020,
+        "ICML",
+        "1907.02044",
+    ),
+    Paper(
+        "andriushchenko2020square",
+        "Square Attack: A Query-Efficient Black-Box Adversarial Attack via Random Search",
+        "Andriushchenko, Maksym and Croce, Francesco and Flammarion, Nicolas and Hein, Matthias",
+        2020,
+        "ECCV",
+        "1912.00049",
+    ),
+    Paper(
+        "hendrycks2019benchmarking",
+        "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+        "Hendrycks, Dan and Dietterich, Thomas",
+        2019,
+        "ICLR",
+        "1903.12261",
+    ),
     # networks
     Paper(
         "he2016deep",
@@ -504,6 +528,8 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "AutoLoRa": ("xu2024autolora", "hu2022lora"),
     "AutoRate": ("croce2020reliable",),
     "PGD": ("madry2018towards",),
+    "AutoAttack": ("croce2020reliable", "croce2020minimally", "andriushchenko2020square"),
+    "Corruption": ("hendrycks2019benchmarking",),
     "LARS": ("you2017large",),
     "AdamW": ("loshchilov2019decoupled",),
     "SGD": (),
@@ -569,6 +595,9 @@ def _own(part: dict[str, Any], place: str) -> Iterator[str]:
         yield from OF_DATA.get(name if called == "digits" else called, ())
     if kind == "Backbone":
         yield from of_network(name)
+    if kind == "Exam":
+        asked = {"AutoAttack": part.get("autoattack", "none") != "none", "Corruption": part.get("corruptions")}
+        yield from (key for attack, is_asked in asked.items() if is_asked for key in OF_TYPE[attack])
     if part.get("clusters"):
         yield from _CLUSTERS
     if isinstance(part.get("routes"), list) and len(part["routes"]) > 1:  # what import says of them is a sentence

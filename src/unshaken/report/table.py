@@ -15,10 +15,10 @@ import tyro
 
 from unshaken.base.files import read_json
 
-COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "RA 95 %", "attack", "seeds", "seconds")
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
-MEAN_COLUMNS = ("method", "mode", "data", "n", "SA", "RA", "attack", "seeds", "seconds")
+MORE = {"AA": "autoattack", "CA": "corruption_accuracy"}
+"""Columns that are there if any result has them."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ def _result(file: Path) -> dict[str, Any]:
     return found
 
 
+def more(results: list[dict[str, Any]]) -> Row:
+    return tuple(column for column, score in MORE.items() if any(score in result for result in results))
+
+
+def columns_of(results: list[dict[str, Any]], *before: str) -> Row:
+    return ("method", "mode", "data", "n", *before, *more(results), "attack", "seeds", "seconds")
+
+
 def rows(results: list[dict[str, Any]]) -> list[Row]:
     """One row a result. Percentages stand beside their counts: correct/n."""
     return [
@@ -64,16 +72,23 @@ def rows(results: list[dict[str, Any]]) -> list[Row]:
             result["method"],
             result["mode"].upper(),
             result["data"]["name"],
-            str(result["standard"]["n"]),
+            judged(result),
             share(result["standard"]),
             share(result["robust"]),
             "{:.1f} to {:.1f}".format(*result["robust"]["interval95"]),
+            *(spread([result], column) for column in more(results)),
             attack(result["exam"]["attack"]),
             "/".join(str(seed) for seed in result["seeds"].values()),
             f"{seconds(result):.0f}".replace("nan", "–"),
         )
         for result in results
     ]
+
+
+def judged(result: dict[str, Any]) -> str:
+    """How many images; of a result that is a part, by its last score."""
+    score = result.get("autoattack", result["robust"])
+    return f"{score['n']} of {score['of']}" if "of" in score else str(score["n"])
 
 
 def share(score: dict[str, Any]) -> str:
@@ -99,9 +114,10 @@ def means(results: list[dict[str, Any]]) -> list[Row]:
             runs[0]["method"],
             runs[0]["mode"].upper(),
             runs[0]["data"]["name"],
-            str(runs[0]["standard"]["n"]),
+            judged(runs[0]),
             spread(runs, "standard"),
             spread(runs, "robust"),
+            *(spread(runs, column) for column in more(results)),
             attack(runs[0]["exam"]["attack"]),
             ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
             f"{mean(seconds(run) for run in runs):.0f}".replace("nan", "–"),
@@ -115,15 +131,14 @@ def board(results: list[dict[str, Any]]) -> list[Row]:
 
     A mode that was run by several recipes has a row for each.
     """
-    lines = []
+    lines, shown = [], ("standard", "robust", *more(results))
     for runs in grouped(results, ("method", "data", "exam", "pretrain")):
         by_mode = [grouped([run for run in runs if run["mode"] == mode], ("finetune",)) for mode in modes(results)]
         for parts in zip_longest(*by_mode, fillvalue=()):
-            scores = [spread(part, score) if part else "–" for part in parts for score in ("standard", "robust")]
+            scores = [spread(part, score) if part else "–" for part in parts for score in shown]
             took = {str(run["seeds"]["pretrain"]): run["seconds"]["pretrain"] for part in parts for run in part}
             spent = mean(nan if value is None else value for value in took.values())
-            count = str(runs[0]["standard"]["n"])
-            tail = (count, ", ".join(sorted(took)), f"{spent:.0f}".replace("nan", "–"))
+            tail = (judged(runs[0]), ", ".join(sorted(took)), f"{spent:.0f}".replace("nan", "–"))
             lines.append((runs[0]["method"], *scores, *tail))
     return lines
 
@@ -135,7 +150,7 @@ def modes(results: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def board_columns(results: list[dict[str, Any]]) -> Row:
-    scores = (f"{mode.upper()} {score}" for mode in modes(results) for score in ("SA", "RA"))
+    scores = (f"{mode.upper()} {score}" for mode in modes(results) for score in ("SA", "RA", *more(results)))
     return ("method", *scores, "n", "seeds", "seconds")
 
 
@@ -165,12 +180,18 @@ def unseeded(value: Any) -> Any:
 
 
 def spread(runs: list[dict[str, Any]], score: str) -> str:
+    """Mean ± standard deviation over runs, and the count of each; of the mean corruption accuracy there is none."""
+    score = MORE.get(score, score)
+    if any(score not in run for run in runs):
+        return "–"
+    if score == "corruption_accuracy":
+        return f"{_mean([run[score]['mean'] for run in runs])} %"
     counts = ", ".join(str(run[score]["correct"]) for run in runs)
-    return f"{mean(run[score]['percent'] for run in runs):.1f}{_deviation(runs, score)} % ({counts})"
+    return f"{_mean([run[score]['percent'] for run in runs])} % ({counts})"
 
 
-def _deviation(runs: list[dict[str, Any]], score: str) -> str:
-    return f" ± {stdev(run[score]['percent'] for run in runs):.1f}" if len(runs) > 1 else ""
+def _mean(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def seconds(result: dict[str, Any]) -> float:
@@ -181,10 +202,14 @@ def seconds(result: dict[str, Any]) -> float:
 def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[Row, list[Row], str]:
     """Columns, rows, and a line that says what the columns mean."""
     return {
-        "runs": lambda: (COLUMNS, rows(results), LEGEND),
-        "means": lambda: (MEAN_COLUMNS, means(results), MEAN_LEGEND),
-        "board": lambda: (board_columns(results), board(results), BOARD_LEGEND),
+        "runs": lambda: (columns_of(results, "SA", "RA", "RA 95 %"), rows(results), legend(LEGEND, results)),
+        "means": lambda: (columns_of(results, "SA", "RA"), means(results), legend(MEAN_LEGEND, results)),
+        "board": lambda: (board_columns(results), board(results), legend(BOARD_LEGEND, results)),
     }[kind]()
+
+
+def legend(words: str, results: list[dict[str, Any]]) -> str:
+    return " ".join([words, *(MORE_LEGEND[column] for column in more(results))])
 
 
 def markdown(results: list[dict[str, Any]], kind: Kind = "runs") -> str:
@@ -211,6 +236,12 @@ LEGEND = (
 )
 
 
+MORE_LEGEND = {
+    "AA": "AA: on the same images under AutoAttack.",
+    "CA": "CA: under the fifteen common corruptions, the mean over them and over five severities.",
+}
+
+
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The few numbers of each result that a program wants. `seconds` is of pre-training, fine-tuning and exam."""
     return [
@@ -222,6 +253,8 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "robust_correct": result["robust"]["correct"],
             "seconds": round(seconds(result), 1) if isfinite(seconds(result)) else None,
         }
+        | ({"autoattack_correct": result["autoattack"]["correct"]} if "autoattack" in result else {})
+        | ({"corruption_percent": result["corruption_accuracy"]["mean"]} if "corruption_accuracy" in result else {})
         for result in results
     ]
 

@@ -60,6 +60,21 @@ class PGD:
         return self.ball.project(x + 0.001 * torch.empty_like(x).normal_(generator=rng), x)
 
 
+def displaced(
+    attack: PGD,
+    embed: Callable[[Float[Tensor, "N C H W"]], Float[Tensor, "N D"]],
+    distance: Callable[[Float[Tensor, "N D"], Float[Tensor, "N D"]], Tensor],
+    x: Float[Tensor, "N C H W"],
+    z: Float[Tensor, "N D"],
+    rng: torch.Generator,
+) -> Float[Tensor, "N C H W"]:
+    """x̃ = argmax over the ball of d(h(x̃), z): PGD without labels. z = h(x) makes d the representational distance.
+
+    h(x) itself is where d is least and has no slope, so an attack on it needs its random start.
+    """
+    return attack(lambda x: distance(embed(x), z), x, rng)
+
+
 def input_gradient(loss: Loss, x: Tensor) -> Tensor:
     """∂(Σ loss)/∂x, and nothing else: no weight gradient is computed on the way."""
     with torch.enable_grad():

@@ -23,7 +23,7 @@ from unshaken.methods.method import Method, Step
 from unshaken.nets import routed
 from unshaken.nets.embed import Network
 from unshaken.nets.folded import folded, still
-from unshaken.threat.pgd import PGD
+from unshaken.threat.pgd import PGD, displaced
 from unshaken.train.feed import Feed, Place
 from unshaken.train.recall import Again, Attacks, exchanged, hurried
 
@@ -140,7 +140,7 @@ class Posed(Problem):
             z = self._embed(x, self._clean, theta)
         rows = ROWS.get(distance, lambda z_adv, z: representational(z_adv, z, distance))
         fixed = {name: value.detach() for name, value in theta.items()}  # the input alone is differentiated
-        return attack(lambda x: rows(self._embed(x, self._adv, fixed), z), x, key.on(x.device)), z
+        return displaced(attack, lambda x: self._embed(x, self._adv, fixed), rows, x, z, key.on(x.device)), z
 
     def _embed(self, x: Float[Tensor, "n C H W"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
         return self._headed(self.net.features(x, route), route, theta)

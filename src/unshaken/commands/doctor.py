@@ -1,0 +1,156 @@
+"""`unshaken doctor`: whether the evaluation of a classifier can be believed, in two minutes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from unshaken.base.keys import Key
+from unshaken.data.images import Images
+from unshaken.data.source import Source
+from unshaken.evaluate.checks import examination
+from unshaken.evaluate.patient import Finding, Patient
+from unshaken.exchange.importing import Importing, import_file
+from unshaken.exchange.opening import file_in
+from unshaken.exchange.reading import sniffed
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.embed import Network
+from unshaken.nets.routed import alone, routes_of
+from unshaken.nets.saved import FORMAT, backbone_of, digest, legible, load_classifier, load_encoder, read_tensors
+from unshaken.options import meant_for, parse, subject
+from unshaken.recipes.pretrain import fitting
+from unshaken.recipes.settings import setting_of, source_of
+from unshaken.threat.ball import Ball, Linf
+from unshaken.train.runtime import Runtime
+
+BARE = "an encoder without a classifier, and only answers can be examined"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Look for signs that an attack fails, or the set-up does, and not the defence.
+
+    Exit code 0 if nothing was found, 1 if something was. A checkpoint of somebody else's takes the options of
+    `unshaken import` too.
+    """
+
+    data: Source
+    """Whose test images; by default of the set that the classifier was fine-tuned on."""
+    ball: Ball
+    """What the adversary of the evaluation may do; by default what goes with the set."""
+    limit: int = 192
+    """So many test images, drawn from all of them."""
+    attacked: int = 48
+    """So many of these are attacked too; 0 leaves attacks out."""
+    seed: int = 1
+    runtime: Runtime = Runtime()
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or self.attacked < 0:
+            raise ValueError(f"the doctor takes limit ≥ 1 and attacked ≥ 0, not {self.limit} and {self.attacked}")
+
+
+def doctor(args: list[str]) -> int:
+    """Exit code 1 if there are findings."""
+    what = "a fine-tuning run's folder, a classifier file, or a checkpoint that `unshaken import` reads"
+    name, rest = subject(args, "doctor", "CHECKPOINT", what)
+    with TemporaryDirectory() as folder:
+        file, rest = _classifier(Path(name), rest, Path(folder))
+        net, about = load_classifier(file)
+        with legible(file):
+            tuned_on = source_of(about["finetune"]["recipe"]["data"])
+        net = _with_routes(net, file)
+    visit = Visit(tuned_on, setting_of(tuned_on).ball)
+    # ε goes with the set that is named, unless it is named too
+    data = parse(visit, rest, f"unshaken doctor {name}").data
+    visit = parse(replace(visit, ball=setting_of(data).ball), rest, f"unshaken doctor {name}")
+    images = _images(visit, backbone_of(about), len(about["names"]))
+    return _examined(visit, net, images)
+
+
+def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[str]]:
+    """The classifier's file, imported into the folder if it is not one of ours; and the arguments that are left."""
+    visit, known = Visit(Source(), Linf()), Importing()
+    file = file_in(path)
+    if _ours(file):
+        if read_tensors(file)[1].get("kind") == "encoder":
+            raise ValueError(f"{file} is {BARE}: name a run of `unshaken finetune` on it")
+        return file, rest
+    known = parse(known, meant_for(known, rest, [visit]), f"unshaken import {path}")
+    written = import_file(file, replace(known, out=folder / "theirs", classifier=True))
+    if written.classifier is None:
+        raise ValueError(f"{path} is {BARE}: `unshaken import` it, then `unshaken finetune` it")
+    return written.classifier / "classifier.safetensors", meant_for(visit, rest, [known])
+
+
+def _ours(file: Path) -> bool:
+    if sniffed(file) != "safetensors":
+        return False
+    try:
+        with safe_open(file, "pt") as opened:
+            return (opened.metadata() or {}).get("format") == FORMAT
+    except SafetensorError:
+        return True  # whoever reads it will say what is wrong with it
+
+
+def _with_routes(net: Network, file: Path) -> Network:
+    """The classifier on the encoder that it was put on, with all routes, if that lies where it was made."""
+    beside = file.parent.parent / "encoder.safetensors"
+    if beside.exists():
+        encoder, _, _ = load_encoder(beside)
+        if len(routes_of(encoder)) > 1 and digest(alone(encoder, "adv")) == digest(net.encoder):
+            net = Network(encoder, net.head)
+    return net.eval().requires_grad_(False)
+
+
+def _images(visit: Visit, backbone: Backbone, classes: int) -> Images:
+    images = fitting(replace(visit.data, size=visit.data.size or backbone.stem).load("test"), backbone)
+    if images.label is None or len(images.names) != classes:
+        has = "no labels" if images.label is None else f"{len(images.names)} classes"
+        raise ValueError(f"{images.name} has {has} and the classifier {classes} classes; name its set by --data")
+    order = torch.randperm(len(images), generator=(Key(visit.seed) / "images").on("cpu"))
+    return images[order[: visit.limit]]
+
+
+def _examined(visit: Visit, net: Network, images: Images) -> int:
+    fabric = replace(visit.runtime, precision="float32").open()
+    net, images, begun = net.to(fabric.device), images.to(fabric.device), monotonic()
+    key = Key(visit.seed) / "doctor"
+    patient = Patient(lambda x: net(x, "adv"), images.floats(), images.label, visit.ball, key, net)
+    findings, made = [], 0
+    for checked in examination(patient, visit.attacked):
+        verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"
+        _say(
+            f"{checked.name:<13}  {verdict}", "bold red" if checked.finding else "dim" if checked.left_out else "green"
+        )
+        findings += [checked.finding] if checked.finding else []
+        made += not checked.left_out
+    for finding in findings:
+        _tell(finding)
+    count = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
+    attacked = min(visit.attacked, len(images))
+    _say(f"\n{count}: {made} checks on {len(images)} images, {attacked} of them to attack, {monotonic() - begun:.0f} s")
+    return int(bool(findings))
+
+
+def _tell(finding: Finding) -> None:
+    _say(f"\n{finding.check} ({finding.sure})", "bold")
+    _say(finding.says)
+    _say(f"What to do: {finding.do}")
+
+
+def _say(line: str, style: str = "") -> None:
+    """In colour on a terminal, as plain text elsewhere."""
+    if not sys.stdout.isatty():
+        print(line, flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(line, style))

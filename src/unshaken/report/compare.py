@@ -1,0 +1,105 @@
+"""Two results on the same images: which images the two differ on, and whether chance alone would do that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+import numpy
+
+from unshaken.base.bits import unpacked
+
+LEVEL = 0.05
+"""Chance alone would show a difference in one of twenty comparisons of equals."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One score of A and of B on the n images that both judged.
+
+    a, b              right answers: of images, or of images under corruptions
+    a_alone, b_alone  on how many images A does better than B, and B better than A
+    """
+
+    score: str
+    n: int
+    a: int
+    b: int
+    a_alone: int
+    b_alone: int
+
+    @property
+    def p(self) -> float:
+        return sign_test(self.a_alone, self.b_alone)
+
+    def line(self) -> str:
+        word = f"{'A' if self.a_alone > self.b_alone else 'B'} is better" if self.p < LEVEL else "no difference shown"
+        return (
+            f"{self.score}: {word} (A {self.a}, B {self.b} right; better on {self.a_alone} and {self.b_alone} of "
+            f"{self.n} images; p = {self.p:.2g})"
+        )
+
+
+def sign_test(more: int, less: int) -> float:
+    """Two-sided and exact: of m images on which two classifiers differ, each is for either with probability 1/2.
+
+    With one answer an image this is McNemar's test (Psychometrika 1947): p = min(1, 2 P(X ≤ min)), X ~ B(m, 1/2).
+    """
+    m = more + less
+    return min(1.0, 2 * sum(comb(m, k) for k in range(min(more, less) + 1)) / 2**m)
+
+
+def compared(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Paired | str]:
+    """Each score that both have, or why it is not compared. ValueError if the images are not the same."""
+    if a["data"]["digest"] != b["data"]["digest"]:
+        raise ValueError(
+            f"A was judged on {_images(a)} and B on {_images(b)}: only results on the same images can be compared"
+        )
+    how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["exam"], b["exam"]))
+    yield _paired("standard accuracy", [a["standard"]], [b["standard"]])
+    if how_a["attack"] == how_b["attack"]:
+        yield _paired("robust accuracy (PGD)", [a["robust"]], [b["robust"]])
+    else:
+        yield "robust accuracy (PGD): not compared, for the attacks were not the same"
+    if "autoattack" in a and "autoattack" in b:
+        same = how_a["attack"]["ball"] == how_b["attack"]["ball"] and how_a["autoattack"] == how_b["autoattack"]
+        alike = "robust accuracy (AutoAttack)"
+        yield (
+            _paired(alike, [a["autoattack"]], [b["autoattack"]])
+            if same
+            else f"{alike}: not compared, for the attacks were not the same"
+        )
+    if "corruptions" in a and "corruptions" in b:
+        scores = [_corrupted(result) for result in (a, b)]
+        common = [name for name in scores[0] if name in scores[1]]
+        if common:
+            title = f"accuracy under {len(common)} corruptions"
+            yield _paired(title, *([of[name] for name in common] for of in scores))
+
+
+def _images(result: dict[str, Any]) -> str:
+    data = result["data"]
+    return f"{data['name']} ({data['split']}, {data['n']} images, digest {data['digest'][:8]})"
+
+
+def _corrupted(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"{name}/{level}": s for name, by in result["corruptions"].items() for level, s in by.items()}
+
+
+def _paired(score: str, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> Paired:
+    """Images are the pairs: the verdicts of one image under several corruptions are added."""
+    of = min(each.get("of", each["n"]) for each in (*a, *b))
+    both = numpy.logical_and.reduce([_judged(each)[:of] for each in (*a, *b)])
+    right_a, right_b = (sum(_bits(each)[:of].astype(int) for each in scores)[both] for scores in (a, b))
+    alone = int((right_a > right_b).sum()), int((right_b > right_a).sum())
+    return Paired(score, int(both.sum()), int(right_a.sum()), int(right_b.sum()), *alone)
+
+
+def _bits(score: dict[str, Any]) -> numpy.ndarray:
+    return unpacked(score["bits"], score.get("of", score["n"]))
+
+
+def _judged(score: dict[str, Any]) -> numpy.ndarray:
+    return unpacked(score["judged"], score["of"]) if "judged" in score else numpy.ones(score["n"], bool)

@@ -1,0 +1,100 @@
+"""Results judged again: the same bits in the same world, a few others in another, and what is not theirs refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+from fitted import least_squares, write_run
+
+from unshaken import cli
+from unshaken.base.bits import packed, unpacked
+from unshaken.evaluate.exam import Exam
+from unshaken.recipes.examine import examine
+from unshaken.recipes.receipt import Receipt, receipt
+from unshaken.threat.ball import Linf
+from unshaken.threat.pgd import PGD
+
+EXAM = Exam(PGD(Linf(0.02), steps=2), corruptions=("contrast",), severities=(3,), batch=60)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    run = write_run(tmp_path / "slf-digits-1", least_squares(1))
+    examine(run, exam=EXAM, quiet=True)
+    return run
+
+
+def forged(run: Path, score: str, flips: int, **changes) -> Path:
+    """The result with so many verdicts of each hundred turned."""
+    result = json.loads((run / "result.json").read_text()) | changes
+    bits = unpacked(result[score]["bits"], 445)
+    turned = numpy.arange(445) % 100 < flips
+    result[score]["bits"] = packed(bits ^ turned)
+    file = run / "forged.json"
+    file.write_text(json.dumps(result))
+    return file
+
+
+def test_the_same_world_gives_the_same_bits(run):
+    found = receipt(run / "result.json", sample=100, seed=3, quiet=True)
+    assert found == receipt(run / "result.json", sample=100, seed=3, quiet=True)
+    assert found == Receipt(120, 3, True, {"clean": 120, "pgd": 120, "contrast/3": 120})
+    assert found.holds
+    seeds = {receipt(run / "result.json", sample=1, quiet=True).seed for _ in range(2)}
+    assert len(seeds) == 2  # a draw that nobody could foresee
+
+
+def test_one_verdict_that_was_turned_is_one_too_many(run):
+    found = receipt(forged(run, "robust", 1), sample=445, seed=3, quiet=True)
+    assert (found.n, found.agree["pgd"], found.agree["clean"]) == (445, 440, 445)
+    assert not found.holds
+    assert "pgd: 440 of 445 agree, too few" in list(found.lines())
+
+
+def test_in_another_world_a_few_may_differ(run):
+    elsewhere = {"world": {"torch": "another"}}
+    few = receipt(forged(run, "robust", 2, **elsewhere), sample=445, seed=3, quiet=True)
+    assert not few.same
+    assert few.allowed == 9  # 2 % of 445
+    assert not few.holds  # ten were turned
+    assert receipt(forged(run, "robust", 1, **elsewhere), sample=445, seed=3, quiet=True).holds
+
+
+def test_a_part_is_judged_again_where_it_was_judged(tmp_path):
+    run = write_run(tmp_path / "slf-digits-1", least_squares(1))
+    part = examine(run, exam=replace(EXAM, until=40.0, batch=20), quiet=True)
+    found = receipt(run / "result-until40.json", sample=445, seed=1, quiet=True)
+    assert found.n == part["robust"]["n"] < 445
+    assert found.holds
+
+
+def test_what_is_not_the_result_s_is_refused(run, tmp_path):
+    other = write_run(tmp_path / "other", least_squares(2))
+    with pytest.raises(ValueError, match="name their run by --run"):
+        receipt(run / "result.json", run=other)
+    away = tmp_path / "away.json"
+    away.write_text((run / "result.json").read_text())
+    assert receipt(away, sample=1, run=run, quiet=True).holds
+    with pytest.raises(ValueError, match="there is no classifier in"):
+        receipt(away)
+    with pytest.raises(ValueError, match="name them by --data"):
+        receipt(forged(run, "robust", 0, data={"digest": "0", "split": "test"}))
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a result"):
+        receipt(tmp_path / "no.json")
+    with pytest.raises(ValueError, match="at least 1 image"):
+        receipt(run / "result.json", sample=0)
+
+
+def test_verify_says_so(run, capsys):
+    assert cli.run(["verify", str(run / "result.json"), str(run), "--sample", "50", "--seed", "4"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{run}/result.json: agrees"
+    assert "60 images (--seed 4) were judged again, in the same world, where 0 may differ" in said[1]
+    assert said[2:5] == [f"  {part}: 60 of 60 agree" for part in ("clean", "pgd", "contrast/3")]
+    assert cli.run(["verify", str(forged(run, "standard", 50))]) == 2
+    shown = capsys.readouterr()
+    assert "forged.json: DIFFERS" in shown.out
+    assert "says other verdicts than its images get" in shown.err

@@ -1,0 +1,122 @@
+"""Paired comparisons against scipy's exact test, and against what must not be compared."""
+
+import copy
+import json
+
+import numpy
+import pytest
+from scipy.stats import binomtest
+
+from unshaken.base.bits import packed
+from unshaken.commands.evaluate import compare
+from unshaken.report.compare import Paired, compared, sign_test
+
+N = 40
+
+
+def score(right: numpy.ndarray, judged: numpy.ndarray | None = None) -> dict:
+    if judged is None:
+        return {"correct": int(right.sum()), "n": len(right), "bits": packed(right)}
+    right = right & judged
+    return {
+        "correct": int(right.sum()),
+        "n": int(judged.sum()),
+        "of": len(right),
+        "bits": packed(right),
+        "judged": packed(judged),
+    }
+
+
+def result(seed: int = 0, **changes) -> dict:
+    draws = numpy.random.default_rng(seed)
+    attack = {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}
+    return {
+        "method": "acl",
+        "mode": "slf",
+        "data": {"name": "digits", "split": "test", "n": N, "digest": "0123456789abcdef"},
+        "standard": score(draws.random(N) < 0.9),
+        "robust": score(draws.random(N) < 0.5),
+        "seeds": {},
+        "seconds": {},
+        "exam": {"attack": attack},
+        "pretrain": {},
+        "finetune": {},
+    } | changes
+
+
+@pytest.mark.parametrize(("more", "less"), [(0, 0), (1, 0), (5, 5), (9, 2), (2, 9), (30, 12), (300, 250)])
+def test_the_exact_test_is_scipy_s(more, less):
+    expected = binomtest(more, more + less).pvalue if more + less else 1.0
+    assert sign_test(more, less) == pytest.approx(expected, rel=1e-9)
+
+
+def test_counts_of_pairs():
+    a, b = result(), result(1)
+    a["standard"] = score(numpy.arange(N) < 30)
+    b["standard"] = score((numpy.arange(N) < 20) | (numpy.arange(N) == 35))
+    first = next(compared(a, b))
+    assert first == Paired("standard accuracy", N, 30, 21, 10, 1)
+    assert "A is better (A 30, B 21 right; better on 10 and 1 of 40 images; p = 0.012)" in first.line()
+    assert "B is better" in next(compared(b, a)).line()
+
+
+def test_no_difference_is_said_where_none_is_shown():
+    same = result()
+    assert all("no difference shown" in each.line() for each in compared(same, copy.deepcopy(same)))
+    a, b = copy.deepcopy(same), copy.deepcopy(same)
+    a["robust"], b["robust"] = score(numpy.arange(N) < 20), score(numpy.arange(N) < 15)
+    five = list(compared(a, b))[1]
+    assert five.p == pytest.approx(0.0625)
+    assert "no difference shown" in five.line()
+
+
+def test_images_are_the_pairs_under_several_corruptions():
+    """Their verdicts are added; an image on which both are right equally often says nothing."""
+    zeros, ones = numpy.zeros(N, bool), numpy.ones(N, bool)
+    half = numpy.arange(N) < 8
+    a = result(corruptions={"fog": {"1": score(ones), "5": score(half)}, "snow": {"1": score(ones)}})
+    b = result(corruptions={"fog": {"1": score(half), "5": score(ones)}, "frost": {"1": score(zeros)}})
+    (last,) = [each for each in compared(a, b) if "corruptions" in each.score]
+    assert last == Paired("accuracy under 2 corruptions", N, 48, 48, 0, 0)
+    b["corruptions"]["fog"]["5"] = score(zeros)
+    (last,) = [each for each in compared(a, b) if "corruptions" in each.score]
+    assert last == Paired("accuracy under 2 corruptions", N, 48, 8, 40, 0)
+
+
+def test_parts_are_compared_on_what_both_judged():
+    judged = numpy.arange(N) % 2 == 0
+    a, b = result(robust=score(numpy.ones(N, bool), judged)), result(robust=score(numpy.zeros(N, bool)))
+    found = list(compared(a, b))[1]
+    assert (found.n, found.a, found.b, found.a_alone) == (20, 20, 0, 20)
+    first = result(robust=score(numpy.zeros(10, bool)))  # of the first ten images
+    assert list(compared(first, b))[1].n == 10
+
+
+def test_other_attacks_are_not_compared():
+    a = result(autoattack=score(numpy.ones(N, bool)))
+    b = copy.deepcopy(a)
+    b["exam"]["attack"]["ball"]["eps"] = 4 / 255
+    said = [each for each in compared(a, b) if isinstance(each, str)]
+    assert len(said) == 2
+    assert all("not compared" in line for line in said)
+    assert len([each for each in compared(a, result()) if isinstance(each, Paired)]) == 2
+
+
+def test_other_images_are_refused_in_one_line(tmp_path, capsys):
+    a, b = result(), result()
+    b["data"]["digest"] = "f" * 16
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, each in zip(files, (a, b), strict=True):
+        file.write_text(json.dumps(each))
+    with pytest.raises(ValueError, match="only results on the same images can be compared") as refused:
+        compare([str(file) for file in files])
+    assert "\n" not in str(refused.value)
+    compare([str(files[0]), str(files[0])])
+    assert capsys.readouterr().out.count("no difference shown") == 2
+    with pytest.raises(ValueError, match="needs two results"):
+        compare([str(files[0])])
+    (tmp_path / "several").mkdir()
+    for name in ("result.json", "result-first5.json"):
+        (tmp_path / "several" / name).write_text(json.dumps(a))
+    with pytest.raises(ValueError, match="more than one result"):
+        compare([str(files[0]), str(tmp_path / "several")])
