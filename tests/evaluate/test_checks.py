@@ -302,18 +302,21 @@ def test_statistics_that_have_moved_in_part_are_not_stale(statistic):
     assert signs.routes(replace(sound(), net=net, logits=net)) is None
 
 
-def level(x: Tensor) -> Tensor:
-    """The next of digits' seventeen levels: where the images lie, and no point that an attack begins from."""
-    return ((16 * x).round() / 16).detach()
+def between(x: Tensor) -> Tensor:
+    """How far pixels are from the next of 255 levels: 0 at images, not where attacks begin."""
+    return torch.where((x > 0) & (x < 1), x - (255 * x).round() / 255, 1.0)
 
 
 def test_a_gradient_that_is_not_finite_at_the_images_alone():
-    patient = wrapped(lambda net, x: net(x) + 0 * (x - level(x)).abs().sqrt().sum())
+    patient = wrapped(lambda net, x: net(x) + 0 * between(x).abs().sqrt().sum())
     assert "not finite" in signs.gradient(patient).says
 
 
 def test_a_gradient_that_vanishes_at_the_images_alone_is_none_that_stops_an_attack():
-    assert signs.gradient(wrapped(lambda net, x: net(torch.where(x == level(x), x.detach(), x)))) is None
+    def logits(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return net(torch.where(between(x).flatten(1).eq(0).any(1).view(-1, 1, 1, 1), x.detach(), x))
+
+    assert signs.gradient(wrapped(logits)) is None
 
 
 def test_some_sure_answers_are_no_finding():
