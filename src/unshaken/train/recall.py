@@ -59,14 +59,14 @@ def _by_image(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Noting(Method):
-    """A method whose attacks are noted as they are made; all else is its own."""
+class Noting:
+    """A method at work whose attacks are noted as they are made; all else is its own. (No kind of method to choose.)"""
 
     method: Method
     attacks: Attacks
 
-    frozen = property(lambda self: self.method.frozen)
-    teacher = property(lambda self: self.method.teacher)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         noted = exchanged(self.method, lambda attack: Noted(attack, self.attacks, batch.index))
