@@ -18,6 +18,7 @@ from bench.clock import paired, tell, timed
 from bench.literal.selection import Attack, Literal
 from unshaken.base.clock import Constant, WarmupCosine
 from unshaken.base.keys import Key
+from unshaken.coreset.gradients import Gradients
 from unshaken.coreset.rcs import RCS, gradient
 from unshaken.coreset.selector import split
 from unshaken.data.images import Images
@@ -52,7 +53,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
     if quick:
         size, images = Size(unshaken.recipe("acl/digits"), 96, 16, 8, 2), unshaken.Source("digits").load("train")
     else:
-        size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 3)
+        size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 1)
         images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
     rows = [one(size, images, Key(seed)) for seed in range(1, rounds + 1)]
     sides = {name: [row["seconds"][name] for row in rows] for name in rows[0]["seconds"]}
@@ -108,18 +109,16 @@ def judged(
     r = slow.gradient(slow.distance())
     truth = torch.stack([one @ r for one in q])
     for name, way in ways.items():
-        seconds[name], found = timed(lambda way=way: selected(way, count))
+        seconds[name], (problem, rcs, q_ours, found) = timed(lambda way=way: selected(way, count))
         chosen[name], same[name] = found, len(set(found) & set(best)) / picks
-        problem, rcs = way()
-        gains = problem.gradients(range(len(sizes)), "batch").along(
-            gradient(problem.validation(problem.theta, rcs.distance, rcs.attack), problem.theta)
-        )
+        gains = q_ours.along(gradient(problem.validation(problem.theta, rcs.distance, rcs.attack), problem.theta))
         correlation[name] = float(torch.corrcoef(torch.stack([gains, truth]))[0, 1])
         tell(f"{name}: {seconds[name]:.1f} s, {same[name]:.0%} of the same picks, correlation {correlation[name]:.4f}")
     rng = (key / "chance").on("cpu")
-    chance = mean(slow.gain(q, torch.randperm(len(q), generator=rng)[:picks].tolist()) for _ in range(RANDOM_SETS))
-    full = slow.gain(q, best) - chance
-    kept = {name: (slow.gain(q, found) - chance) / full for name, found in chosen.items()}
+    chance = [torch.randperm(len(q), generator=rng)[:picks].tolist() for _ in range(RANDOM_SETS)]
+    left = mean(slow.left(q, found) for found in chance)  # of L_RD, which is to fall
+    full = left - slow.left(q, best)
+    kept = {name: (left - slow.left(q, found)) / full for name, found in chosen.items()}
     tell(f"advantage over random kept: {', '.join(f'{name} {value:.3f}' for name, value in kept.items())}")
     return {
         "seconds": seconds,
@@ -136,15 +135,30 @@ def literally(slow: Literal, picks: int) -> tuple[list[Tensor], list[int]]:
     return q, slow.picks(q, picks)
 
 
-def selected(way: Callable[[], tuple[Posed, RCS]], count: int) -> list[int]:
-    """The numbers of the mini-batches, from the images."""
+def selected(way: Callable[[], tuple[Posed, RCS]], count: int) -> tuple[Posed, RCS, Gradients, list[int]]:
+    """The problem, the selector, the candidates' gradients that it used, and the numbers of the mini-batches it took."""
     problem, rcs = way()
-    images, found = rcs.select(problem, count, Key(0)).tolist(), []
+    seen = Remembered(problem)
+    images, found = rcs.select(seen, count, Key(0)).tolist(), []
     where = {int(image): b for b, batch in enumerate(problem.batches) for image in batch}
     for image in images:
         if where[image] not in found:
             found.append(where[image])
-    return found
+    return problem, rcs, seen.q, found
+
+
+class Remembered:
+    """A problem that keeps the gradients it was asked for, so that they can be looked at without the time of others."""
+
+    def __init__(self, problem: Posed) -> None:
+        self.problem = problem
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.problem, name)
+
+    def gradients(self, *asked: Any) -> Gradients:
+        self.q = self.problem.gradients(*asked)
+        return self.q
 
 
 def trained(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tuple[Place, dict[str, float]]:

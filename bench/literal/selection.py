@@ -82,14 +82,13 @@ class Literal:
         self.restore(start)
         return chosen
 
-    def gain(self, q: list[Tensor], chosen: list[int]) -> float:
-        """L_RD(U; θ) − L_RD(U; θ − η Σ q_b), U attacked anew at either."""
+    def left(self, q: list[Tensor], chosen: list[int]) -> float:
+        """L_RD(U; θ − η Σ q_b), U attacked anew there: what these mini-batches leave of it."""
         start = [p.detach().clone() for p in self.parameters()]
-        before = float(self.distance().detach())
         self.move(self.eta, torch.stack([q[b] for b in chosen]).sum(0))
-        after = float(self.distance().detach())
+        found = float(self.distance().detach())
         self.restore(start)
-        return before - after
+        return found
 
     def distance(self) -> Tensor:
         """L_RD(U; θ): the mean over U of KL(softmax h(x̃) ‖ softmax h(x))."""
