@@ -57,6 +57,14 @@ def test_edges_are_opencvs():
     assert rows == EDGES.split()
 
 
+@pytest.mark.parametrize(("strong", "faint", "reaches"), [(38, 13, True), (38, 12, False), (25, 13, False)])
+def test_a_faint_edge_goes_on_from_a_strong_one(strong, faint, reaches):
+    """A step's gradient is four times its height: 13 is above 50 / 4, 38 above 150 / 4, and 25 is not."""
+    step = torch.zeros(1, 1, 16, 12).double()
+    step[:, :, :6, 6:], step[:, :, 6:, 6:] = strong, faint
+    assert bool(spatter.edges(step)[0, 0, 15].any()) == reaches
+
+
 def test_edges_of_faint_waves_are_opencvs():
     i, j = np.mgrid[:24, :24]
     waves = 90 + 30 * np.sin(i * j / 17) + 25 * np.cos(i / 3 - j / 5) + 18 * np.sin(i + j * j / 29)
