@@ -28,6 +28,11 @@ EDGES = """
 ..........#####.
 ................
 """
+WAVES = (
+    "00061d 002d25 00110f f84710 638c00 4c380f 706350 40c627 030c08 fe3033 0863c4 44c418 "
+    "708833 c0da44 889209 089232 11b440 13248b 164d34 d44a49 949292 953ca5 b56949 254912"
+)
+"""Rows of 24 pixels as bits, in hexadecimal."""
 RELIEF = [
     [66, 66, 13, 26, 39, 39, 39, 39, 26, 13, 0, 0, 0, 0, 0, 0],
     [66, 66, 0, 83, 168, 238, 168, 83, 39, 111, 196, 255, 255, 249, 243, 236],
@@ -52,6 +57,22 @@ def test_edges_are_opencvs():
     assert rows == EDGES.split()
 
 
+@pytest.mark.parametrize(("strong", "faint", "reaches"), [(38, 13, True), (38, 12, False), (25, 13, False)])
+def test_a_faint_edge_goes_on_from_a_strong_one(strong, faint, reaches):
+    """A step's gradient is four times its height: 13 is above 50 / 4, 38 above 150 / 4, and 25 is not."""
+    step = torch.zeros(1, 1, 16, 12).double()
+    step[:, :, :6, 6:], step[:, :, 6:, 6:] = strong, faint
+    assert bool(spatter.edges(step)[0, 0, 15].any()) == reaches
+
+
+def test_edges_of_faint_waves_are_opencvs():
+    i, j = np.mgrid[:24, :24]
+    waves = 90 + 30 * np.sin(i * j / 17) + 25 * np.cos(i / 3 - j / 5) + 18 * np.sin(i + j * j / 29)
+    waves = torch.from_numpy(waves.round() // 6 * 6)[None, None]
+    rows = [f"{int(''.join('01'[v] for v in row), 2):06x}" for row in spatter.edges(waves)[0, 0].int()]
+    assert rows == WAVES.split()
+
+
 def test_relief_is_opencvs():
     assert spatter.relief(layer())[0, 0, ::5].tolist() == RELIEF
 
@@ -69,6 +90,8 @@ def test_chamfer_distance_is_near_the_true_one_and_cut_off():
     assert np.abs(found / true.clip(max=12).clip(min=1e-9) - 1)[~edge[0, 0].numpy()].max() < 0.025
     assert found.max() == 12
     assert (spatter.chamfer(edge & False, 7) == 7).all()
+    steps = [found[3 + i, 4 + j] for i, j in ((0, 3), (2, 2), (1, 2), (4, 2), (3, 5))]
+    assert steps == pytest.approx([3, 2 * 1.4, 2.1969, 2 * 2.1969, 2 * 2.1969 + 1.4], abs=1e-4)
 
 
 def test_equalised():

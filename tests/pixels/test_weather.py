@@ -100,6 +100,8 @@ def test_ice_is_as_bright_and_as_rough_as_the_photographs(side):
     assert grey.std((1, 2)).mean() == pytest.approx(0.09, abs=0.02)
     assert grey.mean((1, 2)).std() == pytest.approx(0.14, abs=0.03)
     assert 0 <= grey.min() <= grey.max() <= 1
+    apart = grey - grey.mean((1, 2), keepdim=True)
+    assert apart.pow(3).mean() > 0  # needles are bright
     red, _, blue = ice(3, side, side, draws(200)).mean((0, 2, 3))
     assert red < blue
 

@@ -62,7 +62,7 @@ def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -
     gradient = F.conv2d(F.pad(layer, (1, 1, 1, 1), mode="replicate"), torch.stack((sobel, sobel.mT))[:, None])
     dx, dy = gradient.split(1, 1)
     steep = dx.abs() + dy.abs()
-    near = {(i, j): _shifted(steep, i, j, 0) for i, j in product((-1, 0, 1), repeat=2)}
+    near = {(i, j): _beside(steep, i, j) for i, j in product((-1, 0, 1), repeat=2)}
     across = (steep > near[0, -1]) & (steep >= near[0, 1])
     along = (steep > near[-1, 0]) & (steep >= near[1, 0])
     falling = (steep > near[-1, -1]) & (steep > near[1, 1])
@@ -80,14 +80,14 @@ def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -
 def chamfer(edge: Int[Tensor, "N 1 H W"], most: float) -> Float[Tensor, "N 1 H W"]:
     """Distance from the next edge, at most `most`: by steps of length 1, 1.4 and 2.1969 (Borgefors 1986, as OpenCV)."""
     length = {(0, 1): 65536, (1, 1): 91750, (1, 2): 143976}  # in 65,536ths, so that sums are exact
-    steps = [(i, j, length.get((min(abs(i), abs(j)), max(abs(i), abs(j))))) for i, j in product(range(-2, 3), repeat=2)]
-    far = int(most * 65536)
+    ahead = {(i, j): length.get((min(abs(i), abs(j)), max(abs(i), abs(j)))) for i, j in product(range(-2, 3), repeat=2)}
+    steps = [(i, j, cost) for (i, j), cost in ahead.items() if cost is not None]
+    (H, W), far = edge.shape[2:], int(most * 65536)
     distance, before = torch.where(edge, 0, far).int(), None
     while before is None or not torch.equal(distance, before):
-        before = distance
+        before, framed = distance, F.pad(distance, (2, 2, 2, 2), value=far)
         for i, j, cost in steps:
-            if cost is not None:
-                distance = torch.minimum(distance, _shifted(before, i, j, far) + cost)
+            distance = torch.minimum(distance, framed[:, :, 2 + i : 2 + i + H, 2 + j : 2 + j + W] + cost)
     return distance.double() / 65536
 
 
@@ -112,8 +112,7 @@ def _framed(layer: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H+2 W+2"]:
     return F.pad(layer, (1, 1, 1, 1), mode="reflect")
 
 
-def _shifted(layer: Tensor, down: int, right: int, outside: float) -> Tensor:
-    """What lies so many pixels further down and right."""
+def _beside(layer: Tensor, down: int, right: int) -> Tensor:
+    """What lies one pixel further down or right; 0 outside."""
     H, W = layer.shape[2:]
-    framed = F.pad(layer, (2, 2, 2, 2), value=outside)
-    return framed[:, :, 2 + down : 2 + down + H, 2 + right : 2 + right + W]
+    return F.pad(layer, (1, 1, 1, 1))[:, :, 1 + down : 1 + down + H, 1 + right : 1 + right + W]
