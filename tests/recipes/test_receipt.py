@@ -15,6 +15,7 @@ from unshaken.recipes.examine import examine
 from unshaken.recipes.receipt import Receipt, receipt
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
+from unshaken.train.runtime import Runtime
 
 EXAM = Exam(PGD(Linf(0.02), steps=2), corruptions=("contrast",), severities=(3,), batch=60)
 
@@ -60,6 +61,14 @@ def test_in_another_world_a_few_may_differ(run):
     assert few.allowed == 9  # 2 % of 445
     assert not few.holds  # ten were turned
     assert receipt(forged(run, "robust", 1, **elsewhere), sample=445, seed=3, quiet=True).holds
+
+
+def test_the_search_is_in_the_precision_that_it_was_in(tmp_path):
+    run = write_run(tmp_path / "slf-digits-1", least_squares(1))
+    examine(run, exam=EXAM, runtime=Runtime(precision="bf16"), quiet=True)
+    found = receipt(run / "result.json", sample=445, seed=3, quiet=True)
+    assert found.same
+    assert found.holds
 
 
 def test_a_part_is_judged_again_where_it_was_judged(tmp_path):

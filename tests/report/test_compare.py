@@ -85,7 +85,7 @@ def test_images_are_the_pairs_under_several_corruptions():
 
 def test_parts_are_compared_on_what_both_judged():
     judged = numpy.arange(N) % 2 == 0
-    a, b = result(robust=score(numpy.ones(N, bool), judged)), result(robust=score(numpy.zeros(N, bool)))
+    a, b = result(robust=score(numpy.ones(N, bool), judged)), result(robust=score(~judged))
     found = list(compared(a, b))[1]
     assert (found.n, found.a, found.b, found.a_alone) == (20, 20, 0, 20)
     first = result(robust=score(numpy.zeros(10, bool)))  # of the first ten images
@@ -95,6 +95,10 @@ def test_parts_are_compared_on_what_both_judged():
 def test_other_attacks_are_not_compared():
     a = result(autoattack=score(numpy.ones(N, bool)))
     b = copy.deepcopy(a)
+    b["exam"]["autoattack"] = "plus"
+    assert [each for each in compared(a, b) if isinstance(each, str)] == [
+        "robust accuracy (AutoAttack): not compared, for the attacks were not the same"
+    ]
     b["exam"]["attack"]["ball"]["eps"] = 4 / 255
     said = [each for each in compared(a, b) if isinstance(each, str)]
     assert len(said) == 2
