@@ -136,7 +136,7 @@ def literally(slow: Literal, picks: int) -> tuple[list[Tensor], list[int]]:
 
 
 def selected(way: Callable[[], tuple[Posed, RCS]], count: int) -> tuple[Posed, RCS, Gradients, list[int]]:
-    """The problem, the selector, the candidates' gradients that it used, and the numbers of the mini-batches it took."""
+    """Problem and selector, the candidates' gradients that they used, and the numbers of the mini-batches taken."""
     problem, rcs = way()
     seen = Remembered(problem)
     images, found = rcs.select(seen, count, Key(0)).tolist(), []
