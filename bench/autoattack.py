@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.clock import paired, tell, timed
 from unshaken.base.keys import Key
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.nets.embed import Encoder, Network, Normalize, born, evaluating
+from unshaken.nets.folded import folded
 from unshaken.threat.attack import Model, wrong
 from unshaken.threat.autoattack import AutoAttack
 from unshaken.threat.ball import Ball, Linf
@@ -104,8 +104,9 @@ def model(net: Network, precision: str = "float32") -> Model:
     """Folded, in the runtime's layout; a search of lower precision beside it."""
 
     def prepared(precision: str) -> Any:
-        copied = folded(net)
+        copied = copy.deepcopy(net)
         Runtime("cpu", precision).prepare(copied)
+        copied = folded(copied)
         return lambda x: copied(x, "clean")
 
     exact = prepared("float32")
@@ -121,15 +122,6 @@ def network() -> Network:
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     normalize = Normalize((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
     return Network(Encoder(normalize, nn.Sequential(*layers), channels), nn.Linear(channels, 10))
-
-
-def folded(net: Network) -> Network:
-    net = copy.deepcopy(net)
-    layers = list(net.encoder.backbone)
-    for i in range(0, len(layers) - 2, 3):
-        layers[i : i + 2] = fuse_conv_bn_eval(layers[i], layers[i + 1]), nn.Identity()
-    net.encoder.backbone = nn.Sequential(*layers).requires_grad_(False)
-    return net.eval()
 
 
 def trained(images: Images, steps: int, batch: int = 128) -> Network:
