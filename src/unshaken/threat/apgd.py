@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.base.keys import Key
 from unshaken.base.types import Float, Int
-from unshaken.threat.attack import Attack, Model, in_turn, rows
+from unshaken.threat.attack import Attack, Model, aimed, choose, rows
 from unshaken.threat.ball import Ball, Linf
-from unshaken.threat.objective import dlr, likeliest, targeted_dlr
+from unshaken.threat.objective import dlr, targeted_dlr
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,12 @@ class APGD(Attack):
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
         x = x.detach()
-        if not self.targets:
-            goals = y[:, None]
-        else:
-            with torch.no_grad():
-                goals = likeliest(model.exact(x), y, self.targets)
-        return in_turn(
-            [
-                lambda at, t=t, r=r: self._climb(model, self._start(x, key / t / r)[at], x[at], y[at], goals[at, t])
-                for t in range(goals.shape[1])
-                for r in range(self.restarts)
-            ],
-            x,
-        )
 
-    def _start(self, x: Tensor, key: Key) -> Tensor:
-        """Of all images, also those that have fallen: an image's start does not depend on the others' fate."""
-        return self.ball.sample(x, key.on(x.device))
+        def attempt(at: Tensor, goal: Tensor, key: Key) -> Tensor:
+            start = self.ball.sample(x, key.on(x.device))  # of all: it does not depend on who else still stands
+            return self._climb(model, start[at], x[at], y[at], goal)
+
+        return aimed(attempt, model, x, y, self.targets, self.restarts, key)
 
     def _climb(self, model: Model, start: Tensor, x: Tensor, y: Tensor, goal: Tensor) -> Tensor:
         x_adv, at = x.clone(), torch.arange(len(x), device=x.device)
@@ -102,9 +91,8 @@ class APGD(Attack):
                 loss = self._objective(logits, y, goal)
             (grad,) = torch.autograd.grad(loss.sum(), x) if slope else (point,)
             found.append((logits.detach(), loss.detach(), grad))
-        logits, loss, grad = (
-            found[0] if self.draws == 1 else (torch.stack(each).mean(0) for each in zip(*found, strict=True))
-        )
+        means = found[0] if self.draws == 1 else (torch.stack(each).mean(0) for each in zip(*found, strict=True))
+        logits, loss, grad = means
         return logits, loss, grad.nan_to_num(0, 0, 0)
 
     def _objective(self, logits: Tensor, y: Tensor, goal: Tensor) -> Float[Tensor, "N"]:
@@ -142,9 +130,9 @@ class Climb:
             before=self.point,
             grad=grad,
             loss=loss,
-            best=_choose(better, point, self.best),
-            best_grad=_choose(better, grad, self.best_grad),
-            best_loss=_choose(better, loss, self.best_loss),
+            best=choose(better, point, self.best),
+            best_grad=choose(better, grad, self.best_grad),
+            best_loss=choose(better, loss, self.best_loss),
             rises=self.rises + (loss > self.loss),
         )
 
@@ -153,18 +141,14 @@ class Climb:
         halve = (self.rises < enough) | (~self.halved & (self.best_loss <= self.checked_loss))
         return replace(
             self,
-            point=_choose(halve, self.best, self.point),
-            grad=_choose(halve, self.best_grad, self.grad),
-            loss=_choose(halve, self.best_loss, self.loss),
-            size=_choose(halve, self.size / 2, self.size),
+            point=choose(halve, self.best, self.point),
+            grad=choose(halve, self.best_grad, self.grad),
+            loss=choose(halve, self.best_loss, self.loss),
+            size=choose(halve, self.size / 2, self.size),
             rises=torch.zeros_like(self.rises),
             checked_loss=self.best_loss,
             halved=halve,
         )
-
-
-def _choose(which: Tensor, these: Tensor, those: Tensor) -> Tensor:
-    return torch.where(which.view(-1, *[1] * (these.ndim - 1)), these, those)
 
 
 def checkpoints_of(steps: int) -> frozenset[int]:

@@ -32,8 +32,11 @@ class Ball(ABC):
         """A uniform draw from the ball, brought back to valid pixels."""
 
     @abstractmethod
-    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
-        """The point at distance step_size in the direction that raises the loss fastest. Not projected."""
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
+        """The point at distance step_size, one for all or (... 1 1 1), in the direction that raises the loss fastest.
+
+        Not projected.
+        """
 
     @abstractmethod
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class Linf(Ball):
         noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=rng)
         return self.project(x + noise, x)
 
-    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
         return x_adv + step_size * grad.sign()
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ class L2(Ball):
         radius = torch.empty(x.shape[:-3], device=x.device).uniform_(generator=rng) ** (1 / x.shape[-3:].numel())
         return self.project(x + self.eps * _column(radius) * _unit(direction), x)
 
-    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
         return x_adv + step_size * _unit(grad)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
