@@ -14,7 +14,7 @@ from unshaken.recipes.examine import examine
 from unshaken.recipes.finetune import MODES, protocol
 from unshaken.recipes.papers import PAPERS, rcs, recipe
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.recipes.settings import setting_of
+from unshaken.recipes.settings import SETTINGS, setting_of
 from unshaken.train.runtime import Runtime
 
 
@@ -95,19 +95,16 @@ class Frontier:
 def compared(name: str) -> tuple[Pretrain, str]:
     """The recipe of a name on coresets, and what the same on all images is called.
 
-    acl/digits and acl-rcs/digits are one pair. A method whose paper has no coreset takes RCS, and keeps its name.
+    acl/digits and acl-rcs/digits are one pair, and are compared as the second is trained. A method whose paper has no
+    coreset takes RCS, and keeps its name.
     """
     chosen = recipe(name)
     if not isinstance(chosen, Pretrain):
         raise ValueError(f"{name} selects no images; name what it goes on from, which is {chosen.teacher}")
     data = name.partition("/")[2] or "cifar10"
-    bare = replace(chosen, name="", coreset=None)
-    same = [other for other in (recipe(f"{method}/{data}") for method in PAPERS) if _but(other) == bare]
+    offered = SETTINGS[data].methods or PAPERS
+    known = [recipe(f"{method}/{data}") for method in PAPERS if method in offered]
+    same = [other for other in known if isinstance(other, Pretrain) and other.method == chosen.method]
     whole = next((other.name for other in same if other.coreset is None), chosen.name)
     part = next((other for other in same if other.coreset is not None), None)
     return part or replace(chosen, coreset=rcs(setting_of(chosen.data), chosen.epochs)), whole
-
-
-def _but(other: object) -> Pretrain | None:
-    """A recipe but for its name and its selector."""
-    return replace(other, name="", coreset=None) if isinstance(other, Pretrain) else None
