@@ -53,7 +53,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
     if quick:
         size, images = Size(unshaken.recipe("acl/digits"), 96, 16, 8, 2), unshaken.Source("digits").load("train")
     else:
-        size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 1)
+        size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 2)
         images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
     rows = [one(size, images, Key(seed)) for seed in range(1, rounds + 1)]
     sides = {name: [row["seconds"][name] for row in rows] for name in rows[0]["seconds"]}
@@ -166,16 +166,18 @@ def trained(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tup
 
     In float32 only a few steps are made, on a copy, and an epoch's time is concluded from theirs.
     """
-    step, rate = Step(recipe.method, net), WarmupCosine(0.3, warmup=0.5)
+    step, rate = Step(recipe.method, net), WarmupCosine(recipe.rate.peak, warmup=0.5)
     Runtime(precision="bf16").prepare(net)
     rule = recipe.optimizer.over(step)
     noting = Step(Noting(recipe.method, attacks), net)
     place, epoch = Place(), 0.0
     for at, onward, batch in feed.after(place):
         last = at.epoch == feed.epochs - 1
-        took, _ = timed(
+        took, loss = timed(
             lambda at=at, batch=batch, last=last: update(noting if last else step, rule, feed, at, batch, rate)
         )
+        if at.batch % 20 == 0:
+            tell(f"training, step {at.step}: loss {loss:.3f}")
         place, epoch = onward, epoch + took * last
     other = copy.deepcopy(net)
     still(other)
@@ -192,12 +194,14 @@ def trained(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tup
     return place, {"bf16": epoch, "float32": median(slow) * len(feed)}
 
 
-def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch: Any, rate: WarmupCosine) -> None:
+def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch: Any, rate: WarmupCosine) -> float:
     for group in rule.param_groups:
         group["lr"] = rate(feed.clock(at))
-    step(batch, feed.clock(at), feed.key / "step" / at.step)["loss"].backward()
+    loss = step(batch, feed.clock(at), feed.key / "step" / at.step)["loss"]
+    loss.backward()
     rule.step()
     rule.zero_grad()
+    return float(loss.detach())
 
 
 def still(net: Network) -> None:

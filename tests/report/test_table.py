@@ -68,6 +68,9 @@ def test_a_part_says_how_many_of_how_many():
     part = result()
     part["robust"] |= {"n": 16, "of": 40}
     assert rows([part])[0][3] == "16 of 40"
+    other = full()
+    other["autoattack"] |= {"n": 32, "of": 40}
+    assert (rows([other])[0][3], rows([other])[0][7]) == ("40", "70.0 % (28 of 32)")
 
 
 def test_results_of_before_are_still_read():

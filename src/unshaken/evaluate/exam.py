@@ -246,8 +246,9 @@ class Exam:
     def _enough(self, notes: Notes, blocks: Sequence[Tensor]) -> bool:
         if self.until is None:
             return False
-        low, high = notes.collected(self.chain[-1], blocks).forecast()
-        return 100 * (high - low) <= self.until
+        judged = notes.collected(self.chain[-1], blocks)
+        low, high = judged.forecast()
+        return len(judged) > 0 and 100 * (high - low) <= self.until
 
 
 def _taken(root: str, corruption: Corruption) -> Tamper:

@@ -86,8 +86,8 @@ def rows(results: list[dict[str, Any]]) -> list[Row]:
 
 
 def judged(result: dict[str, Any]) -> str:
-    """How many images; of a result that is a part, by its last score."""
-    score = result.get("autoattack", result["robust"])
+    """How many images; of a result that is a part, of how many."""
+    score = result["robust"]
     return f"{score['n']} of {score['of']}" if "of" in score else str(score["n"])
 
 
@@ -186,8 +186,13 @@ def spread(runs: list[dict[str, Any]], score: str) -> str:
         return "–"
     if score == "corruption_accuracy":
         return f"{_mean([run[score]['mean'] for run in runs])} %"
-    counts = ", ".join(str(run[score]["correct"]) for run in runs)
+    counts = ", ".join(_count(run[score], run["robust"]) for run in runs)
     return f"{_mean([run[score]['percent'] for run in runs])} % ({counts})"
+
+
+def _count(score: dict[str, Any], usual: dict[str, Any]) -> str:
+    """And of how many, where these are fewer than the row says."""
+    return f"{score['correct']}" + (f" of {score['n']}" if score["n"] < usual["n"] else "")
 
 
 def _mean(values: list[float]) -> str:
@@ -237,7 +242,7 @@ LEGEND = (
 
 
 MORE_LEGEND = {
-    "AA": "AA: on the same images under AutoAttack.",
+    "AA": "AA: under AutoAttack, of all these images or of so many random ones as it says.",
     "CA": "CA: under the fifteen common corruptions, the mean over them and over five severities.",
 }
 
@@ -253,7 +258,11 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "robust_correct": result["robust"]["correct"],
             "seconds": round(seconds(result), 1) if isfinite(seconds(result)) else None,
         }
-        | ({"autoattack_correct": result["autoattack"]["correct"]} if "autoattack" in result else {})
+        | (
+            {f"autoattack_{key}": result["autoattack"][key] for key in ("correct", "n")}
+            if "autoattack" in result
+            else {}
+        )
         | ({"corruption_percent": result["corruption_accuracy"]["mean"]} if "corruption_accuracy" in result else {})
         for result in results
     ]
