@@ -1,14 +1,19 @@
 # Each target makes the virtual environment .venv if it is not there, and installs what it needs.
 PYTHON ?= python3
+# a folder with cifar10/train-*.parquet, which the comparisons look at
+DATA ?= data
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+bench: .venv/ready
+	for name in $$($(BIN)/python -m bench --names); do OMP_NUM_THREADS=1 $(BIN)/python -m bench $$name --keep --data $(DATA) || exit 1; done
 
 check: .venv/ready
 	$(BIN)/ruff check src tests bench

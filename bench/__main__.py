@@ -16,6 +16,9 @@ NAMES = {
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--names"]:
+        print("\n".join(NAMES))
+        return
     listing = "\n".join(f"  {name:<11} {line}" for name, line in NAMES.items())
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m bench", description=f"{__doc__}\n\n{listing}", formatter_class=form)

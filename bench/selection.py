@@ -55,7 +55,11 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
     else:
         size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 2)
         images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
-    rows = [one(size, images, Key(seed)) for seed in range(1, rounds + 1)]
+    return summed_up([one(size, images, Key(seed)) for seed in range(1, rounds + 1)])
+
+
+def summed_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of all seeds."""
     sides = {name: [row["seconds"][name] for row in rows] for name in rows[0]["seconds"]}
     result = paired(sides, "fast", "literal") | {"unit": "processor seconds of a selection"}
     for name in ("exact", "fast", "recall"):

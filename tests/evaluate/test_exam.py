@@ -283,6 +283,7 @@ def test_until_the_interval_is_narrow(weak):
     whole = replace(exam, until=None).judge(net, data)
     assert torch.equal(last.bits, whole["standard/second"].bits & last.judged)
     assert replace(exam, until=0.0).judge(net, data)["pgd"].whole
+    assert len(replace(exam, until=100.0).judge(net, data)["pgd"]) == 6  # one block in any case
 
 
 def test_what_low_precision_finds_is_judged_in_float32(weak):

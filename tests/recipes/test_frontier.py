@@ -20,7 +20,7 @@ from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 
 QUICK = ["--epochs", "2", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
-SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.steps", "1"]
+SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.steps", "1", "--coreset.batch", "16"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_sets_that_few_methods_are_offered_for():
 
 def test_the_fraction_that_costs_as_much_is_of_the_runs_own_seconds(tmp_path):
     """4 epochs of warm-up in 8 s; 20 s of selections are 10 of the 16 epochs after."""
-    plan = Frontier(replace(compared("acl/digits")[0], epochs=20), "acl")
+    plan = Frontier(replace(compared("acl/digits")[0], epochs=20, coreset=RCS(warmup=4)), "acl")
     spent = {"warmup": 8.0, "selection": 20.0, "training": 5.0}
     write_json(tmp_path / "run.json", {"seconds": 33.0, "spent": spent})
     assert plan.as_dear(RCS(0.1, warmup=4), tmp_path) == 0.725

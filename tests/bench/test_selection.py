@@ -1,0 +1,44 @@
+"""The literal selection computes the same mathematics as the library's exact one, and the comparison says so."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.clock import paired
+from bench.literal.selection import divergence, nt_xent
+from unshaken.base.keys import Key
+from unshaken.losses.contrast import nt_xent as ours
+from unshaken.losses.diverge import kl_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_literal_losses_are_the_library_s():
+    z, other = torch.randn(2, 2, 7, 5, generator=Key("z").on("cpu"))
+    assert torch.allclose(nt_xent(z, 0.3), ours(z, 0.3))
+    assert torch.allclose(divergence(z[0], other[0]), kl_rows(z[0], other[0]).mean())
+
+
+def test_ratios_are_of_medians_and_their_spread_of_pairs():
+    result = paired({"fast": [1.0, 2.0, 4.0], "slow": [10.0, 10.0, 30.0]}, "fast", "slow")
+    assert (result["ratio"], result["spread"], result["n"]) == (5.0, [5.0, 10.0], 3)
+    assert (result["ours_s"], result["baseline_s"]) == (2.0, 10.0)
+
+
+@pytest.mark.slow
+def test_the_exact_settings_pick_as_the_literal_procedure_does():
+    """On digits, with few images; a fast setting's picks mean nothing on a network that has hardly learned."""
+    command = [sys.executable, "-m", "bench", "selection", "--quick", "--rounds", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["name"], result["n"], result["picks"]) == ("selection", 1, 3)
+    assert result["exact"]["same_picks"] == result["exact"]["advantage_kept"] == [1.0]
+    assert result["exact"]["gains_correlate"][0] > 0.999
+    assert result["ratio"] > 1
+    done = subprocess.run([*command[:4], "--rounds", "0"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode
+    assert "--rounds is 1 or more" in done.stderr
