@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from bench.clock import paired
 from bench.literal.selection import divergence, nt_xent
+
 from unshaken.base.keys import Key
 from unshaken.losses.contrast import nt_xent as ours
 from unshaken.losses.diverge import kl_rows
