@@ -10,6 +10,7 @@ from torch import Tensor
 from toy import Toy
 
 from unshaken.base.keys import Key
+from unshaken.coreset.cover import GradientMatching
 from unshaken.coreset.rcs import RCS, gradient, step
 from unshaken.coreset.selector import Random, chunks
 
@@ -205,6 +206,24 @@ def test_shares_are_in_proportion_and_whole(sizes, chunk, count):
         held = sum(sizes[b] for b in part)
         assert abs(budget - count * held / sum(sizes)) < 1
         assert 0 < budget <= held
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_what_is_in_memory_is_bounded(granularity, monkeypatch):
+    """Gradients of as many mini-batches at a time as there is room for, of at least one; the budget stays exact."""
+    problem, held = Toy(0), []
+    one = problem.gradients(range(1), granularity).bytes
+    ask = problem.gradients
+    monkeypatch.setattr(problem, "gradients", lambda batches, g: held.append(ask(batches, g)) or held[-1])
+    for room, most in ((one // 2, 1), (one, 1), (3.5 * one, 3), (100 * one, 8)):
+        held.clear()
+        monkeypatch.setattr("unshaken.coreset.selector.HELD", int(room))
+        images = RCS(granularity=granularity).select(problem, 20, Key(0))
+        assert len(set(images.tolist())) == 20
+        assert max(q.bytes for q in held) == most * one
+        held.clear()
+        assert len(set(GradientMatching(granularity=granularity).select(problem, 20, Key(0)).tolist())) == 20
+        assert max(q.bytes for q in held) == most * one
 
 
 def test_several_at_once_are_the_largest_gains_of_one_r():
