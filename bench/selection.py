@@ -16,7 +16,7 @@ from torch import Tensor
 import unshaken
 from bench.clock import paired, tell, timed
 from bench.literal.selection import Attack, Literal
-from unshaken.base.clock import Constant, WarmupCosine
+from unshaken.base.clock import Constant, Schedule, WarmupCosine
 from unshaken.base.keys import Key
 from unshaken.coreset.gradients import Gradients
 from unshaken.coreset.rcs import RCS, gradient
@@ -27,8 +27,9 @@ from unshaken.nets.embed import Network
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
+from unshaken.train.optim import AdamW
 from unshaken.train.problem import Posed, Recalled, posed
-from unshaken.train.recall import Attacks, Noting
+from unshaken.train.recall import Attacks, Noting, exchanged
 from unshaken.train.runtime import Runtime
 
 RANDOM_SETS = 10
@@ -36,55 +37,64 @@ RANDOM_SETS = 10
 
 @dataclass(frozen=True)
 class Size:
-    """What is selected from, and by which recipe."""
+    """What is selected from, by which recipe, and how many steps the network has learned before."""
 
     recipe: Pretrain
     images: int
     held: int
     batch: int
-    epochs: int
+    steps: int
     fraction: float = 0.2
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """`quick` is on digits with a small network."""
-    if not quick and data is None:
-        raise SystemExit("bench: selection looks at CIFAR-10: name the folder that has cifar10/*.parquet by --data")
+    """`quick` is on digits with a small network. The exact settings take the literal ones' time: they run once."""
+    size, images = setting(data, quick)
+    net = taught(size, images)
+    return summed_up([one(size, images, copy.deepcopy(net), Key(seed), seed == 1) for seed in range(1, rounds + 1)])
+
+
+def setting(data: Path | None, quick: bool) -> tuple[Size, Images]:
     if quick:
-        size, images = Size(unshaken.recipe("acl/digits"), 96, 16, 8, 2), unshaken.Source("digits").load("train")
-    else:
-        size = Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 2)
-        images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
-    return summed_up([one(size, images, Key(seed)) for seed in range(1, rounds + 1)])
+        return Size(unshaken.recipe("acl/digits"), 96, 16, 8, 20), unshaken.Source("digits").load("train")
+    if data is None:
+        raise SystemExit("bench: selection looks at CIFAR-10: name the folder that has cifar10/*.parquet by --data")
+    images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
+    return Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 150), images
 
 
 def summed_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The numbers of all seeds."""
-    sides = {name: [row["seconds"][name] for row in rows] for name in rows[0]["seconds"]}
-    result = paired(sides, "fast", "literal") | {"unit": "processor seconds of a selection"}
+    result = paired(sides(rows, "fast"), "fast", "literal") | {"unit": "processor seconds of a selection"}
     for name in ("exact", "fast", "recall"):
+        those = [row for row in rows if name in row["same"]]
         result[name] = {
-            "ratio": paired(sides, name, "literal")["ratio"],
-            "seconds": [round(s, 2) for s in sides[name]],
-            "gains_correlate": [round(row["correlation"][name], 4) for row in rows],
-            "same_picks": [row["same"][name] for row in rows],
-            "advantage_kept": [round(row["kept"][name], 4) for row in rows],
-            "advantage_kept_mean": round(mean(row["kept"][name] for row in rows), 4),
-            "epochs": round(median(row["seconds"][name] / row["epoch"][name] for row in rows), 3),
+            "n": len(those),
+            "ratio": paired(sides(those, name), name, "literal")["ratio"],
+            "seconds": [round(row["seconds"][name], 2) for row in those],
+            "gains_correlate": [round(row["correlation"][name], 4) for row in those],
+            "same_picks": [round(row["same"][name], 3) for row in those],
+            "advantage_kept": [round(row["kept"][name], 4) for row in those],
+            "advantage_kept_mean": round(mean(row["kept"][name] for row in those), 4),
+            "epochs": round(median(row["seconds"][name] / row["epoch"][name] for row in those), 3),
         }
-    return result | {"literal": {"seconds": [round(s, 2) for s in sides["literal"]]}, "picks": rows[0]["picks"]}
+    literal = {"seconds": [round(row["seconds"]["literal"], 2) for row in rows]}
+    return result | {"literal": literal, "picks": rows[0]["picks"]}
 
 
-def one(size: Size, images: Images, key: Key) -> dict[str, Any]:
-    """One seed: which images, how the network was trained, and the four selections from it, in turn."""
+def sides(rows: list[dict[str, Any]], name: str) -> dict[str, list[float]]:
+    return {side: [row["seconds"][side] for row in rows] for side in (name, "literal")}
+
+
+def one(size: Size, images: Images, net: Network, key: Key, exactly: bool) -> dict[str, Any]:
+    """One seed: which images, an epoch of training on them, in place, and the selections after it, in turn."""
     chosen = torch.randperm(len(images), generator=(key / "images").on("cpu"))[: size.images + size.held]
     recipe, images = replace(size.recipe, seed=key.seed), images[chosen]
     x, u = split(len(images), size.held / len(images), key)
-    feed = Feed(images, recipe.views, Constant(1.0), size.batch, size.epochs + 1, key, None, x)
-    net = recipe.embedder()
+    feed = Feed(images, recipe.views, Constant(1.0), size.batch, 2, key, None, x)
     with tempfile.TemporaryDirectory() as folder:
         attacks = Attacks(Path(folder) / "attacks", len(images))
-        place, epoch = trained(recipe, net, feed, attacks)
+        place, epoch = after_an_epoch(recipe, net, feed, attacks)
 
         def pose(precision: str, steps: int | None, recall: bool) -> Posed:
             return problem(recipe, net, feed, place, u, key, attacks, precision, steps, recall)
@@ -92,10 +102,11 @@ def one(size: Size, images: Images, key: Key) -> dict[str, Any]:
         rcs = RCS(size.fraction, attack=PGD(recipe.method.attack.ball, steps=3, stride=5 / 12))
         count = round(size.fraction * len(x))
         ways = {
-            "exact": lambda: (pose("float32", None, False), replace(rcs, refresh=1)),
             "fast": lambda: (pose("bf16", 1, False), rcs),
             "recall": lambda: (pose("bf16", 1, True), rcs),
         }
+        if exactly:
+            ways["exact"] = lambda: (pose("float32", None, False), replace(rcs, refresh=1))
         return judged(ways, literal(net, pose("float32", None, False), rcs, recipe), count, epoch, key)
 
 
@@ -103,7 +114,7 @@ def judged(
     ways: dict[str, Callable[[], tuple[Posed, RCS]]], slow: Literal, count: int, epoch: dict[str, float], key: Key
 ) -> dict[str, Any]:
     """Seconds of each way, and what its picks are worth by the literal objective: random ones are 0, literal ones 1."""
-    first, _ = ways["exact"]()
+    first, _ = ways["fast"]()
     sizes, picks = [len(batch) for batch in first.batches], 0
     while sum(sizes[:picks]) < count:
         picks += 1
@@ -129,7 +140,7 @@ def judged(
         "same": same,
         "correlation": correlation,
         "kept": kept,
-        "epoch": {"exact": epoch["float32"], "fast": epoch["bf16"], "recall": epoch["bf16"]},
+        "epoch": {name: epoch["float32" if name == "exact" else "bf16"] for name in ways},
         "picks": picks,
     }
 
@@ -165,40 +176,53 @@ class Remembered:
         return self.q
 
 
-def trained(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tuple[Place, dict[str, float]]:
-    """Some epochs in bf16, in place, and one more whose attacks are noted; the seconds of an epoch by precision.
+def taught(size: Size, images: Images) -> Network:
+    """A network that has learned a little, in bf16: views against noise of the attack's size, in larger batches.
+
+    On a network that has learned nothing gains are rounding noise, of the literal procedure too.
+    """
+    recipe = replace(size.recipe, method=exchanged(size.recipe.method, lambda attack: replace(attack, steps=0)))
+    feed = Feed(images, recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
+    net = recipe.embedder()
+    Runtime(precision="bf16").prepare(net)
+    step, rate = Step(recipe.method, net), WarmupCosine(1e-3, warmup=0)
+    rule = AdamW().over(step)
+    for at, _, batch in feed.after(Place()):
+        if at.step == size.steps:
+            break
+        loss = update(step, rule, feed, at, batch, rate)
+        if at.step % 25 == 0:
+            tell(f"learning, step {at.step}: loss {loss:.3f}")
+    return net
+
+
+def after_an_epoch(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tuple[Place, dict[str, float]]:
+    """One epoch of the recipe in bf16, in place, whose attacks are noted; the seconds of an epoch by precision.
 
     In float32 only a few steps are made, on a copy, and an epoch's time is concluded from theirs.
     """
-    step, rate = Step(recipe.method, net), WarmupCosine(recipe.rate.peak, warmup=0.5)
-    Runtime(precision="bf16").prepare(net)
-    rule = recipe.optimizer.over(step)
-    noting = Step(Noting(recipe.method, attacks), net)
-    place, epoch = Place(), 0.0
+    rate, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Place(), 0.0
+    step = Step(Noting(recipe.method, attacks), net)
+    rule = AdamW().over(step)
     for at, onward, batch in feed.after(place):
-        last = at.epoch == feed.epochs - 1
-        took, loss = timed(
-            lambda at=at, batch=batch, last=last: update(noting if last else step, rule, feed, at, batch, rate)
-        )
-        if at.batch % 20 == 0:
-            tell(f"training, step {at.step}: loss {loss:.3f}")
-        place, epoch = onward, epoch + took * last
-    other = copy.deepcopy(net)
-    still(other)
-    few, rule = min(4, len(feed)), recipe.optimizer.over(Step(recipe.method, other))
-    slow = []
-    for at, _, batch in feed.after(Place()):
-        slow.append(
-            timed(lambda at=at, batch=batch: update(Step(recipe.method, other), rule, feed, at, batch, rate))[0]
-        )
-        if len(slow) == few:
+        if at.epoch == 1:
             break
-    still(net)
-    net.eval()
+        took, loss = timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, rate))
+        place, epoch = onward, epoch + took
+        if at.batch % 20 == 0:
+            tell(f"the epoch before, step {at.step}: loss {loss:.3f}")
+    in_float32(net.eval())
+    in_float32(other)
+    slow, step = [], Step(recipe.method, other)
+    rule = AdamW().over(step)
+    for at, _, batch in feed.after(Place()):
+        slow.append(timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, rate))[0])
+        if len(slow) == min(4, len(feed)):
+            break
     return place, {"bf16": epoch, "float32": median(slow) * len(feed)}
 
 
-def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch: Any, rate: WarmupCosine) -> float:
+def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch: Any, rate: Schedule) -> float:
     for group in rule.param_groups:
         group["lr"] = rate(feed.clock(at))
     loss = step(batch, feed.clock(at), feed.key / "step" / at.step)["loss"]
@@ -208,7 +232,7 @@ def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch
     return float(loss.detach())
 
 
-def still(net: Network) -> None:
+def in_float32(net: Network) -> None:
     """Back to float32."""
     fresh = Network(net.encoder, net.head)
     net.arithmetic, net.precision = fresh.arithmetic, fresh.precision
