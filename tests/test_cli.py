@@ -188,7 +188,7 @@ def test_help_is_quick():
         (["frontier", "acl/digits", "--coreset.fraction", "0.3"], "--fractions 0.1 0.2"),
         (["frontier", "acl/digits", "--coreset", "None"], "name a selector"),
         (["frontier", "acl/digits", "--coreset", "Random"], "name a selector"),
-        (["frontier", "acl/digits", "--epochs", "3"], "of which 3 are warm-up"),
+        (["frontier", "acl/digits", "--epochs", "3"], "of which 20 are warm-up"),
         (["coreset"], "needs one of these next: show"),
         (["coreset", "shwo", "runs"], "not 'shwo'"),
         (["coreset", "show"], "needs RUN next"),

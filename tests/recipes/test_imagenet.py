@@ -84,7 +84,7 @@ def test_sat_at_224_pixels():
 def test_supervised_coresets_for_the_other_sets(method, data):
     recipe = unshaken.recipe(f"{method}-rcs/{data}")
     assert replace(recipe, name=method, coreset=None) == unshaken.recipe(f"{method}/{data}")
-    expected = (0.2, 3, 1) if data == "digits" else (0.1, 1, 10)
+    expected = (0.2, 6, 1) if data == "digits" else (0.1, 1, 10)
     assert (recipe.coreset.fraction, recipe.coreset.warmup, recipe.coreset.every) == expected
 
 

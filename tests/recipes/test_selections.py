@@ -17,8 +17,9 @@ QUICK = ["--epochs", "3", "--batch", "32", "--data.limit", "80", "--method.attac
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs")
-    args = ["pretrain", "acl-rcs/digits", *QUICK, "--coreset.warmup", "1", "--coreset.attack.steps", "1"]
-    assert cli.run([*args, "--out", str(out)]) == 0
+    select = ["warmup", "1", "every", "1", "validation", "0.02", "attack.steps", "1"]
+    dotted = [f"--coreset.{word}" if k % 2 == 0 else word for k, word in enumerate(select)]
+    assert cli.run(["pretrain", "acl-rcs/digits", *QUICK, *dotted, "--out", str(out)]) == 0
     return next(out.iterdir())
 
 
