@@ -32,6 +32,7 @@ def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
     """l∞: after 2ε/ρ steps of one sign all pixels are at the border of the ball, and come back as they were."""
     rng, attack = Key("x").on("cpu"), PGD(ball, steps=9, stride=0.25)
     x, index = torch.rand(*views, 4, 3, 5, 5, generator=rng), torch.tensor([5, 0, 9, 2])
+    x[..., 0], x[..., 1] = 0, 1  # black and white pixels, which an attack cannot push further
     attacks = Attacks(tmp_path / "a.bits", 10)
     found = Noted(attack, attacks, index)(loss, x, Key("start").on("cpu"))
     again = Again(attack, attacks, index)(None, x, None)

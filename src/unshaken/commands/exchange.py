@@ -91,11 +91,6 @@ def verify(args: list[str]) -> None:
         raise ValueError("; ".join(wrong))
 
 
-def _wrong(path: Path, options: Verifying) -> str | None:
-    """What is wrong with a file, if anything is."""
-    return _reattack(path, options) if path.suffix == ".json" else _verify(path, options.write)
-
-
 def _verify(path: Path, write: bool) -> str | None:
     proof = verified(path)
     if proof is None and write:

@@ -72,6 +72,7 @@ class GradientMatching(Selector):
             q = problem.gradients(batches, self.granularity)
             picks = cover(closeness(q), len(q), min(len(q), budget), self.slack, rng, budget, q.sizes)
             chosen.append(torch.cat([q.images(int(item)) for item in picks])[:budget])
+            del q  # before the next chunk's
         return torch.cat(chosen)
 
 

@@ -81,6 +81,7 @@ class RCS(Selector):
                     theta = step(theta, q.of(best), self.eta)
                     if budget == 0:
                         break
+            del q  # before the next chunk's
         return torch.cat(chosen)
 
     def _best(self, q: Gradients, r: Theta, left: Tensor, picks: float, rng: torch.Generator) -> list[int]:

@@ -85,7 +85,7 @@ class Exam:
             raise ValueError(f"until is a width in percentage points, such as 1.0, not {self.until:g}")
         if not self.severities:
             raise ValueError("corruptions need one severity or more, of 1 to 5")
-        for name in self.names:
+        for name in self.names or FIFTEEN[:1]:
             for severity in self.severities:
                 check(name, severity)
 
@@ -104,7 +104,7 @@ class Exam:
     def full(self) -> Exam:
         """All that there is: AutoAttack and the fifteen corruptions too."""
         version = "standard" if self.autoattack == "none" else self.autoattack
-        return replace(self, autoattack=version, corruptions=self.corruptions or ("fifteen",))
+        return replace(self, autoattack=version, corruptions=(*self.corruptions, "fifteen"), severities=SEVERITIES)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -257,6 +257,9 @@ def _taken(root: str, corruption: Corruption) -> Tamper:
 
     def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
         at = index.cpu()
+        if images().pixels.shape[1:] != x.shape[1:]:
+            sizes = [" x ".join(map(str, each.shape[1:])) for each in (images().pixels, x)]
+            raise ValueError(f"the images in {root} are {sizes[0]}, the test images {sizes[1]}: leave --published out")
         if int(at.max()) >= len(images()) or not torch.equal(images().label[at], y.cpu()):
             raise ValueError(f"the images in {root} have other labels than the test images: they are of another set")
         return images().floats(at).to(x.device)

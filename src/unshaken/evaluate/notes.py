@@ -23,8 +23,9 @@ class Notes:
     """What was judged, in memory and, if a folder is given, on disk.
 
     Each process appends to a file of its own and reads those of all: whatever was judged before, by however many
-    processes, is not judged again. A file's first line is the identity of the exam, network, images and world whose
-    verdicts follow; lines of another identity are not used. A line that is not whole is forgotten with all after it.
+    processes, is not judged again. A file is called by the identity of the exam, network, images and world whose
+    verdicts it holds, and its first line says so too: another exam has other files. A line that is not whole is
+    forgotten with all after it.
     """
 
     def __init__(self, folder: Path | None = None, *identity: object, label: str = "", shard: Shard = Shard()) -> None:
@@ -35,7 +36,7 @@ class Notes:
         self.spent: dict[tuple[str, int], float] = {}
         if folder is not None:
             part = "" if shard.count == 1 else f"-{shard.rank}of{shard.count}"
-            self.file = folder / f"verdicts{label}{part}.jsonl"
+            self.file = folder / f"verdicts{label}-{self.identity[:8]}{part}.jsonl"
             self._begin()
             self.gather()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -122,16 +121,15 @@ def batch(patient: Patient) -> Finding | None:
 def eps(patient: Patient) -> Finding | None:
     """A ball that rounding undoes, one in which classes meet, and an ε that was divided by a standard deviation."""
     ball, x = patient.ball, patient.x
-    linf, size = isinstance(ball, Linf), prod(x.shape[1:])
-    level = ball.eps * 255 if linf else ball.eps * 255 / sqrt(size)
+    linf = isinstance(ball, Linf)
+    level = ball.eps * 255  # in l2 too a single pixel may take all of it
     named = f"ε = {ball.eps:.4g} ({'l∞' if linf else 'l2'})"
-    if level < 0.5:
-        per = "a pixel" if linf else "a pixel when spread over the image"
-        says = f"{named} is {level:.2g} of 255 grey levels {per}, which rounding to 8 bits undoes."
+    if level < (0.5 if linf else 1):
+        says = f"{named} is {level:.2g} of 255 grey levels a pixel, which rounding to 8 bits undoes."
         do = (
             f"ε is in units of a pixel in [0, 1]: was it divided by 255 once too often, and {255 * ball.eps:.3g} meant?"
         )
-        return Finding("eps", says, "likely" if linf else "possible", do)
+        return Finding("eps", says, "likely", do)
     near = _nearest_of_others(patient)
     meet, n = int((near <= 2 * ball.eps).sum()), len(x)
     if many(meet, n, share=0.05):

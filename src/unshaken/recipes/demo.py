@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.files import write_json
 from unshaken.recipes.examine import exam_for, examine
 from unshaken.recipes.finetune import MODES, protocol
 from unshaken.recipes.papers import recipe
@@ -50,4 +51,6 @@ def judged(run: Path, mode: str, runtime: Runtime, quiet: bool) -> dict[str, Any
         found = examine(run, exam=part, runtime=runtime, quiet=quiet)["autoattack"]
         spent = result["seconds"] | {"exam": round(result["seconds"]["exam"] + found["seconds"], 2)}
         result |= {"autoattack": found, "seconds": spent}
+        write_json(run / "result.json", result)
+        (run / "result-until100.json").unlink()
     return result

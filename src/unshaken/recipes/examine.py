@@ -138,7 +138,13 @@ def _name(exam: Exam, held_out: bool) -> str:
 
 
 def _write(result: dict[str, Any], exam: Exam, folder: Path, held_out: bool) -> None:
-    write_json(folder / _name(exam, held_out), result)
+    file = folder / _name(exam, held_out)
+    before = read_json(file) if file.exists() else {}
+    if {"autoattack", "corruptions"} & set(before) - set(result):  # of another seed, block size, set or world
+        aside = file.with_name(f"{file.stem}-{before['notes'][:8]}.json")
+        file.replace(aside)
+        print(f"{file} was of another exam, and of more: it is {aside.name} now", file=sys.stderr)
+    write_json(file, result)
     if not held_out:
         write_text(folder / "results" / f"log{label(exam)}.txt", paper_log(result))
 

@@ -74,7 +74,10 @@ def compared(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Paired | str]:
     if "corruptions" in a and "corruptions" in b:
         scores = [_corrupted(result) for result in (a, b)]
         common = [name for name in scores[0] if name in scores[1]]
-        if common:
+        alike = [(r.get("corrupted", {}).get("constants"), r["seeds"].get("exam")) for r in (a, b)]
+        if alike[0][0] != alike[1][0] or (alike[0][0] != "published" and alike[0] != alike[1]):
+            yield "accuracy under corruptions: not compared, for the corrupted images were not the same"
+        elif common:
             title = f"accuracy under {len(common)} corruptions"
             yield _paired(title, *([of[name] for name in common] for of in scores))
 

@@ -69,7 +69,8 @@ def read(options: Drawing) -> list[Result]:
 
 
 def draw(results: list[Result], out: Path) -> None:
-    """The figure and the table into files, and the table on standard output."""
+    """The figure and the table into files, and the table on standard output. What is there twice counts once."""
+    results = [result for k, result in enumerate(results) if result not in results[:k]]
     found, name = points(results), str(out).removesuffix(".svg")
     table = rows(found)
     write_text(Path(f"{name}.svg"), picture(found))

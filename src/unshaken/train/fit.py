@@ -102,6 +102,7 @@ class Training:
             if self.halt.code is not None:
                 raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", self.halt.code)
             if there:
+                self.meter.stop()
                 return
 
     def _update(self, batch: Batch, clock: Clock, place: Place, rate: float) -> None:
@@ -137,6 +138,11 @@ class Meter:
     def go_on(self, part: str) -> None:
         """Time from here on is of this part of the run; what passed since the last step is of none."""
         self.part, self.now = part, time.monotonic()
+
+    def stop(self) -> None:
+        """The end of a leg: what was waited for, and its checkpoint, belong to it."""
+        before, self.now = self.now, time.monotonic()
+        self.run.spend(self.part, self.now - before)
 
     def note(self, terms: Terms, images: int) -> None:
         """After every step."""

@@ -31,7 +31,8 @@ class Attacks:
         self.file, self.images = file, images
 
     def note(self, index: Int[Tensor, "n"], x: Float[Tensor, "... n C H W"], x_adv: Tensor) -> None:
-        bits = np.packbits(_by_image(x_adv > x).cpu().numpy(), axis=1)
+        up = (x_adv > x) | (x_adv >= 1)  # pushed up, a white pixel stays where it is, as pushed down a black one does
+        bits = np.packbits(_by_image(up).cpu().numpy(), axis=1)
         rows = self._rows(bits.shape[1], "r+" if self.file.exists() else "w+")
         rows[index.cpu().numpy()] = bits
         rows.flush()

@@ -112,7 +112,7 @@ class Run:
                 )
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
-            place, self.spent = Place(**about["place"]), about["spent"]
+            place, self.spent = Place(**about["place"]), about.get("spent") or {"training": about["seconds"]}
         self._forget(place.step)
         return place
 
