@@ -83,6 +83,22 @@ def test_images_are_the_pairs_under_several_corruptions():
     assert last == Paired("accuracy under 2 corruptions", N, 48, 8, 40, 0)
 
 
+def test_other_corrupted_images_are_not_compared():
+    """Those of another seed, or published ones beside ours; published ones are the same whatever the seed."""
+
+    def of(constants: str, seed: int) -> dict:
+        fog = {"corruptions": {"fog": {"1": score(numpy.ones(N, bool))}}}
+        return result(**fog, corrupted={"constants": constants}, seeds={"exam": seed})
+
+    for a, b, same in (
+        (of("cifar", 1), of("cifar", 1), True),
+        (of("cifar", 1), of("cifar", 2), False),
+        (of("published", 1), of("published", 2), True),
+        (of("published", 1), of("cifar", 1), False),
+    ):
+        assert any("corrupted images were not the same" in str(each) for each in compared(a, b)) != same
+
+
 def test_parts_are_compared_on_what_both_judged():
     judged = numpy.arange(N) % 2 == 0
     a, b = result(robust=score(numpy.ones(N, bool), judged)), result(robust=score(~judged))

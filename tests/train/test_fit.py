@@ -1,6 +1,7 @@
 """The loop's keys and its watch over losses."""
 
 import json
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -87,6 +88,15 @@ def test_legs_end_where_the_whole_does(tmp_path, until):
     """With a checkpoint at the end of each, and its log."""
     assert learned(tmp_path / "legs", until) == learned(tmp_path / "whole", (STEPS,))
     assert logged(tmp_path / "legs") == logged(tmp_path / "whole")
+
+
+def test_the_end_of_a_leg_is_accounted_for(tmp_path, monkeypatch):
+    """A checkpoint that takes a tenth of a second, at the end of each of three legs."""
+    save, seconds = Run.save, []
+    monkeypatch.setattr(Run, "save", lambda *given: (time.sleep(0.1), save(*given)))
+    monkeypatch.setattr(Run, "spend", lambda run, part, took: seconds.append(took))
+    learned(tmp_path, (1, 2, STEPS))
+    assert sum(took > 0.09 for took in seconds) >= 3
 
 
 def test_legs_go_on_in_another_process(tmp_path):

@@ -97,6 +97,7 @@ class Training:
             self.place, there = onward, onward.epoch == self.feed.epochs or onward.step == until
             if self.halt.code is not None or there or self.meter.now - self.saved >= self.save_every:
                 self.meter.check(clock)
+                self.meter.stop()
                 self.run.save(onward, self.step, self.rule, self.fabric.device)
                 self.saved = time.monotonic()
             if self.halt.code is not None:
@@ -140,7 +141,7 @@ class Meter:
         self.part, self.now = part, time.monotonic()
 
     def stop(self) -> None:
-        """The end of a leg: what was waited for, and its checkpoint, belong to it."""
+        """What was waited for since the last step, and a leg's last checkpoint, belong to this part too."""
         before, self.now = self.now, time.monotonic()
         self.run.spend(self.part, self.now - before)
 
