@@ -11,6 +11,7 @@ from fitted import least_squares, write_run
 from unshaken import cli
 from unshaken.base.bits import packed, unpacked
 from unshaken.evaluate.exam import Exam
+from unshaken.evaluate.verdicts import Verdicts
 from unshaken.recipes.examine import examine
 from unshaken.recipes.receipt import Receipt, receipt
 from unshaken.threat.ball import Linf
@@ -32,7 +33,7 @@ def forged(run: Path, score: str, flips: int, **changes) -> Path:
     result = json.loads((run / "result.json").read_text()) | changes
     bits = unpacked(result[score]["bits"], 445)
     turned = numpy.arange(445) % 100 < flips
-    result[score]["bits"] = packed(bits ^ turned)
+    result[score] |= Verdicts.read(result[score] | {"bits": packed(bits ^ turned)}).summary()
     file = run / "forged.json"
     file.write_text(json.dumps(result))
     return file
@@ -45,6 +46,27 @@ def test_the_same_world_gives_the_same_bits(run):
     assert found.holds
     seeds = {receipt(run / "result.json", sample=1, quiet=True).seed for _ in range(2)}
     assert len(seeds) == 2  # a draw that nobody could foresee
+
+
+def test_numbers_that_are_not_those_of_the_verdicts_are_refused(run):
+    kept = json.loads((run / "result.json").read_text())
+    for path, value in (
+        (("robust", "correct"), 444),
+        (("standard", "percent"), 99.9),
+        (("robust", "interval95"), [99, 100]),
+        (("corruptions", "contrast", "3", "correct"), 1),
+    ):
+        result, file = json.loads(json.dumps(kept)), run / "altered.json"
+        part = result
+        for word in path[:-1]:
+            part = part[word]
+        part[path[-1]] = value
+        file.write_text(json.dumps(result))
+        with pytest.raises(ValueError, match="was altered: the numbers of"):
+            receipt(file, sample=1, seed=3, quiet=True)
+    (run / "altered.json").write_text(json.dumps(kept | {"corruption_accuracy": {"mean": 99.0}}))
+    with pytest.raises(ValueError, match="numbers of corruption_accuracy"):
+        receipt(run / "altered.json", sample=1, seed=3, quiet=True)
 
 
 def test_one_verdict_that_was_turned_is_one_too_many(run):

@@ -89,6 +89,19 @@ def by_part(exam: Exam, result: dict[str, Any]) -> dict[str, Verdicts]:
     return {name: Verdicts.read(score) for name, score in found.items()}
 
 
+def misstated(result: dict[str, Any]) -> list[str]:
+    """The scores whose numbers are not those of their bits, by name: nothing has to be judged again to see it."""
+    stages = result.get("autoattack", {}).get("stages", {})
+    scores = {name: result[name] for name in ("standard", "robust", "autoattack") if name in result} | stages
+    for name, by in result.get("corruptions", {}).items():
+        scores |= {f"{name}/{level}": score for level, score in by.items()}
+    found = [name for name, score in scores.items() if not Verdicts.read(score).summary().items() <= score.items()]
+    if stages and list(stages.values())[-1]["bits"] != result["autoattack"]["bits"]:
+        found.append("autoattack")
+    means = corruption_means(result["corruptions"]) if "corruptions" in result else {}
+    return found + ["corruption_accuracy"] * (result.get("corruption_accuracy", {}) != means)
+
+
 def made(exam: Exam, side: int) -> dict[str, Any]:
     """With whose constants the corruptions were made, and which of them are not the published ones."""
     if exam.published:

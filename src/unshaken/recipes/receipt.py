@@ -16,7 +16,7 @@ from unshaken.base.keys import Key
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
-from unshaken.evaluate.result import VERSION, by_part
+from unshaken.evaluate.result import VERSION, by_part, misstated
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.recipes.candidate import Candidate
 from unshaken.train.runtime import Runtime
@@ -81,6 +81,8 @@ def receipt(
         raise ValueError(f"{file} is not a result")
     exam, candidate, images = Exam.read(result["exam"]), *_subject(file, result, run, data)
     exam = replace(exam, until=None)
+    if wrong := misstated(result):
+        raise ValueError(f"{file} was altered: the numbers of {wrong[0]} are not those of its verdicts")
     recorded = by_part(exam, result)
     blocks = exam.blocks(len(exam.of(images)))
     drawn = _drawn(blocks, recorded, sample, seed)
