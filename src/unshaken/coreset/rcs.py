@@ -53,7 +53,7 @@ class RCS(Selector):
     say."""
     chunk: int | None = None
     """Mini-batches whose gradients are in memory at a time; each chunk has its share of the picks, and θ′ goes on from
-    chunk to chunk. None: as many as take 1 GiB, which on CIFAR is all of them."""
+    chunk to chunk. None: as many as take 512 MiB, which on CIFAR is all of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

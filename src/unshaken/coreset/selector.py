@@ -136,8 +136,9 @@ def split(images: int, part: float, key: Key) -> tuple[Int[Tensor, "X"], Int[Ten
     return order[held:].sort().values, order[:held].sort().values
 
 
-HELD = 2**30
-"""Bytes of gradients in memory at a time, unless a selector says how many mini-batches."""
+HELD = 2**29
+"""Bytes of gradients in memory at a time, unless a selector says how many mini-batches. As they are joined a layer is there
+twice; of a classifier that is all of them."""
 
 
 def chunks(
