@@ -137,8 +137,8 @@ def split(images: int, part: float, key: Key) -> tuple[Int[Tensor, "X"], Int[Ten
 
 
 HELD = 2**29
-"""Bytes of gradients in memory at a time, unless a selector says how many mini-batches. As they are joined a layer is there
-twice; of a classifier that is all of them."""
+"""Bytes of gradients in memory at a time, unless a selector says how many mini-batches. As they are joined a layer is
+there twice; of a classifier that is all of them."""
 
 
 def chunks(
