@@ -223,7 +223,9 @@ def test_u_is_not_augmented_and_seen_by_its_routes(scenes):
     rows = acl.distances("kl", still)
     with torch.no_grad():
         x = scenes["acl"].images.floats(acl.index)
-        assert torch.allclose(rows, kl_rows(net(x, "adv"), net(x, "clean")), atol=2e-7)
+        apart = kl_rows(net(x, "adv"), net(x, "clean"))
+        assert torch.allclose(rows, apart, atol=6e-7)  # a divergence near 0 rounds by half of itself
+        assert float(rows.mean()) == pytest.approx(float(apart.mean()), abs=5e-8)
         assert torch.allclose(acl.features(), net.features(x, "clean"), rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="no distance 'ot'"):
         acl.distances("ot", still)

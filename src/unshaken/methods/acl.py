@@ -18,7 +18,7 @@ from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.losses.contrast import check_temperature, nt_xent
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, frozen
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 
@@ -51,7 +51,7 @@ class ACL(Method):
 
     def adversarial(self, h: Network, views: Float[Tensor, "2 N C H W"], key: Key) -> Float[Tensor, "2 N C H W"]:
         """Both views of every image move at once, against one loss over the whole batch."""
-        with evaluating(h):
+        with frozen(h):
             return self.attack(
                 lambda x: nt_xent(h(x, "adv"), self.tau),
                 views,

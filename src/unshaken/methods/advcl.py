@@ -19,7 +19,7 @@ from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Int, Terms
 from unshaken.losses.contrast import check_temperature, multi_view
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, frozen
 from unshaken.pixels.frequency import high_frequency
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
@@ -90,7 +90,7 @@ class AdvCL(Method):
 
         if self.form == "released":
             return climb(embed_clean)
-        with evaluating(h):
+        with frozen(h):
             z = embed_clean()  # in eval mode it does not depend on what moves: once is enough
             return climb(lambda: z)
 

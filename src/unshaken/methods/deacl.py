@@ -18,7 +18,7 @@ from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, frozen
 from unshaken.threat.pgd import PGD
 
 
@@ -42,7 +42,7 @@ class DeACL(Method):
         (x,) = batch.views
         with torch.no_grad():
             target = h.teacher(x, "clean")
-        with evaluating(h):
+        with frozen(h):
             x_adv = self.attack(lambda x: -cosine(h(x, "shared"), target), x, (key / "attack").on(x.device))
         f, f_adv = h(torch.stack([x, x_adv]), "shared")
         distil, robust = -cosine(f, target).mean(), -cosine(f_adv, f).mean()

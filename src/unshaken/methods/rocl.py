@@ -20,7 +20,7 @@ from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.losses.contrast import between, check_temperature, info_nce, pairs
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, frozen
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 
@@ -63,7 +63,7 @@ class RoCL(Method):
     def adversarial(self, h: Network, views: Float[Tensor, "2 N C H W"], key: Key) -> Float[Tensor, "N C H W"]:
         """t(x)ᵃᵈᵛ: the first view moves away from the second, which stays."""
         x, x_other = views
-        with evaluating(h):
+        with frozen(h):
             with torch.no_grad():
                 z_other = h(x_other, "shared")  # in eval mode it depends on no other image: once is enough
             return self.attack(

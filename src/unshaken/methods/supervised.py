@@ -19,7 +19,7 @@ from unshaken.base.types import Batch, Terms
 from unshaken.losses.classify import trades
 from unshaken.losses.diverge import kl_rows
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, frozen
 from unshaken.threat.pgd import PGD
 
 
@@ -48,7 +48,7 @@ class SAT(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,), y = batch.views, batch.label
-        with evaluating(h):
+        with frozen(h):
             x_adv = self.attack(
                 lambda x: cross_entropy(h(x, "shared"), y, reduction="none"), x, (key / "attack").on(x.device)
             )
@@ -71,7 +71,7 @@ class TRADES(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
-        with evaluating(h):
+        with frozen(h):
             with torch.no_grad():
                 target = h(x, "shared")
             x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "shared")), x, (key / "attack").on(x.device))

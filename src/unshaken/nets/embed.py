@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unshaken.base.keys import Key
 from unshaken.base.types import Float
 from unshaken.nets import routed
+from unshaken.nets.spared import by_parts
 
 
 class Normalize(nn.Module):
@@ -53,6 +54,9 @@ class Network(nn.Module):
     arithmetic  the context in which the layers compute (the runtime may put a lower precision
                 there); what comes out is float32 whatever it is
     precision   of that context
+    fold        how the encoder's batch norms of a route move into its convolutions, where nothing
+                is to change for a while (`frozen`); None: they stay
+    at_most     views that go through it at a time there; 0: all
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, teacher: Network | None = None) -> None:
@@ -61,20 +65,32 @@ class Network(nn.Module):
         self.memory: Memory | None = None
         self.arithmetic: Callable[[], AbstractContextManager] = nullcontext
         self.precision = torch.float32
+        self.fold: Callable[[Encoder, str], Encoder] | None = None
+        self.folded: dict[str, Encoder] | None = None
+        self.at_most = 0
 
     def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
         """All leading axes are one batch to the batch norms: views are normalised together."""
         routed.take(self.head, route)
-        return self._through(lambda x: self.head(self.encoder(x)), x, route)
+        encoder = self._encoder(route)
+        return self._through(lambda x: self.head(encoder(x)), x)
 
     def features(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
         """f(x), below the head."""
-        return self._through(self.encoder, x, route)
+        return self._through(self._encoder(route), x)
 
-    def _through(self, layers: Callable[[Tensor], Tensor], x: Tensor, route: str) -> Tensor:
+    def _encoder(self, route: str) -> Encoder:
         routed.take(self.encoder, route)
+        if self.folded is None:
+            return self.encoder
+        if route not in self.folded:
+            self.folded[route] = self.fold(self.encoder, route)
+        return self.folded[route]
+
+    def _through(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        flat, apart = x.flatten(0, -4), self.at_most and self.folded is not None
         with self.arithmetic():
-            z = layers(x.flatten(0, -4))
+            z = by_parts(layers, flat, self.at_most) if apart else layers(flat)
         return z.float().unflatten(0, x.shape[:-3])
 
     def follow(self, leader: Network, momentum: float) -> None:
@@ -99,14 +115,22 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside, in which no parameter asks for a gradient; all as it was outside."""
+    """Eval mode inside, in which no parameter changes or asks for a gradient; all as it was outside.
+
+    Each network within may then compute folded, which is the same but for rounding.
+    """
     asking = [p for p in net.parameters() if p.requires_grad]
+    networks = [m for m in net.modules() if isinstance(m, Network) and m.fold and m.folded is None]
     try:
         for p in asking:
             p.requires_grad_(False)
+        for network in networks:
+            network.folded = {}
         with evaluating(net):
             yield
     finally:
+        for network in networks:
+            network.folded = None
         for p in asking:
             p.requires_grad_(True)
 

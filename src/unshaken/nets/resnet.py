@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from unshaken.base.types import Float
+from unshaken.nets.spared import Stage
 
 Stem = Literal[8, 32, 96, 224]
 
@@ -99,7 +100,7 @@ class ResNet(nn.Module):
             for k in range(count):
                 layers.append(block(width_in, width << stage, stride=2 if k == 0 and stage > 0 else 1))
                 width_in = (width << stage) * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+            self.add_module(f"layer{stage + 1}", Stage(*layers))
         self.features = width_in
         self._initialise()
 
@@ -112,7 +113,12 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
-        return x.mean((-2, -1))
+        return pooled(x)
+
+
+def pooled(x: Float[Tensor, "N D h w"]) -> Float[Tensor, "N D"]:
+    """The mean over each map; its gradient has channels last, as what comes from convolutions has."""
+    return x.permute(0, 2, 3, 1).mean((1, 2))
 
 
 KINDS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from unshaken.base.types import Float
-from unshaken.nets.resnet import conv1x1, conv3x3
+from unshaken.nets.resnet import conv1x1, conv3x3, pooled
+from unshaken.nets.spared import Stage
 
 
 class PreactivationBlock(nn.Module):
@@ -53,7 +54,7 @@ class WideResNet(nn.Module):
             for k in range((depth - 4) // 6):
                 layers.append(PreactivationBlock(width_in, width, stride if k == 0 else 1))
                 width_in = width
-            self.add_module(f"block{stage}", nn.Sequential(OrderedDict(layer=nn.Sequential(*layers))))
+            self.add_module(f"block{stage}", nn.Sequential(OrderedDict(layer=Stage(*layers))))
         self.bn1, self.relu = nn.BatchNorm2d(width_in), nn.ReLU(inplace=True)
         self.features = width_in
         self._initialise()
@@ -65,7 +66,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        return self.relu(self.bn1(x)).mean((-2, -1))
+        return pooled(self.relu(self.bn1(x)))
 
 
 SIDES = (8, 32)

@@ -1,19 +1,26 @@
-"""Device (by Lightning Fabric), precision and threads; what world a result was made in."""
+"""Device (by Lightning Fabric), precision, threads and memory: how to compute, and in what world a result was made."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 import torch
+from torch import nn
 
 from unshaken import __version__
 from unshaken.nets.embed import Network
+from unshaken.nets.folded import Fold
+from unshaken.nets.small import small_maps
+from unshaken.nets.spared import spare
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -25,15 +32,38 @@ class Runtime:
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes a GPU if there is one."""
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     """Of the network's layers; losses, pixels and parameters stay float32. tf32 is for GPUs that have it: float32 with
-    products of 10 bits."""
+    products of 10 bits. auto is bf16 where the processor multiplies in it, else float32."""
+    mode: Literal["repeatable", "fast"] = "repeatable"
+    """repeatable: on one machine equal recipes give equal bits. fast: kernels are chosen by trial and may add up in any
+    order, on GPUs; docs/speed.md has the price."""
+    compile: Literal["no", "kernels", "graphs"] = "no"
+    """Networks by torch.compile: kernels that are made for them, and on GPUs graphs of their launches too. Minutes
+    at the start; bits change. It does not pay on CPUs."""
+    at_most: int = 0
+    """Views that go through a network at a time while it is attacked, and whether what lies between its blocks is
+    computed again in an update instead of kept: less memory for large batches. Contrasts and batch norms are those
+    of the whole batch all the same. 0: all, and nothing twice."""
     threads: int = 0
     """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ValueError(f"threads are counted from 1, or 0 for PyTorch's choice; not {self.threads}")
+        if self.threads < 0 or self.at_most < 0:
+            raise ValueError(
+                f"threads and at_most are counted from 1, or 0 for PyTorch's choice and for all views; "
+                f"not {self.threads} and {self.at_most}"
+            )
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", "bf16" if multiplies_bf16(self.kind) else "float32")
+
+    @property
+    def kind(self) -> str:
+        """Of the device that will be used."""
+        if self.device != "auto":
+            return self.device
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        return next((kind for kind, found in there.items() if found), "cpu")
 
     def open(self) -> Fabric:
         """The one place that touches devices and settings of the process."""
@@ -45,9 +75,11 @@ class Runtime:
         # cuBLAS repeats its bits only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # a few of a GPU's kernels have no form that repeats its bits; PyTorch then warns, and goes on
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(self.mode == "repeatable", warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # finds faults, at a pass over memory each time
+        torch.backends.cudnn.benchmark = self.mode == "fast"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        keep_memory()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Fabric's own imports
             from lightning_fabric import Fabric
@@ -58,13 +90,25 @@ class Runtime:
 
         Fabric's own autocast would be around the whole step, and losses and augmentation would lose precision too.
         """
-        net.to(memory_format=torch.channels_last)
-        if self.precision == "bf16":
-            kind = next(net.parameters()).device.type
-            for part in net.modules():  # a network may hold a teacher
-                if isinstance(part, Network):
+        channels_last(net)
+        device = next(net.parameters()).device
+        if device.type == "cpu":
+            small_maps(net)
+        for part in net.modules():  # a network may hold a teacher
+            if isinstance(part, Network):
+                if self.precision == "bf16":
                     part.precision = torch.bfloat16
-                    part.arithmetic = partial(torch.autocast, kind, dtype=part.precision)
+                    part.arithmetic = partial(torch.autocast, device.type, dtype=part.precision)
+                part.fold = Fold(part.precision, self.finish)
+                part.at_most = self.at_most
+                if self.at_most:
+                    spare(part.encoder.backbone)
+                self.finish(part.encoder.backbone)
+
+    def finish(self, net: nn.Module) -> None:
+        """Compile it, in place, if that is asked."""
+        if self.compile != "no":
+            net.compile(mode="reduce-overhead" if self.compile == "graphs" else None)
 
     def world(self, device: torch.device) -> dict[str, Any]:
         """What a number depends on beside its recipe. It names no user, host or path."""
@@ -78,4 +122,33 @@ class Runtime:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "precision": self.precision,
+            "mode": self.mode,
         }
+
+
+def channels_last(net: nn.Module) -> None:
+    """In place. Weights of one input channel are laid out explicitly: to PyTorch they are in any order already."""
+    net.to(memory_format=torch.channels_last)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def multiplies_bf16(kind: str) -> bool:
+    """Whether a device has instructions for it: only then is it fast."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def keep_memory() -> None:
+    """What is freed stays with the process, where the C library can be told so (glibc).
+
+    By default it gives each large tensor back at once, and the next one is mapped and cleared page by page: a tenth of
+    a step's time on a CPU.
+    """
+    no_mapping, no_trimming = (-4, 0), (-1, 2**31 - 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):
+            for option in (no_mapping, no_trimming):
+                ctypes.CDLL(None).mallopt(*option)

@@ -13,7 +13,7 @@ from unshaken.base.types import Batch, Terms
 from unshaken.losses.classify import trades
 from unshaken.losses.diverge import kl_rows
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, frozen
 from unshaken.threat.pgd import PGD
 
 
@@ -42,7 +42,7 @@ class AFF(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
-        with evaluating(h):
+        with frozen(h):
             with torch.no_grad():
                 target = h(x, self.natural if self.target == "natural" else "clean")
             x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "adv")), x, (key / "attack").on(x.device))
