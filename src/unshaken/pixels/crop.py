@@ -99,7 +99,7 @@ class Taps(NamedTuple):
 
     def matrix(self, source: int) -> Float[Tensor, "N target source"]:
         N, target, taps = self.weight.shape
-        padded = torch.zeros((N, target, source + taps), device=self.weight.device)  # see _taps
+        padded = torch.zeros((N, target, source + taps), device=self.weight.device)  # some taps lie beyond the image
         return padded.scatter_(2, self.pixel, self.weight)[:, :, :source]
 
 
@@ -135,9 +135,9 @@ def resampling(
 
 
 def _taps(source: int, target: int, filter: Filter, device: torch.device) -> Taps:
-    """Those of boxes that start at 0, by their length less 1, of which there are fewer than samples.
+    """Those of boxes that start at 0, by their length less 1: there are fewer lengths than samples.
 
-    A box shorter than its number of taps has some, of weight 0, beyond its end: beyond the image's too, perhaps.
+    Some taps, of weight 0, lie beyond the end of their box, and perhaps of the image, but by less than their number.
     """
     if filter not in REACH:
         raise ValueError(f"the filters are 'bicubic' and 'bilinear', not {filter!r}")
@@ -146,7 +146,7 @@ def _taps(source: int, target: int, filter: Filter, device: torch.device) -> Tap
     wide = scale.clamp(min=1)  # antialias: the filter grows with the box
     centre = scale * (torch.arange(target, device=device)[:, None] + 0.5) - 0.5
     taps = min(source, ceil(2 * REACH[filter] * max(1, source / target)))
-    first = (centre - REACH[filter] * wide).ceil_().minimum(length - taps).clamp_(min=0)
+    first = (centre - REACH[filter] * wide).ceil_().clamp_(min=0)
     pixel = first + torch.arange(taps, device=device)
     weight = _height((pixel - centre).abs_().div_(wide), filter).mul_(pixel < length)
     return Taps(pixel.long(), weight.div_(weight.sum(-1, keepdim=True)))
