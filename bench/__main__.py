@@ -10,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NAMES = {
+    "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "selection": "a coreset selection by RCS, against the published procedure",
 }

@@ -22,15 +22,15 @@ TRANSFORMS = [
     Still(2),
 ]
 RANDOM = [t for t in TRANSFORMS if not isinstance(t, Still)]
-SIMCLR_DRAWN = [*crop.Boxes._fields, "flipped", "jittered", *colour.Jitter._fields, "greyed"]
 
 
 def images(n: int = 6, channels: int = 3, side: int = 12) -> torch.Tensor:
     return torch.rand(n, channels, side, side, generator=Key(1).on("cpu"))
 
 
-def drawn(n: int, strength: float, key: Key = KEY) -> dict[str, torch.Tensor]:
-    return dict(zip(SIMCLR_DRAWN, SimCLR().draw(torch.empty(n, 3, 32, 32), strength, key), strict=True))
+def drawn(n: int, strength: float, key: Key = KEY, simclr: SimCLR = SimCLR(), side: int = 32) -> dict:
+    how = simclr.chance(torch.empty(n, 3, side, side), strength, key)
+    return how.box._asdict() | how.jitter._asdict() | how._asdict()
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
@@ -156,20 +156,15 @@ def test_two_views_are_drawn_without_relation():
 
 
 def test_simclr_is_its_operations_in_their_order():
-    x = images()
-    how = dict(zip(SIMCLR_DRAWN, SimCLR().draw(x, 1.0, KEY / 0), strict=True))
-    how |= {"flipped": torch.tensor([1, 1, 1, 0, 0, 0]) > 0, "jittered": torch.tensor([1, 1, 0, 1, 0, 0]) > 0}
-    how |= {"greyed": torch.tensor([1, 0, 0, 1, 1, 0]) > 0}
-    result = SimCLR().apply(x, *how.values())
-    boxes = crop.Boxes(*(how[name] for name in ("top", "left", "height", "width")))
-    cut = crop.resized_crop(x, boxes, (12, 12), "bicubic")
-    coloured = colour.jitter(cut, colour.Jitter(*(how[name] for name in ("factor", "shift", "order", "before"))))
-    expected = torch.stack([coloured[0], coloured[1], cut[2], coloured[3], cut[4], cut[5]])
-    expected = torch.cat((expected[:3].flip(-1), expected[3:]))
-    expected[[0, 3, 4]] = colour.grey(expected[[0, 3, 4]])
-    assert torch.allclose(result, expected, atol=2e-6)
-    assert torch.equal(result[5], cut[5])  # neither flipped nor coloured: to the bit
-    assert torch.equal(result[2], cut[2].flip(-1))
+    x, simclr = images(32), SimCLR(count=1, p_jitter=0.5, p_grey=0.5)
+    how = simclr.chance(x, 1.0, KEY / 0)
+    everywhere, nowhere = (torch.full((32,), chosen) for chosen in (True, False))
+    expected = crop.flip(crop.resized_crop(x, how.box, (12, 12), "bicubic"), how.flipped)
+    jittered = colour.coloured(expected, colour.passes(how.jitter, everywhere, nowhere, 3))
+    expected = torch.where(how.jittered[:, None, None, None], jittered, expected)
+    expected = torch.where(how.greyed[:, None, None, None], colour.grey(expected), expected)
+    assert torch.allclose(simclr(x, 1.0, KEY)[0], expected, atol=2e-6)
+    assert len(set(zip(how.flipped.tolist(), how.jittered.tolist(), how.greyed.tolist(), strict=True))) == 8
 
 
 def test_simclr_takes_its_filter():
@@ -242,10 +237,10 @@ def test_resized_crop_is_simclr_without_its_colours(side):
     """The same boxes and flips by key, of an area from 0.08 on; at 224 pixels as at any other side."""
     x = images(2, side=side)
     plain = SimCLR(count=1, filter="bilinear", min_area=0.08, p_jitter=0.0, p_grey=0.0)
-    assert torch.equal(ResizedCrop()(x, 1.0, KEY), plain(x, 1.0, KEY))
+    assert torch.allclose(ResizedCrop()(x, 1.0, KEY), plain(x, 1.0, KEY), atol=1e-6)
     for strength, least in ((1.0, 0.08), (0.5, 0.54)):
-        _, _, height, width, _ = ResizedCrop().draw(torch.empty(4000, 3, side, side), strength, KEY)
-        assert abs((height * width).min() / side**2 - least) < 0.02
+        how = drawn(4000, strength, simclr=plain, side=side)
+        assert abs((how["height"] * how["width"]).min() / side**2 - least) < 0.02
 
 
 def test_still_copies():

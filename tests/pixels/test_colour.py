@@ -104,15 +104,23 @@ def test_two_channels_are_refused():
         colour.contrast(images(1, channels=2), torch.ones(1))
 
 
+ORDERS = [(list(order), before) for order in permutations((0, 1, 2)) for before in range(4)]
+
+
+def coloured(x: torch.Tensor, factor: torch.Tensor, shift: torch.Tensor, jittered=True, greyed=False) -> torch.Tensor:
+    """By one of the 24 orders a sample."""
+    how = Jitter(factor, shift, torch.tensor([o for o, _ in ORDERS]), torch.tensor([b for _, b in ORDERS]))
+    chosen = (torch.as_tensor(which).expand(24) for which in (jittered, greyed))
+    return colour.coloured(x, colour.passes(how, *chosen, x.shape[1]))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jitter_is_its_operations_in_each_of_the_24_orders(channels):
-    orders = [(list(order), before) for order in permutations((0, 1, 2)) for before in range(4)]
-    x = images(len(orders), channels)
+    x = images(24, channels)
     g = Key(1).on("cpu")
-    factor = 0.4 + 1.2 * torch.rand(len(orders), 3, generator=g)
-    shift = torch.rand(len(orders), generator=g) - 0.5
-    how = Jitter(factor, shift, torch.tensor([o for o, _ in orders]), torch.tensor([b for _, b in orders]))
-    result = colour.jitter(x, how)
+    factor = 0.4 + 1.2 * torch.rand(24, 3, generator=g)
+    shift = torch.rand(24, generator=g) - 0.5
+    result = coloured(x, factor, shift)
     HUE = 3
     operations = {
         BRIGHTNESS: colour.brightness,
@@ -120,24 +128,25 @@ def test_jitter_is_its_operations_in_each_of_the_24_orders(channels):
         SATURATION: colour.saturation,
         HUE: colour.hue,
     }
-    for n, (order, before) in enumerate(orders):
+    for n, (order, before) in enumerate(ORDERS):
         one = x[n : n + 1]
         for kind in [*order[:before], HUE, *order[before:]]:
             one = operations[kind](one, shift[n : n + 1] if kind == HUE else factor[n : n + 1, kind])
         assert torch.allclose(result[n], one[0], atol=3e-6)
 
 
+def test_only_the_chosen_are_jittered_and_made_grey():
+    x, factor, shift = images(24), torch.full((24, 3), 0.6), torch.full((24,), 0.1)
+    jittered, greyed = torch.arange(24) % 2 == 1, torch.arange(24) % 3 == 1
+    expected = torch.where(jittered[:, None, None, None], coloured(x, factor, shift), x)
+    expected = torch.where(greyed[:, None, None, None], colour.grey(expected), expected)
+    assert torch.allclose(coloured(x, factor, shift, jittered, greyed), expected, atol=1e-6)
+
+
 def test_the_orders_give_different_images():
-    n = 24
-    x = X.expand(n, -1, -1, -1)
-    orders = [(list(order), before) for order in permutations((0, 1, 2)) for before in range(4)]
-    how = Jitter(
-        torch.tensor([1.4, 0.5, 1.7]).expand(n, 3),
-        torch.full((n,), 0.2),
-        torch.tensor([o for o, _ in orders]),
-        torch.tensor([b for _, b in orders]),
-    )
-    assert len({tuple((image * 1e4).round().flatten().tolist()) for image in colour.jitter(x, how)}) > 12
+    factor = torch.tensor([1.4, 0.5, 1.7]).expand(24, 3)
+    result = coloured(X.expand(24, -1, -1, -1), factor, torch.full((24,), 0.2))
+    assert len({tuple((image * 1e4).round().flatten().tolist()) for image in result}) > 12
 
 
 def test_all_24_orders_are_equally_likely():

@@ -133,11 +133,35 @@ def test_resized_crop_agrees_with_pil(filter):
 
 
 def test_resampling_weights_sum_to_one_inside_the_box():
-    start, length = torch.tensor([3, 0]), torch.tensor([5, 12])
-    weights = crop.resampling(start, length, 12, 7, "bicubic")
-    assert torch.allclose(weights.sum(-1), torch.ones(2, 7))
+    start, length = torch.tensor([3, 0, 10]), torch.tensor([5, 12, 2])
+    weights = crop.resampling(start, length, 12, 7, "bicubic").matrix(12)
+    assert torch.allclose(weights.sum(-1), torch.ones(3, 7))
     assert weights[0, :, :3].abs().max() == 0
     assert weights[0, :, 8:].abs().max() == 0
+    assert weights[2, :, :10].abs().max() == 0
+
+
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("target", [7, 12, 30])
+def test_every_box_has_interpolations_weights(filter, target):
+    """All of them: an image of one pixel is resized to its weights."""
+    start, length = (box.flatten() for box in torch.meshgrid(torch.arange(12), torch.arange(1, 13), indexing="ij"))
+    inside = start + length <= 12
+    start, length = start[inside], length[inside]
+    weights = crop.resampling(start, length, 12, target, filter).matrix(12)
+    for s, n, ours in zip(start.tolist(), length.tolist(), weights, strict=True):
+        expected = torch.zeros(target, 12)
+        pixels = torch.eye(n)[:, None, None]
+        expected[:, s : s + n] = F.interpolate(pixels, (1, target), mode=filter, antialias=True)[:, 0, 0].T
+        assert torch.allclose(ours, expected, atol=1e-6)
+
+
+def test_mirrored_windows_are_mirrored_crops():
+    image, boxes = torch.rand(2, 3, 9, 12, generator=rng()), boxes_of((0, 1, 9, 10), (3, 4, 2, 3))
+    rows, columns = crop.windows(boxes, (9, 12), (8, 6), "bicubic", mirrored=torch.tensor([True, False]))
+    plain = crop.resized_crop(image, boxes, (8, 6))
+    expected = torch.stack((plain[0].flip(-1), plain[1]))
+    assert torch.allclose(crop.resampled(image, rows, columns), expected, atol=1e-6)
 
 
 def test_unknown_filter_is_refused():

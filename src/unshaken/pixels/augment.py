@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import radians
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ CACHED_PIXELS = 2**16
 """Pixels a CPU transforms at a time: 256 kB a plane, so that what one operation writes the next finds in the cache."""
 
 Drawn = tuple[Tensor, ...]
-"""What chance decided, one row a sample."""
+"""What chance decided, worked out as far as it goes without a pixel; one row a sample."""
 
 
 class Views(ABC):
@@ -32,7 +33,7 @@ class Views(ABC):
 
 
 class Transform(Views):
-    """Views of one kind: chance first (`draw`), then what it decided (`apply`)."""
+    """Views of one kind: what is decided first (`draw`), then what is done to the pixels (`apply`)."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -55,11 +56,24 @@ class Transform(Views):
 
     @abstractmethod
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
-        """Chance's part in one view of each image; only the images' number, size and device matter."""
+        """For one view of each image, all of them at once: small work, that a CPU takes longer to be told than to do.
+
+        Only the images' shape and device matter.
+        """
 
     @abstractmethod
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
         """One view of each image, each sample by its own row of what was drawn."""
+
+
+class Chance(NamedTuple):
+    """What chance decided about one view of each of N images."""
+
+    box: crop.Boxes
+    flipped: Tensor
+    jittered: Tensor
+    jitter: colour.Jitter
+    greyed: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,26 +108,27 @@ class SimCLR(Transform):
                 f"p_jitter and p_grey in [0, 1]; not {self.min_area}, {self.ratio} and {chances}"
             )
 
-    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+    def chance(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Chance:
+        """Each sample's on its own; only the images' number, size and device matter."""
         count, _, height, width = image.shape
         area = (1 - (1 - self.min_area) * strength, 1.0)
-        return (
-            *crop.random_boxes(count, (height, width), area, self.ratio, (key / "crop").on(image.device)),
+        return Chance(
+            crop.random_boxes(count, (height, width), area, self.ratio, (key / "crop").on(image.device)),
             _chosen(self.flip, image, key / "flip"),
             _chosen(self.p_jitter * strength, image, key / "jittered"),
-            *colour.random_jitter(
-                count, self.jitter * strength, self.hue * strength, (key / "jitter").on(image.device)
-            ),
+            colour.random_jitter(count, self.jitter * strength, self.hue * strength, (key / "jitter").on(image.device)),
             _chosen(self.p_grey * strength, image, key / "grey"),
         )
 
-    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
-        top, left, height, width, flipped, jittered, *jitter, greyed = drawn
+    def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
+        box, flipped, jittered, jitter, greyed = self.chance(image, strength, key)
         size = (image.shape[2], image.shape[3])
-        x = crop.resized_crop(image, crop.Boxes(top, left, height, width), size, self.filter)
-        x = crop.flip(x, flipped)
-        x = torch.where(_per_sample(jittered), colour.jitter(x, colour.Jitter(*jitter)), x)
-        return torch.where(_per_sample(greyed), colour.grey(x), x)
+        rows, columns = crop.windows(box, size, size, self.filter, flipped)
+        return *rows, *columns, *colour.passes(jitter, jittered, greyed, image.shape[1])
+
+    def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
+        x = crop.resampled(image, crop.Taps(*drawn[:2]), crop.Taps(*drawn[2:4]))
+        return colour.coloured(x, colour.Passes(*drawn[4:]))
 
 
 @dataclass(frozen=True)
@@ -140,8 +155,11 @@ class Digit(Transform):
         # enlarged by zoom, the image overhangs by zoom - 1 of a side: so far a window that stays inside may lie
         down, right = (zoom - 1) * (u[2:4] - 0.5) + self.shift * strength * (2 * u[4:6] - 1)
         jitter = colour.random_jitter(len(image), self.jitter * strength, 0, (key / "jitter").on(image.device))
-        noise = torch.randn(image.shape, generator=(key / "noise").on(image.device), device=image.device)
-        return angle, zoom, down, right, jitter.factor, self.noise * strength * noise
+        noise = image.new_zeros((len(image), 1, 1, 1))
+        if self.noise:
+            rng = (key / "noise").on(image.device)
+            noise = self.noise * strength * torch.randn(image.shape, generator=rng, device=image.device)
+        return angle, zoom, down, right, jitter.factor, noise
 
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
         angle, zoom, down, right, factor, noise = drawn
@@ -186,12 +204,11 @@ class ResizedCrop(Transform):
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         area, size = (1 - (1 - self.min_area) * strength, 1.0), (image.shape[2], image.shape[3])
         boxes = crop.random_boxes(len(image), size, area, self.ratio, (key / "crop").on(image.device))
-        return *boxes, _chosen(self.flip, image, key / "flip")
+        rows, columns = crop.windows(boxes, size, size, self.filter, _chosen(self.flip, image, key / "flip"))
+        return *rows, *columns
 
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
-        *box, flipped = drawn
-        x = crop.resized_crop(image, crop.Boxes(*box), (image.shape[2], image.shape[3]), self.filter)
-        return crop.flip(x, flipped)
+        return crop.resampled(image, crop.Taps(*drawn[:2]), crop.Taps(*drawn[2:]))
 
 
 @dataclass(frozen=True)
@@ -225,7 +242,3 @@ class Beside(Views):
 def _chosen(probability: float, image: Tensor, key: Key) -> Tensor:
     """True for each sample with the given probability."""
     return torch.rand(len(image), generator=key.on(image.device), device=image.device) < probability
-
-
-def _per_sample(value: Tensor) -> Tensor:
-    return value[:, None, None, None]

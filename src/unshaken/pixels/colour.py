@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from unshaken.base.types import Float, Int
 
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
+LUMA = 0.299, 0.587, 0.114
 
 
 def luma(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 1 H W"]:
@@ -27,7 +28,7 @@ def luma(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 1 H W"]:
     if image.shape[1] != 3:
         raise ValueError(f"colours need images of 1 or 3 channels, not {image.shape[1]}")
     r, g, b = image.split(1, dim=1)
-    return (0.299 * r).add_(g, alpha=0.587).add_(b, alpha=0.114)
+    return (LUMA[0] * r).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
 
 
 def grey(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
@@ -60,14 +61,18 @@ def hue(image: Float[Tensor, "N C H W"], shift: Float[Tensor, "N"]) -> Float[Ten
     if image.shape[1] == 1:
         return image
     r, g, b = image.unbind(1)
-    m = torch.minimum(torch.minimum(r, g), b)
-    c = torch.maximum(torch.maximum(r, g), b) - m
+    m = image.amin(1)
+    c = image.amax(1).sub_(m)
     safe = c.clamp(min=torch.finfo(c.dtype).tiny)  # a grey pixel has no hue; its chroma of 0 makes any do
     from_red = (g + b).sub_(r).sub_(m).div_(safe).add_(1)
-    h = torch.copysign(from_red, g - b).add_(6 * shift[:, None, None])
+    h = from_red.copysign_(g - b).add_(6 * shift[:, None, None])
     h.sub_((h / 6).floor_(), alpha=6)
-    trapezia = torch.stack(((h - 3).abs_().sub_(1), 2 - (h - 2).abs_(), 2 - (h - 4).abs_()), 1).clamp_(0, 1)
-    return torch.addcmul(m[:, None], c[:, None], trapezia)
+    trapezia = torch.empty_like(image)
+    r, g, b = trapezia.unbind(1)
+    torch.sub(h, 3, out=r).abs_().sub_(1)
+    torch.sub(2, torch.sub(h, 2, out=g).abs_(), out=g)
+    torch.sub(2, torch.sub(h, 4, out=b).abs_(), out=b)
+    return torch.addcmul(m[:, None], c[:, None], trapezia.clamp_(0, 1), out=trapezia)
 
 
 class Jitter(NamedTuple):
@@ -94,26 +99,43 @@ def random_jitter(count: int, strength: float, turns: float, rng: Generator) -> 
     )
 
 
-def jitter(image: Float[Tensor, "N C H W"], how: Jitter) -> Float[Tensor, "N C H W"]:
-    """The four operations, each sample in its own order.
+class Passes(NamedTuple):
+    """P blends in turn, the hue after three of them, each sample's own.
+
+    A blend  f x + (1 - f) t  is an affine map of a pixel's colours: its matrix's product with them, and that of `mean`
+    with the image's mean colours. t is 0 for brightness, mean(y) for contrast, y for saturation.
+    """
+
+    matrix: Float[Tensor, "N P C C"]
+    mean: Float[Tensor, "N P 1 C"]
+    shift: Float[Tensor, "N"]
+
+
+def passes(how: Jitter, jittered: Tensor, greyed: Tensor, channels: int) -> Passes:
+    """The four operations of the `jittered` (N), each sample in its own order; then the `greyed` (N) made grey.
 
     The three blends are one form, so that samples in different orders share a pass. The hue costs several
     blends and is computed once: around it each blend has two passes, one of which has factor 1, the identity.
     """
-    passes = [(kind, how.factor.gather(1, kind[:, None]).squeeze(1)) for kind in how.order.unbind(1)]
-    for done, (kind, factor) in enumerate(passes):
-        image = _blend(image, kind, torch.where(done < how.before, factor, 1))
-    image = hue(image, how.shift)
-    for done, (kind, factor) in enumerate(passes):
-        image = _blend(image, kind, torch.where(done < how.before, 1, factor))
-    return image
+    sooner = torch.arange(3, device=how.order.device) < how.before[:, None]
+    chosen = torch.cat((sooner, ~sooner), 1) & jittered[:, None]
+    factor = torch.where(chosen, how.factor.gather(1, how.order).repeat(1, 2), 1)
+    factor = torch.cat((factor, (~greyed)[:, None]), 1)[:, :, None, None]
+    kind = torch.cat((how.order, how.order, torch.full_like(how.order[:, :1], SATURATION)), 1)[:, :, None, None]
+    pure = torch.eye(channels, device=kind.device)  # one colour each, whose lumas are the luma's weights
+    of_luma = (1 - factor) * luma(pure[:, :, None, None]).flatten()
+    matrix = factor * pure + of_luma * (kind == SATURATION)
+    return Passes(matrix, of_luma * (kind == CONTRAST), how.shift * jittered)
 
 
-def _blend(image: Tensor, kind: Int[Tensor, "N"], factor: Float[Tensor, "N"]) -> Tensor:
-    """f x + (1 - f) t: t is 0 for brightness, mean(y) for contrast, y for saturation."""
-    y = luma(image)
-    mean = y.mean((1, 2, 3), keepdim=True) * _per_sample(kind == CONTRAST)
-    return _lerp(y * _per_sample(kind == SATURATION) + mean, image, factor)
+def coloured(image: Float[Tensor, "N C H W"], by: Passes) -> Float[Tensor, "N C H W"]:
+    """Every blend is clipped to [0, 1]."""
+    x = image.flatten(2)
+    for done, (matrix, mean) in enumerate(zip(by.matrix.unbind(1), by.mean.unbind(1), strict=True)):
+        if done == 3:
+            x = hue(x.view_as(image), by.shift).flatten(2)
+        x = torch.baddbmm(mean.bmm(x.mean(2, keepdim=True)), matrix, x).clamp_(0, 1)
+    return x.view_as(image)
 
 
 def _lerp(start: Tensor, image: Tensor, factor: Float[Tensor, "N"]) -> Tensor:

@@ -2,11 +2,12 @@
 
 A resampled image is R x Cᵀ: R holds the weights of each output row on the image's rows, C those of
 each output column. The weights are PIL's, and so are those of interpolate(..., antialias=True).
+They are few in a row, and made before the pixels are looked at, for all samples at once.
 """
 
 from __future__ import annotations
 
-from math import log
+from math import ceil, log
 from typing import Literal, NamedTuple
 
 import torch
@@ -87,46 +88,90 @@ def resized_crop(
     Equal to interpolate(box, size, mode=filter, antialias=True): what lies outside the box does not
     matter, and a box larger than `size` is smoothed before it is sampled.
     """
+    return resampled(image, *windows(boxes, (image.shape[2], image.shape[3]), size, filter))
+
+
+class Taps(NamedTuple):
+    """The few pixels of a line that each pixel of the new line is made of, and their weights, which sum to 1."""
+
+    pixel: Int[Tensor, "N target taps"]
+    weight: Float[Tensor, "N target taps"]
+
+    def matrix(self, source: int) -> Float[Tensor, "N target source"]:
+        N, target, taps = self.weight.shape
+        padded = torch.zeros((N, target, source + taps), device=self.weight.device)  # some taps lie beyond the image
+        return padded.scatter_(2, self.pixel, self.weight)[:, :, :source]
+
+
+def windows(
+    boxes: Boxes, source: tuple[int, int], target: tuple[int, int], filter: Filter, mirrored: Tensor | None = None
+) -> tuple[Taps, Taps]:
+    """Taps of the rows and of the columns that resize each sample's box, left and right exchanged in the `mirrored`."""
+    rows = resampling(boxes.top, boxes.height, source[0], target[0], filter)
+    return rows, resampling(boxes.left, boxes.width, source[1], target[1], filter, mirrored)
+
+
+def resampled(image: Float[Tensor, "N C H W"], rows: Taps, columns: Taps) -> Float[Tensor, "N C h w"]:
+    """By both, clipped to [0, 1]."""
     N, C, H, W = image.shape
-    rows = resampling(boxes.top, boxes.height, H, size[0], filter)
-    columns = resampling(boxes.left, boxes.width, W, size[1], filter)
     # one flat product for the columns; the rows' weights, smaller than an image, are broadcast over its channels
-    resampled = (image.reshape(N, C * H, W) @ columns.mT).view(N, C, H, size[1])
-    return (rows[:, None] @ resampled).clamp_(0, 1)
+    x = (image.reshape(N, C * H, W) @ columns.matrix(W).mT).view(N, C, H, -1)
+    return (rows.matrix(H)[:, None] @ x).clamp_(0, 1)
 
 
 def resampling(
-    start: Int[Tensor, "N"], length: Int[Tensor, "N"], source: int, target: int, filter: Filter
-) -> Float[Tensor, "N target source"]:
-    """Weights that spread pixels start .. start + length of `source` over `target` pixels; each row sums to 1."""
-    scale = length[:, None, None] / target
-    pixel = torch.arange(source, device=start.device) - start[:, None, None] + 0.5
-    centre = scale * (torch.arange(target, device=start.device)[:, None] + 0.5)
-    distance = (pixel - centre).abs_() / scale.clamp(min=1)  # antialias: the filter grows with the box
-    taps = _taps(distance, filter) * ((pixel > 0) & (pixel < length[:, None, None]))
-    return taps / taps.sum(-1, keepdim=True)
+    start: Int[Tensor, "N"],
+    length: Int[Tensor, "N"],
+    source: int,
+    target: int,
+    filter: Filter,
+    mirrored: Tensor | None = None,
+) -> Taps:
+    """Spread pixels start .. start + length of `source` over `target` pixels, in reverse in the `mirrored` (N)."""
+    table = _taps(source, target, filter, start.device)
+    if mirrored is not None:
+        table, length = Taps(*(torch.cat((part, part.flip(1))) for part in table)), length + source * mirrored
+    return Taps(table.pixel[length - 1] + start[:, None, None], table.weight[length - 1])
 
 
-def _taps(distance: Tensor, filter: Filter) -> Tensor:
-    """The filter's height at a distance in target pixels: a triangle, or Keys' cubic with a = -1/2 (as in PIL)."""
+def _taps(source: int, target: int, filter: Filter, device: torch.device) -> Taps:
+    """Those of boxes that start at 0, by their length less 1: there are fewer lengths than samples.
+
+    Some taps, of weight 0, lie beyond the end of their box, and perhaps of the image, but by less than their number.
+    """
+    if filter not in REACH:
+        raise ValueError(f"the filters are 'bicubic' and 'bilinear', not {filter!r}")
+    length = torch.arange(1, source + 1, device=device)[:, None, None]
+    scale = length / target
+    wide = scale.clamp(min=1)  # antialias: the filter grows with the box
+    centre = scale * (torch.arange(target, device=device)[:, None] + 0.5) - 0.5
+    taps = min(source, ceil(2 * REACH[filter] * max(1, source / target)))
+    first = (centre - REACH[filter] * wide).ceil_().clamp_(min=0)
+    pixel = first + torch.arange(taps, device=device)
+    weight = _height((pixel - centre).abs_().div_(wide), filter).mul_(pixel < length)
+    return Taps(pixel.long(), weight.div_(weight.sum(-1, keepdim=True)))
+
+
+REACH = {"bicubic": 2, "bilinear": 1}
+"""Beyond so many target pixels a filter is 0."""
+
+
+def _height(distance: Tensor, filter: Filter) -> Tensor:
+    """The filter at a distance in target pixels: a triangle, or Keys' cubic with a = -1/2 (as in PIL)."""
+    near = (1 - distance).clamp_(min=0)
     if filter == "bilinear":
-        return (1 - distance).clamp_(min=0)
-    if filter == "bicubic":  # the cubic in powers of what is left to 1 and to 2, where its two pieces end
-        near, far = (1 - distance).clamp_(min=0), (2 - distance).clamp_(min=0)
-        return near.square().mul_(1 - 2 * near).add_(far.square().mul_(far - 1), alpha=0.5)
-    raise ValueError(f"the filters are 'bicubic' and 'bilinear', not {filter!r}")
+        return near
+    far = (2 - distance).clamp_(min=0)  # the cubic in powers of what is left to 1 and to 2, where its two pieces end
+    return near.square().mul_(1 - 2 * near).add_(far.square().mul_(far - 1), alpha=0.5)
 
 
 def padded_crop(
     image: Float[Tensor, "N C H W"], top: Int[Tensor, "N"], left: Int[Tensor, "N"], padding: int
 ) -> Float[Tensor, "N C H W"]:
     """Zero-pad all sides, then cut the image's own size at (top, left), each in 0 .. 2 padding."""
-    N, C, H, W = image.shape
-    padded = F.pad(image, (padding,) * 4)
-    rows = top[:, None] + torch.arange(H, device=image.device)
-    columns = left[:, None] + torch.arange(W, device=image.device)
-    band = padded.gather(2, rows[:, None, :, None].expand(N, C, H, W + 2 * padding))
-    return band.gather(3, columns[:, None, None, :].expand(N, C, H, W))
+    H, W = image.shape[2:]
+    places = F.pad(image, (padding,) * 4).unfold(2, H, 1).unfold(3, W, 1)
+    return places[torch.arange(len(image), device=image.device), :, top, left]
 
 
 def flip(image: Float[Tensor, "N C H W"], chosen: Tensor) -> Float[Tensor, "N C H W"]:

@@ -1,0 +1,62 @@
+"""SimCLR's views of a batch of images that are held as uint8, against torchvision on one PIL image at a time.
+
+Both sides end with float32 views of a whole batch, (V N C H W), and start from decoded images in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.clock import paired, tell, timed
+from bench.literal.augment import transform
+from unshaken.base.keys import Key
+from unshaken.data.images import Images
+from unshaken.data.source import Source
+from unshaken.pixels.augment import SimCLR
+
+TIMES = {"batched": 20, "torchvision": 4}
+"""Batches a round. A batch of ours is short."""
+
+
+def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
+    """CIFAR-10 if there is some, else noise: of these the content changes no side's time by much."""
+    count, simclr = 32 if quick else 256, SimCLR()
+    images = Source(str(data / "cifar10"), limit=count).load("train") if data else noise(count)
+    sides = {
+        "batched": lambda key: simclr(images.floats(), 1.0, key),
+        "torchvision": partial(one_by_one, pictures(images), transform(simclr, images.pixels.shape[-1]), simclr.count),
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    simclr(noise(1024).floats(), 1.0, Key(0))  # a process that has freed so much keeps it, as one that trains does
+    for seed in range(1, rounds + 1):
+        for side, work in sides.items():
+            keys = [Key(seed) / n for n in range(TIMES[side])]
+            took, _ = timed(lambda work=work, keys=keys: [work(key).shape for key in keys])
+            seconds[side].append(took / len(keys))
+        tell(f"round {seed}: " + ", ".join(f"{side} {took[-1] * 1e3:.1f} ms" for side, took in seconds.items()))
+    views = simclr.count * count
+    speed = {side: round(views / median(took)) for side, took in seconds.items()}
+    of = "cifar10" if data else "noise"
+    return paired(seconds, "batched", "torchvision") | {"images": of, "views": views, "views_per_second": speed}
+
+
+def noise(count: int) -> Images:
+    return Images(torch.randint(256, (count, 3, 32, 32), generator=Key(0).on("cpu"), dtype=torch.uint8))
+
+
+def pictures(images: Images) -> list[Image.Image]:
+    return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in images.pixels]
+
+
+def one_by_one(images: list[Image.Image], one: Callable[[Image.Image], Tensor], count: int, key: Key) -> Tensor:
+    """As a loader does in one process."""
+    torch.manual_seed(key.number)
+    return torch.stack([torch.stack([one(image) for image in images]) for _ in range(count)])
