@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NAMES = {
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
+    "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
     "selection": "a coreset selection by RCS, against the published procedure",
 }
 
