@@ -1,18 +1,19 @@
-"""How memory is measured: what the largest size of a fresh process grows by."""
+"""How memory is measured: how far above what it was before a fresh process grows (Linux)."""
 
 from __future__ import annotations
 
-import resource
+import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 
 def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> float:
-    """MB of memory that work takes at its largest, beside what was there before it: prepare(*args) gives the work.
+    """MB that work takes at its largest, beside what was there before: prepare(*args), a module's function, gives it.
 
-    Measured in a process of its own, so that nothing freed before is used again: `prepare` is a module's function.
+    In a process of its own, for what one has freed it may use again unseen.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(_growth, prepare, args).result()
@@ -20,6 +21,12 @@ def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> float:
 
 def _growth(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> float:
     work = prepare(*args)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    before = _resident("VmRSS")
     work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6  # KiB on Linux
+    return (_resident("VmHWM") - before) / 1e6
+
+
+def _resident(name: str) -> int:
+    """Bytes. (getrusage's peak is inherited from the parent.)"""
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
