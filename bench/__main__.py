@@ -13,6 +13,7 @@ NAMES = {
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
     "selection": "a coreset selection by RCS, against the published procedure",
+    "startup": "from the command to the help, and to the first training step, against importing torch",
 }
 
 
