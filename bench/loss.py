@@ -40,7 +40,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
             "ms": {side: round(1e3 * median(times), 3) for side, times in seconds.items()},
             "ratio": result["ratio"],
             "spread": result["spread"],
-            "mb": {side: round(peak(prepared, side, rows), 1) for side in SIDES},
+            "mb": {side: round(peak(prepared, side, rows)[0], 1) for side in SIDES},
         }
         tell(f"2N = {rows}: {by_rows[rows]}")
     mb = by_rows[rows]["mb"]

@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any
 
 
-def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> float:
-    """MB that work takes at its largest, beside what was there before: prepare(*args), a module's function, gives it.
+def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[float, Any]:
+    """MB that work takes at its largest, beside what was there before it; and what it returned.
 
-    In a process of its own, for what one has freed it may use again unseen.
+    prepare(*args), a module's function, gives the work, in a process of its own: what one has freed it may use again
+    unseen.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(_growth, prepare, args).result()
 
 
-def _growth(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> float:
+def _growth(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> tuple[float, Any]:
     work = prepare(*args)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
     before = _resident("VmRSS")
-    work()
-    return (_resident("VmHWM") - before) / 1e6
+    made = work()
+    return (_resident("VmHWM") - before) / 1e6, made
 
 
 def _resident(name: str) -> int:

@@ -31,7 +31,9 @@ def filling(megabytes: int) -> partial:
 
 @pytest.mark.slow
 def test_memory_is_what_work_takes_at_its_largest():
-    assert peak(filling, 40) == pytest.approx(40, abs=4)
+    grown, made = peak(filling, 40)
+    assert grown == pytest.approx(40, abs=4)
+    assert len(made) == 10_000_000
 
 
 @pytest.mark.slow
