@@ -4,7 +4,7 @@ Pixels by chance, 32 x 32 x 3, a million of them 3 GB. What a step does to a bat
 the others. Of views and notes a sample of an epoch's mini-batches is timed, scattered over the whole set as they are.
 
 A selection is that of the recipe for ImageNet, by gradients and features of chance: the search on its own, beside which
-each candidate goes through the network some twenty times.
+each candidate goes through the network eight times or more.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def once(images: Images, epoch: int) -> dict[str, float]:
-    """Seconds an image of each part, of the processor; the notes' are by the clock on the wall: they wait for the disk."""
+    """Processor seconds an image of each part; but notes, which wait for the disk, by the clock on the wall."""
     order, batches = timed(lambda: feed(images, SimCLR()).batches(epoch))
     digest, _ = timed(lambda: Images(images.pixels).digest)
     sample = batches[:: -(-len(batches) // SAMPLE)]
