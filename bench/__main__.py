@@ -12,7 +12,10 @@ HERE = Path(__file__).parent
 NAMES = {
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
+    "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
+    "scaling": "what an image costs in a set of a thousand and in one of a million, and the memory of a selection",
     "selection": "a coreset selection by RCS, against the published procedure",
+    "startup": "from the command to the help, and to the first training step, against importing torch",
 }
 
 

@@ -80,3 +80,8 @@ REPORTS = [f"import unshaken.report.{file.stem}" for file in (SOURCE / "report")
 def test_no_torch_before_it_is_needed(statement):
     done = subprocess.run([sys.executable, "-c", f"{statement}; import sys; assert 'torch' not in sys.modules"])
     assert done.returncode == 0
+
+
+def test_no_scikit_learn_before_it_is_needed():
+    done = subprocess.run([sys.executable, "-c", "import unshaken.commands, sys; assert 'sklearn' not in sys.modules"])
+    assert done.returncode == 0

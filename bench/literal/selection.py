@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.literal.contrast import nt_xent
 from unshaken.nets.embed import Network
 
 
@@ -121,15 +122,6 @@ class Literal:
     def restore(self, start: list[Tensor]) -> None:
         for p, value in zip(self.parameters(), start, strict=True):
             p.copy_(value)
-
-
-def nt_xent(z: Tensor, tau: float) -> Tensor:
-    """Of (2 n D): exponentials, a mask, a quotient, a logarithm."""
-    z = nn.functional.normalize(z.flatten(0, 1), dim=-1)
-    n = len(z) // 2
-    e = (z @ z.T / tau).exp() * (1 - torch.eye(2 * n))
-    partner = torch.cat([e.diagonal(n), e.diagonal(-n)])
-    return -(partner / e.sum(1)).log().mean()
 
 
 def divergence(z_adv: Tensor, z: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """NT-Xent and its kin against their definitions in loops, and against the released forms."""
 
+from collections.abc import Callable
 from math import exp, log
 
 import pytest
 import torch
+from bench.memory import peak
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from unshaken.base.keys import Key
+from unshaken.losses import contrast
 from unshaken.losses.contrast import (
     between,
     check_temperature,
@@ -60,6 +63,53 @@ def test_the_released_form_and_its_gradient(tau):
     assert torch.allclose(a, b, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("tau", [0.02, 0.5, 3.0])
+@pytest.mark.parametrize("images", [1, 3, 4, 5, 8, 9, 10])
+def test_blocks_change_nothing(monkeypatch, images, tau):
+    """Ragged ones and a last one of one image too; the gradient that arrives is passed on."""
+    z = embeddings(2, images, 6, seed=images).requires_grad_()
+    monkeypatch.setattr(contrast, "CACHED", 4)
+    ours = nt_xent(z, tau)
+    assert ours.item() == pytest.approx(defined(z.detach(), tau), rel=1e-5, abs=1e-5)
+    (a,) = torch.autograd.grad(-3 * ours, z)
+    x = z.detach().double().requires_grad_()  # the definition by autograd, on float64
+    (b,) = torch.autograd.grad(-3 * cross_entropy(*_rows(x, tau)), x)
+    assert torch.allclose(a, b.float(), rtol=1e-4, atol=1e-5 * float(1e-6 + b.abs().max()))
+
+
+def _rows(z: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """Logits of each anchor over all embeddings, and its partner's number."""
+    x = z.flatten(0, 1)
+    similar = cosine_similarity(x[:, None], x[None], dim=-1) / tau
+    return similar.masked_fill(torch.eye(len(x), dtype=torch.bool), -torch.inf), torch.arange(len(x)).roll(z.shape[1])
+
+
+def gradient(images: int) -> Callable[[], tuple[Tensor, ...]]:
+    z = embeddings(2, images, 8).requires_grad_()
+    return lambda: torch.autograd.grad(nt_xent(z, 0.5), z)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_as_the_pairs_do():
+    """8,000 x 8,000 numbers would be 256 MB, those on and above the diagonal half of it."""
+    assert peak(gradient, 4000)[0] < 32
+
+
+def test_lost_numbers_are_not_hidden():
+    for lost in (torch.nan, torch.inf):
+        z = embeddings(2, 6, 4)
+        z[1, 5, 2] = lost
+        assert nt_xent(z, 0.5).isnan()
+
+
+def test_the_gradient_is_as_far_as_it_goes():
+    z = embeddings(2, 4, 3).requires_grad_()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(nt_xent(z, 0.5), z, create_graph=True)
+    with torch.no_grad():
+        assert not nt_xent(z, 0.5).requires_grad
+
+
 def test_all_alike_is_the_logarithm_of_the_rest():
     z = torch.ones(2, 7, 5)
     assert float(nt_xent(z, 0.5)) == pytest.approx(log(13))
@@ -106,6 +156,15 @@ def test_low_precision_is_raised_first():
     z = embeddings(2, 8, 4).bfloat16()
     assert nt_xent(z, 0.1).dtype == torch.float32
     assert torch.equal(nt_xent(z, 0.1), nt_xent(z.float(), 0.1))
+
+
+def test_low_precision_around_it_changes_nothing():
+    z = embeddings(2, 8, 4).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        within = nt_xent(z, 0.1)
+    assert torch.equal(within, nt_xent(z, 0.1))
+    (a,), (b,) = torch.autograd.grad(within, z), torch.autograd.grad(nt_xent(z, 0.1), z)
+    assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("shape", [(8, 4), (3, 8, 4), (1, 8, 4), (2, 8, 4, 1)])

@@ -212,21 +212,19 @@ def test_u_is_not_augmented_and_seen_by_its_routes(scenes):
     assert float(problem.validation(problem.theta, "kl", still)(problem.theta)) == pytest.approx(0, abs=1e-6)
     attacked = float(problem.validation(problem.theta, "kl", ATTACK)(problem.theta))
     assert attacked > 2e-5
-    acl = scenes["acl"].posed()
-    x = scenes["acl"].images.floats(acl.held)
-    net = copy.deepcopy(scenes["acl"].step.net).eval()
+    scene = copy.deepcopy(scenes["acl"])
+    with torch.no_grad():  # embeddings far enough apart not to be the rounding of a softmax
+        next(reversed(linear_layers(scene.step.net.head).values())).weight.mul_(100)
+    acl, net = scene.posed(), copy.deepcopy(scene.step.net).eval()
+    x, u = scene.images.floats(acl.index), scene.images.floats(acl.held)
     with torch.no_grad():
-        apart = kl_rows(net(x, "adv"), net(x, "clean")).mean()
-    assert float(acl.validation(acl.theta, "kl", still)(acl.theta)) == pytest.approx(
-        float(apart), abs=2e-8
-    )  # folding rounds
-    rows = acl.distances("kl", still)
-    with torch.no_grad():
-        x = scenes["acl"].images.floats(acl.index)
-        apart = kl_rows(net(x, "adv"), net(x, "clean"))
-        assert torch.allclose(rows, apart, atol=6e-7)  # a divergence near 0 rounds by half of itself
-        assert float(rows.mean()) == pytest.approx(float(apart.mean()), abs=5e-8)
-        assert torch.allclose(acl.features(), net.features(x, "clean"), rtol=1e-4, atol=1e-6)
+        apart, rows = (kl_rows(net(some, "adv"), net(some, "clean")) for some in (u, x))
+        f = net.features(x, "clean")
+    assert rows.min() > 1e-4
+    found = float(acl.validation(acl.theta, "kl", still)(acl.theta))
+    assert found == pytest.approx(float(apart.mean()), rel=0.01)  # folding rounds
+    assert torch.allclose(acl.distances("kl", still), rows, rtol=0.01)
+    assert torch.allclose(acl.features(), f, rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="no distance 'ot'"):
         acl.distances("ot", still)
 

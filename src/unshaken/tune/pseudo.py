@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from unshaken.base.keys import Key
@@ -25,6 +24,8 @@ def clusters(f: Float[Tensor, "N D"], counts: tuple[int, ...], key: Key) -> Int[
     """
     if len(f) < max(counts):
         raise ValueError(f"{len(f)} images cannot form {max(counts)} clusters; ask for fewer by --clusters")
+    from sklearn.cluster import KMeans  # here, because it takes a second that all else need not wait
+
     columns = []
     for count in counts:
         seed = (key / count).number % 2**32  # what scikit-learn takes

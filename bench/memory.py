@@ -1,0 +1,33 @@
+"""How memory is measured: how far above what it was before a fresh process grows (Linux)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+
+def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[float, Any]:
+    """MB that work takes at its largest, beside what was there before it; and what it returned.
+
+    prepare(*args), a module's function, gives the work, in a process of its own: what one has freed it may use again
+    unseen.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_growth, prepare, args).result()
+
+
+def _growth(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> tuple[float, Any]:
+    work = prepare(*args)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    before = _resident("VmRSS")
+    made = work()
+    return (_resident("VmHWM") - before) / 1e6, made
+
+
+def _resident(name: str) -> int:
+    """Bytes. (getrusage's peak is inherited from the parent.)"""
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])

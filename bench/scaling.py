@@ -1,0 +1,154 @@
+"""What an image costs in a small set and in a large one: order, views, digest, notes and selection, time and memory.
+
+Pixels by chance, 32 x 32 x 3, a million of them 3 GB. What a step does to a batch is not looked at: it does not know of
+the others. Of views and notes a sample of an epoch's mini-batches is timed, scattered over the whole set as they are.
+
+A selection is that of the recipe for ImageNet, by gradients and features of chance: the search on its own, beside which
+each candidate goes through the network eight times or more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+import unshaken
+from bench.clock import paired, tell, timed
+from bench.memory import peak
+from unshaken.base.clock import Constant
+from unshaken.base.keys import Key
+from unshaken.coreset.gradients import Gradients, Layer, Theta, Whole, joined
+from unshaken.coreset.problem import Problem
+from unshaken.coreset.selector import split
+from unshaken.data.images import Images
+from unshaken.losses.diverge import representational
+from unshaken.nets.embed import born
+from unshaken.pixels.augment import CropFlip, SimCLR, Views
+from unshaken.train.feed import Feed
+from unshaken.train.problem import drawn, linear_layers
+from unshaken.train.recall import Attacks
+
+BATCH, SAMPLE = 512, 8
+KEY = Key(0) / "scaling"
+WIDTH = 640
+
+
+def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
+    """ratio: time an image of order and SimCLR's views, in the second set / in the largest; 1 is flat, less grows."""
+    counts = (500, 1000, 2000) if quick else (10**3, 10**4, 10**5, 10**6)
+    shape = (counts[-1], 3, 32, 32)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=KEY.on("cpu"))
+    parts: dict[int, dict[str, list[float]]] = {n: {} for n in counts}
+    for k in range(rounds + 1):
+        for n in counts:
+            for part, seconds in once(Images(pixels[:n]), k).items():
+                parts[n].setdefault(part, [])
+                if k:  # the first is to warm up
+                    parts[n][part].append(seconds)
+        tell(f"round {k} of {rounds}")
+    feeds = {n: [1e3 * (a + b) for a, b in zip(parts[n]["order"], parts[n]["simclr"], strict=True)] for n in counts}
+    del pixels
+    return (
+        paired({"small": feeds[counts[1]], "large": feeds[counts[-1]]}, "large", "small")
+        | {"images": counts, "unit": "processor seconds of a thousand images' order and SimCLR's two views"}
+        | {"us": {n: {part: round(1e6 * median(each), 3) for part, each in parts[n].items()} for n in counts}}
+        | {"selection": {n: selection(n) for n in counts}}
+    )
+
+
+def once(images: Images, epoch: int) -> dict[str, float]:
+    """Processor seconds an image of each part; but notes, which wait for the disk, by the clock on the wall."""
+    order, batches = timed(lambda: feed(images, SimCLR()).batches(epoch))
+    digest, _ = timed(lambda: Images(images.pixels).digest)
+    sample = batches[:: -(-len(batches) // SAMPLE)]
+    count = sum(len(index) for index in sample)
+    seconds = {"order": order / len(images), "digest": digest / len(images)}
+    for name, views in (("simclr", SimCLR()), ("cropflip", CropFlip())):
+        seconds[name] = timed(lambda views=views: looked_at(feed(images, views), sample))[0] / count
+    with TemporaryDirectory() as folder:
+        attacks, (x, x_adv) = Attacks(Path(folder) / "attacks", len(images)), torch.rand(2, 2, BATCH + 1, 3, 32, 32)
+        began = time.perf_counter()
+        for index in sample:
+            attacks.note(index, x[:, : len(index)], x_adv[:, : len(index)])
+        return seconds | {"notes": (time.perf_counter() - began) / count}
+
+
+def feed(images: Images, views: Views) -> Feed:
+    return Feed(images, views, Constant(1.0), BATCH, 100, KEY)
+
+
+def looked_at(feed: Feed, batches: Sequence[Tensor]) -> None:
+    for b, index in enumerate(batches):
+        feed.seen(index, 1.0, KEY / b)
+
+
+def selection(n: int) -> dict[str, float]:
+    """Seconds an image of the search, without the gradients', and the memory that both take at most."""
+    megabytes, (seconds, picked) = peak(prepared, n)
+    assert len(picked.unique()) == len(picked)
+    result = {"search_us": round(1e6 * seconds / n, 3), "mb": round(megabytes), "picked": len(picked)}
+    tell(f"selection of {n}: {result}")
+    return result
+
+
+def prepared(n: int) -> Callable[[], tuple[float, Tensor]]:
+    selector = unshaken.recipe("acl-rcs/imagenet32").coreset
+
+    def work() -> tuple[float, Tensor]:
+        def select() -> tuple[Chance, Tensor]:
+            x, u = split(n, selector.validation, KEY)
+            problem = Chance(tuple(one.index for one in drawn(x, BATCH, 1.0, KEY)), len(u))
+            return problem, selector.select(problem, selector.budget(len(x)), KEY)
+
+        seconds, (problem, picked) = timed(select)
+        return seconds - problem.seconds, picked
+
+    return work
+
+
+class Chance(Problem):
+    """Gradients and features by chance, of the head that the recipe for ImageNet has; their own time is counted."""
+
+    def __init__(self, batches: tuple[Tensor, ...], held: int) -> None:
+        self.batches, self.seconds = batches, 0.0
+        head = unshaken.recipe("acl-rcs/imagenet32").head
+        self.head = born(lambda: head.build(WIDTH), KEY).eval()
+        self.linear = linear_layers(self.head)
+        self.theta = {
+            f"{layer}.{name}": p.detach() for layer, one in self.linear.items() for name, p in one.named_parameters()
+        }
+        self.f_adv, self.f = torch.rand((2, held, WIDTH), generator=(KEY / "features").on("cpu"))
+
+    def gradients(self, batches: Sequence[int], granularity: str) -> Gradients:
+        self.seconds += (made := timed(lambda: self._gradients(batches)))[0]
+        return made[1]
+
+    def _gradients(self, batches: Sequence[int]) -> Gradients:
+        """A mini-batch at a time, and then joined, as those of a network are."""
+        biased = frozenset(name for name, one in self.linear.items() if one.bias is not None)
+        found = [{name: self._layer(name, name in biased, b) for name in self.linear} for b in batches]
+        sizes = tuple(len(self.batches[b]) for b in batches)
+        layers = {name: joined([part.pop(name) for part in found]) for name in self.linear}
+        return Gradients(torch.cat([self.batches[b] for b in batches]), sizes, layers, biased)
+
+    def _layer(self, name: str, biased: bool, b: int) -> Layer:
+        one = self.linear[name]
+        shape = (1, one.out_features, one.in_features + biased)
+        return Whole(torch.randn(shape, generator=(KEY / name / b).on("cpu")))
+
+    def validation(self, theta: Theta, distance: Any, attack: Any) -> Callable[[Theta], Tensor]:
+        z = lambda f, theta: functional_call(self.head, theta, (f,))  # noqa: E731
+        return lambda theta: representational(z(self.f_adv, theta), z(self.f, theta), distance)
+
+    def losses(self) -> Tensor:
+        raise NotImplementedError("a search by gradients asks for none")
+
+    features = distances = losses

@@ -1,0 +1,64 @@
+"""From a command to what it does: the help, and the first training step of a run on digits.
+
+Wall time, for it is what one waits for. The baseline is `import torch`, which nobody who trains gets under: the ratio
+is the part of the way to the first step that it alone takes, and 1 the best there can be.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.clock import paired, tell
+
+MOST = {"help": 0.5, "first step": 10.0, "ten steps of the demo": 10.0}
+"""Seconds that they may take."""
+
+
+def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
+    sides: dict[str, Callable[[], None]] = {
+        "python": lambda: python("-c", "pass"),
+        "import torch": lambda: python("-c", "import torch"),
+        "import unshaken": lambda: python("-c", "import unshaken"),
+        "help": lambda: python("-m", "unshaken.cli", "--help"),
+        "help of pretrain": lambda: python("-m", "unshaken.cli", "pretrain", "acl/digits", "--help"),
+        "first step": lambda: begun(["pretrain", "acl/digits", "--save-every", "0"], "checkpoint.safetensors"),
+        "ten steps of the demo": lambda: begun(["demo"], "log.jsonl"),
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for k in range(rounds + (not quick)):
+        for side, work in sides.items():
+            began = time.perf_counter()
+            work()
+            if k or quick:  # the first brings files into memory
+                seconds[side].append(time.perf_counter() - began)
+                tell(f"{side:<21} {seconds[side][-1]:6.3f} s")
+    return paired(seconds, "first step", "import torch") | {
+        "seconds": {side: round(median(times), 3) for side, times in seconds.items()},
+        "most": MOST,
+        "kept": all(median(seconds[side]) < most for side, most in MOST.items()),
+    }
+
+
+def python(*args: str) -> None:
+    subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL)
+
+
+def begun(command: list[str], file: str) -> None:
+    """A command that trains, until it has written such a file: a checkpoint is after one step, the log after ten."""
+    command = [sys.executable, "-m", "unshaken.cli", *command, "--out"]
+    piped = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with TemporaryDirectory() as out, subprocess.Popen([*command, out], **piped) as run:
+        try:
+            while not list(Path(out).glob(f"**/{file}")):
+                if run.poll() is not None:
+                    raise RuntimeError(f"no step was made: {run.stderr.read()}")
+                time.sleep(0.005)
+        finally:
+            run.kill()
