@@ -144,7 +144,7 @@ def trained(images: Images, steps: int, batch: int = 128) -> Network:
         schedule.step()
         if step % 100 == 0:
             tell(f"training {step}: {float(loss.detach()):.3f}")
-    net.arithmetic = Network(net.encoder, net.head).arithmetic
+    Runtime().prepare(net)
     return net.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 

@@ -211,8 +211,8 @@ def after_an_epoch(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks)
         place, epoch = onward, epoch + took
         if at.batch % 20 == 0:
             tell(f"the epoch before, step {at.step}: loss {loss:.3f}")
-    in_float32(net.eval())
-    in_float32(other)
+    for each in (net.eval(), other):
+        Runtime().prepare(each)
     slow, step = [], Step(recipe.method, other)
     rule = AdamW().over(step)
     for at, _, batch in feed.after(Place()):
@@ -230,12 +230,6 @@ def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch
     rule.step()
     rule.zero_grad()
     return float(loss.detach())
-
-
-def in_float32(net: Network) -> None:
-    """Back to float32."""
-    fresh = Network(net.encoder, net.head)
-    net.arithmetic, net.precision = fresh.arithmetic, fresh.precision
 
 
 def problem(

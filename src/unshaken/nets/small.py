@@ -1,4 +1,4 @@
-"""Convolutions of small maps as matrix products, which a CPU computes faster; weights and equations stay as they are."""
+"""Convolutions of small maps as matrix products, which a CPU computes faster; the equations stay as they are."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,9 +96,9 @@ class Runtime:
             small_maps(net)
         for part in net.modules():  # a network may hold a teacher
             if isinstance(part, Network):
-                if self.precision == "bf16":
-                    part.precision = torch.bfloat16
-                    part.arithmetic = partial(torch.autocast, device.type, dtype=part.precision)
+                low = self.precision == "bf16"
+                part.precision = torch.bfloat16 if low else torch.float32
+                part.arithmetic = partial(torch.autocast, device.type, dtype=part.precision) if low else nullcontext
                 part.fold = Fold(part.precision, self.finish)
                 part.at_most = self.at_most
                 if self.at_most:
