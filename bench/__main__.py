@@ -10,6 +10,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NAMES = {
+    "acl-step": "one step of ACL in float32 and in bf16, against the published one",
+    "air-step": "the same with adversarial invariant regularisation",
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",

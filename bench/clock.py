@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +35,14 @@ def paired(sides: dict[str, list[float]], ours: str, baseline: str) -> dict[str,
         "n": len(ratios),
         "world": Runtime().world(torch.device("cpu")),
     }
+
+
+def as_it_was() -> None:
+    """Memory as glibc has it where nobody tells it otherwise, once it has seen large tensors: the inverse of
+    `keep_memory`. (Its thresholds rise by themselves to these, but no longer after they have been set.)"""
+    if sys.platform == "linux":
+        for option, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20)):  # M_MMAP_MAX, _THRESHOLD, M_TRIM_THRESHOLD
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def tell(line: str) -> None:

@@ -29,7 +29,7 @@ from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
 from unshaken.train.optim import AdamW
 from unshaken.train.problem import Posed, Recalled, posed
-from unshaken.train.recall import Attacks, Noting, exchanged
+from unshaken.train.recall import Attacks, Noting, exchanged, hurried
 from unshaken.train.runtime import Runtime
 
 RANDOM_SETS = 10
@@ -176,23 +176,27 @@ class Remembered:
         return self.q
 
 
-def taught(size: Size, images: Images) -> Network:
+def taught(size: Size, images: Images, attacked: int = 0) -> Network:
     """A network that has learned a little, in bf16: views against noise of the attack's size, in larger batches.
 
     On a network that has learned nothing gains are rounding noise, of the literal procedure too.
+    attacked  so many steps more, against attacks of one step
     """
-    recipe = replace(size.recipe, method=exchanged(size.recipe.method, lambda attack: replace(attack, steps=0)))
-    feed = Feed(images, recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
-    net = recipe.embedder()
+    method = size.recipe.method
+    noise = exchanged(method, lambda attack: replace(attack, steps=0))
+    feed = Feed(images, size.recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
+    net = size.recipe.embedder()
     Runtime(precision="bf16").prepare(net)
-    step, rate = Step(recipe.method, net), WarmupCosine(1e-3, warmup=0)
+    step, rate = Step(noise, net), WarmupCosine(1e-3, warmup=0)
     rule = AdamW().over(step)
     for at, _, batch in feed.after(Place()):
-        if at.step == size.steps:
+        if at.step == size.steps + attacked:
             break
+        step.method = noise if at.step < size.steps else hurried(method, 1)
         loss = update(step, rule, feed, at, batch, rate)
         if at.step % 25 == 0:
             tell(f"learning, step {at.step}: loss {loss:.3f}")
+    Runtime().prepare(net)
     return net
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from unshaken.base.keys import Key
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Encoder, Network, Normalize, born
-from unshaken.nets.folded import folded
+from unshaken.nets.embed import Encoder, Network, Normalize, born, evaluating, frozen
+from unshaken.nets.folded import Fold, folded
 from unshaken.nets.heads import Projection
 from unshaken.nets.routed import routed
 
@@ -119,3 +119,49 @@ def test_a_plain_network_and_its_teacher():
     with torch.no_grad():
         assert torch.allclose(net(x, "any"), new(x, "any"), rtol=1e-4, atol=1e-6)
         assert torch.allclose(net.teacher(x, "any"), new.teacher(x, "any"), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", [NETWORKS[0][0], NETWORKS[2][0]], ids=lambda of: of.name)
+def test_a_frozen_network_computes_folded_with_the_weights_it_has_now(backbone):
+    """Fold, learn, fold again: what is traced once follows the weights, the scales and the statistics."""
+    net = lived(born(backbone.build, Key(0)), backbone.stem, backbone.channels)
+    names, used = list(net.state_dict()), []
+    net.fold = Fold(torch.float32)
+    x = torch.rand(4, backbone.channels, backbone.stem, backbone.stem, generator=Key("x").on("cpu"))
+    for _ in range(3):
+        for route in ROUTES:
+            with evaluating(net):
+                z, grad = answer(net, x, route)
+            with frozen(net):
+                z_folded, grad_folded = answer(net, x, route)
+                used.append(net.folded[route])
+                assert not any(p.requires_grad for p in net.parameters())
+            assert net.folded is None
+            assert all(p.requires_grad for p in net.parameters())
+            assert norms(used[-1]) < norms(net.encoder)
+            assert torch.allclose(z, z_folded, rtol=1e-3, atol=1e-4 * float(z.abs().max()))
+            assert not torch.equal(z, z_folded)
+            assert float((grad - grad_folded).norm() / grad.norm()) < 5e-3  # a ReLU or two at 0
+        with torch.no_grad():
+            net(2 * x, "adv"), net(x / 2, "clean")
+            for k, p in enumerate(net.parameters()):
+                p.add_(0.1 * torch.randn(p.shape, generator=(Key("step") / k).on("cpu")) * p.std().nan_to_num(1))
+    assert list(net.state_dict()) == names
+    assert len({id(one) for one in used}) == len(ROUTES)
+    copied = copy.deepcopy(net)
+    with frozen(copied):
+        copied(x, "adv")
+    assert copied.fold.made["adv"][0] is not net.fold.made["adv"][0]
+
+
+def test_statistics_that_are_not_kept_stay_where_they_are():
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)
+
+        def forward(self, x):
+            return self.bn(self.conv(x)).mean((-2, -1))
+
+    net = Network(born(lambda: Encoder(Normalize((0.5,) * 3, (0.5,) * 3), Own(), 4), Key(1)), nn.Identity())
+    assert norms(folded(net)) == 1

@@ -1,10 +1,17 @@
 """Precision reaches the network's layers and nothing else; the world names no place."""
 
+import platform
+import subprocess
+import sys
+
+import pytest
 import torch
 
 import unshaken
 from unshaken.base.canon import canonical
+from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.types import Batch
 from unshaken.methods.acl import ACL
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
@@ -40,3 +47,76 @@ def test_convolutions_take_the_fast_layout():
     weights = [p for p in net.parameters() if p.ndim == 4 and p.shape[1] > 1]
     assert weights
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
+def test_one_input_channel_has_a_layout_too():
+    """Or what comes out of a stem for grey images has another than all after it, and sums of both are slow."""
+    net = unshaken.recipe("acl/digits").embedder()
+    Runtime().prepare(net)
+    x = torch.rand(4, 1, 8, 8)
+    assert net.encoder.backbone.conv1(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_network_is_prepared_anew():
+    """bf16 and back: what a runtime gives does not depend on what was given before."""
+    net, x = unshaken.recipe("acl/digits").embedder().eval(), torch.rand(4, 1, 8, 8)
+    exact = net(x, "adv")
+    Runtime(precision="bf16").prepare(net)
+    assert net.fold.precision == torch.bfloat16
+    Runtime().prepare(net)
+    assert net.fold.precision == torch.float32
+    assert torch.allclose(net(x, "adv"), exact, atol=1e-5)
+
+
+def test_auto_is_what_the_processor_has(monkeypatch):
+    for found, precision in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr("unshaken.train.runtime.multiplies_bf16", lambda kind, found=found: found)
+        assert Runtime("cpu", "auto").precision == precision
+    assert Runtime().precision == "float32"
+
+
+@pytest.mark.parametrize(("mode", "repeats"), [("repeatable", True), ("fast", False)])
+def test_modes(mode, repeats):
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        Runtime("cpu", mode=mode).open()
+        assert torch.are_deterministic_algorithms_enabled() == repeats
+        assert torch.backends.cudnn.benchmark != repeats
+        assert Runtime(mode=mode).world(torch.device("cpu"))["mode"] == mode
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # looked at by the tracer
+@pytest.mark.parametrize(("word", "mode"), [("no", ...), ("kernels", None), ("graphs", "reduce-overhead")])
+def test_what_is_compiled_computes_the_same(word, mode, monkeypatch):
+    """Traced as it would be compiled, but run as it is: the network that learns, and the folded one of an attack."""
+    asked, compile_ = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: asked.append(how["mode"]) or compile_(f, backend="eager"))
+    recipe, losses = unshaken.recipe("acl/digits"), []
+    views = torch.rand(2, 8, 1, 8, 8, generator=Key("views").on("cpu"))
+    for how in ("no", word):
+        net = recipe.embedder()
+        Runtime("cpu", compile=how).prepare(net)
+        batch = Batch(views, views[0], None, torch.arange(8))
+        losses.append(recipe.method.loss(net, batch, Clock(0, 0, 0.0, 9), Key(1))["loss"])
+    assert asked == ([] if mode is ... else [mode, mode])
+    assert torch.allclose(*losses)
+
+
+def test_freed_memory_stays_with_the_process():
+    """A child that frees and asks again: after some turns no page is new to it."""
+    code = """
+import resource, torch, sys
+from unshaken.train.runtime import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+for turn in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {how: int(subprocess.check_output([sys.executable, "-c", code, how])) for how in ("keep", "as it was")}
+    if platform.libc_ver()[0] == "glibc":
+        assert faults["keep"] < 100 < faults["as it was"]

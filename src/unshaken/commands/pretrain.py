@@ -34,6 +34,8 @@ class Pretraining:
     """Under which folder the run's own is made."""
     save_every: float = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
+    profile: int = 0
+    """Steps to profile from where the run begins or goes on: profile.md and profile.json.gz in the run's folder."""
 
 
 def pretrain(args: list[str]) -> None:
@@ -44,7 +46,10 @@ def pretrain(args: list[str]) -> None:
     if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
         chosen = replace(chosen, split="train")  # STL-10 alone has an unlabeled split
     remark(chosen)
-    run = chosen.run(options.out, options.runtime, options.save_every)
+    how = (options.out, options.runtime, options.save_every)
+    if options.profile and not isinstance(chosen, Pretrain):
+        raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
+    run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
     print(f"next: unshaken finetune {run}")
 

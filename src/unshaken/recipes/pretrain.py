@@ -101,7 +101,12 @@ class Pretrain:
         return routed(born(build, Key(self.seed) / "birth"), self.method.routes)
 
     def run(
-        self, root: Path = Path("runs"), runtime: Runtime = Runtime(), save_every: float = 60, quiet: bool = False
+        self,
+        root: Path = Path("runs"),
+        runtime: Runtime = Runtime(),
+        save_every: float = 60,
+        quiet: bool = False,
+        profile: int = 0,
     ) -> Path:
         """Train, or go on training, or find it done. Returns the run's directory, with encoder.safetensors in it.
 
@@ -116,14 +121,14 @@ class Pretrain:
         model = start or (teacher if lends else None)
         if model and model.backbone != self.backbone:
             print(f"{self.name}: the network is that of the encoder it begins with, {model.backbone}", file=sys.stderr)
-            return replace(self, backbone=model.backbone).run(*resources)
+            return replace(self, backbone=model.backbone).run(*resources, profile)
         images = self._images(self.backbone)
         data = {"images": met(images), "precision": runtime.precision}
         data |= {role: given.identity for role, given in (("teacher", teacher), ("start", start)) if given}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             if run.finished("encoder.safetensors"):
                 return run.path
-            fabric = runtime.open()
+            fabric, run.note = runtime.open(), runtime.note
             images = images.to(fabric.device)
             label, classes = self._labels(images, teacher, run.path)
             key = Key(self.seed) / "pretrain"
@@ -131,7 +136,7 @@ class Pretrain:
             net = self.furnished(self.embedder(classes), teacher, start).to(fabric.device)
             runtime.prepare(net)
             step, feed = Step(self.method, net), feed.to(fabric.device)
-            course = (step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet)
+            course = (step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet, profile)
             fit(*course) if self.coreset is None else fit_on_coresets(self.coreset, *course)
             origin = {"recipe": plain(self), "data": data}
             origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}

@@ -35,6 +35,7 @@ def fit_on_coresets(
     fabric: Fabric,
     save_every: float = 60.0,
     quiet: bool = False,
+    profile: int = 0,
 ) -> None:
     """As `fit`, but on all candidates until the first selection is due, and then on what the last one picked.
 
@@ -42,7 +43,8 @@ def fit_on_coresets(
     checkpoint and each selection is a file, so a run that is killed anywhere goes on to the same bits.
     """
     course = Course(coreset, step, feed, run, *split(len(feed.images), coreset.validation, feed.key / "coreset"))
-    with training(step, replace(feed, index=course.candidates), optimizer, run, fabric, save_every, quiet) as legs:
+    first = replace(feed, index=course.candidates)
+    with training(step, first, optimizer, run, fabric, save_every, quiet, profile) as legs:
         while legs.place.epoch < feed.epochs:
             course.leg(legs, rate)
 

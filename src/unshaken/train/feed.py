@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from unshaken.base.clock import Clock, Schedule
 from unshaken.base.keys import Key
@@ -101,5 +102,6 @@ class Feed:
     def seen(self, index: Int[Tensor, "b"], strength: float, key: Key) -> Batch:
         """Images as a method sees them."""
         image, index = self.images.floats(index), index.to(self.images.device)
-        views = self.views(image, strength, key)
+        with record_function("views"):
+            views = self.views(image, strength, key)
         return Batch(views, image, None if self.label is None else self.label[index], index)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch.profiler import record_function
 
 from unshaken.base.clock import Clock, Schedule
 from unshaken.base.progress import Advance, progress
@@ -16,6 +17,7 @@ from unshaken.methods.method import Step
 from unshaken.train.feed import Feed, Place
 from unshaken.train.halt import Halt, Stopped
 from unshaken.train.optim import Optimizer
+from unshaken.train.profile import profiled
 from unshaken.train.run import Run
 
 if TYPE_CHECKING:
@@ -36,13 +38,15 @@ def fit(
     fabric: Fabric,
     save_every: float = 60.0,
     quiet: bool = False,
+    profile: int = 0,
 ) -> None:
     """Train in place, from the run's checkpoint if there is one, to the end.
 
     save_every  seconds between checkpoints; 0 saves after every step
+    profile     steps to look at from where it begins: see train/profile.py
     Raises Stopped after a signal, once a checkpoint is written; ValueError when the loss is no longer a number.
     """
-    with training(step, feed, optimizer, run, fabric, save_every, quiet) as whole:
+    with training(step, feed, optimizer, run, fabric, save_every, quiet, profile) as whole:
         whole.go(rate)
 
 
@@ -55,12 +59,14 @@ def training(
     fabric: Fabric,
     save_every: float = 60.0,
     quiet: bool = False,
+    profile: int = 0,
 ) -> Iterator[Training]:
     """The same in legs, for what has to be done between them; signals are noted for as long as this is open."""
     rule = optimizer.over(step)
     place = run.restore(step, rule, fabric.device)
-    with Halt() as halt, progress(run.path.name, feed.epochs, "epochs", feed.began(place), quiet) as advance:
-        yield Training(step, feed, rule, run, fabric, save_every, place, halt, advance)
+    shown = progress(run.path.name, feed.epochs, "epochs", feed.began(place), quiet)
+    with Halt() as halt, shown as advance, profiled(step, run.path, profile) as looked:
+        yield Training(step, feed, rule, run, fabric, save_every, place, halt, advance, looked)
 
 
 class Training:
@@ -77,9 +83,10 @@ class Training:
         place: Place,
         halt: Halt,
         advance: Advance,
+        looked: Callable[[], None],
     ) -> None:
         self.step, self.feed, self.rule, self.run, self.fabric = step, feed, rule, run, fabric
-        self.save_every, self.place, self.halt, self.advance = save_every, place, halt, advance
+        self.save_every, self.place, self.halt, self.advance, self.looked = save_every, place, halt, advance, looked
         self.module, self.stepper = fabric.setup(step.train(), rule)
         self.meter, self.saved = Meter(run, feed.began(place)), time.monotonic()
 
@@ -109,11 +116,15 @@ class Training:
     def _update(self, batch: Batch, clock: Clock, place: Place, rate: float) -> None:
         for group in self.rule.param_groups:
             group["lr"] = rate
-        terms = self.module(batch, clock, self.feed.key / "step" / place.step)
-        self.fabric.backward(terms["loss"])
-        self.stepper.step()
-        self.rule.zero_grad()
+        with record_function("loss"):
+            terms = self.module(batch, clock, self.feed.key / "step" / place.step)
+        with record_function("backward"):
+            self.fabric.backward(terms["loss"])
+        with record_function("optimizer"):
+            self.stepper.step()
+            self.rule.zero_grad()
         self.meter.note(terms, len(batch.index))
+        self.looked()
 
     def _tell(self, clock: Clock, onward: Place, rate: float) -> None:
         """A line of the log where one is due, and of progress there and where it is slow."""

@@ -21,7 +21,7 @@ class Run:
     """Everything that one recipe leaves on the disk, in a directory named by the recipe's hash.
 
     recipe.json              what was asked for, and which images it met
-    log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s
+    log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
     run.json                 written last: digest, seconds, what they were spent on, world
 
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
         self.path, self.recipe = path, recipe
-        self.spent = {"training": 0.0}
+        self.spent, self.note = {"training": 0.0}, {}
         path.mkdir(parents=True, exist_ok=True)
         self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
         try:
@@ -123,9 +123,9 @@ class Run:
         write_text(file, "".join(line + "\n" for line in kept))
 
     def log(self, line: dict[str, float]) -> None:
-        """One line of log.jsonl."""
+        """One line of log.jsonl, with the run's note in it: its precision and mode."""
         with open(self.path / "log.jsonl", "a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(json.dumps(line | self.note, allow_nan=False) + "\n")
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """The run is whole: what it ended with, and in which world. Its checkpoint has served."""

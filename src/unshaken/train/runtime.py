@@ -51,7 +51,7 @@ class Runtime:
     def __post_init__(self) -> None:
         if self.threads < 0 or self.at_most < 0:
             raise ValueError(
-                f"threads and at_most are counted from 1, or 0 for PyTorch's choice and for all views; "
+                f"threads are counted from 1, or 0 for PyTorch's choice, and at_most from 1, or 0 for all views; "
                 f"not {self.threads} and {self.at_most}"
             )
         if self.precision == "auto":
@@ -110,6 +110,11 @@ class Runtime:
         if self.compile != "no":
             net.compile(mode="reduce-overhead" if self.compile == "graphs" else None)
 
+    @property
+    def note(self) -> dict[str, str]:
+        """What every line of a log says of it."""
+        return {"precision": self.precision, "mode": self.mode}
+
     def world(self, device: torch.device) -> dict[str, Any]:
         """What a number depends on beside its recipe. It names no user, host or path."""
         return {
@@ -121,9 +126,7 @@ class Runtime:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "precision": self.precision,
-            "mode": self.mode,
-        }
+        } | self.note
 
 
 def channels_last(net: nn.Module) -> None:

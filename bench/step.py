@@ -1,0 +1,159 @@
+"""One step of pre-training in float32 and in bf16 against the published one: time, operations, and the numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import unshaken
+from bench.clock import as_it_was, paired, tell, timed
+from bench.literal.selection import Attack
+from bench.literal.step import Literal
+from bench.selection import setting, taught
+from unshaken.base.clock import Clock, Constant
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch
+from unshaken.methods.acl import ACL
+from unshaken.methods.air import AIR
+from unshaken.methods.method import Step
+from unshaken.nets.embed import Network
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.train.feed import Feed, Place
+from unshaken.train.runtime import Runtime, keep_memory
+
+CLOCK = Clock(0, 0, 0.0, 2)
+RATE = 0.1
+SIDES = {"float32": Runtime("cpu"), "bf16": Runtime("cpu", "bf16")}
+
+
+def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
+    """`quick` is on digits with a small network."""
+    size, images = setting(data, quick)
+    net = taught(size, images, attacked=size.steps // 3)
+    recipe, count = unshaken.recipe(f"{method}/{'digits' if quick else 'cifar10'}"), 16 if quick else 64
+    feed = Feed(images, recipe.views, Constant(1.0), count, rounds + 1, Key(7))
+    _, _, batch = next(feed.after(Place()))
+    result = numbers(recipe, net, batch)
+    result |= {"images": count, "gigaflop_an_image": operations(recipe, net, batch)}
+    seconds: dict[str, list[float]] = {"literal": [], **{side: [] for side in SIDES}}
+    slow = literal(recipe, net)
+    fast = {side: Ours(recipe, net, runtime) for side, runtime in SIDES.items()}
+    for round_, (_, _, batch) in zip(range(rounds + 1), feed.after(Place(epoch=1)), strict=False):
+        key = Key(round_)
+        as_it_was()
+        took = {"literal": timed(lambda b=batch, k=key: slow.update(b.views, b.image, noise(k), RATE))[0]}
+        keep_memory()
+        for side, ours in fast.items():
+            took[side] = timed(lambda o=ours, b=batch, k=key: o.update(b, k))[0]
+        tell("  ".join(f"{side} {one:.3f} s" for side, one in took.items()))
+        for side, one in took.items():
+            seconds[side] += [one] if round_ else []  # the first warms up
+    float32 = paired({side: seconds[side] for side in ("literal", "float32")}, "float32", "literal")
+    float32.pop("world")
+    whole = paired({side: seconds[side] for side in ("literal", "bf16")}, "bf16", "literal")
+    return whole | {"float32": float32} | result
+
+
+def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
+    """How far the loss, the perturbations' signs and the gradients are from the literal ones, of equal random starts.
+
+    The gradient is of the literal x̃ and of the side's own.
+    """
+    key, slow, found = Key(11), literal(recipe, net), {}
+    x_adv = slow.attacked(batch.views, noise(key))
+    loss = slow.backward(x_adv, batch.views, batch.image)
+    gradient = flat(slow.net)
+    for side, runtime in SIDES.items():
+        ours = Ours(recipe, net, runtime)
+        terms = ours.backward(batch, key)
+        mine = acl(recipe).adversarial(Ours(recipe, net, runtime).step.net, batch.views, key)
+        found[side] = {
+            "loss_differs_by": abs(float(terms["loss"].detach()) - loss) / abs(loss),
+            "signs_agree": float(((mine - batch.views).sign() == (x_adv - batch.views).sign()).float().mean()),
+            "gradients_cosine": float(torch.cosine_similarity(flat(ours.step.net), gradient, dim=0)),
+        }
+        tell(f"{side}: {found[side]}")
+    return {"numbers": found, "loss": loss}
+
+
+def operations(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, float]:
+    """Counted, of a step, in units of 10⁹ an image: products of matrices and convolutions."""
+    slow, ours = literal(recipe, net), Ours(recipe, net, SIDES["float32"])
+    found = {
+        "literal": counted(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE)),
+        "ours": counted(lambda: ours.update(batch, Key(0))),
+    }
+    found = {side: count / len(batch.index) / 1e9 for side, count in found.items()}
+    return found | {"ratio": found["literal"] / found["ours"]}
+
+
+def counted(work: Callable[[], Any]) -> int:
+    with Operations() as operations:
+        work()
+    return operations.count
+
+
+class Operations(TorchDispatchMode):
+    """Counts them by PyTorch's own formulas. (Its counter cannot look at torch.autograd.grad by an input.)"""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.count += formula(*args, **(kwargs or {}), out_val=made)
+        return made
+
+
+@dataclass(eq=False)
+class Ours:
+    """What a run does with a batch: method, optimiser, and a network as the runtime prepares it."""
+
+    recipe: Pretrain
+    net: Network
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        net = copy.deepcopy(self.net)
+        self.runtime.prepare(net)
+        self.step = Step(self.recipe.method, net)
+        self.rule = self.recipe.optimizer.over(self.step)
+        self.rule.param_groups[0]["lr"] = RATE
+
+    def update(self, batch: Batch, key: Key) -> None:
+        self.backward(batch, key)
+        self.rule.step()
+        self.rule.zero_grad()
+
+    def backward(self, batch: Batch, key: Key) -> dict[str, Tensor]:
+        terms = self.step(batch, CLOCK, key)
+        terms["loss"].backward()
+        return terms
+
+
+def literal(recipe: Pretrain, net: Network) -> Literal:
+    attack, method = acl(recipe).attack, recipe.method
+    eps = attack.ball.eps
+    how = Attack(eps, attack.steps, attack.stride * eps)
+    return Literal(net, how, acl(recipe).tau, method.lambda1 if isinstance(method, AIR) else 0.0)
+
+
+def acl(recipe: Pretrain) -> ACL:
+    return recipe.method.acl if isinstance(recipe.method, AIR) else recipe.method
+
+
+def noise(key: Key) -> torch.Generator:
+    """Where an attack begins, on either side."""
+    return (key / "attack").on("cpu")
+
+
+def flat(net: Network) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]).double()

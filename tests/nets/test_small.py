@@ -1,0 +1,81 @@
+"""Convolutions as matrix products: equal to PyTorch's own, values and all gradients, and used where they should be."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unshaken.base.keys import Key
+from unshaken.nets import small
+from unshaken.nets.small import Product, SmallMaps, patches, small_maps
+
+SHAPES = [(4, 4, 3, 1, 1), (8, 8, 3, 2, 1), (5, 3, 3, 1, 1), (7, 7, 3, 2, 0), (6, 6, 5, 1, 2), (4, 4, 2, 2, 0)]
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=Key("small").on("cpu"), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("high", "wide", "k", "stride", "padding"), SHAPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_product_is_the_convolution(high, wide, k, stride, padding, layout):
+    x = drawn(3, 4, high, wide).contiguous(memory_format=layout).requires_grad_()
+    weight = drawn(5, 4, k, k).contiguous(memory_format=layout).requires_grad_()
+    y, ours = F.conv2d(x, weight, None, stride, padding), Product.apply(x, weight, stride, padding)
+    assert torch.allclose(y, ours)
+    grad = drawn(*y.shape).flip(0)
+    for a, b in zip(
+        torch.autograd.grad(y, (x, weight), grad), torch.autograd.grad(ours, (x, weight), grad), strict=True
+    ):
+        assert torch.allclose(a, b)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_patches_are_what_a_convolution_looks_at():
+    x = drawn(2, 3, 4, 5)
+    unfolded = F.unfold(x, 3, padding=1, stride=2).view(2, 3, 9, 2, 3)  # N C kk h w
+    assert torch.equal(patches(x, 3, 2, 1), unfolded.permute(0, 3, 4, 2, 1).flatten(3))
+
+
+def convolutions() -> nn.Sequential:
+    wide = small.CHANNELS
+    return nn.Sequential(
+        nn.Conv2d(wide, 4, 3, padding=1),
+        nn.Conv2d(wide - 1, 4, 3, padding=1),  # few weights
+        nn.Conv2d(wide, 4, 1),  # a product already
+        nn.Conv2d(wide, 4, 3, padding=1, groups=2),
+        nn.Conv2d(wide, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(wide, 4, 3, padding=(1, 0)),
+        nn.Conv2d(wide, 4, 3, padding=1, padding_mode="reflect"),
+    )
+
+
+def test_those_that_may_profit_are_exchanged_and_keep_their_parameters():
+    net = convolutions()
+    parameters, state = list(net.parameters()), list(net.state_dict())
+    small_maps(net)
+    assert [type(module) is SmallMaps for module in net] == [True, *[False] * 6]
+    assert all(a is b for a, b in zip(parameters, net.parameters(), strict=True))
+    assert state == list(net.state_dict())
+
+
+@pytest.mark.parametrize(("side", "product"), [(4, True), (5, False)])
+def test_large_maps_stay_with_pytorch(side, product, monkeypatch):
+    used = []
+    monkeypatch.setattr(Product, "apply", lambda *given, make=Product.apply: used.append(1) or make(*given))
+    conv = nn.Conv2d(small.CHANNELS, 4, 3, padding=1)
+    net = nn.Sequential(conv)
+    small_maps(net)
+    x = drawn(2, small.CHANNELS, side, side).float()
+    assert torch.allclose(net(x), conv(x), atol=1e-4)
+    assert bool(used) == product
+
+
+def test_it_takes_the_precision_of_what_comes_in():
+    net = nn.Sequential(nn.Conv2d(small.CHANNELS, 4, 3, padding=1))
+    small_maps(net)
+    x = drawn(2, small.CHANNELS, 4, 4).bfloat16()
+    y = net(x)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert net[0].weight.grad.dtype == net[0].bias.grad.dtype == torch.float32
