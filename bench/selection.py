@@ -11,11 +11,13 @@ from statistics import mean, median
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unshaken
 from bench.clock import paired, tell, timed
 from bench.literal.selection import Attack, Literal
+from unshaken.base.canon import short_hash
 from unshaken.base.clock import Constant, Schedule, WarmupCosine
 from unshaken.base.keys import Key
 from unshaken.coreset.gradients import Gradients
@@ -33,6 +35,7 @@ from unshaken.train.recall import Attacks, Noting, exchanged, hurried
 from unshaken.train.runtime import Runtime
 
 RANDOM_SETS = 10
+KEPT = Path(__file__).parent / "kept"
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,23 @@ def taught(size: Size, images: Images, attacked: int = 0) -> Network:
 
     On a network that has learned nothing gains are rounding noise, of the literal procedure too.
     attacked  so many steps more, against attacks of one step
+    It is kept beside the results for the next comparison, and made anew if it is deleted.
     """
+    net = size.recipe.embedder()
+    file = KEPT / f"taught-{short_hash(size)}-{attacked}-{images.digest[:8]}.safetensors"
+    if file.exists():
+        net.load_state_dict(load_file(file))
+    else:
+        learn(net, size, images, attacked)
+        file.parent.mkdir(exist_ok=True)
+        save_file(net.state_dict(), file)
+    return net
+
+
+def learn(net: Network, size: Size, images: Images, attacked: int) -> None:
     method = size.recipe.method
     noise = exchanged(method, lambda attack: replace(attack, steps=0))
     feed = Feed(images, size.recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
-    net = size.recipe.embedder()
     Runtime(precision="bf16").prepare(net)
     step, rate = Step(noise, net), WarmupCosine(1e-3, warmup=0)
     rule = AdamW().over(step)
@@ -196,8 +211,7 @@ def taught(size: Size, images: Images, attacked: int = 0) -> Network:
         loss = update(step, rule, feed, at, batch, rate)
         if at.step % 25 == 0:
             tell(f"learning, step {at.step}: loss {loss:.3f}")
-    Runtime().prepare(net)
-    return net
+    Runtime().prepare(net.eval())
 
 
 def after_an_epoch(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tuple[Place, dict[str, float]]:
@@ -206,6 +220,7 @@ def after_an_epoch(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks)
     In float32 only a few steps are made, on a copy, and an epoch's time is concluded from theirs.
     """
     rate, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Place(), 0.0
+    Runtime(precision="bf16").prepare(net)
     step = Step(Noting(recipe.method, attacks), net)
     rule = AdamW().over(step)
     for at, onward, batch in feed.after(place):
