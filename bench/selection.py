@@ -11,7 +11,6 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unshaken
@@ -26,6 +25,7 @@ from unshaken.coreset.selector import split
 from unshaken.data.images import Images
 from unshaken.methods.method import Step
 from unshaken.nets.embed import Network
+from unshaken.nets.saved import read_tensors, write_tensors
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
@@ -189,11 +189,11 @@ def taught(size: Size, images: Images, attacked: int = 0) -> Network:
     net = size.recipe.embedder()
     file = KEPT / f"taught-{short_hash(size)}-{attacked}-{images.digest[:8]}.safetensors"
     if file.exists():
-        net.load_state_dict(load_file(file))
+        net.load_state_dict(read_tensors(file)[0])
     else:
         learn(net, size, images, attacked)
         file.parent.mkdir(exist_ok=True)
-        save_file(net.state_dict(), file)
+        write_tensors(file, net.state_dict(), {"kind": "taught"})
     return net
 
 
