@@ -22,7 +22,7 @@ from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Int, Terms
 from unshaken.losses.diverge import kl_rows
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.embed import Network, evaluating, frozen
 from unshaken.nets.lora import branch
 from unshaken.threat.pgd import PGD
 
@@ -70,7 +70,7 @@ class AutoLoRa(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,), y = batch.views, batch.label
-        with evaluating(h):
+        with frozen(h):
             x_adv = self.attack(
                 lambda x_adv: cross_entropy(h(x_adv, "adv"), y, reduction="none"), x, (key / "attack").on(x.device)
             )

@@ -11,7 +11,7 @@ from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Terms
 from unshaken.methods.method import Method
-from unshaken.nets.embed import Network
+from unshaken.nets.embed import Network, frozen
 from unshaken.threat.pgd import PGD
 
 
@@ -42,7 +42,8 @@ class ALF(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
-        x_adv = self.attack(
-            lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"), x, (key / "attack").on(x.device)
-        )
+        with frozen(h):
+            x_adv = self.attack(
+                lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"), x, (key / "attack").on(x.device)
+            )
         return {"loss": cross_entropy(h(x_adv, "adv"), batch.label)}
