@@ -19,7 +19,8 @@ class Demonstration:
 
     out: Path = Path("demo")
     """Where runs, summary.json and table.md go."""
-    runtime: Runtime = Runtime()
+    runtime: Runtime = Runtime(precision="auto")
+    """Trained in bf16 where the processor multiplies in it; every verdict is float32 all the same."""
 
 
 def demo(args: list[str]) -> None:
