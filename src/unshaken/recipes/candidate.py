@@ -102,6 +102,7 @@ class Candidate:
     @contextmanager
     def seated(self, images: Images, runtime: Runtime) -> Iterator[Seat]:
         """Ready on the runtime's device; the network is where it was afterwards. ValueError if it has other classes."""
+        runtime = replace(runtime, compile="no")  # what judges is the network as it stands
         fabric = replace(runtime, precision="float32").open()
         home = next(self.net.parameters(), torch.empty(0)).device
         self.net.to(fabric.device)
@@ -112,6 +113,7 @@ class Candidate:
             if "names" in self.about:  # a run's own, which no one else holds
                 replace(runtime, precision="float32").prepare(net)
                 search = copy.deepcopy(net)
+                net.fold = None  # it judges as it is
             if runtime.precision == "bf16":
                 search, world = search or copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)
