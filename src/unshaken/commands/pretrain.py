@@ -14,6 +14,7 @@ from unshaken.options import parse, subject
 from unshaken.recipes.papers import recipe
 from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.train.halt import stopping
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -34,6 +35,9 @@ class Pretraining:
     """Under which folder the run's own is made."""
     save_every: float = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
+    stop_after: float = 0.0
+    """Seconds after which the command ends as by SIGTERM, with a checkpoint; given again, it goes on. 0: never. Nothing
+    is stopped within a step or a selection."""
 
 
 def pretrain(args: list[str]) -> None:
@@ -44,7 +48,8 @@ def pretrain(args: list[str]) -> None:
     if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
         chosen = replace(chosen, split="train")  # STL-10 alone has an unlabeled split
     remark(chosen)
-    run = chosen.run(options.out, options.runtime, options.save_every)
+    with stopping(options.stop_after):
+        run = chosen.run(options.out, options.runtime, options.save_every)
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
     print(f"next: unshaken finetune {run}")
 
