@@ -114,7 +114,7 @@ def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
 
 def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
     """Half a second each, of which a step takes a tenth or more: three pieces, or more on a slow machine."""
-    update, pieces = Training._update, 0
+    update, codes, run = Training._update, [], None
 
     def slowly(*given) -> None:
         update(*given)
@@ -125,15 +125,15 @@ def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
 
     monkeypatch.setattr(Training, "_update", slowly)
     before = signal.signal(signal.SIGTERM, early)
-    for pieces in range(1, 100):
+    while run is None:
         try:
             with stopping(0.5):
                 run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
-            break
         except Stopped as stop:
-            assert stop.code == 143
+            codes.append(stop.code)
     signal.signal(signal.SIGTERM, before)
-    assert pieces >= 3
+    assert len(codes) >= 2
+    assert set(codes) == {143}
     assert json.loads((run / "run.json").read_text())["digest"] == unbroken["digest"]
     assert logged(tmp_path) == [3, 7, 9, 11]
 
