@@ -34,7 +34,9 @@ class Runtime:
     """auto takes a GPU if there is one."""
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     """Of the network's layers; losses, pixels and parameters stay float32. tf32 is for GPUs that have it: float32 with
-    products of 10 bits. auto is bf16 where the processor multiplies in it, else float32."""
+    products of 10 bits, everywhere: those that resample views and compare embeddings too, for it is a state of the
+    process, and a backward pass is in none of the network's calls. auto is bf16 where the processor multiplies in it,
+    else float32."""
     mode: Literal["repeatable", "fast"] = "repeatable"
     """repeatable: on one machine equal recipes give equal bits. fast: kernels are chosen by trial and may add up in any
     order, on GPUs; docs/speed.md has the price."""
