@@ -63,12 +63,12 @@ def finetune(args: list[str]) -> None:
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
         for default in defaults
     ]
-    for options in all_options:
-        print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
-        with stopping(options.stop_after):
+    with stopping(all_options[0].stop_after):
+        for options in all_options:
+            print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
             run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
-        print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
-        print(f"next: unshaken evaluate {run}")
+            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+            print(f"next: unshaken evaluate {run}")
 
 
 def described(chosen: Finetune | AutoFinetune) -> str:
