@@ -14,6 +14,7 @@ NAMES = {
     "air-step": "the same with adversarial invariant regularisation",
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
+    "gpu": "training steps on a GPU: images/s, memory, utilisation, the price of determinism, projected hours",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
     "scaling": "what an image costs in a set of a thousand and in one of a million, and the memory of a selection",
     "selection": "a coreset selection by RCS, against the published procedure",
@@ -23,7 +24,8 @@ NAMES = {
 
 def main() -> None:
     if sys.argv[1:] == ["--names"]:
-        print("\n".join(NAMES))
+        gpu = importlib.import_module("bench.gpu").there()
+        print("\n".join(name for name in NAMES if name != "gpu" or gpu))
         return
     listing = "\n".join(f"  {name:<11} {line}" for name, line in NAMES.items())
     form = argparse.RawDescriptionHelpFormatter

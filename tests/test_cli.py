@@ -171,6 +171,7 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--backbone.stem", "32"], "such as acl/digits"),
         (["pretrain", "acl/cifar10", "--views.ratio", "0", "0"], "two positive numbers"),
         (["pretrain", "acl/digits", "--runtime.device", "mps"], "no mps device here"),
+        (["pretrain", "acl/digits", "--stop-after", "-1"], "not after -1"),
         (["pretrain", "acl/digits", "--runtime.threads", "-1"], "threads are counted from 1"),
         (["finetune", "nowhere"], "there is no encoder in nowhere"),
         (["evaluate", "nowhere"], "there is no folder nowhere"),
@@ -265,6 +266,8 @@ def test_wrong_files_are_named(tuned, tmp_path, capsys):
     assert "not a whole safetensors file" in said(capsys)
     assert cli.run(["finetune", str(tuned), "--mode", "full"]) == 2
     assert "there is no mode 'full'" in said(capsys)
+    assert cli.run(["finetune", str(tuned), "--stop-after", "-1"]) == 2
+    assert "not after -1" in said(capsys)
 
 
 def test_options_of_one_mode_among_all(pretrained, tmp_path, capsys):

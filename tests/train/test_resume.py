@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tiny import RECIPE, STEPS
 
 import unshaken
 from unshaken.base import files
-from unshaken.train.halt import Stopped
+from unshaken.train.fit import Training
+from unshaken.train.halt import Stopped, stopping
 from unshaken.train.run import Run, flatten, unflatten
 
 
@@ -108,6 +110,41 @@ def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
     monkeypatch.undo()
     assert finish(tmp_path)["digest"] == unbroken["digest"]
     assert logged(tmp_path) == [3, 7, 9, 11]
+
+
+def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
+    """Half a second each, of which a step takes a tenth or more: three pieces, or more on a slow machine."""
+    update, codes, run = Training._update, [], None
+
+    def slowly(*given) -> None:
+        update(*given)
+        time.sleep(0.1)
+
+    def early(number: int, _) -> None:
+        raise Stopped("before training began", 128 + number)
+
+    monkeypatch.setattr(Training, "_update", slowly)
+    before = signal.signal(signal.SIGTERM, early)
+    while run is None:
+        try:
+            with stopping(0.5):
+                run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
+        except Stopped as stop:
+            codes.append(stop.code)
+    signal.signal(signal.SIGTERM, before)
+    assert len(codes) >= 2
+    assert set(codes) == {143}
+    assert json.loads((run / "run.json").read_text())["digest"] == unbroken["digest"]
+    assert logged(tmp_path) == [3, 7, 9, 11]
+
+
+def test_nobody_stops_what_is_over_or_was_not_asked_to_stop():
+    with stopping(0.05):
+        pass
+    with stopping(0):
+        time.sleep(0.1)
+    with pytest.raises(ValueError, match="not after -1"), stopping(-1):
+        pass
 
 
 def test_a_finished_run_is_found(tmp_path, unbroken):

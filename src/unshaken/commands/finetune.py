@@ -13,6 +13,7 @@ from unshaken.base.files import read_json
 from unshaken.options import meant_for, parse, subject, taken
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, labelled, protocol
+from unshaken.train.halt import stopping
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -33,6 +34,9 @@ class Finetuning:
     """Under which folder the run's own is made; beside the encoder if it is not given."""
     save_every: float = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
+    stop_after: float = 0.0
+    """Seconds after which the command ends as by SIGTERM, with a checkpoint; given again, it goes on. 0: never. Nothing
+    is stopped within a step or a selection."""
 
 
 def finetune(args: list[str]) -> None:
@@ -59,11 +63,12 @@ def finetune(args: list[str]) -> None:
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
         for default in defaults
     ]
-    for options in all_options:
-        print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
-        run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
-        print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
-        print(f"next: unshaken evaluate {run}")
+    with stopping(all_options[0].stop_after):
+        for options in all_options:
+            print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
+            run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
+            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+            print(f"next: unshaken evaluate {run}")
 
 
 def described(chosen: Finetune | AutoFinetune) -> str:

@@ -14,6 +14,7 @@ from unshaken.options import parse, subject
 from unshaken.recipes.papers import recipe
 from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.train.halt import stopping
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -34,6 +35,9 @@ class Pretraining:
     """Under which folder the run's own is made."""
     save_every: float = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
+    stop_after: float = 0.0
+    """Seconds after which the command ends as by SIGTERM, with a checkpoint; given again, it goes on. 0: never. Nothing
+    is stopped within a step or a selection."""
     profile: int = 0
     """Steps to profile from where the run begins or goes on: profile.md and profile.json.gz in the run's folder."""
 
@@ -49,7 +53,8 @@ def pretrain(args: list[str]) -> None:
     how = (options.out, options.runtime, options.save_every)
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
-    run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)
+    with stopping(options.stop_after):
+        run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
     print(f"next: unshaken finetune {run}")
 

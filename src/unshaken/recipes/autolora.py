@@ -97,7 +97,7 @@ class AutoFinetune:
         file = encoder_file(encoder)
         given = Given.read(file)
         images, aside = self.images(given.backbone)
-        data = {"images": met(images), "validation": met(aside), "precision": runtime.precision}
+        data = {"images": met(images), "validation": met(aside), **runtime.identity}
         data |= {"encoder": given.identity}
         key = Key(self.seed) / self.mode
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)

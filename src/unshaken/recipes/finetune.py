@@ -79,7 +79,7 @@ class Finetune:
         given = Given.read(file)
         body, backbone, about = given.encoder, given.backbone, given.about
         images = self.images(backbone)
-        data = {"images": met(images), "encoder": given.identity, "precision": runtime.precision}
+        data = {"images": met(images), "encoder": given.identity, **runtime.identity}
         feed = Feed(
             images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode, images.label
         )

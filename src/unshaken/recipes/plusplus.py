@@ -86,7 +86,7 @@ class PlusPlus:
         given = Given.read(begun(self.teacher, self, root, runtime, save_every, quiet))
         source = replace(self.data, size=self.data.size or given.backbone.stem)
         images = fitting(source.load(self.split), given.backbone)
-        data = {"images": met(images), "precision": runtime.precision, "teacher": given.identity}
+        data = {"images": met(images), **runtime.identity, "teacher": given.identity}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             if run.finished("encoder.safetensors"):
                 return run.path

@@ -123,7 +123,7 @@ class Pretrain:
             print(f"{self.name}: the network is that of the encoder it begins with, {model.backbone}", file=sys.stderr)
             return replace(self, backbone=model.backbone).run(*resources, profile)
         images = self._images(self.backbone)
-        data = {"images": met(images), "precision": runtime.precision}
+        data = {"images": met(images), **runtime.identity}
         data |= {role: given.identity for role, given in (("teacher", teacher), ("start", start)) if given}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             if run.finished("encoder.safetensors"):

@@ -80,7 +80,7 @@ class Feed:
     def after(self, place: Place) -> Iterator[tuple[Place, Place, Batch]]:
         """From a place to the end: each place, the one that follows it, and its batch."""
         while place.epoch < self.epochs:
-            batches = self.batches(place.epoch)
+            batches = self.batches(place.epoch, self.images.pixels.device)
             while place.batch < len(self):
                 onward = Place(place.epoch, place.batch + 1, place.step + 1)
                 onward = onward if onward.batch < len(self) else Place(place.epoch + 1, 0, place.step + 1)
@@ -90,9 +90,9 @@ class Feed:
                 if place.batch == 0:
                     break
 
-    def batches(self, epoch: int) -> tuple[Int[Tensor, "b"], ...]:
-        """An epoch's images, batch by batch."""
-        order, full = self.order(epoch), self.batch * (len(self) - 1)
+    def batches(self, epoch: int, device: torch.device | str = "cpu") -> tuple[Int[Tensor, "b"], ...]:
+        """An epoch's images, batch by batch. They are brought to the device together, which is waited for."""
+        order, full = self.order(epoch).to(device), self.batch * (len(self) - 1)
         return (*order[:full].split(self.batch), order[full:]) if full else (order,)
 
     def chance(self, place: Place) -> Key:

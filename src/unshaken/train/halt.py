@@ -1,9 +1,12 @@
-"""SIGTERM and Ctrl-C as a question that is asked between steps."""
+"""SIGTERM and Ctrl-C as a question that is asked between steps; and SIGTERM by the clock."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -39,3 +42,18 @@ class Halt:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopping(after: float) -> Iterator[None]:
+    """As if somebody sent SIGTERM after so many seconds; 0: nobody does."""
+    if after < 0:
+        raise ValueError(f"a run is stopped after a number of seconds, or with 0 never; not after {after:g}")
+    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    if after:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

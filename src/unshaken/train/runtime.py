@@ -34,7 +34,9 @@ class Runtime:
     """auto takes a GPU if there is one."""
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     """Of the network's layers; losses, pixels and parameters stay float32. tf32 is for GPUs that have it: float32 with
-    products of 10 bits. auto is bf16 where the processor multiplies in it, else float32."""
+    products of 10 bits, everywhere: those that resample views and compare embeddings too, for it is a state of the
+    process, and a backward pass is in none of the network's calls. auto is bf16 where the processor multiplies in it,
+    else float32."""
     mode: Literal["repeatable", "fast"] = "repeatable"
     """repeatable: on one machine equal recipes give equal bits. fast: kernels are chosen by trial and may add up in any
     order, on GPUs; docs/speed.md has the price."""
@@ -115,6 +117,13 @@ class Runtime:
         """What every line of a log says of it."""
         return {"precision": self.precision, "mode": self.mode}
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What bits depend on beside the machine: a run goes on only with the same."""
+        others = {name: getattr(self, name) for name in ("mode", "compile", "at_most")}
+        asked = {name: value for name, value in others.items() if value != getattr(Runtime, name)}
+        return {"precision": self.precision} | asked
+
     def world(self, device: torch.device) -> dict[str, Any]:
         """What a number depends on beside its recipe. It names no user, host or path."""
         return {
@@ -126,7 +135,7 @@ class Runtime:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-        } | self.note
+        } | self.identity | self.note
 
 
 def channels_last(net: nn.Module) -> None:

@@ -1,0 +1,389 @@
+"""Training steps on a GPU: images a second, memory, and how much of the device's matrix products' speed they reach.
+
+The steps are those of `Training` by recipes as they are, on synthetic images that lie on the device: augmentation,
+attack, update, and the log's readings. Each configuration runs in a process of its own, so that one that fails, or has
+not enough memory or time, is noted as such and takes nothing from the next. The device is waited for around whole spans
+of steps only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import unshaken
+from bench.clock import paired, tell
+from unshaken.base.clock import Clock
+from unshaken.base.keys import Key
+from unshaken.coreset.selector import split
+from unshaken.data.images import Images
+from unshaken.methods.method import Step
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.train.feed import Feed, Place
+from unshaken.train.fit import training
+from unshaken.train.problem import posed
+from unshaken.train.run import Run
+from unshaken.train.runtime import Runtime
+
+KEY = Key(0) / "gpu"
+IMAGES = {"cifar10": 50_000, "imagenet32": 1_281_167}
+"""To train on, in the sets of the published schedules."""
+SYNTHETIC = 50_000
+"""Images at most: a multiple of the batch, so that all steps are of one shape. A step does not know of the others."""
+RCS = "acl-rcs/imagenet32"
+BUDGET = 440.0
+"""Seconds for everything, which leaves some of 8 minutes."""
+WARM_UP = 4
+"""Steps before the first that is timed: kernels are chosen, compiled and recorded in them."""
+MEMORY = "not enough memory"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe at a batch size in one of the runtime's ways."""
+
+    recipe: str
+    batch: int
+    mode: Literal["repeatable", "fast"] = "fast"
+    compile: Literal["no", "kernels", "graphs"] = "no"
+    precision: Literal["float32", "tf32", "bf16"] = "bf16"
+
+    @property
+    def limit(self) -> float:
+        """Seconds it may take with all that comes before its first step."""
+        return 60.0 if self.compile == "no" else 150.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is measured. plan: the most telling first; of several batch sizes the first that fits into memory counts."""
+
+    plan: tuple[tuple[Case, ...], ...]
+    seconds: float
+    """Of timed steps, of each case."""
+    sides: tuple[int, ...]
+    """Of square matrices, whose product's best speed is the peak."""
+
+
+ACL, AIR, WRN = Case("acl/cifar10", 512), Case("dynacl-air/cifar10", 512), Case("acl/imagenet32", 1024)
+LARGEST = (WRN, replace(WRN, batch=512), replace(WRN, batch=256))
+FULL = Survey(
+    (
+        (ACL,),
+        (replace(ACL, mode="repeatable"),),
+        (AIR,),
+        LARGEST,
+        (replace(ACL, batch=1024),),
+        (replace(AIR, batch=1024),),
+        (replace(ACL, compile="kernels"),),
+        (replace(ACL, compile="graphs"),),
+        (replace(ACL, precision="tf32"),),
+        (replace(AIR, mode="repeatable"),),
+        tuple(replace(case, mode="repeatable") for case in LARGEST),
+        (replace(ACL, batch=1024, mode="repeatable"),),
+        (replace(AIR, batch=1024, mode="repeatable"),),
+    ),
+    seconds=5.0,
+    sides=(4096, 8192),
+)
+TINY = Case("acl/digits", 32)
+QUICK = Survey(
+    ((TINY,), (replace(TINY, mode="repeatable"),), (Case("dynacl-air/digits", 32, precision="float32"),)),
+    seconds=0.3,
+    sides=(128,),
+)
+
+
+def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
+    """ratio: seconds of an ACL step, repeatable / fast: the price of bits that repeat."""
+    if not (quick or there()):
+        sys.exit("bench: gpu is for a machine with a CUDA device, and here is none (--quick rehearses it on any)")
+    return surveyed(QUICK if quick else FULL, "cuda" if there() else "cpu", rounds, isolated)
+
+
+def there() -> bool:
+    """Whether there is a GPU that the comparison is for."""
+    return torch.cuda.is_available()
+
+
+Way = Callable[..., dict[str, Any]]
+"""How work is done: (seconds it may take, function, arguments) to what the function returned, or {"failed": why}."""
+
+
+def surveyed(survey: Survey, device: str, rounds: int, way: Way, budget: float = BUDGET) -> dict[str, Any]:
+    began = time.monotonic()
+
+    def left(limit: float) -> float:
+        return min(limit, budget - (time.monotonic() - began))
+
+    peaks = way(left(60), peak_speeds, device, survey.sides, survey.seconds)
+    if "failed" in peaks:
+        sys.exit(f"bench: not even a matrix product was timed: {peaks['failed']}")
+    tell(f"peaks, TFLOP/s: {peaks}")
+    work = {name: operations(unshaken.recipe(name)) for name in {case.recipe: 0 for case, *_ in survey.plan}}
+    rows = []
+    for cases in survey.plan:
+        row = largest(cases, lambda case: way(left(case.limit), measured, case, device, survey.seconds, rounds))
+        rows.append(row if "failed" in row else row | utilised(row, work[row["recipe"]], peaks))
+        tell(described(rows[-1]))
+    return (
+        price(rows)
+        | {"unit": "seconds of an ACL step", "peak_tflops": peaks, "gflop_an_image": work, "rows": rows}
+        | {"hours": projected(rows), "world": way(left(30), world, device)}
+        | {"seconds": round(time.monotonic() - began, 1)}
+    )
+
+
+def largest(cases: tuple[Case, ...], measure: Callable[[Case], dict[str, Any]]) -> dict[str, Any]:
+    """Of the first case that fits into memory."""
+    for case in cases:
+        row = asdict(case) | measure(case)
+        if row.get("failed") != MEMORY:
+            break
+    return row
+
+
+# in a process of its own
+
+
+def isolated(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    if limit <= 0:
+        return {"failed": "no time was left"}
+    context = get_context("spawn")
+    here, end = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(end, work, args))
+    process.start()
+    end.close()
+    try:
+        return here.recv() if here.poll(limit) else {"failed": f"not done in {limit:.0f} s"}
+    except EOFError:
+        return {"failed": "its process ended without an answer"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(end: Connection, work: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
+    end.send(attempted(work, *args))
+
+
+def attempted(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """What it returned, or why it did not."""
+    try:
+        return work(*args)
+    except Exception as error:  # of any kind: what the others show is worth having
+        if "out of memory" in str(error):  # of PyTorch's allocator, or of the driver's, which has another kind
+            return {"failed": MEMORY}
+        first = (str(error).strip() or "without a word").splitlines()[0]
+        return {"failed": f"{type(error).__name__}: {first[:200]}"}
+
+
+# what is timed
+
+
+def peak_speeds(device: str, sides: tuple[int, ...], seconds: float) -> dict[str, float]:
+    """TFLOP/s of products of square matrices, by precision. bf16 adds up in float32."""
+    Runtime(device=device).open()  # a setting of its library is read at the first product
+    return {
+        name: round(max(product_speed(device, dtype, tf32, side, seconds / 5) for side in sides), 3)
+        for name, dtype, tf32 in (
+            ("bf16", torch.bfloat16, False),
+            ("tf32", torch.float32, True),
+            ("float32", torch.float32, False),
+        )
+    }
+
+
+def product_speed(device: str, dtype: torch.dtype, tf32: bool, side: int, seconds: float) -> float:
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    a, b = (torch.randn((side, side), generator=(KEY / n).on(device), device=device).to(dtype) for n in "ab")
+    made = torch.empty_like(a)
+    return 2 * side**3 / min(spans(lambda: torch.mm(a, b, out=made), device, seconds, 5)) / 1e12
+
+
+def measured(case: Case, device: str, seconds: float, rounds: int) -> dict[str, Any]:
+    """Seconds of a step, by spans, and of its augmentation; images a second; memory at its largest."""
+    runtime = Runtime(device=device, precision=case.precision, mode=case.mode, compile=case.compile)
+    recipe = replace(unshaken.recipe(case.recipe), batch=case.batch)
+    with TemporaryDirectory() as folder, at_work(recipe, runtime, Path(folder)) as (step, augment):
+        taken = spans(step, device, seconds, rounds)
+        memory = peak_memory(device)
+        views = median(spans(augment, device, seconds / 5, rounds))
+    return {
+        "step_s": [round(one, 6) for one in taken],
+        "images_s": round(case.batch / median(taken), 1),
+        "augmentation": round(views / median(taken), 4),
+        "memory_gb": memory,
+    }
+
+
+@contextmanager
+def at_work(
+    recipe: Pretrain, runtime: Runtime, folder: Path
+) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """A call that makes the next step of the recipe's training, and one that only makes a batch's views."""
+    fabric = runtime.open()
+    images = synthetic(recipe, SYNTHETIC // recipe.batch * recipe.batch)
+    net = recipe.furnished(recipe.embedder(), None, None).to(fabric.device)
+    runtime.prepare(net)
+    feed = Feed(images, recipe.views, recipe.strength, recipe.batch, recipe.epochs, KEY).to(fabric.device)
+    made = Step(recipe.method, net)
+    with Run(folder, "gpu", {}) as run, training(made, feed, recipe.optimizer, run, fabric, quiet=True) as course:
+        places, index = feed.after(Place()), feed.batches(0, fabric.device)[0]
+
+        def step() -> None:
+            place, onward, batch = next(places)
+            clock = feed.clock(place)
+            course._update(batch, clock, place, recipe.rate(clock))
+            course._tell(clock, onward, recipe.rate(clock))
+
+        yield step, partial(feed.seen, index, 1.0, KEY / "views")
+
+
+def synthetic(recipe: Pretrain, count: int) -> Images:
+    """Noise in the size that a recipe reads."""
+    shape = (count, recipe.backbone.channels, recipe.backbone.stem, recipe.backbone.stem)
+    return Images(torch.randint(256, shape, dtype=torch.uint8, generator=KEY.on("cpu")))
+
+
+def spans(work: Callable[[], Any], device: str, seconds: float, rounds: int) -> list[float]:
+    """Seconds of one call, as the mean of a span of many; a number for each of the rounds, after a warm-up."""
+    for _ in range(WARM_UP):
+        work()
+    count = max(1, int(seconds / rounds / span(work, device, 2)))
+    return [span(work, device, count) for _ in range(rounds)]
+
+
+def span(work: Callable[[], Any], device: str, count: int) -> float:
+    wait(device)
+    began = time.perf_counter()
+    for _ in range(count):
+        work()
+    wait(device)
+    return (time.perf_counter() - began) / count
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_memory(device: str) -> float | None:
+    """GB that tensors took at most; what the allocator holds beside them is left out. Of a GPU alone."""
+    return round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None
+
+
+def world(device: str) -> dict[str, Any]:
+    """Without what a case chooses for itself."""
+    found = Runtime(device=device).world(torch.device(device))
+    return {name: value for name, value in found.items() if name not in ("precision", "mode")}
+
+
+# what is counted and worked out
+
+
+class Counter(TorchDispatchMode):
+    """Floating-point operations of products and convolutions, a multiplication and an addition each being one.
+
+    By PyTorch's own formulas; its FlopCounterMode follows modules too, which fails under `autograd.grad`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def operations(recipe: Pretrain) -> dict[str, float]:
+    """GFLOP an image of a training step and, with a coreset, of a look at a candidate. Counted on two images, on a CPU.
+
+    What is between images grows with the batch, and is next to nothing at its usual sizes.
+    """
+    recipe = replace(recipe, batch=2)
+    images, step = synthetic(recipe, 6), Step(recipe.method, recipe.furnished(recipe.embedder(), None, None))
+    feed = Feed(images, recipe.views, recipe.strength, 2, recipe.epochs, KEY)
+    _, _, batch = next(feed.after(Place()))
+    with Counter() as count:
+        step(batch, Clock(0, 0, 0.0, recipe.epochs), KEY)["loss"].backward()
+    found = {"step": round(count.total / 2e9, 3)}
+    if recipe.coreset is not None:
+        x, u = split(6, 1 / 3, KEY)
+        problem = posed(step, feed, Place(), x, u, KEY, 2, recipe.coreset.steps)
+        with Counter() as count:
+            problem.gradients(range(1), "batch")
+        found["candidate"] = round(count.total / 2e9, 3)
+    return found
+
+
+def utilised(row: dict[str, Any], work: dict[str, float], peaks: dict[str, float]) -> dict[str, float]:
+    """The part of the peak, of the row's own precision, that the counted operations took up."""
+    return {"utilisation": round(work["step"] * row["images_s"] / 1e3 / peaks[row["precision"]], 4)}
+
+
+def price(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of repeatable bits: both ways of the first row's case."""
+    first = {name: rows[0][name] for name in ("recipe", "batch", "compile", "precision")}
+    sides = {row["mode"]: row["step_s"] for row in rows if first.items() <= row.items() and "step_s" in row}
+    if len(sides) < 2:
+        return {"ratio": None, "spread": None, "ours_s": None, "baseline_s": None, "n": 0}
+    return paired(sides, "fast", "repeatable")
+
+
+def projected(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Hours of the published schedules, by the fastest way that was measured of each recipe."""
+    speeds: dict[str, float] = {}
+    for row in rows:
+        speeds[row["recipe"]] = max(row.get("images_s", 0.0), speeds.get(row["recipe"], 0.0))
+    hours = {}
+    for name, speed in speeds.items():
+        images = IMAGES.get(name.partition("/")[2], 0)
+        if speed and images:
+            hours[name] = round(unshaken.recipe(name).epochs * images / speed / 3600, 2)
+        if speed and images and name == WRN.recipe:
+            hours[RCS] = round(on_coresets(speed, images), 2)
+    return hours
+
+
+def on_coresets(speed: float, images: int) -> float:
+    """Hours of the recipe RCS on so many images, where training goes through `speed` a second.
+
+    A look at a candidate takes as much less as it has fewer operations; the search among their gradients is left out.
+    """
+    recipe = unshaken.recipe(RCS)
+    coreset, work = recipe.coreset, operations(recipe)
+    candidates = images - round(coreset.validation * images)
+    selections = sum(coreset.due(epoch) for epoch in range(recipe.epochs))
+    epochs = coreset.warmup + (recipe.epochs - coreset.warmup) * coreset.fraction
+    looks = selections * work["candidate"] / work["step"]
+    return candidates * (epochs + looks) / speed / 3600
+
+
+def described(row: dict[str, Any]) -> str:
+    """A row for people."""
+    what = f"{row['recipe']:<20} batch {row['batch']:<5} {row['precision']:<8} {row['mode']:<11} {row['compile']:<8}"
+    if "failed" in row:
+        return f"{what} {row['failed']}"
+    memory = "" if row["memory_gb"] is None else f"{row['memory_gb']:.1f} GB, "
+    return (
+        f"{what} {row['images_s']:,.0f} images/s, {1e3 * median(row['step_s']):.1f} ms a step, {memory}"
+        f"{row['utilisation']:.1%} of peak, augmentation {row['augmentation']:.1%}"
+    )

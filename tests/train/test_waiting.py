@@ -1,0 +1,120 @@
+"""No step waits for its device: every method is taken to a device that has no values, where reading one fails.
+
+PyTorch's "meta" tensors have a shape, a type and a device, and nothing else. Nor may anything be brought to the device
+within a step: to copy from ordinary memory is to wait too.
+"""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_problem import METHODS, made
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import unshaken
+from unshaken.base.clock import Constant
+from unshaken.base.keys import Key
+from unshaken.data.images import Images
+from unshaken.methods.method import Method, Step
+from unshaken.nets.embed import Network
+from unshaken.nets.lora import with_lora
+from unshaken.pixels.augment import CropFlip
+from unshaken.threat.ball import L2
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.fit import Training
+from unshaken.train.optim import LARS, SGD, Optimizer
+from unshaken.train.run import Run
+from unshaken.train.runtime import Runtime
+from unshaken.tune.autolora import AutoLoRa
+from unshaken.tune.full import AFF
+from unshaken.tune.linear import ALF, SLF
+
+THERE = torch.device("meta")
+
+
+class Apart(TorchDispatchMode):
+    """Fails where an operation meets tensors of both devices; what is moved from one to the other is noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        kinds = {t.device.type for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)}
+        if len(kinds) > 1:
+            assert func.overloadpacket.__name__ in {"_to_copy", "copy_"}, f"{func} of tensors here and there"
+            self.moved.append(out.numel())
+        return out
+
+
+class Elsewhere(torch.Generator):
+    device = THERE
+
+
+@pytest.fixture(autouse=True)
+def others(monkeypatch):
+    """A device without values has none; any will do. Nor can labels be checked there, as once they are before."""
+    monkeypatch.setattr(Images, "_check_labels", lambda *_: None)
+    monkeypatch.setattr(Key, "on", lambda key, device: Elsewhere() if str(device) == "meta" else torch.Generator())
+
+
+def trained(
+    folder, step: Step, feed: Feed, optimizer: Optimizer, runtime: Runtime = Runtime()
+) -> tuple[list[int], int]:
+    """An epoch and a half. How many numbers each copy to the device moved, and how many copies came before training."""
+    step = step.to(THERE)
+    runtime.prepare(step.net)
+    fabric = SimpleNamespace(setup=lambda *both: both, backward=lambda loss: loss.backward(), device=THERE)
+    with Run(folder, "recipe", {}) as run, Apart() as apart:
+        feed = feed.to(THERE)
+        before = len(apart.moved)
+        halt, advance = SimpleNamespace(code=None), None
+        course = Training(step, feed, optimizer.over(step), run, fabric, 1e9, Place(), halt, advance)
+        for _, (place, _, batch) in zip(range(3), feed.after(Place()), strict=False):
+            course._update(batch, feed.clock(place), place, 0.1)
+            assert course.meter.terms["loss"].device == THERE
+        with pytest.raises(RuntimeError, match="meta"):
+            course.meter.read(feed.clock(place))
+    return apart.moved, before
+
+
+def fed(some: Images, label: Tensor | None, views) -> Feed:
+    return Feed(some, views, Constant(0.7), 32, 9, Key(1), label)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_of_pre_training_waits(tmp_path, name):
+    """Pixels and labels are moved once, and of each epoch its order."""
+    scene = made(name)
+    moved, before = trained(tmp_path, scene.step, fed(scene.images, scene.label, scene.views), LARS())
+    assert moved[before:] == [64, 64]
+
+
+def tuned(method: Method) -> tuple[Step, Feed]:
+    recipe, digits = unshaken.recipe("acl/digits"), unshaken.Source("digits").load("train")[:64]
+    encoder = copy.deepcopy(recipe.embedder().encoder)
+    if isinstance(method, AutoLoRa):
+        encoder = with_lora(encoder, Key(0))
+    step = Step(method, Network(encoder, nn.Linear(encoder.features, 10)))
+    return step, fed(digits, digits.label, CropFlip(padding=1))
+
+
+def test_nor_does_one_that_spares_memory(tmp_path):
+    scene = made("acl")
+    feed = fed(scene.images, scene.label, scene.views)
+    moved, before = trained(tmp_path, scene.step, feed, LARS(), Runtime(at_most=24))
+    assert moved[before:] == [64, 64]
+
+
+TUNING = [SLF(), ALF(), AFF(), AutoLoRa(), ALF(PGD(L2(0.5), steps=2, restarts=2))]
+
+
+@pytest.mark.parametrize("method", TUNING, ids=repr)
+def test_no_step_of_fine_tuning_waits(tmp_path, method):
+    moved, before = trained(tmp_path, *tuned(method), SGD())
+    assert moved[before:] == [64, 64]
