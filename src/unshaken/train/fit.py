@@ -83,7 +83,7 @@ class Training:
         place: Place,
         halt: Halt,
         advance: Advance,
-        looked: Callable[[], None],
+        looked: Callable[[], None] = lambda: None,
     ) -> None:
         self.step, self.feed, self.rule, self.run, self.fabric = step, feed, rule, run, fabric
         self.save_every, self.place, self.halt, self.advance, self.looked = save_every, place, halt, advance, looked

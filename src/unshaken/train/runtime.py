@@ -126,16 +126,20 @@ class Runtime:
 
     def world(self, device: torch.device) -> dict[str, Any]:
         """What a number depends on beside its recipe. It names no user, host or path."""
-        return {
-            "unshaken": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-            "system": f"{platform.system()} {platform.machine()}",
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        } | self.identity | self.note
+        return (
+            {
+                "unshaken": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": numpy.__version__,
+                "system": f"{platform.system()} {platform.machine()}",
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            }
+            | self.identity
+            | self.note
+        )
 
 
 def channels_last(net: nn.Module) -> None:
