@@ -38,10 +38,13 @@ def paired(sides: dict[str, list[float]], ours: str, baseline: str) -> dict[str,
 
 
 def as_it_was() -> None:
-    """Memory as glibc has it where nobody tells it otherwise, once it has seen large tensors: the inverse of
-    `keep_memory`. (Its thresholds rise by themselves to these, but no longer after they have been set.)"""
+    """Large tensors as glibc has them where nobody tells it otherwise: mapped anew each time, from 32 MiB on.
+
+    (That threshold is where it arrives by itself.) Smaller ones stay with the process on either side, or the next side
+    would have to fetch them again.
+    """
     if sys.platform == "linux":
-        for option, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20)):  # M_MMAP_MAX, _THRESHOLD, M_TRIM_THRESHOLD
+        for option, value in ((-4, 65536), (-3, 32 << 20)):  # M_MMAP_MAX, M_MMAP_THRESHOLD
             ctypes.CDLL(None).mallopt(option, value)
 
 
