@@ -34,7 +34,7 @@ class Feed:
     batch     images a step, the last of an epoch may be smaller
     index     which of the images an epoch sees; None: all
     label     what is learned from: a label or a row of them an image; None where nothing is
-    side      of what a method sees, as a part of the images' own side
+    side      of what a method sees, as a part of the images' own side; one for each epoch
     replays   steps in succession that see one batch, the very same views; an epoch has as many steps, and fewer images
     """
 
@@ -90,9 +90,8 @@ class Feed:
                 onward = Place(place.epoch, place.batch + 1, place.step + 1)
                 onward = onward if onward.batch < len(self) else Place(place.epoch + 1, 0, place.step + 1)
                 if self.rests(place):
-                    clock = self.clock(place)
-                    how = (self.strength(clock), self.chance(place), self.side(clock))
-                    batch = self.seen(batches[place.batch], *how)
+                    strength = self.strength(self.clock(place))
+                    batch = self.seen(batches[place.batch], strength, self.chance(place), self.part(place.epoch))
                 yield place, onward, batch
                 place = onward
                 if place.batch == 0:
@@ -101,6 +100,10 @@ class Feed:
     def rests(self, place: Place) -> bool:
         """Whether a place has views of its own, and with them nothing to know of the steps before it."""
         return place.batch % self.replays == 0
+
+    def part(self, epoch: int) -> float:
+        """Of the images' side, which a method sees."""
+        return self.side(all_through(epoch, self.epochs))
 
     def batches(self, epoch: int) -> tuple[Int[Tensor, "b"], ...]:
         """An epoch's images, step by step."""
@@ -119,6 +122,11 @@ class Feed:
         if (width := pixels(side, image.shape[-1])) != image.shape[-1]:
             image, views = shrunken(image, width), shrunken(views, width)
         return Batch(views, image, None if self.label is None else self.label[index], index)
+
+
+def all_through(epoch: int, epochs: int) -> Clock:
+    """The time of what does not change within an epoch: its end."""
+    return Clock(0, epoch, epoch + 1, epochs)
 
 
 def pixels(part: float, side: int) -> int:

@@ -233,7 +233,7 @@ def posed(
     seen = torch.zeros(len(feed.images), dtype=torch.bool)
     for one in again:
         seen[one.index] = True
-    new = drawn(index[~seen[index]], batch or feed.batch, feed.strength(clock), key, feed.side(clock))
+    new = drawn(index[~seen[index]], batch or feed.batch, feed.strength(clock), key, feed.part(place.epoch))
     net = prepared(step.net, fixed=method.teacher != "moving")
     return Posed(method, net, feed, (*again, *new), held, clock, key, max(feed.batch, 256), processes())
 
@@ -260,8 +260,7 @@ class Recalled:
         for b, index in enumerate(feed.batches(place.epoch - 1)):
             then = Place(place.epoch - 1, b, place.step - len(feed) + b)
             if feed.rests(then):
-                clock = feed.clock(then)
-                how = (feed.chance(then), feed.strength(clock), feed.side(clock))
+                how = (feed.chance(then), feed.strength(feed.clock(then)), feed.part(then.epoch))
                 found.append(MiniBatch(index, *how, self.attacks))
         return found
 

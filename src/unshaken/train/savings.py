@@ -14,7 +14,7 @@ from unshaken.base.types import Batch, Float, Terms
 from unshaken.methods.method import Method
 from unshaken.nets.embed import Encoder, Network, evaluating
 from unshaken.threat.pgd import PGD, Loss
-from unshaken.train.feed import pixels
+from unshaken.train.feed import all_through, pixels
 from unshaken.train.recall import Noting, attacking, exchanged, within
 
 
@@ -29,7 +29,7 @@ class Savings:
     took anyway (as in free adversarial training, Shafahi et al., NeurIPS 2019, arXiv:1904.12843). An epoch has as many
     updates as ever, and so many times fewer images, drawn anew each time."""
     side: Schedule = Constant(1.0)
-    """Of views and images, over time, as a part of the full side, rounded to whole pixels."""
+    """Of views and images, epoch by epoch, as a part of the full side, rounded to whole pixels."""
 
     def __post_init__(self) -> None:
         if self.replays < 1:
@@ -38,7 +38,7 @@ class Savings:
     def check(self, method: Method, epochs: int) -> None:
         """ValueError if a schedule leaves its range at any time, or if there is no attack to save at."""
         for epoch in range(epochs):
-            clock = Clock(0, epoch, epoch + 1, epochs)
+            clock = all_through(epoch, epochs)
             if not self.steps(clock) > 0:
                 raise ValueError(f"savings.steps is a part of the attack's steps, > 0, not {self.steps(clock):g}")
             if not 0 < self.side(clock) <= 1:
@@ -48,7 +48,7 @@ class Savings:
 
     def fit(self, encoder: Encoder, channels: int, side: int, epochs: int) -> None:
         """ValueError if the encoder cannot read images as small as these will be."""
-        least = min(pixels(self.side(Clock(0, epoch, epoch + 1, epochs)), side) for epoch in range(epochs))
+        least = min(pixels(self.side(all_through(epoch, epochs)), side) for epoch in range(epochs))
         if least == side:
             return
         try:
