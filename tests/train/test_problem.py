@@ -312,9 +312,10 @@ def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, m
         if feed.rests(place):
             seen.append(batch)
     key, now = Key(5), Place(4, 0, 40 + len(feed))
-    problem = posed(scene.step, whole, now, x, u, key, steps=1, recalled=Recalled(feed, attacks))
+    problem = posed(step, whole, now, x, u, key, steps=1, recalled=Recalled(feed, attacks))
     assert [b.tolist() for b in problem.batches[: len(seen)]] == [batch.index.tolist() for batch in seen]
     assert sorted(problem.index.tolist()) == x.tolist()
+    assert problem.method == hurried(scene.step.method, 1)
     climbs: list[Tensor] = []
     climb = PGD._climb
     monkeypatch.setattr(PGD, "_climb", lambda *given: climbs.append(given[2]) or climb(*given))

@@ -66,8 +66,8 @@ def test_steps_follow_their_schedule_and_reach_as_far():
     assert [attack.steps for attack in attacks] == [1, 2, 3, 4, 5]
     assert [attack.steps * attack.stride for attack in attacks] == pytest.approx([5 / 4] * 5)
     assert {attack.ball for attack in attacks} == {method.attack.ball}
-    few = Savings(steps=Constant(0.01)).at_work(method)
-    assert few.cheaper(method.attack, at(0)).steps == 1
+    for part, steps in ((0.01, 1), (0.28, 1), (0.33, 2), (1.5, 8)):
+        assert Savings(steps=Constant(part)).at_work(method).cheaper(method.attack, at(0)).steps == steps
     assert (saving.routes, saving.tau, bare(saving)) == (method.routes, method.tau, method)
 
 

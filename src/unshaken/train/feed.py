@@ -106,10 +106,9 @@ class Feed:
         return self.side(all_through(epoch, self.epochs))
 
     def batches(self, epoch: int) -> tuple[Int[Tensor, "b"], ...]:
-        """An epoch's images, step by step."""
+        """An epoch's images, batch by batch; with replays it sees those of places that rest."""
         order, full = self.order(epoch), self.batch * (len(self) - 1)
-        batches = (*order[:full].split(self.batch), order[full:]) if full else (order,)
-        return tuple(batches[step - step % self.replays] for step in range(len(batches)))
+        return (*order[:full].split(self.batch), order[full:]) if full else (order,)
 
     def chance(self, place: Place) -> Key:
         """Of a batch's views."""
