@@ -248,6 +248,12 @@ def test_what_makes_no_sense_is_refused(change, words):
     assert "\n" not in str(refused.value)
 
 
+def test_a_schedule_may_round_up_to_the_full_side():
+    side = Stairs(0.45, 1.11, every=1)
+    assert max(feed(Savings(side=side), epochs=6).part(epoch) for epoch in range(6)) > 1
+    replace(RECIPE, savings=Savings(side=side), epochs=6)
+
+
 def test_a_network_for_one_side_only_is_refused(tmp_path):
     savings = Savings(side=Stairs(1 / 2, 1, every=1))
     vit = Backbone("vit-small").build()

@@ -41,7 +41,7 @@ class Savings:
             clock = all_through(epoch, epochs)
             if not self.steps(clock) > 0:
                 raise ValueError(f"savings.steps is a part of the attack's steps, > 0, not {self.steps(clock):g}")
-            if not 0 < self.side(clock) <= 1:
+            if not 0 < self.side(clock) < 1 + 1e-9:  # a schedule may come to 1 but for rounding
                 raise ValueError(f"savings.side is a part of the images' side, in (0, 1], not {self.side(clock):g}")
         if not attacking(method) and (self.steps, self.replays) != (Savings.steps, Savings.replays):
             raise ValueError(f"{type(method).__name__} makes no attack, so there is nothing to save in it")
