@@ -16,11 +16,12 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli, commands, options
-from unshaken.base.clock import Constant
-from unshaken.commands.pretrain import Pretraining
+from unshaken.base.clock import Constant, Stairs
+from unshaken.commands.pretrain import Pretraining, remark
 from unshaken.threat.ball import L2
 from unshaken.threat.pgd import PGD
 from unshaken.train.optim import SGD
+from unshaken.train.savings import Savings
 
 QUICK = ["--epochs", "1", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
 DATA = os.environ.get("UNSHAKEN_DATA")
@@ -237,6 +238,21 @@ def test_a_part_is_exchanged_by_its_kind():
     assert chosen.optimizer == SGD(momentum=0.5)
     assert chosen.rate == Constant(3.0)
     assert chosen.method.attack == PGD(L2(0.5), steps=5)
+
+
+def test_savings_are_options_by_their_dotted_names(capsys):
+    """And stairs that last longer than the run are remarked on."""
+    default = Pretraining(unshaken.recipe("acl/digits"))
+    stairs = ["Stairs", "--savings.steps.start", "1/5", "--savings.steps.stop", "6/5", "--savings.steps.every"]
+    args = ["--savings.steps", *stairs, "6", "--savings.side.value", "3/4", "--savings.replays", "2"]
+    assert options.parse(default, args, "test").recipe.savings == Savings(Stairs(1 / 5, 6 / 5, 6), 2, Constant(0.75))
+    remark(options.parse(default, ["--savings.steps", *stairs, "30"], "test").recipe)
+    assert "--savings.steps is made for more than 30 epochs, but there are 30" in capsys.readouterr().err
+    for words, wrong in (("1/2", "'1/2' is not a whole number"), ("0", "at least 1 epoch")):
+        with pytest.raises(ValueError, match=wrong):
+            options.parse(default, ["--savings.steps", *stairs, words], "test")
+    with pytest.raises(ValueError, match=r"in \(0, 1\], not 3"):
+        options.parse(default, ["--savings.side.value", "3"], "test")
 
 
 def test_a_part_that_may_be_left_out_is_left_out():

@@ -140,11 +140,12 @@ def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
     kinds = kinds_like(part)
     if kind not in kinds:
         raise ValueError(f"{flag} is one of {', '.join(kinds)}, not {kind!r}")
-    given = {f.name: taken(args, f"{flag}.{f.name}")[0] for f in fields(kinds[kind]) if f.default is MISSING}
+    needed = {f.name: f.type for f in fields(kinds[kind]) if f.default is MISSING}
+    given = {name: taken(args, f"{flag}.{name}")[0] for name in needed}
     lacking = [name for name, text in given.items() if text is None]
     if lacking:
         raise ValueError(f"{flag} {kind} needs {', '.join(f'{flag}.{name}' for name in lacking)} too")
-    return kinds[kind](**{name: number(text) for name, text in given.items()})
+    return kinds[kind](**{n: (whole if needed[n] == "int" else number)(text) for n, text in given.items()})
 
 
 def kinds_like(part: Any) -> dict[str, type]:
@@ -220,6 +221,12 @@ def number(text: str) -> float:
         return float(over) / float(under) if slash else float(over)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
+
+
+def whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def spelled(value: float) -> str:

@@ -1,13 +1,13 @@
 """canonical and short_hash: equal values, equal text; different classes, different text."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unshaken.base.canon import canonical, plain, short_hash
+from unshaken.base.canon import LATER, canonical, plain, short_hash
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,15 @@ def test_the_hash_is_stable():
     # recorded: the first 4 bytes of blake2b of {"a":1,"b":[2.5,"x"]}
     assert short_hash({"b": (2.5, "x"), "a": 1}) == "bd465c70"
     assert short_hash(Cat()) != short_hash(Dog())
+
+
+@dataclass(frozen=True)
+class Kitten:
+    size: float = 0.1
+    toy: Any = field(default=Dog(), metadata=LATER)
+
+
+def test_a_later_field_is_no_news_while_it_has_its_default():
+    assert plain(Kitten(toy=Dog(0.1))) == {"type": "Kitten", "size": 0.1}
+    assert plain(Kitten(toy=Dog(0.2)))["toy"]["size"] == 0.2
+    assert canonical(Kitten()) != canonical(Kitten(toy=None))

@@ -12,6 +12,7 @@ import torch
 
 import unshaken
 from unshaken.base import files
+from unshaken.base.clock import Stairs
 from unshaken.base.keys import Key
 from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import Random, split
@@ -19,6 +20,7 @@ from unshaken.nets.saved import read_tensors
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed
+from unshaken.train.savings import Savings
 
 SELECTOR = RCS(0.25, warmup=1, every=2, validation=0.1, attack=PGD(Linf(0.1), 1))
 
@@ -79,9 +81,17 @@ def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monk
     assert [t for t in times if t == int(t)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("selector", [SELECTOR, RECALLING], ids=["anew", "recalling"])
-def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(selector, tmp_path):
-    run = recipe(selector).run(tmp_path / "whole", save_every=0, quiet=True)
+@pytest.mark.parametrize(
+    ("selector", "savings"),
+    [
+        (SELECTOR, Savings()),
+        (RECALLING, Savings()),
+        (RECALLING, Savings(replays=2, side=Stairs(3 / 4, 1, every=1))),
+    ],
+    ids=["anew", "recalling", "saving"],
+)
+def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(selector, savings, tmp_path):
+    run = recipe(selector, savings=savings).run(tmp_path / "whole", save_every=0, quiet=True)
     moves: list[str] = []
 
     def counted(part: Path, file: Path, replace=os.replace) -> None:
@@ -90,14 +100,14 @@ def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(select
 
     files.os.replace, kept = counted, files.os.replace
     try:
-        recipe(selector).run(tmp_path / "counted", save_every=0, quiet=True)
+        recipe(selector, savings=savings).run(tmp_path / "counted", save_every=0, quiet=True)
     finally:
         files.os.replace = kept
     spots = [at for at, name in enumerate(moves) if name.startswith("coreset")]
     for at in {0, 3, *spots, *(spot + 1 for spot in spots), *(spot - 1 for spot in spots), len(moves) - 1}:
         root = tmp_path / f"broken{at}"
-        assert killed(at, lambda root=root: recipe(selector).run(root, save_every=0, quiet=True))
-        again = recipe(selector).run(root, save_every=0, quiet=True)
+        assert killed(at, lambda root=root: recipe(selector, savings=savings).run(root, save_every=0, quiet=True))
+        again = recipe(selector, savings=savings).run(root, save_every=0, quiet=True)
         assert json.loads((again / "run.json").read_text())["digest"] == digest(run), moves[at]
         assert all(torch.equal(a, b) for a, b in zip(selections(again).values(), selections(run).values(), strict=True))
         assert not list(again.glob("attacks*"))

@@ -294,12 +294,13 @@ def test_a_head_without_linear_layers_is_refused(scenes):
         replace(scenes["simclr"], step=Step(scenes["simclr"].step.method, net)).posed()
 
 
-@pytest.mark.parametrize("name", ["acl", "sat", "advcl"])
-def test_an_epoch_is_recalled_as_it_was(name, scenes, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "side", "replays"), [("acl", 1, 1), ("sat", 1, 1), ("advcl", 1, 1), ("acl", 0.75, 2)])
+def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, monkeypatch):
     """Mini-batches, views and x̃ of the training come back, and the rest is drawn and attacked anew."""
     scene = scenes[name]
     x, u = split(25, 0.2, Key(0))
     whole = Feed(scene.images, scene.views, Constant(0.7), BATCH, EPOCHS, Key(1), scene.label)
+    whole = replace(whole, side=Constant(side), replays=replays)
     feed, attacks = replace(whole, index=x[:13]), Attacks(tmp_path / "bits", len(scene.images))
     step = Step(Noting(scene.step.method, attacks), copy.deepcopy(scene.step.net))
     step.net.memory = scene.step.net.memory
@@ -308,18 +309,21 @@ def test_an_epoch_is_recalled_as_it_was(name, scenes, tmp_path, monkeypatch):
         if place.epoch > 3:
             break
         step(batch, feed.clock(place), Key(2) / place.step)
-        seen.append(batch)
+        if feed.rests(place):
+            seen.append(batch)
     key, now = Key(5), Place(4, 0, 40 + len(feed))
-    problem = posed(scene.step, whole, now, x, u, key, steps=1, recalled=Recalled(feed, attacks))
-    assert [b.tolist() for b in problem.batches[:2]] == [batch.index.tolist() for batch in seen]
+    problem = posed(step, whole, now, x, u, key, steps=1, recalled=Recalled(feed, attacks))
+    assert [b.tolist() for b in problem.batches[: len(seen)]] == [batch.index.tolist() for batch in seen]
     assert sorted(problem.index.tolist()) == x.tolist()
+    assert problem.method == hurried(scene.step.method, 1)
     climbs: list[Tensor] = []
     climb = PGD._climb
     monkeypatch.setattr(PGD, "_climb", lambda *given: climbs.append(given[2]) or climb(*given))
     problem.gradients(range(len(problem.batches)), "batch")
     assert len(climbs) == len(problem.batches) - len(seen)  # what was recalled was not attacked
-    views = problem.feed.seen(problem.candidates[1].index, 0.7, problem.candidates[1].views).views
-    assert torch.equal(views, seen[1].views)
+    one = problem.candidates[len(seen) - 1]
+    assert torch.equal(problem.feed.seen(one.index, 0.7, one.views, one.side).views, seen[-1].views)
+    assert {one.side for one in problem.candidates} == {side}
 
 
 @pytest.mark.slow

@@ -10,13 +10,16 @@ from typing import Any
 
 ASIDE = {"aside": True}
 """Metadata of a field that says where something lies, not what it is: it is no part of the canonical text."""
+LATER = {"later": True}
+"""Metadata of a field that came later: left out while it has its default, so that names of before stay."""
 
 
 def plain(value: Any, whole: bool = True) -> Any:
     """Dataclasses, tuples and paths as dictionaries, lists and strings; a dataclass keeps its name under "type"."""
     if is_dataclass(value) and not isinstance(value, type):
-        kept = [f.name for f in fields(value) if whole or not f.metadata.get("aside")]
-        return {"type": type(value).__name__} | {name: plain(getattr(value, name), whole) for name in kept}
+        kept = [f for f in fields(value) if whole or not f.metadata.get("aside")]
+        kept = [f for f in kept if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
+        return {"type": type(value).__name__} | {f.name: plain(getattr(value, f.name), whole) for f in kept}
     if isinstance(value, dict):
         return {str(key): plain(item, whole) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

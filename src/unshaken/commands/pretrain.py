@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +26,8 @@ class Pretraining:
     """Train an encoder: without labels, but for st, sat, trades, sat-rcs and trades-rcs.
 
     Every field of the recipe is an option by its dotted name. A part is exchanged for another kind by its own name:
-    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf (of AIR: --method.acl.attack.ball); --rate and
-    --strength Constant, Stairs, WarmupCosine or Milestones.
+    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf (of AIR: --method.acl.attack.ball); --rate,
+    --strength, --savings.steps and --savings.side Constant, Stairs, WarmupCosine or Milestones.
     """
 
     recipe: Annotated[Pretrain | PlusPlus, Flat]
@@ -61,8 +62,9 @@ def pretrain(args: list[str]) -> None:
 
 def remark(chosen: Pretrain | PlusPlus) -> None:
     """Say what a short run makes of schedules that were made for a long one."""
-    for name, field in (("rate", "warmup"), ("strength", "every"), ("coreset", "warmup")):
-        lasting = getattr(getattr(chosen, name, None), field, 0)
+    stairs = [(name, "every") for name in ("strength", "savings.steps", "savings.side")]
+    for name, field in (("rate", "warmup"), ("coreset", "warmup"), *stairs):
+        lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
         if lasting and lasting >= chosen.epochs:
             print(
                 f"note: --{name} is made for more than {lasting} epochs, but there are {chosen.epochs}", file=sys.stderr

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from torch import Tensor, nn
 
-from unshaken.base.canon import plain
+from unshaken.base.canon import LATER, plain
 from unshaken.base.clock import Constant, Schedule, WarmupCosine
 from unshaken.base.keys import Key
 from unshaken.coreset.selector import Selector
@@ -33,6 +33,7 @@ from unshaken.train.fit import fit
 from unshaken.train.optim import LARS, Optimizer
 from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
+from unshaken.train.savings import Savings
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Pretrain:
 
     coreset: Selector | None = None
     """Which images an epoch sees, once the selector's warm-up is over; None: all of them, none set aside."""
+    savings: Savings = field(default=Savings(), metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.split == "test":
@@ -77,6 +79,7 @@ class Pretrain:
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
+        self.savings.check(self.method, self.epochs)
         if self.clusters and min(self.clusters) < 2:
             raise ValueError(f"there have to be at least 2 clusters, not {min(self.clusters)}")
         if bool(self.clusters) != (self.method.labels == "clusters"):
@@ -133,9 +136,12 @@ class Pretrain:
             label, classes = self._labels(images, teacher, run.path)
             key = Key(self.seed) / "pretrain"
             feed = Feed(images, self.views, self.strength, self.batch, self.epochs, key, label)
-            net = self.furnished(self.embedder(classes), teacher, start).to(fabric.device)
+            feed = replace(feed, side=self.savings.side, replays=self.savings.replays)
+            net = self.furnished(self.embedder(classes), teacher, start)
+            self.savings.fit(net.encoder, *images.pixels.shape[1:3], self.epochs)
+            net = net.to(fabric.device)
             runtime.prepare(net)
-            step, feed = Step(self.method, net), feed.to(fabric.device)
+            step, feed = Step(self.savings.at_work(self.method), net), feed.to(fabric.device)
             course = (step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet, profile)
             fit(*course) if self.coreset is None else fit_on_coresets(self.coreset, *course)
             origin = {"recipe": plain(self), "data": data}

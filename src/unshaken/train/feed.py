@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.profiler import record_function
 
-from unshaken.base.clock import Clock, Schedule
+from unshaken.base.clock import Clock, Constant, Schedule
 from unshaken.base.keys import Key
-from unshaken.base.types import Batch, Int
+from unshaken.base.types import Batch, Float, Int
 from unshaken.data.images import Images
 from unshaken.pixels.augment import Views
 
@@ -34,6 +35,8 @@ class Feed:
     batch     images a step, the last of an epoch may be smaller
     index     which of the images an epoch sees; None: all
     label     what is learned from: a label or a row of them an image; None where nothing is
+    side      of what a method sees, as a part of the images' own side; one for each epoch
+    replays   steps in succession that see one batch, the very same views; an epoch has as many steps, and fewer images
     """
 
     images: Images
@@ -44,6 +47,8 @@ class Feed:
     key: Key
     label: Int[Tensor, "N ..."] | None = None
     index: Int[Tensor, "n"] | None = None
+    side: Schedule = Constant(1.0)
+    replays: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
@@ -78,20 +83,34 @@ class Feed:
         return place.epoch + place.batch / len(self)
 
     def after(self, place: Place) -> Iterator[tuple[Place, Place, Batch]]:
-        """From a place to the end: each place, the one that follows it, and its batch."""
+        """From a place that `rests` to the end: each place, the one that follows it, and its batch."""
+        assert self.rests(place), f"the views of {place} are those of a step before it"
         while place.epoch < self.epochs:
             batches = self.batches(place.epoch, self.images.pixels.device)
             while place.batch < len(self):
                 onward = Place(place.epoch, place.batch + 1, place.step + 1)
                 onward = onward if onward.batch < len(self) else Place(place.epoch + 1, 0, place.step + 1)
-                strength = self.strength(self.clock(place))
-                yield place, onward, self.seen(batches[place.batch], strength, self.chance(place))
+                if self.rests(place):
+                    strength = self.strength(self.clock(place))
+                    batch = self.seen(batches[place.batch], strength, self.chance(place), self.part(place.epoch))
+                yield place, onward, batch
                 place = onward
                 if place.batch == 0:
                     break
 
+    def rests(self, place: Place) -> bool:
+        """Whether a place has views of its own, and with them nothing to know of the steps before it."""
+        return place.batch % self.replays == 0
+
+    def part(self, epoch: int) -> float:
+        """Of the images' side, which a method sees."""
+        return self.side(all_through(epoch, self.epochs))
+
     def batches(self, epoch: int, device: torch.device | str = "cpu") -> tuple[Int[Tensor, "b"], ...]:
-        """An epoch's images, batch by batch. They are brought to the device together, which is waited for."""
+        """An epoch's images, batch by batch; with replays it sees those of places that rest.
+
+        They are brought to the device together, which is waited for.
+        """
         order, full = self.order(epoch).to(device), self.batch * (len(self) - 1)
         return (*order[:full].split(self.batch), order[full:]) if full else (order,)
 
@@ -99,9 +118,27 @@ class Feed:
         """Of a batch's views."""
         return self.key / "views" / place.step
 
-    def seen(self, index: Int[Tensor, "b"], strength: float, key: Key) -> Batch:
+    def seen(self, index: Int[Tensor, "b"], strength: float, key: Key, side: float = 1.0) -> Batch:
         """Images as a method sees them."""
         image, index = self.images.floats(index), index.to(self.images.device)
         with record_function("views"):
             views = self.views(image, strength, key)
+        if (width := pixels(side, image.shape[-1])) != image.shape[-1]:
+            image, views = shrunken(image, width), shrunken(views, width)
         return Batch(views, image, None if self.label is None else self.label[index], index)
+
+
+def all_through(epoch: int, epochs: int) -> Clock:
+    """The time of what does not change within an epoch: its end."""
+    return Clock(0, epoch, epoch + 1, epochs)
+
+
+def pixels(part: float, side: int) -> int:
+    """A part of a side, in whole pixels."""
+    return max(1, round(part * side))
+
+
+def shrunken(x: Float[Tensor, "... N C H W"], side: int) -> Float[Tensor, "... N C h w"]:
+    """The same square images with fewer pixels, each a weighted mean of those that it covers."""
+    small = interpolate(x.flatten(0, -4), (side, side), mode="bilinear", antialias=True)
+    return small.clamp_(0, 1).unflatten(0, x.shape[:-3])  # means, but for rounding

@@ -102,12 +102,13 @@ class Training:
             self._update(batch, clock, place, rate(clock))
             self._tell(clock, onward, rate(clock))
             self.place, there = onward, onward.epoch == self.feed.epochs or onward.step == until
-            if self.halt.code is not None or there or self.meter.now - self.saved >= self.save_every:
+            due = self.halt.code is not None or self.meter.now - self.saved >= self.save_every
+            if there or due and self.feed.rests(onward):
                 self.meter.check(clock)
                 self.meter.stop()
                 self.run.save(onward, self.step, self.rule, self.fabric.device)
                 self.saved = time.monotonic()
-            if self.halt.code is not None:
+            if self.halt.code is not None and self.feed.rests(onward):
                 raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", self.halt.code)
             if there:
                 self.meter.stop()

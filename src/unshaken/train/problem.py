@@ -26,6 +26,7 @@ from unshaken.nets.folded import folded, still
 from unshaken.threat.pgd import PGD, displaced
 from unshaken.train.feed import Feed, Place
 from unshaken.train.recall import Again, Attacks, exchanged, hurried
+from unshaken.train.savings import bare
 
 T = TypeVar("T")
 
@@ -35,12 +36,14 @@ class MiniBatch:
     """Candidates that are seen together.
 
     views, strength  the key and the strength of their augmentation
+    side             of the views, as a part of the images' own
     attacks          what the training found against these very views, if it is to be used again
     """
 
     index: Int[Tensor, "b"]
     views: Key
     strength: float
+    side: float = 1.0
     attacks: Attacks | None = None
 
 
@@ -155,7 +158,7 @@ class Posed(Problem):
     def _loss(self, b: int) -> Float[Tensor, ""]:
         """The method's own, of one mini-batch."""
         one, method = self.candidates[b], self.method
-        batch = self.feed.seen(one.index, one.strength, one.views)
+        batch = self.feed.seen(one.index, one.strength, one.views, one.side)
         if one.attacks:
             method = exchanged(method, lambda attack: Again(attack, one.attacks, batch.index))
         return method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
@@ -224,23 +227,24 @@ def posed(
     recalled     the epoch before, whose mini-batches are used again as they were: views, attacks and all
     """
     clock = feed.clock(place)
-    method = step.method if steps is None else hurried(step.method, steps)
+    method = bare(step.method)
+    method = method if steps is None else hurried(method, steps)
     again = [] if recalled is None else recalled.mini_batches(place)
     seen = torch.zeros(len(feed.images), dtype=torch.bool)
     for one in again:
         seen[one.index] = True
-    new = drawn(index[~seen[index]], batch or feed.batch, feed.strength(clock), key)
-    net = prepared(step.net, fixed=step.method.teacher != "moving")
+    new = drawn(index[~seen[index]], batch or feed.batch, feed.strength(clock), key, feed.part(place.epoch))
+    net = prepared(step.net, fixed=method.teacher != "moving")
     return Posed(method, net, feed, (*again, *new), held, clock, key, max(feed.batch, 256), processes())
 
 
-def drawn(index: Int[Tensor, "n"], size: int, strength: float, key: Key) -> list[MiniBatch]:
+def drawn(index: Int[Tensor, "n"], size: int, strength: float, key: Key, side: float = 1.0) -> list[MiniBatch]:
     """Mini-batches of these images, by chance."""
     order = index[torch.randperm(len(index), generator=(key / "batches").on("cpu"))]
     batches = list(order.split(size)) if len(order) else []
     if len(batches) > 1 and len(batches[-1]) == 1:  # alone, an image has nothing to be contrasted with
         batches[-2:] = [torch.cat(batches[-2:])]
-    return [MiniBatch(batch, key / "views" / b, strength) for b, batch in enumerate(batches)]
+    return [MiniBatch(batch, key / "views" / b, strength, side) for b, batch in enumerate(batches)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +259,9 @@ class Recalled:
         feed, found = self.feed, []
         for b, index in enumerate(feed.batches(place.epoch - 1)):
             then = Place(place.epoch - 1, b, place.step - len(feed) + b)
-            found.append(MiniBatch(index, feed.chance(then), feed.strength(feed.clock(then)), self.attacks))
+            if feed.rests(then):
+                how = (feed.chance(then), feed.strength(feed.clock(then)), feed.part(then.epoch))
+                found.append(MiniBatch(index, *how, self.attacks))
         return found
 
 

@@ -114,10 +114,12 @@ def exchanged(part: Any, by: Callable[[PGD], Any]) -> Any:
 def hurried(method: Any, steps: int) -> Any:
     """The same with attacks of so many steps, which reach as far: strides grow as steps fall."""
 
-    def fewer(attack: PGD) -> PGD:
-        return replace(attack, steps=steps, stride=attack.stride * attack.steps / steps) if attack.steps else attack
+    return exchanged(method, lambda attack: within(attack, steps))
 
-    return exchanged(method, fewer)
+
+def within(attack: PGD, steps: int) -> PGD:
+    """The same attack in so many steps; one that takes none stays as it is."""
+    return replace(attack, steps=steps, stride=attack.stride * attack.steps / steps) if attack.steps else attack
 
 
 def attacking(method: Any) -> bool:
