@@ -7,7 +7,7 @@ from torch import nn
 
 from unshaken.base.keys import Key
 from unshaken.nets import small
-from unshaken.nets.small import Product, SmallMaps, patches, small_maps
+from unshaken.nets.small import Product, Shifts, SmallMaps, patches, small_maps
 
 SHAPES = [(4, 4, 3, 1, 1), (8, 8, 3, 2, 1), (5, 3, 3, 1, 1), (7, 7, 3, 2, 0), (6, 6, 5, 1, 2), (4, 4, 2, 2, 0)]
 
@@ -16,12 +16,16 @@ def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=Key("small").on("cpu"), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("high", "wide", "k", "stride", "padding"), SHAPES)
+@pytest.mark.parametrize("form", [Product, Shifts])
+@pytest.mark.parametrize(("high", "wide", "k", "stride", "padding"), [*SHAPES, (1, 2, 3, 1, 1), (2, 2, 3, 1, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_product_is_the_convolution(high, wide, k, stride, padding, layout):
+def test_products_are_the_convolution(form, high, wide, k, stride, padding, layout):
+    if form is Shifts and stride > 1:
+        return
+    given = (padding,) if form is Shifts else (stride, padding)
     x = drawn(3, 4, high, wide).contiguous(memory_format=layout).requires_grad_()
     weight = drawn(5, 4, k, k).contiguous(memory_format=layout).requires_grad_()
-    y, ours = F.conv2d(x, weight, None, stride, padding), Product.apply(x, weight, stride, padding)
+    y, ours = F.conv2d(x, weight, None, stride, padding), form.apply(x, weight, *given)
     assert torch.allclose(y, ours)
     grad = drawn(*y.shape).flip(0)
     for a, b in zip(
@@ -59,16 +63,18 @@ def test_those_that_may_profit_are_exchanged_and_keep_their_parameters():
     assert state == list(net.state_dict())
 
 
-@pytest.mark.parametrize(("side", "product"), [(4, True), (5, False)])
-def test_large_maps_stay_with_pytorch(side, product, monkeypatch):
+@pytest.mark.parametrize(("side", "stride", "form"), [(4, 1, Shifts), (8, 2, Product), (5, 1, None)])
+def test_large_maps_stay_with_pytorch(side, stride, form, monkeypatch):
     used = []
-    monkeypatch.setattr(Product, "apply", lambda *given, make=Product.apply: used.append(1) or make(*given))
-    conv = nn.Conv2d(small.CHANNELS, 4, 3, padding=1)
+    for each in (Product, Shifts):
+        noted = lambda *given, make=each.apply, each=each: used.append(each) or make(*given)  # noqa: E731
+        monkeypatch.setattr(each, "apply", noted)
+    conv = nn.Conv2d(small.CHANNELS, 4, 3, stride, padding=1)
     net = nn.Sequential(conv)
     small_maps(net)
     x = drawn(2, small.CHANNELS, side, side).float()
     assert torch.allclose(net(x), conv(x), atol=1e-4)
-    assert bool(used) == product
+    assert used == ([form] if form else [])
 
 
 def test_it_takes_the_precision_of_what_comes_in():
