@@ -22,11 +22,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 import unshaken
 from bench.clock import paired, tell
+from bench.operations import counted
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
 from unshaken.coreset.selector import split
@@ -296,23 +295,6 @@ def world(device: str) -> dict[str, Any]:
 # what is counted and worked out
 
 
-class Counter(TorchDispatchMode):
-    """Floating-point operations of products and convolutions, a multiplication and an addition each being one.
-
-    By PyTorch's own formulas; its FlopCounterMode follows modules too, which fails under `autograd.grad`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in flop_registry:
-            self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
 def operations(recipe: Pretrain) -> dict[str, float]:
     """GFLOP an image of a training step and, with a coreset, of a look at a candidate. Counted on two images, on a CPU.
 
@@ -322,15 +304,12 @@ def operations(recipe: Pretrain) -> dict[str, float]:
     images, step = synthetic(recipe, 6), Step(recipe.method, recipe.furnished(recipe.embedder(), None, None))
     feed = Feed(images, recipe.views, recipe.strength, 2, recipe.epochs, KEY)
     _, _, batch = next(feed.after(Place()))
-    with Counter() as count:
-        step(batch, Clock(0, 0, 0.0, recipe.epochs), KEY)["loss"].backward()
-    found = {"step": round(count.total / 2e9, 3)}
+    trained = counted(lambda: step(batch, Clock(0, 0, 0.0, recipe.epochs), KEY)["loss"].backward())
+    found = {"step": round(trained / 2e9, 3)}
     if recipe.coreset is not None:
         x, u = split(6, 1 / 3, KEY)
         problem = posed(step, feed, Place(), x, u, KEY, 2, recipe.coreset.steps)
-        with Counter() as count:
-            problem.gradients(range(1), "batch")
-        found["candidate"] = round(count.total / 2e9, 3)
+        found["candidate"] = round(counted(lambda: problem.gradients(range(1), "batch")) / 2e9, 3)
     return found
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 import unshaken
 from bench.clock import as_it_was, paired, tell, timed
 from bench.literal.selection import Attack
 from bench.literal.step import Literal
+from bench.operations import counted
 from bench.selection import setting, taught
 from unshaken.base.clock import Clock, Constant
 from unshaken.base.keys import Key
@@ -93,24 +91,6 @@ def operations(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, float]
     }
     found = {side: count / len(batch.index) / 1e9 for side, count in found.items()}
     return found | {"ratio": found["literal"] / found["ours"]}
-
-
-def counted(work: Callable[[], Any]) -> int:
-    with Operations() as operations:
-        work()
-    return operations.count
-
-
-class Operations(TorchDispatchMode):
-    """Counts them by PyTorch's own formulas. (Its counter cannot look at torch.autograd.grad by an input.)"""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.count += formula(*args, **(kwargs or {}), out_val=made)
-        return made
 
 
 @dataclass(eq=False)

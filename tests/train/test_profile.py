@@ -30,6 +30,16 @@ def test_it_changes_no_bit_and_tells_where_the_time_goes(tmp_path):
     assert "convolution" in lines[begin]
 
 
+@pytest.mark.parametrize(("batch", "steps"), [(256, 3), (1000, 0)])
+def test_a_run_that_is_over_before(tmp_path, capsys, batch, steps):
+    """What there was is looked at, and it is said if there was nothing."""
+    run = replace(RECIPE, batch=batch).run(tmp_path, quiet=True, profile=20)
+    told = "the run had fewer left" in capsys.readouterr().err
+    assert told == (steps == 0) != (run / "profile.md").exists()
+    if steps:
+        assert (run / "profile.md").read_text().startswith(f"# {steps} steps on cpu")
+
+
 class Event:
     def __init__(self, key: str, own: float, count: int = 4) -> None:
         self.key, self.self_cpu_time_total, self.count = key, own, count
@@ -37,7 +47,8 @@ class Event:
 
 
 def test_the_table_is_a_step_s():
-    found = table([Event("mm", 3000.0), Event("attack", 1000.0), Event("conv", 4000.0)], 2, "cpu").splitlines()
+    events = [Event("mm", 3000.0), Event("attack", 1000.0), Event("conv", 4000.0), Event("ProfilerStep*", 9.0)]
+    found = table(events, 2, "cpu").splitlines()
     assert "4.0 ms a step in operations." in found
     assert "| attack | 1.5 |" in found
     assert found[-2:] == ["| conv | 50.0% | 2.0 | 2 |", "| mm | 37.5% | 1.5 | 2 |"]

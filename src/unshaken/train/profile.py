@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,13 +46,19 @@ def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None
     plan = schedule(skip_first=LEFT_OUT, wait=0, warmup=1, active=steps, repeat=1)
     step.method = exchanged(method, Spanned)
 
+    looked_at = []
+
     def write(found: profile) -> None:
+        looked_at.append(found.step_num)
         found.export_chrome_trace(str(folder / "profile.json.gz"))
         write_text(folder / "profile.md", table(found.key_averages(), found.step_num - LEFT_OUT - 1, device))
 
     try:
         with profile(activities=activities, schedule=plan, on_trace_ready=write) as looking:
             yield looking.step
+        if not looked_at:
+            few = f"note: no profile, for it begins after {LEFT_OUT + 1} steps and the run had fewer left"
+            print(few, file=sys.stderr)
     finally:
         step.method = method
 
@@ -69,6 +76,7 @@ class Spanned:
 
 def table(events: Iterable[FunctionEventAvg], steps: int, device: str) -> str:
     """The spans of a step, and the operations that take most of it by themselves, in Markdown."""
+    events = [event for event in events if not event.key.startswith("ProfilerStep")]
     spans = {event.key: event for event in events if event.key in SPANS}
     took = (
         (lambda event: event.self_cpu_time_total) if device == "cpu" else (lambda event: event.self_device_time_total)
