@@ -92,7 +92,7 @@ def gradient(images: int) -> Callable[[], tuple[Tensor, ...]]:
 @pytest.mark.slow
 def test_memory_does_not_grow_as_the_pairs_do():
     """8,000 x 8,000 numbers would be 256 MB, those on and above the diagonal half of it."""
-    assert peak(gradient, 4000)[0] < 32
+    assert peak(gradient, 4000)[0] < 64
 
 
 def test_lost_numbers_are_not_hidden():
