@@ -150,7 +150,7 @@ def test_why_it_failed_is_one_line():
 def test_a_process_that_takes_too_long_is_ended():
     began = time.monotonic()
     assert isolated(0.2, time.sleep, 100) == {"failed": "not done in 0 s"}
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert isolated(0, time.sleep, 100) == {"failed": "no time was left"}
 
 

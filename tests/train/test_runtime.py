@@ -47,14 +47,6 @@ def test_convolutions_take_the_fast_layout():
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
-def test_one_input_channel_has_a_layout_too():
-    """Or what comes out of a stem for grey images has another than all after it, and sums of both are slow."""
-    net = unshaken.recipe("acl/digits").embedder()
-    Runtime().prepare(net)
-    x = torch.rand(4, 1, 8, 8)
-    assert net.encoder.backbone.conv1(x).is_contiguous(memory_format=torch.channels_last)
-
-
 def test_a_network_is_prepared_anew():
     """bf16 and back: what a runtime gives does not depend on what was given before."""
     net, x = unshaken.recipe("acl/digits").embedder().eval(), torch.rand(4, 1, 8, 8)
@@ -74,12 +66,16 @@ def test_auto_is_what_the_processor_has(monkeypatch):
 
 
 @pytest.mark.parametrize(("mode", "repeats"), [("repeatable", True), ("fast", False)])
-def test_modes(mode, repeats):
+def test_modes(mode, repeats, monkeypatch):
+    kept = []
+    monkeypatch.setattr("unshaken.train.runtime.keep_memory", lambda: kept.append(True))
     before = torch.are_deterministic_algorithms_enabled()
     try:
         Runtime("cpu", mode=mode).open()
         assert torch.are_deterministic_algorithms_enabled() == repeats
         assert torch.backends.cudnn.benchmark != repeats
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        assert kept
         assert Runtime(mode=mode).world(torch.device("cpu"))["mode"] == mode
     finally:
         torch.use_deterministic_algorithms(before)

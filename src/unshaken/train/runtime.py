@@ -92,7 +92,7 @@ class Runtime:
 
         Fabric's own autocast would be around the whole step, and losses and augmentation would lose precision too.
         """
-        channels_last(net)
+        net.to(memory_format=torch.channels_last)
         device = next(net.parameters()).device
         if device.type == "cpu":
             small_maps(net)
@@ -140,14 +140,6 @@ class Runtime:
             | self.identity
             | self.note
         )
-
-
-def channels_last(net: nn.Module) -> None:
-    """In place. Weights of one input channel are laid out explicitly: to PyTorch they are in any order already."""
-    net.to(memory_format=torch.channels_last)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def multiplies_bf16(kind: str) -> bool:
