@@ -82,6 +82,14 @@ def test_modes(mode, repeats, monkeypatch):
         torch.backends.cudnn.benchmark = False
 
 
+def test_a_run_goes_on_in_the_way_it_was_begun():
+    """What was begun before there was a choice is still what it was."""
+    assert Runtime().identity == {"precision": "float32"}
+    other = Runtime(precision="bf16", mode="fast", at_most=8, compile="kernels", threads=1)
+    assert other.identity == {"precision": "bf16", "mode": "fast", "compile": "kernels", "at_most": 8}
+    assert other.note == {"precision": "bf16", "mode": "fast"}
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # looked at by the tracer
 @pytest.mark.parametrize(("word", "mode"), [("no", ...), ("kernels", None), ("graphs", "reduce-overhead")])
 def test_what_is_compiled_computes_the_same(word, mode, monkeypatch):
