@@ -84,13 +84,13 @@ def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
 
 def operations(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, float]:
     """Counted, of a step, in units of 10⁹ an image: products of matrices and convolutions."""
-    slow, ours = literal(recipe, net), Ours(recipe, net, SIDES["float32"])
-    found = {
-        "literal": counted(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE)),
-        "ours": counted(lambda: ours.update(batch, Key(0))),
-    }
+    slow = literal(recipe, net)
+    found = {"literal": counted(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE))}
+    for side, runtime in SIDES.items():
+        ours = Ours(recipe, net, runtime)
+        found[side] = counted(lambda ours=ours: ours.update(batch, Key(0)))
     found = {side: count / len(batch.index) / 1e9 for side, count in found.items()}
-    return found | {"ratio": found["literal"] / found["ours"]}
+    return found | {f"{side}_ratio": found["literal"] / found[side] for side in SIDES}
 
 
 @dataclass(eq=False)

@@ -38,11 +38,11 @@ def by_parts(layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N ..."], at_m
     return torch.cat([checkpoint(layers, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
-def spare(net: nn.Module) -> None:
-    """Let the blocks of its stages be computed again."""
+def spare(net: nn.Module, spares: bool) -> None:
+    """Whether the blocks of its stages are computed again."""
     for part in net.modules():
         if isinstance(part, Stage):
-            part.spares = True
+            part.spares = spares
 
 
 @contextmanager

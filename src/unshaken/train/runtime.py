@@ -61,17 +61,17 @@ class Runtime:
 
     @property
     def kind(self) -> str:
-        """Of the device that will be used."""
-        if self.device != "auto":
-            return self.device
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        return next((kind for kind, found in there.items() if found), "cpu")
+        """Of the device that will be used. ValueError if there is none."""
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if self.device == "auto":
+            return next(kind for kind, found in there.items() if found)
+        if not there[self.device]:
+            raise ValueError(f"there is no {self.device} device here; use --runtime.device cpu, or auto")
+        return self.device
 
     def open(self) -> Fabric:
         """The one place that touches devices and settings of the process."""
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(self.device, True):
-            raise ValueError(f"there is no {self.device} device here; use --runtime.device cpu, or auto")
+        kind = self.kind
         if self.threads:
             torch.set_num_threads(self.threads)
         # cuBLAS repeats its bits only with a workspace of fixed size
@@ -85,7 +85,7 @@ class Runtime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Fabric's own imports
             from lightning_fabric import Fabric
-        return Fabric(accelerator=self.device, devices=1, precision="32-true")
+        return Fabric(accelerator=kind, devices=1, precision="32-true")
 
     def prepare(self, net: Network) -> None:
         """Give a network the arithmetic of this runtime, and its convolutions the layout in which they are fastest.
@@ -103,8 +103,7 @@ class Runtime:
                 part.arithmetic = partial(torch.autocast, device.type, dtype=part.precision) if low else nullcontext
                 part.fold = Fold(part.precision, self.finish)
                 part.at_most = self.at_most
-                if self.at_most:
-                    spare(part.encoder.backbone)
+                spare(part.encoder.backbone, self.at_most > 0)
                 self.finish(part.encoder.backbone)
 
     def finish(self, net: nn.Module) -> None:
