@@ -1,0 +1,51 @@
+"""Whoever attacks a network in training attacks it with its batch norms folded: all recipes, all fine-tuning."""
+
+import pytest
+import torch
+from test_problem import CLOCK, METHODS, made
+
+from unshaken.base.clock import Constant
+from unshaken.base.keys import Key
+from unshaken.base.types import Batch
+from unshaken.methods.method import Method, Step
+from unshaken.nets.lora import with_lora
+from unshaken.threat.pgd import PGD
+from unshaken.train.feed import Feed, Place
+from unshaken.train.recall import attacking
+from unshaken.train.runtime import Runtime
+from unshaken.tune.autolora import AutoLoRa
+from unshaken.tune.full import AFF
+from unshaken.tune.linear import ALF
+
+
+def attacked_folded(step: Step, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each attack in a step, whether the network under it is one that computes folded, and asks for no gradient."""
+    seen, net = [], step.net
+
+    def attack(self: PGD, loss, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        seen.append(net.folded is not None and not any(p.requires_grad for p in net.parameters()))
+        return x
+
+    Runtime("cpu").prepare(net)
+    monkeypatch.setattr(PGD, "__call__", attack)
+    step(batch, CLOCK, Key(0))
+    return seen
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_in_pre_training(name, monkeypatch):
+    scene = made(name)
+    feed = Feed(scene.images, scene.views, Constant(0.7), 8, 2, Key(1), scene.label)
+    _, _, batch = next(feed.after(Place()))
+    assert set(attacked_folded(scene.step, batch, monkeypatch)) == ({True} if attacking(scene.step.method) else set())
+
+
+@pytest.mark.parametrize("method", [ALF(), AFF(), AutoLoRa()], ids=lambda method: type(method).__name__)
+def test_in_fine_tuning(method: Method, monkeypatch):
+    scene = made("acl")
+    net = scene.step.net
+    if isinstance(method, AutoLoRa):
+        with_lora(net.encoder, Key(0))
+    image = scene.images.floats(slice(0, 8))
+    batch = Batch(image[None], image, torch.arange(8), torch.arange(8))
+    assert attacked_folded(Step(method, net), batch, monkeypatch) == [True]
