@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.base.canon import plain, short_hash
 from unshaken.base.files import read_json, write_json, write_text
+from unshaken.base.locks import Busy, Lock
 from unshaken.nets.saved import digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
 
@@ -32,13 +33,13 @@ class Run:
         self.path, self.recipe = path, recipe
         self.spent, self.note = {"training": 0.0}, {}
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._check(data)
-        except BlockingIOError:
-            self.close()
+            self._lock = Lock(path / ".lock")
+        except Busy:
             raise ValueError(f"another process is at work in {path}") from None
+        self._folder = identity(path)
+        try:
+            self._check(data)
         except BaseException:
             self.close()
             raise
@@ -82,6 +83,14 @@ class Run:
         """Note what a part of the run took: training, and if it has them, warmup and selection."""
         self.spent[part] = self.spent.get(part, 0.0) + seconds
 
+    def still_there(self) -> None:
+        """ValueError if the folder was removed, moved or replaced since the run began: what follows would be lost."""
+        if identity(self.path) != self._folder:
+            raise ValueError(
+                f"{self.path} was removed or moved while the run was at work in it, so the run ends here; "
+                "put the folder back, and the same command goes on from its last checkpoint"
+            )
+
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
@@ -97,6 +106,7 @@ class Run:
             raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower rate.peak")
         tensors, values = flatten(optimizer)
         tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
+        self.still_there()
         about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "spent": self.spent}
         write_tensors(self.checkpoint, tensors, about | {"device": device.type})
 
@@ -124,15 +134,26 @@ class Run:
 
     def log(self, line: dict[str, float]) -> None:
         """One line of log.jsonl, with the run's note in it: its precision and mode."""
+        self.still_there()
         with open(self.path / "log.jsonl", "a") as file:
             file.write(json.dumps(line | self.note, allow_nan=False) + "\n")
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """The run is whole: what it ended with, and in which world. Its checkpoint has served."""
+        self.still_there()
         spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, whatever its path; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

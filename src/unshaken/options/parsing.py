@@ -1,4 +1,4 @@
-"""The words of a command line to values: by tyro, with every mistake in one line."""
+"""Parsing: the default value of a verb with its options laid over it, each mistake in one line"""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import contextlib
 import io
 import itertools
 import re
-from abc import ABC
+import sys
 from dataclasses import MISSING, fields, is_dataclass, replace
-from difflib import get_close_matches
-from fractions import Fraction
-from inspect import isabstract
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from unshaken.base.terminal import raw
+from unshaken.options.fields import FLAT, Option, check_words, flags, hints, options_of
+from unshaken.options.meant import by_their_names, suggestion
+from unshaken.options.numbers import number, rules, whole
 
 Options = TypeVar("Options")
-FLAT = ("recipe", "exam")
-"""Fields whose own fields are options without a prefix."""
 
 
-def subject(args: list[str], verb: str, what: str, example: str) -> tuple[str, list[str]]:
-    """The word after the verb, and what follows it."""
+def subject(args: list[str], verb: str, what: str, example: str, shown: Any = None) -> tuple[str, list[str]]:
+    """The word after the verb, and what follows it.
+
+    shown  options for --help to show where no word is given, for those of a word may depend on it
+    """
     if args and not args[0].startswith("-"):
         return args[0], aliased(args[1:])
     if args and args[0] in ("-h", "--help"):
-        print(f"usage: unshaken {verb} {what} [OPTIONS]\n\n{what}: {example}\n\nOptions: unshaken {verb} {what} --help")
+        print(f"usage: unshaken {verb} {what} [OPTIONS]\n\n{what}: {example}\n")
+        if shown is not None:
+            print(f"Defaults may depend on {what}: `unshaken {verb} {what} --help` shows them.\n")
+            parse(shown, ["--help"], f"unshaken {verb} {what}")
         raise SystemExit(0)
     raise ValueError(f"`unshaken {verb}` needs {what} next: {example}")
 
 
 def aliased(args: list[str]) -> list[str]:
-    """--data PATH is short for --data.name PATH."""
-    return [re.sub(r"^--data(?==|$)", "--data.name", arg) for arg in args]
+    """--data PATH is short for --data.name PATH, and --dataset is what some call it."""
+    return [re.sub(r"^--(data|dataset)(?==|$)", "--data.name", arg) for arg in args]
 
 
 def grouped(args: list[str]) -> list[list[str]]:
@@ -70,29 +75,65 @@ def parse(default: Options, args: list[str], program: str) -> Options:
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"{repeated} is given {names.count(repeated)} times; once is enough")
     default, args = exchanged(default, args)
+    args = by_their_names(args, flags(default), grouped(args))
+    if not {"-h", "--help"} & set(args):
+        _check(default, grouped(args), program)
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(raw(sys.stdout)):
             return tyro.cli(
                 type(default),
                 default=default,
                 args=args,
                 prog=program,
-                registry=_numbers(),
+                registry=rules(),
                 config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as exit:
         if not exit.code:
             raise
-    known = flags(default)
-    for arg in args:
-        flag = arg.partition("=")[0]
-        if flag.startswith("--") and flag not in known:
-            within = [option for option in known if option.startswith(f"{flag}.")]
-            close = within[:1] or get_close_matches(flag, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"there is no option {flag}{hint} (`{program} --help` shows them all)")
-    raise ValueError(f"{_unboxed(errors.getvalue())} (`{program} --help` shows all options)")
+    raise ValueError(f"{_unboxed(errors.getvalue(), default)} (`{program} --help` shows all options)")
+
+
+def _check(default: Any, groups: list[list[str]], program: str) -> None:
+    """ValueError, by the option's own flag, for one that there is not, and for words that its field does not take."""
+    known = {option.flag: option for option in options_of(default)}
+    listed = f"(`{program} --help` shows them all)"
+    takes_words = any(option.positional for option in known.values())
+    for flag, *words in groups:
+        if not flag.startswith("--"):
+            if not takes_words:
+                raise ValueError(
+                    f"{flag!r} is no option of `{program}`: options begin with --, such as {next(iter(known))}"
+                )
+        elif flag in known:
+            option = known[flag]
+            words = words[:0] if option.is_switch and takes_words else words
+            check_words(option, words)
+        elif flag not in flags(default):
+            lacks = _lacks(default, flag)
+            hint = f": {program.split()[-1]} has none" if lacks else suggestion(flag, flags(default))
+            raise ValueError(f"there is no option {flag}{hint} {listed}")
+        elif words and not takes_words:
+            check_words(Option(flag, bool), words)
+
+
+def _lacks(value: Any, flag: str) -> bool:
+    """Whether a flag names a part, or a field of a part, that this value has None of."""
+    for name in flag.removeprefix("--").replace("-", "_").split("."):
+        value = next((inner for inner in _and_flat(value) if hasattr(inner, name)), None)
+        if value is None:
+            return False
+        value = getattr(value, name)
+        if value is None:
+            return True
+        if not is_dataclass(value):
+            return False
+    return False
+
+
+def _and_flat(value: Any) -> list[Any]:
+    return [value, *(getattr(value, name) for name in FLAT if hasattr(value, name))]
 
 
 def exchanged(default: Options, args: list[str]) -> tuple[Options, list[str]]:
@@ -140,23 +181,26 @@ def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
     kinds = kinds_like(part)
     if kind not in kinds:
         raise ValueError(f"{flag} is one of {', '.join(kinds)}, not {kind!r}")
-    needed = {f.name: f.type for f in fields(kinds[kind]) if f.default is MISSING}
+    needed = {f.name: hints(kinds[kind])[f.name] for f in fields(kinds[kind]) if f.default is MISSING}
     given = {name: taken(args, f"{flag}.{name}")[0] for name in needed}
     lacking = [name for name, text in given.items() if text is None]
     if lacking:
         raise ValueError(f"{flag} {kind} needs {', '.join(f'{flag}.{name}' for name in lacking)} too")
-    return kinds[kind](**{n: (whole if needed[n] == "int" else number)(text) for n, text in given.items()})
+    for name, text in given.items():
+        check_words(Option(f"{flag}.{name}", needed[name]), [text])
+    return kinds[kind](**{name: _read(needed[name], text) for name, text in given.items()})
+
+
+def _read(hint: Any, text: str) -> float:
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return whole(text) if inner is int else number(text)
 
 
 def kinds_like(part: Any) -> dict[str, type]:
-    """The final classes under the same abstract one, by name; of a part that is under none, its own."""
-    base = next((c for c in type(part).__mro__ if ABC in c.__bases__), None)
-    kinds = [c for c in _below(base) if not isabstract(c)] if base else [type(part)]
-    return {c.__name__: c for c in kinds}
+    """The kinds that can take a part's place, by name."""
+    from unshaken.recipes.alternatives import alternatives  # which needs torch, as who has parts does anyhow
 
-
-def _below(kind: type) -> list[type]:
-    return [kind, *(deeper for c in kind.__subclasses__() for deeper in _below(c))]
+    return {kind.__name__: kind for kind in alternatives(type(part))}
 
 
 def _laid(value: Any, flag: str, part: Any) -> Any:
@@ -169,67 +213,19 @@ def _laid(value: Any, flag: str, part: Any) -> Any:
     return replace(value, **{first: inner})
 
 
-def _unboxed(text: str) -> str:
-    """The first paragraph of tyro's framed message, on one line."""
+def _unboxed(text: str, default: Any) -> str:
+    """The first paragraph of tyro's framed message, on one line, with the option's flag instead of the field's path."""
     lines = [line.strip("│ ") for line in text.splitlines()[1:]]
-    paragraph = itertools.takewhile(lambda line: "───" not in line, lines)
-    return " ".join(paragraph).replace("Error parsing ", "").replace("recipe.", "--", 1)
+    said = " ".join(itertools.takewhile(lambda line: "───" not in line, lines))
+    said = said.removeprefix("Error parsing ").removeprefix(f"{type(default).__name__}: ")
+    path = re.match(r"[a-z_]+(\.[a-z_0-9]+)*(?=: )", said)
+    if path is None:
+        return said
+    inner = re.sub(rf"^({'|'.join(FLAT)})(\.|$)", "", path[0]).replace("_", "-")
+    rest = said[path.end() :]
+    return f"--{inner}{rest}" if inner else rest.removeprefix(": ")
 
 
 def parse_nothing(args: list[str], program: str) -> None:
     if args and args[0] not in ("-h", "--help"):
         raise ValueError(f"`{program}` takes no arguments, not {args[0]!r}")
-
-
-def flags(value: Any, prefix: str = "--") -> list[str]:
-    """Every option that the fields of a value make."""
-    names = []
-    for name, field in vars(value).items():
-        if "tyro.conf.Fixed" in str(type(value).__annotations__.get(name)):
-            continue
-        nested = hasattr(field, "__dataclass_fields__")
-        flat = name in FLAT
-        option = prefix if flat else f"{prefix}{name.replace('_', '-')}"
-        names += flags(field, option if flat else f"{option}.") if nested else [option]
-        if isinstance(field, bool):
-            names.append(f"{prefix}no-{name.replace('_', '-')}")
-    return names
-
-
-def _numbers() -> ConstructorRegistry:
-    """Floats may be written as fractions, for 8/255 is what people mean by ε."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def fraction(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type is not float:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FLOAT",
-            instance_from_str=lambda args: number(args[0]),
-            is_instance=lambda value: isinstance(value, (int, float)),
-            str_from_instance=lambda value: [spelled(value)],
-        )
-
-    return registry
-
-
-def number(text: str) -> float:
-    over, slash, under = text.partition("/")
-    try:
-        return float(over) / float(under) if slash else float(over)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
-
-
-def whole(text: str) -> int:
-    if not re.fullmatch(r"[+-]?\d+", text):
-        raise ValueError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def spelled(value: float) -> str:
-    """8/255 where that is how it was meant."""
-    ratio = Fraction(value).limit_denominator(255)
-    return str(ratio) if len(repr(value)) > 8 and float(ratio) == value else repr(value)
