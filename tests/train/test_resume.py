@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -13,6 +14,7 @@ from tiny import RECIPE, STEPS
 
 import unshaken
 from unshaken.base import files
+from unshaken.base.canon import short_hash
 from unshaken.train.fit import Training
 from unshaken.train.halt import LATER, Stopped, stopping
 from unshaken.train.run import Run, flatten, unflatten

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from unshaken.base.ranges import Count, ranged
-
 
 @dataclass(frozen=True)
-@ranged
 class Shard:
     """The rank-th of count processes, counted from 1."""
 
-    rank: Count = 1
-    count: Count = 1
+    rank: int = 1
+    count: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= self.count:

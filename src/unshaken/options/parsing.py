@@ -71,11 +71,10 @@ def meant_for(default: Any, args: list[str], others: list[Any]) -> list[str]:
 
 def parse(default: Options, args: list[str], program: str) -> Options:
     """The default with the options laid over it. A mistake is one line, with the nearest right option."""
-    names = [group[0] for group in grouped(args) if group[0].startswith("--")]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{repeated} is given {names.count(repeated)} times; once is enough")
+    _check_once(args)
     default, args = exchanged(default, args)
     args = by_their_names(args, flags(default), grouped(args))
+    _check_once(args)
     if not {"-h", "--help"} & set(args):
         _check(default, grouped(args), program)
     errors = io.StringIO()
@@ -93,6 +92,12 @@ def parse(default: Options, args: list[str], program: str) -> Options:
         if not exit.code:
             raise
     raise ValueError(f"{_unboxed(errors.getvalue(), default)} (`{program} --help` shows all options)")
+
+
+def _check_once(args: list[str]) -> None:
+    names = [group[0] for group in grouped(args) if group[0].startswith("--")]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{repeated} is given {names.count(repeated)} times; once is enough")
 
 
 def _check(default: Any, groups: list[list[str]], program: str) -> None:
