@@ -3,4 +3,6 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in (".", "train", "coreset", "recipes", "pixels")]
+sys.path[:0] = [
+    str(Path(__file__).parent / folder) for folder in (".", "train", "coreset", "recipes", "pixels", "exchange")
+]

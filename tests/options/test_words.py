@@ -1,6 +1,8 @@
 """What people type: flags of other programs are understood or answered, and no suggestion misleads."""
 
+import io
 import re
+import sys
 
 import pytest
 
@@ -130,6 +132,13 @@ def test_words_are_ours(args, words):
     assert not re.search(
         r"invalid literal|NoneType|typing|recipe\.|<class|Pretraining|\[INT|Could not", str(error.value)
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_tyro_s_frame_is_taken_off_in_any_encoding(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    with pytest.raises(ValueError, match=r"^--method.attack.ball: an l∞ eps of 8 .* 8/255\? \(`test --help`"):
+        parse(PRETRAIN, ["--method.attack.ball.eps", "8"], "test")
 
 
 def test_a_mistake_of_several_fields_together_is_by_the_part_s_flag():

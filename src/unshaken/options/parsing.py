@@ -219,9 +219,13 @@ def _laid(value: Any, flag: str, part: Any) -> Any:
 
 
 def _unboxed(text: str, default: Any) -> str:
-    """The first paragraph of tyro's framed message, on one line, with the option's flag instead of the field's path."""
-    lines = [line.strip("│ ") for line in text.splitlines()[1:]]
-    said = " ".join(itertools.takewhile(lambda line: "───" not in line, lines))
+    """The first paragraph of tyro's framed message, on one line, with the option's flag instead of the field's path.
+
+    The frame is drawn, or of dashes where the output's encoding has no better.
+    """
+    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
+    lines = list(itertools.dropwhile(_is_rule, lines))
+    said = " ".join(itertools.takewhile(lambda line: not _is_rule(line) and "full helptext" not in line, lines))
     said = said.removeprefix("Error parsing ").removeprefix(f"{type(default).__name__}: ")
     path = re.match(r"[a-z_]+(\.[a-z_0-9]+)*(?=: )", said)
     if path is None:
@@ -229,6 +233,10 @@ def _unboxed(text: str, default: Any) -> str:
     inner = re.sub(rf"^({'|'.join(FLAT)})(\.|$)", "", path[0]).replace("_", "-")
     rest = said[path.end() :]
     return f"--{inner}{rest}" if inner else rest.removeprefix(": ")
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-+╭╮╰╯ ")
 
 
 def parse_nothing(args: list[str], program: str) -> None:
