@@ -6,7 +6,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
-from kinds import components
+from components import components
 from unshaken.base.ranges import Count, Number, Positive, Range, Unit, checks, ranged
 
 WORKS = (

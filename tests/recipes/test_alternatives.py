@@ -8,7 +8,7 @@ from typing import get_type_hints
 import pytest
 
 import unshaken
-from kinds import below, final
+from components import below, final
 from unshaken.commands.pretrain import Pretraining
 from unshaken.methods.method import Method
 from unshaken.options import parse

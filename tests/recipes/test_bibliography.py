@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kinds import final
+from components import final
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant
 from unshaken.evaluate.exam import Exam

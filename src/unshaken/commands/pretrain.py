@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from unshaken.base.clock import Milestones
 from unshaken.base.files import read_json
 from unshaken.base.ranges import Natural, NonNegative, ranged
 from unshaken.options import parse, subject
@@ -76,7 +77,8 @@ def remark(chosen: Any, default: Any = None) -> None:
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
         if lasting and lasting >= epochs:
             note(f"--{name} is made for more than {lasting} epochs, but there are {epochs}")
-    at = getattr(getattr(chosen, "rate", None), "at", ())
+    rate = getattr(chosen, "rate", None)
+    at = rate.at if isinstance(rate, Milestones) else ()
     if epochs and (unmet := [epoch for epoch in at if epoch >= epochs]):
         falls = ", ".join(map(str, unmet))
         note(f"--rate.at: the rate never falls at {falls}, for the run has {epochs} epochs, counted from 0")
