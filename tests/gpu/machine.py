@@ -26,8 +26,8 @@ from unshaken.pixels.augment import CropFlip, Views
 from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.feed import Feed, Place
-from unshaken.train.recall import exchanged
 from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.recall import exchanged
 from unshaken.train.runtime import Runtime
 from unshaken.tune.autolora import AutoLoRa
 from unshaken.tune.full import AFF
@@ -143,13 +143,16 @@ def from_the_ball(made: Course) -> Course:
     return replace(made, method=method)
 
 
-def course(name: str, data: str = "digits", batch: int = 16) -> Course:
-    """A recipe on images made here, its teacher as it was born and its clusters by chance."""
-    shown = unshaken.recipe(f"simclr/{data}").backbone
-    images = classes_of(min(shown.stem, 32), shown.channels, 4 * batch)
+def course(name: str, data: str = "digits", batch: int = 16, network: str | None = None) -> Course:
+    """A recipe on images made here, its teacher as it was born and its clusters by chance.
+
+    network  in the place of the recipe's own: resnet-small on cifar10 has a small network, and views in colour
+    """
+    recipe = unshaken.recipe(f"{'acl' if name in TUNED else name}/{data}")
+    recipe = replace(recipe, backbone=replace(recipe.backbone, name=network or recipe.backbone.name))
+    images = classes_of(recipe.backbone.stem, recipe.backbone.channels, 4 * batch)
     if name in TUNED:
-        return tuned(name, data, images, batch)
-    recipe = unshaken.recipe(f"{name}/{data}")
+        return tuned(name, recipe, images, batch)
     clusters = recipe.clusters
     wants = {"own": (CLASSES,), "clusters": clusters, "": ()}[recipe.method.labels]
     chance = [torch.randint(k, (len(images),), generator=(KEY / "clusters" / k).on("cpu")) for k in clusters]
@@ -171,8 +174,7 @@ def headed(recipe: Pretrain, head: Head) -> Network:
     return Network(encoder, head.build(encoder.features, ()))
 
 
-def tuned(name: str, data: str, images: Images, batch: int) -> Course:
-    recipe = unshaken.recipe(f"acl/{data}")
+def tuned(name: str, recipe: Pretrain, images: Images, batch: int) -> Course:
     method = TUNED[name]
     if hasattr(method, "attack"):
         method = replace(method, attack=replace(method.attack, ball=recipe.method.attack.ball))
@@ -246,5 +248,3 @@ def classifier(images: Images, device: str) -> Network:
         net.head.weight.copy_(10 * theta[:-1].T)
         net.head.bias.copy_(10 * theta[-1])
     return net.eval().requires_grad_(False).to(device)
-
-

@@ -74,10 +74,10 @@ def compiling():
     dynamo.reset()
 
 
-def steps_of(name, cuda, how, count=3):
-    """Losses of a few updates, the attack folded anew in each."""
+def steps_of(name, device, how, count=3):
+    """Losses of a few updates, the attack folded anew in each; and the step."""
     made = course(name)
-    step, feed = made.on(Runtime(device=cuda, compile=how))
+    step, feed = made.on(Runtime(device=device, compile=how))
     rule, losses = made.optimizer.over(step), []
     for _, (place, _, batch) in zip(range(count), feed.after(Place()), strict=False):
         loss = looked(step, feed, place, batch)["loss"]
@@ -86,7 +86,7 @@ def steps_of(name, cuda, how, count=3):
         rule.step()
         rule.zero_grad()
         losses.append(float(loss.detach()))
-    return losses
+    return losses, step, batch
 
 
 @COMPILER
@@ -94,30 +94,25 @@ def test_compiled_kernels_compute_the_same(cuda, compiling):
     """Three updates, each of which folds anew, without a network that is compiled anew each time."""
     import torch._dynamo as dynamo
 
-    eager = steps_of("acl", cuda, "no")
+    eager, *_ = steps_of("sat", cuda, "no")
     dynamo.utils.counters.clear()
-    assert steps_of("acl", cuda, "kernels") == pytest.approx(eager, rel=3e-3)
-    assert dynamo.utils.counters["stats"]["unique_graphs"] <= 8
+    compiled, *_ = steps_of("sat", cuda, "kernels")
+    assert compiled == pytest.approx(eager, rel=3e-3)
+    assert 2 <= dynamo.utils.counters["stats"]["unique_graphs"] <= 6
 
 
 @COMPILER
 def test_graphs_compute_the_same(cuda, compiling):
-    """Two calls of one network in a step, and of a teacher with nothing on it, whose outputs are all still needed."""
-    assert steps_of("deacl", cuda, "graphs") == pytest.approx(steps_of("deacl", cuda, "no"), rel=3e-3)
-
-
-@COMPILER
-def test_outputs_of_graphs_are_not_overwritten(cuda, compiling):
-    """Features of one batch are still there after those of another."""
-    step, feed = course("acl").on(Runtime(device=cuda, compile="graphs"))
-    _, _, batch = next(feed.after(Place()))
+    """With a teacher's output that is needed after the attack, and two of one network that do not overwrite another."""
+    eager, *_ = steps_of("deacl", cuda, "no")
+    graphs, step, batch = steps_of("deacl", cuda, "graphs")
+    assert graphs == pytest.approx(eager, rel=3e-3)
     with torch.no_grad():
-        for _ in range(3):  # the first calls record
-            first = step.net.features(batch.views[0], "clean")
-            kept = first.clone()
-            second = step.net.features(batch.views[1], "clean")
-            assert torch.equal(first, kept)
-            assert not torch.equal(first, second)
+        (x,) = batch.views
+        first = step.net.teacher(x, "clean")
+        kept = first.clone()
+        assert not torch.equal(step.net.teacher(x.flip(-1), "clean"), kept)
+        assert torch.equal(first, kept)
 
 
 def test_bits_of_a_prepared_network_do_not_depend_on_its_layout_before(device):

@@ -87,14 +87,14 @@ def test_every_operation_has_a_form_that_repeats(cuda, recipe):
     """PyTorch warns of those that have none."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        updated(course(recipe), Runtime(device=cuda))
+        updated(course(recipe, "cifar10", 8, "resnet-small"), Runtime(device=cuda))
     assert not [str(one.message) for one in seen if "determinis" in str(one.message)]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_no_step_waits_for_the_device(cuda, recipe, precision):
     """From the second step on: the first one folds, and a first kernel may be loaded."""
-    made = course(recipe)
+    made = course(recipe, "cifar10", 8, "resnet-small")
     step, feed = made.on(Runtime(device=cuda, precision=precision))
     rule = made.optimizer.over(step)
     steps = feed.after(Place())
