@@ -1,10 +1,11 @@
 """A robust encoder in a given time, from the plan to AutoAttack.
 
-`python -m bench campaign --seconds 600 --data FOLDER --out FOLDER`, with FOLDER/cifar10 as Parquet. The stages are
-pre-training (a teacher first, where the recipe has one), SLF, clean and PGD-20 accuracy, and AutoAttack until the time
-is over. The speed is measured first and decides the epochs, so that everything ends within the time. Called again it
-goes on where it was; with more seconds than before it makes a longer plan. What comes out: result.json (clean and
-PGD-20), result-autoattack.json, and campaign.json with the plan and the seconds of each stage.
+`python -m bench campaign --seconds 600 --data FOLDER --out FOLDER`, where FOLDER holds cifar10/ as Parquet, or the
+original archive. The stages are pre-training (a teacher first, where the recipe has one), SLF, clean and PGD-20
+accuracy, and AutoAttack until the time is over. The speed is measured first and decides the epochs, so that everything
+ends within the time. Called again it goes on where it was; with more seconds than before it makes a longer plan. What
+comes out: result.json (clean and PGD-20), result-autoattack.json, and campaign.json with the plan and the seconds of
+each stage.
 """
 
 from __future__ import annotations
@@ -226,12 +227,19 @@ class Campaign:
 def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m bench campaign", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, required=True, help="for everything, over all calls")
-    parser.add_argument("--data", type=Path, required=True, help="a folder that holds cifar10/ as Parquet")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="a folder with the set as Parquet (cifar10/), or its original archive",
+    )
     parser.add_argument("--out", type=Path, required=True, help="where runs and results go")
     parser.add_argument("--recipe", default="deacl/cifar10")
     parser.add_argument("--backbone", help="another network than the recipe's, such as wrn-10-2")
     parser.add_argument("--limit", type=int, help="train on the first so many images")
     parser.add_argument("--batch", type=int, help="another batch size than the recipe's")
+    parser.add_argument("--mode", default="fast", help="repeatable or fast, of the runtime: they differ on GPUs")
+    parser.add_argument("--compile", default="no", help="no, kernels or graphs, of the runtime")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(args)
@@ -240,11 +248,11 @@ def main(args: list[str]) -> None:
         raise SystemExit(f"bench: {options.recipe} is made of several recipes; name a single one")
     if wanted.data.name != "digits":
         folder = options.data / wanted.data.name
-        if not folder.exists():
-            raise SystemExit(f"bench: there is no {folder}")
-        wanted = replace(wanted, data=Source(str(folder), limit=options.limit, root=str(options.out / "data")))
+        own = Source(str(folder), root=str(options.out / "data")) if folder.exists() else None
+        data = own or replace(wanted.data, root=str(options.data))
+        wanted = replace(wanted, data=replace(data, limit=options.limit))
     if options.backbone:
         wanted = replace(wanted, backbone=replace(wanted.backbone, name=options.backbone))
     wanted = replace(wanted, batch=options.batch or wanted.batch, seed=options.seed)
-    runtime = Runtime(precision="auto", threads=options.threads)
+    runtime = Runtime(precision="auto", mode=options.mode, compile=options.compile, threads=options.threads)
     Campaign(wanted, options.seconds, options.out, runtime).run()
