@@ -9,24 +9,32 @@ from bench.campaign import Campaign, State
 import unshaken
 from bench import campaign
 from unshaken.base.files import read_json
-from unshaken.recipes import plan as planning
+from unshaken.recipes.plan import Plan, Stage, scheduled, slf_of, teacher_recipe
 from unshaken.recipes.receipt import receipt
 from unshaken.train.runtime import Runtime
-from unshaken.train.speed import Speed
 
 WANTED = replace(unshaken.recipe("deacl/digits"), epochs=4)
 SECONDS = 14.0
 RUNTIME = Runtime(device="cpu", threads=1)
 
 
+def planned(wanted, *_, **__) -> Plan:
+    """A plan that does not depend on how busy the machine is: what measures is tested with the plan."""
+    stages = (
+        Stage("teacher", scheduled(teacher_recipe(wanted), 2), 1000.0, 2.0),
+        Stage("pretrain", scheduled(wanted, 2), 1000.0, 3.0),
+        Stage("slf", scheduled(slf_of(wanted), 2), 5000.0, 1.0),
+        Stage("evaluation", None, 3000.0, 1.0),
+        Stage("autoattack", None, 3000.0, 1.0),
+    )
+    return Plan(SECONDS, RUNTIME, 1352, stages)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """With speeds that make a plan of a few epochs on any machine, however busy it is."""
     folder = tmp_path_factory.mktemp("campaign")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "pretrain_speed", lambda *_: Speed(1000.0, 0.1))
-        patch.setattr(planning, "finetune_speed", lambda *_: Speed(5000.0, 0.1))
-        patch.setattr(planning, "gradient_speed", lambda *_: 3000.0)
+        patch.setattr(campaign, "make_plan", planned)
         return folder, Campaign(WANTED, SECONDS, folder, RUNTIME).run()
 
 
