@@ -34,7 +34,7 @@ FEW_EPOCHS = 20
 """With fewer epochs than this, an attack of fewer steps is chosen where there is one."""
 STEPS = (3, 2, 1)
 """Numbers of attack steps to fall back to."""
-SHARES = {"teacher": 0.45, "slf": 0.06, "evaluation": 0.12, "autoattack": 0.2}
+SHARES = {"teacher": 0.45, "slf": 0.06, "evaluation": 0.12, "autoattack": 0.15}
 """Parts of the time: a teacher's is of what is left for pre-training, the others are the most that each may take."""
 ATTACK_STEPS = 20
 """PGD steps of the evaluation."""
