@@ -11,6 +11,7 @@ from unshaken import __version__
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
+    "plan": "what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",

@@ -143,6 +143,11 @@ def from_the_ball(made: Course) -> Course:
     return replace(made, method=method)
 
 
+def without_steps(made: Course) -> Course:
+    """With attacks that stay where they start, anywhere in the ball."""
+    return replace(made, method=exchanged(made.method, lambda attack: replace(attack, start="ball", steps=0)))
+
+
 def course(name: str, data: str = "digits", batch: int = 16, network: str | None = None) -> Course:
     """A recipe on images made here, its teacher as it was born and its clusters by chance.
 

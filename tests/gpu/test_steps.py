@@ -16,6 +16,7 @@ from machine import (
     other_rounding,
     recipes,
     updated,
+    without_steps,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -63,14 +64,17 @@ def test_a_bf16_step_is_close_to_float32(device, step_of):
 
 @pytest.mark.parametrize("name", ["acl", "dynacl-air", "advcl", "trades"])
 def test_a_step_of_a_published_network_is_the_cpus(cuda, name):
-    """ResNet-18 at 32 pixels; in bf16 too."""
+    """ResNet-18 at 32 pixels, at equal adversarial images; in bf16 too.
+
+    Few images through many new layers make small gradients, whose signs an attack would take from rounding.
+    """
     with equal_draws():
-        expected = updated(from_the_ball(course(name, "cifar10", 4)), Runtime(device="cpu"))
-        found = updated(from_the_ball(course(name, "cifar10", 4)), Runtime(device=cuda))
-        rough = updated(from_the_ball(course(name, "cifar10", 4)), Runtime(device=cuda, precision="bf16"))
-    assert found.loss == pytest.approx(expected.loss, rel=2e-3)
-    assert cosine(found.slope, expected.slope) > 0.98
-    assert rough.loss == pytest.approx(expected.loss, rel=0.05)
+        expected = updated(without_steps(course(name, "cifar10", 8)), Runtime(device="cpu"))
+        found = updated(without_steps(course(name, "cifar10", 8)), Runtime(device=cuda))
+        rough = updated(without_steps(course(name, "cifar10", 8)), Runtime(device=cuda, precision="bf16"))
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert cosine(found.slope, expected.slope) > 0.999
+    assert rough.loss == pytest.approx(expected.loss, rel=0.03)
 
 
 @recipes("acl", on_cuda=("acl", "dynacl-air", "a-infonce", "autolora"))
@@ -140,7 +144,7 @@ def test_optimisers_move_as_in_float64(device, optimizer):
             for group in rule.param_groups:
                 group["lr"] = 0.1
             for p in layer.parameters():
-                p.grad = torch.randn(p.shape, generator=rng).to(p)
+                p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=rng))  # laid out as backward has it
             rule.step()
         return [p.detach().cpu().double() for p in layer.parameters()]
 
