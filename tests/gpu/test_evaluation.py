@@ -31,7 +31,7 @@ BALL = Linf(0.03)
 )
 def test_autoattack_breaks_what_it_breaks_on_the_cpu(device, version, ball):
     """All its attacks, from equal draws: the same images fall, but for one or two at the boundary."""
-    count, steps, queries = (64, 20, 200) if device == "cuda" else (16, 3, 20)
+    count, steps, queries = (64, 20, 200) if device == "cuda" else (12, 2, 10)
     images = classes_of(8, 1, count)
     fell = []
     for where in ("cpu", device):
