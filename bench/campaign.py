@@ -36,6 +36,8 @@ BLOCKS = (16, 32, 64, 128, 256, 512)
 """Numbers of images that go through AutoAttack together, all attacks before the next block begins."""
 GRADIENTS = 4000
 """What AutoAttack costs an image, in input gradients, where about half of the images withstand it."""
+SCORES = {"evaluation": "robust", "autoattack": "autoattack"}
+"""The last score of a stage's evaluation in its result."""
 CLOSING = 4.0
 """Seconds kept free at the end: files, and what the last block takes more than the one before."""
 
@@ -179,48 +181,55 @@ class Campaign:
             self.save()
 
     def judged(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
-        """Clean and PGD-20 accuracy on all test images."""
-        result = examine(classifier, exam=exam_for(classifier), runtime=runtime)
+        """Clean and PGD-20 accuracy: on all test images if there is time, else on random ones of them."""
+        exam, kept = exam_for(classifier), self.state.choices["autoattack"]["seconds"]
+        result = self.anytime(classifier, runtime, exam, "evaluation", exam.attack.steps + 2, kept)
         write_json(self.folder / "result.json", result)
         standard, robust = result["standard"], result["robust"]
         tell(f"  SA {standard['correct']} of {standard['n']}, PGD-20 {robust['correct']} of {robust['n']}")
         return result
 
-    def attacked(self, classifier: Path, runtime: Runtime) -> dict[str, Any] | None:
-        """AutoAttack block by block on random test images, for as long as another block fits into the time."""
-        choice = self.state.choices["autoattack"]
-        if "block" not in choice:  # two blocks or more should fit into what is left
-            fit = max(0.0, self.left - CLOSING) * choice["images_s"] / GRADIENTS / 2
-            choice["block"] = max((size for size in BLOCKS if size <= fit), default=BLOCKS[0])
-            self.save()
-        size = choice["block"]
-        exam = replace(exam_for(classifier), autoattack="standard", batch=size)
-        began, blocks = time.monotonic(), 1
-        result = examine(classifier, exam=replace(exam, until=100.0), runtime=runtime)
-        block = time.monotonic() - began
-        n, total = result["autoattack"]["n"], result["autoattack"].get("of", result["autoattack"]["n"])
-        more = self.blocks_left(block, total - n, size)
-        while more > 0 and n < total:
-            width = self.width(result, n + size * more - 1, total)
-            began = time.monotonic()
-            result = examine(classifier, exam=replace(exam, until=width), runtime=runtime, quiet=True)
-            blocks = max(1, (result["autoattack"]["n"] - n) // size)
-            n, block = result["autoattack"]["n"], (time.monotonic() - began) / blocks
-            more = self.blocks_left(block, total - n, size)
+    def attacked(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
+        """AutoAttack on random test images, for as long as another block of them fits into the time."""
+        exam = replace(exam_for(classifier), autoattack="standard")
+        result = self.anytime(classifier, runtime, exam, "autoattack", GRADIENTS, 0.0)
         write_json(self.folder / "result-autoattack.json", result)
         found = result["autoattack"]
         tell(f"  AutoAttack {found['correct']} of {found['n']} random test images")
         return result
 
-    def blocks_left(self, seconds: float, images: int, size: int) -> int:
-        """How many more blocks fit into the time."""
-        return min(int((self.left - CLOSING) / seconds), (images + size - 1) // size)
+    def anytime(
+        self, classifier: Path, runtime: Runtime, exam: Exam, stage: str, gradients: float, kept: float
+    ) -> dict[str, Any]:
+        """An evaluation block by block: one block first, whose time says how many more there can be.
+
+        gradients  that an image costs, from which the size of a block follows
+        kept       seconds of what is left that are for later stages
+        """
+        choice = self.state.choices[stage]
+        if "block" not in choice:  # several blocks should fit; a later call has to take the same
+            fit = max(0.0, self.left - kept - CLOSING) * choice["images_s"] / gradients / 3
+            choice["block"] = max((size for size in BLOCKS if size <= fit), default=BLOCKS[0])
+            self.save()
+        exam, size, score = replace(exam, batch=choice["block"]), choice["block"], SCORES[stage]
+        n, until, quiet = 0, 100.0, False
+        while True:
+            began = time.monotonic()
+            result = examine(classifier, exam=replace(exam, until=until), runtime=runtime, quiet=quiet)
+            done, total = result[score]["n"], result[score].get("of", result[score]["n"])
+            block = (time.monotonic() - began) / max(1, (done - n) // size)
+            more = min(int((self.left - kept - CLOSING) / block), -(-(total - done) // size))
+            if more < 1 or done == n:
+                return result
+            n, quiet = done, True
+            until = (
+                self.width(result[score], min(n + size * more, total) - 1, total) if n + size * more < total else 0.0
+            )
 
     @staticmethod
-    def width(result: dict[str, Any], n: int, total: int) -> float:
+    def width(score: dict[str, Any], n: int, total: int) -> float:
         """Of the interval, in percentage points, once n images are judged and the share stays as it is."""
-        part = result["autoattack"]["correct"] / result["autoattack"]["n"]
-        low, high = forecast(round(part * min(n, total)), min(n, total), total)
+        low, high = forecast(round(score["correct"] / score["n"] * n), n, total)
         return 100 * (high - low)
 
 
