@@ -12,7 +12,6 @@ import torch
 from tiny import RECIPE, STEPS
 
 import unshaken
-from unshaken.base import files
 from unshaken.train.fit import Training
 from unshaken.train.halt import Stopped, stopping
 from unshaken.train.run import Run, flatten, unflatten

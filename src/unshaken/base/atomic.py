@@ -30,11 +30,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     """A file to write into, which takes the place of `path` at the end; after an error there is no trace of it.
 
     After a crash at any moment `path` is the old file or the new one, whole. What a process that was killed has left
     beside `path` is removed.
+
+    sync  wait for the disk, so that this holds after a power failure too
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
                 os.replace(part, path)  # while the lock is held
         except BaseException:
             with suppress(OSError):

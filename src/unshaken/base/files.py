@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.atomic import append_text, naming, read_bytes, sweep, write_bytes, write_text
+from unshaken.base.atomic import append_text, naming, read_bytes, replacing, sweep, write_bytes, write_text
 from unshaken.base.checksum import FIELD, checksum_of
 from unshaken.base.shapes import Shape, checked, shown
 
@@ -20,6 +21,7 @@ __all__ = [
     "read_bytes",
     "read_foreign_json",
     "read_json",
+    "replacing",
     "sweep",
     "write_bytes",
     "write_json",
@@ -164,6 +166,15 @@ class Lines:
         self.fault = faults[-1] if faults else ""
         if len(faults) > 1:
             self.fault += f" (one of {len(faults)} faults)"
+
+    def set_aside(self) -> Path | None:
+        """Keep a damaged file under another name, which is returned: what is in it may be of use to its owner."""
+        if not self.fault:
+            return None
+        aside = next(p for k in count(1) if not (p := self.path.with_name(f"{self.path.name}.damaged{k}")).exists())
+        with naming(self.path):
+            self.path.rename(aside)
+        return aside
 
     def rewrite(self, values: list[dict[str, Any]]) -> None:
         """Make these the only lines, atomically."""
