@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import unshaken
-from unshaken.base import files
 from unshaken.base.keys import Key
 from unshaken.evaluate.exam import Exam
 from unshaken.methods.method import Step
@@ -248,7 +247,7 @@ def stopped_at(write: int, recipe, encoder, root: Path, moment: str) -> int:
     die.count = 0
 
     def work() -> None:
-        files.os.replace = die
+        os.replace = die
         recipe.run(encoder, root, save_every=1e9, quiet=True)
 
     return in_child(work)

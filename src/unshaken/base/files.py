@@ -13,8 +13,10 @@ from unshaken.base.checksum import FIELD, checksum_of
 from unshaken.base.shapes import Shape, checked, shown
 
 __all__ = [
+    "MOST",
     "Lines",
     "add_checksum",
+    "add_checksums_to_lines",
     "append_text",
     "naming",
     "parsed",
@@ -134,6 +136,17 @@ def add_checksum(path: Path) -> None:
         write_json(path, found)
 
 
+def add_checksums_to_lines(path: Path) -> None:
+    """Add the checksums to a file of lines of an earlier version. ValueError if it has some that are wrong."""
+    pieces = bytes(read_bytes(path, MOST)).split(b"\n")[:-1]
+    values = [parsed(piece, f"{path}, line {number}", {}) for number, piece in enumerate(pieces, 1)]
+    lines = Lines(path)
+    if all(FIELD not in value for value in values):
+        lines.rewrite(values)
+    elif lines.fault:
+        raise ValueError(lines.fault)
+
+
 class Lines:
     """A file of one JSON object a line, which grows. Each line has a checksum of itself and of that of the line before.
 
@@ -152,8 +165,11 @@ class Lines:
 
     def _read(self, shape: Shape) -> None:
         pieces = bytes(read_bytes(self.path, MOST)).split(b"\n")
-        pieces.pop()  # of a line that a process was killed in as it wrote it; nothing, if the last line is whole
-        faults, before = [], ""
+        torn = (
+            pieces.pop()
+        )  # what a process had written of a line when it was killed; nothing, if the last line is whole
+        strange = torn and not b'{"'.startswith(torn[:2])
+        faults, before = [f"{self.path} ends in the middle of something else"] if strange else [], ""
         for number, piece in enumerate(pieces, 1):
             where = f"{self.path}, line {number}"
             try:

@@ -133,6 +133,14 @@ def check_seal(content: bytearray, header: Header, path: Path) -> None:
         raise ValueError(f"{path} was damaged or altered: its checksum is not that of what it says. Take another copy")
 
 
+def check_own(path: Path) -> None:
+    """ValueError if a file is not whole, or if it is one that we wrote for other programs and not as it was written."""
+    header = read_header(path)
+    if {FIELD, "about"} <= header.metadata.keys():
+        content, header = read_tensor_file(path)
+        check_seal(content, header, path)
+
+
 def sum_of(content: bytearray, start: int, end: int) -> str:
     """The checksum of all bytes of a file, but with zeros where the checksum stands."""
     view = memoryview(content)

@@ -73,8 +73,8 @@ class Notes:
             if (bits := self.read(part, block)) is not None:
                 if len(bits) != len(places):
                     raise ValueError(
-                        f"the verdicts of {part} in {self.folder} are of {len(bits)} images in block {block}, and it has "
-                        f"{len(places)}: move verdicts*.jsonl away to judge anew"
+                        f"the verdicts of {part} in {self.folder} are of {len(bits)} images in block {block}, "
+                        f"and it has {len(places)}: move verdicts*.jsonl away to judge anew"
                     )
                 verdicts.bits[places], verdicts.judged[places] = bits, True
         return verdicts

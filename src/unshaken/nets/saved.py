@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unshaken.base.canon import plain
 from unshaken.base.checksum import FIELD
 from unshaken.base.files import parsed, write_bytes
-from unshaken.base.shapes import Items, Number, Shape, Whole, checked, shown
+from unshaken.base.shapes import Each, Items, Number, Or, Shape, Whole, checked, shown
 from unshaken.base.tensor_file import Entry, Header, check_seal, read_tensor_file, seal, sealed
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
@@ -26,7 +26,20 @@ from unshaken.nets.routed import routed, routes_of
 FORMAT = "unshaken/1"
 
 
-ABOUT = {"kind?": str}
+RECIPE = {
+    "type?": str,
+    "name?": str,
+    "seed?": Or((Whole(), str, None)),
+    "data?": {"name?": str},
+    "method?": {"type?": str},
+}
+ORIGIN = {"recipe?": RECIPE, "data?": {}, "file?": {"name": str, "sha256?": str}}
+ABOUT = {
+    "kind?": str,
+    "pretrain?": ORIGIN,
+    "finetune?": ORIGIN,
+    "fingerprint?": {"version": Whole(), "weights": str, "answers": Each(str)},
+}
 BACKBONE = {
     "name": str,
     "stem": Whole(1, 1 << 12),
@@ -35,7 +48,7 @@ BACKBONE = {
     "std": Items(Number(), 1),
     "padding?": Whole(0, 64),
 }
-NETWORK = {"kind": str, "backbone": BACKBONE}
+NETWORK = ABOUT | {"kind": str, "backbone": BACKBONE}
 ENCODER = NETWORK | {"routes": Items(str)}
 CLASSIFIER = NETWORK | {"names": Items(str, 1)}
 """What the header of a file says, by its kind."""
