@@ -244,7 +244,7 @@ def make_hub(folder: Path) -> Path:
 def make_published(folder: Path) -> Path:
     """Exported for other programs: it has a checksum that ours look at."""
     tensors = {"conv1.weight": torch.ones(4, 3, 3, 3), "fc.weight": torch.ones(2, 4)}
-    write_bytes(folder / "theirs.safetensors", seal(save(tensors, sealed({"format": "pt", "about": "{}"}))))
+    write_bytes(folder / "theirs.safetensors", *seal(save(tensors, sealed({"format": "pt", "about": "{}"}))))
     return folder / "theirs.safetensors"
 
 

@@ -165,9 +165,7 @@ class Lines:
 
     def _read(self, shape: Shape) -> None:
         pieces = bytes(read_bytes(self.path, MOST)).split(b"\n")
-        torn = (
-            pieces.pop()
-        )  # what a process had written of a line when it was killed; nothing, if the last line is whole
+        torn = pieces.pop()  # what was written of a line when a process was killed; nothing after a whole line
         strange = torn and not b'{"'.startswith(torn[:2])
         faults, before = [f"{self.path} ends in the middle of something else"] if strange else [], ""
         for number, piece in enumerate(pieces, 1):

@@ -112,12 +112,11 @@ def sealed(metadata: dict[str, str]) -> dict[str, str]:
     return metadata | {FIELD: "0" * DIGITS}
 
 
-def seal(content: bytes | bytearray) -> bytearray:
-    """The content of a file with its checksum in the header, where `sealed` has left room for it."""
-    found = bytearray(content)
-    start, end = _place(found, 8 + int.from_bytes(found[:8], "little"), "a new file")
-    found[start:end] = sum_of(found, start, end).encode()
-    return found
+def seal(content: bytes) -> tuple[memoryview, bytes, memoryview]:
+    """The content of a file, in pieces, with its checksum in the header, where `sealed` has left room for it."""
+    start, end = _place(content, 8 + int.from_bytes(content[:8], "little"), "a new file")
+    view = memoryview(content)
+    return view[:start], sum_of(content, start, end).encode(), view[end:]
 
 
 def check_seal(content: bytearray, header: Header, path: Path) -> None:
@@ -141,14 +140,14 @@ def check_own(path: Path) -> None:
         check_seal(content, header, path)
 
 
-def sum_of(content: bytearray, start: int, end: int) -> str:
+def sum_of(content: bytes | bytearray, start: int, end: int) -> str:
     """The checksum of all bytes of a file, but with zeros where the checksum stands."""
     view = memoryview(content)
     pieces: Iterable[Any] = (view[:start], b"0" * (end - start), view[end:])
     return checksum(pieces)
 
 
-def _place(content: bytearray, size: int, where: str) -> tuple[int, int]:
+def _place(content: bytes | bytearray, size: int, where: str) -> tuple[int, int]:
     """Where the checksum stands in the header."""
     found = _CHECKSUM.search(content, 8, size)  # text within text has a backslash before each quotation mark
     if found is None:

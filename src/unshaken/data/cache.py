@@ -11,15 +11,13 @@ from zlib import crc32
 
 import numpy as np
 
-from unshaken.base.files import read_bytes, read_json, replacing, write_json
+from unshaken.base.files import naming, read_json, replacing, write_json
 from unshaken.base.shapes import Whole
-from unshaken.data.arrays import array_from, header_of
+from unshaken.data.array_files import array_from, header_of
 
 FORMAT = 2
 """Raise this when decoding changes, so that copies made by the old one are left alone."""
 
-MOST = 1 << 40
-"""Bytes that a copy may have: it is as large as its file is in fact."""
 NOTES = {"crc32": Whole(0), "about": {}}
 """What is beside the pixels: the checksum of their file, and what is known of them."""
 
@@ -65,7 +63,9 @@ def _read(stem: Path) -> Decoded | None:
     if not (file.exists() and notes.exists()):
         return None
     try:
-        about, content = read_json(notes, NOTES), read_bytes(file, MOST)
+        about = read_json(notes, NOTES)
+        with naming(file):
+            content = np.fromfile(file, np.uint8)
         if crc32(content) != about["crc32"]:
             raise ValueError(f"{file} was damaged: its checksum is not that of its pixels")
         return array_from(content, str(file)), about["about"]

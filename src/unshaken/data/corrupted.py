@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unshaken.data.arrays import mapped_array
+from unshaken.data.array_files import mapped_array
 from unshaken.data.images import Images
 from unshaken.pixels.severity import SEVERITIES, check
 

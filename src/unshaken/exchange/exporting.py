@@ -126,7 +126,7 @@ def _to_theirs(whose: str) -> Callable[[Opened, Path], None]:
             "std": json.dumps(subject.backbone.std),
             "about": json.dumps(about),
         }
-        write_bytes(out, seal(save(weights, sealed(metadata))))
+        write_bytes(out, *seal(save(weights, sealed(metadata))))
 
     return write
 

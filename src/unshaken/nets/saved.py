@@ -69,7 +69,7 @@ DTYPES = {
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Atomically, with `about` in the header, and a checksum of the whole file."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, seal(save(stored, sealed({"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))))
+    write_bytes(path, *seal(save(stored, sealed({"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))))
 
 
 def read_tensors(path: Path, shape: Shape = ABOUT) -> tuple[dict[str, Tensor], dict[str, Any]]:
