@@ -12,6 +12,7 @@ from unshaken.base.terminal import guarded
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
+    "plan": "what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
@@ -56,7 +57,7 @@ def _run(args: list[str]) -> int:
         return 2
 
 
-MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
+MEMORY = ("out of memory", "allocate memory", "not enough memory", "std::bad_alloc", "ALLOC_FAILED")
 """What PyTorch says where memory runs out: on a CPU it raises no error of a type of its own."""
 SMALLER = {
     "pretrain": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",

@@ -13,7 +13,6 @@ import torch
 from tiny import RECIPE, STEPS
 
 import unshaken
-from unshaken.base import files
 from unshaken.base.canon import short_hash
 from unshaken.train.fit import Training
 from unshaken.train.halt import LATER, Stopped, stopping
@@ -67,7 +66,7 @@ def test_killed_while_saving(tmp_path, unbroken, saves, moment):
     die_at_checkpoint.count = 0
 
     def work() -> None:
-        files.os.replace = die_at_checkpoint
+        os.replace = die_at_checkpoint
         finish(tmp_path)
 
     assert in_child(work) == -signal.SIGKILL
@@ -158,7 +157,7 @@ def test_a_folder_that_is_taken_away_ends_its_run(tmp_path):
     update = Training._update
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_update", take)
-        with pytest.raises(ValueError, match="was removed or moved while the run was at work in it"):
+        with pytest.raises(ValueError, match="was moved or removed while the run was at work in it"):
             RECIPE.run(tmp_path, save_every=0, quiet=True)
     assert [folder.name for folder in tmp_path.iterdir()] == ["elsewhere"]
 

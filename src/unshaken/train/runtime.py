@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unshaken import __version__
 from unshaken.base.ranges import Natural, ranged
@@ -91,6 +93,9 @@ class Runtime:
         alone()
         # without an environment of its own Fabric takes what it finds: SLURM's, torchrun's or MPI's
         return Fabric(accelerator=kind, devices=1, precision="32-true", plugins=LightningEnvironment())
+        # Fabric recommends another precision at every start on a GPU; the precision is chosen here
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+        return Fabric(accelerator=kind, devices=1, precision="32-true")
 
     def prepare(self, net: Network) -> None:
         """Give a network the arithmetic of this runtime, and its convolutions the layout in which they are fastest.
@@ -113,8 +118,11 @@ class Runtime:
 
     def finish(self, net: nn.Module) -> None:
         """Compile it, in place, if that is asked."""
-        if self.compile != "no":
-            net.compile(mode="reduce-overhead" if self.compile == "graphs" else None)
+        if self.compile == "kernels":
+            net.compile(mode=None)
+        elif self.compile == "graphs":
+            net.compile(mode="reduce-overhead")
+            net._compiled_call_impl = copied(net._compiled_call_impl)
 
     @property
     def note(self) -> dict[str, str]:
@@ -160,6 +168,11 @@ def alone() -> None:
             "(`srun --ntasks=1`), or share an exam by --shard 1/2 and 2/2",
             file=sys.stderr,
         )
+
+
+def copied(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A graph writes its next output where the last one is, so what it returns is copied at once."""
+    return lambda *args, **how: compute(*args, **how).clone()
 
 
 def multiplies_bf16(kind: str) -> bool:
