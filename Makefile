@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATA ?= data
 BIN := .venv/bin
 
-.PHONY: demo test fuzz bench check clean
+.PHONY: demo test fuzz kills bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
@@ -15,6 +15,10 @@ test: .venv/ready
 # damage to files of every kind; SEED=2 draws other damage
 fuzz: .venv/ready
 	FAULTS=$${FAULTS:-5000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_faults.py -s --timeout 1800
+
+# commands of every verb that writes, killed at random moments and given again; then three of each at once
+kills: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/kills.py $${KILLS:-200} --together
 
 bench: .venv/ready
 	for name in $$($(BIN)/python -m bench --names); do OMP_NUM_THREADS=1 $(BIN)/python -m bench $$name --keep --data $(DATA) || exit 1; done

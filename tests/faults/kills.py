@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,20 +69,22 @@ VERBS: dict[str, list[str]] = {
 def made_tiny() -> None:
     """What no option makes small: the demo's epochs, the frontier's fine-tuning, and what goes by the time taken."""
     from unshaken.recipes import demo, frontier
+    from unshaken.threat.autoattack import AutoAttack
 
+    recipe = demo.recipe
+    demo.recipe = lambda name: replace(_small(recipe(name)), epochs=1)
     for module in (demo, frontier):
-        recipe, protocol, examine = module.recipe, module.protocol, module.examine
-        module.recipe = lambda *args, recipe=recipe, shorter=module is demo: _small(recipe(*args), shorter)
+        protocol, examine = module.protocol, module.examine
         module.protocol = lambda *args, protocol=protocol: replace(_small(protocol(*args)), epochs=1)
         module.examine = lambda *args, examine=examine, **named: examine(*args, **_quick(named, *args))
-    demo.METHODS = ("simclr",)
+    given = {f.name: f.default for f in fields(AutoAttack)} | {"steps": 2, "queries": 4, "targets": 2}
+    AutoAttack.__init__.__defaults__ = tuple(given[f.name] for f in fields(AutoAttack) if f.default is not MISSING)
     demo.demo.__defaults__ = (("simclr",), ("slf", "alf"), *demo.demo.__defaults__[2:])
     frontier.matched = lambda *_: 0.75
 
 
-def _small(recipe: Any, shorter: bool = False) -> Any:
-    small = replace(recipe, data=replace(recipe.data, limit=64), batch=32)
-    return replace(small, epochs=1) if shorter else small
+def _small(recipe: Any) -> Any:
+    return replace(recipe, data=replace(recipe.data, limit=64), batch=32)
 
 
 def _quick(named: dict[str, Any], run: Path) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def _quick(named: dict[str, Any], run: Path) -> dict[str, Any]:
     exam = named.get("exam") or exam_for(run)
     corruptions = exam.corruptions and ("fog",)
     attack = replace(exam.attack, steps=2)
-    return named | {"exam": replace(exam, attack=attack, corruptions=corruptions, severities=(1,), autoattack="none")}
+    return named | {"exam": replace(exam, attack=attack, corruptions=corruptions, severities=(1,))}
 
 
 def prepared(folder: Path) -> None:
@@ -165,7 +167,7 @@ def command(verb: str) -> Callable[[], int]:
     return work
 
 
-VOLATILE = ("seconds", "spent", "world", "images_per_s", "host", "time")
+VOLATILE = ("seconds", "spent", "world", "images_per_s", "host", "time", "checksum")
 """What differs between two runs of one recipe."""
 UNREAD = (".lock", ".svg", ".md", ".txt", "log.jsonl", "summary.json")
 """Ends of files that are drawn from others, or tell how it went."""
