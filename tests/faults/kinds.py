@@ -395,7 +395,7 @@ KINDS = (
         form="json",
         heals=True,
     ),
-    Kind("mapped pixels", make_mapped, lambda file: mapped_again(file.parent)),
+    Kind("mapped pixels", make_mapped, lambda file: mapped_again(file.parent), heals=True),
     Kind(
         "mapped checksums",
         lambda folder: make_mapped(folder).with_suffix(".sums"),

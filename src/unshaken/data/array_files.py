@@ -14,7 +14,7 @@ from unshaken.base.files import naming
 LONGEST = 10_000
 """Bytes of a header, as NumPy itself has it."""
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=]?[buif]\d{1,2})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,18},? ?)*)\),? ?\}\s*"
+    rb"\{'descr': '([<>|=]?[buif]\d{1,2})', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\),? ?\}\s*"
 )
 
 
@@ -37,7 +37,8 @@ def array_from(content: bytearray | np.ndarray, where: str) -> np.ndarray:
     found = _HEADER.fullmatch(bytes(view[begin:end])) if end <= min(LONGEST, len(view)) else None
     if found is None:
         raise ValueError(f"{where} cannot be read as an array: its header is not one of a plain array of numbers")
-    shape = tuple(int(size) for size in re.findall(rb"\d+", found[3]))
+    sizes = re.findall(rb"\d+", found[3])
+    shape = tuple(int(size[:19]) for size in sizes[:33])  # more digits or axes than that fit into no file
     try:
         dtype = np.dtype(found[1].decode())
     except TypeError:

@@ -101,14 +101,14 @@ def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
         return
     try:
         packed = ZipFile(place)
-    except (BadZipFile, OSError, NotImplementedError) as error:
+    except (BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from error
     with packed:
         for member in packed.namelist():
             if PurePosixPath(member).name in (name, f"{name}.npz"):
                 try:
                     stream = packed.open(member)
-                except (RuntimeError, NotImplementedError, BadZipFile) as error:  # it needs a password, say
+                except (RuntimeError, BadZipFile, OSError, ValueError) as error:  # it needs a password, say
                     raise ValueError(f"{place}: {member} cannot be read ({error}): fetch it anew") from None
                 with stream:
                     yield stream, PurePosixPath(member).name

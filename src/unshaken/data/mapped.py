@@ -95,7 +95,8 @@ def _known(stem: Path, shape: tuple[int, ...]) -> dict[str, Any]:
             raise ValueError(f"{journal} is of another set: it says {known['done']} of {shape[0]} images")
         if file.exists():
             if file.stat().st_size < known["kept"] * prod(shape[1:]):
-                raise ValueError(f"{file} was cut short")
+                print(f"{file} was cut short: the images are decoded again", file=sys.stderr)
+                return nothing
             _sums(stem, known)
             return known
     except ValueError as error:

@@ -90,7 +90,7 @@ def _zip_of_weights(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
         raise ValueError(f"{path} is cut short: take another copy") from None
     if any("/code/" in name for name in names):
         raise ValueError(
