@@ -49,6 +49,7 @@ HOW = {
     "frontier": "options",
     "doctor": "options",
     "demo": "options",
+    "plan": "options",
     "verify": "run",
     "compare": "run",
     "report": "run",
@@ -196,6 +197,7 @@ def place(made, tmp_path, monkeypatch):
     for kind in (Pretrain, PlusPlus, Finetune, AutoFinetune, Frontier):
         monkeypatch.setattr(kind, "run", reached)
     monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "judged", reached)
+    monkeypatch.setattr(import_module("unshaken.commands.plan"), "make_plan", reached)
     monkeypatch.setattr(import_module("unshaken.commands.doctor"), "_examined", reached)
     monkeypatch.setattr(
         Candidate, "of_name", lambda name: (Candidate.of_module(torch.nn.Identity(), name, Path("runs")), 224)
