@@ -81,7 +81,8 @@ SETTINGS = {
         weak=ResizedCrop(),
         ball=Linf(4 / 255),
         optimizer=SGD(0.9, 1e-4, nesterov=True),
-        rate=Milestones(0.1, at=(30, 60)),
+        # their code asks for the rate of epoch + 1, so that it falls in epochs 29 and 59, counted from 0
+        rate=Milestones(0.1, at=(29, 59)),
         epochs=90,
         batch=256,
         classes=1000,
