@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +21,7 @@ from unshaken.base.files import write_bytes
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.routed import routed, routes_of
+from unshaken.nets.routed import routed, routes_of, take
 
 FORMAT = "unshaken/1"
 
@@ -51,8 +53,15 @@ def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[s
     write_tensors(path, encoder.state_dict(), about | kind)
 
 
-def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
-    """The encoder with its routes, the recipe of its network, and what was noted about it."""
+def load_encoder(path: Path, *, training: bool = False, route: str = "adv") -> tuple[Encoder, Backbone, dict[str, Any]]:
+    """Return the encoder, the recipe of its network, and what was noted about it.
+
+    The encoder is ready for use: it is in eval mode, and images take the robust route. All of its routes are kept.
+
+    training  return it in train mode, as what is trained further needs it
+    route     the route that images take; of an encoder without a route of this name, its first one
+    """
+    path = Path(path)
     tensors, about = read_tensors(path)
     _expect(about, "encoder", path)
     with legible(path):
@@ -61,7 +70,9 @@ def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
     if routes:
         routed(encoder, routes)
     _fill(encoder, tensors, path)
-    return encoder, backbone, about
+    if routes:
+        take(encoder, route if route in routes else routes[0])
+    return encoder.train(training), backbone, about
 
 
 def save_classifier(
@@ -73,7 +84,8 @@ def save_classifier(
 
 
 def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
-    """The classifier, and what was noted about it; "names" are its classes."""
+    """Return the classifier, in eval mode, and what was noted about it; "names" are its classes."""
+    path = Path(path)
     tensors, about = read_tensors(path)
     _expect(about, "classifier", path)
     with legible(path):
@@ -81,7 +93,7 @@ def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
     encoder = backbone.build()
     net = Network(encoder, zero_classifier(encoder.features, classes))
     _fill(net, tensors, path)
-    return net, about
+    return net.eval(), about
 
 
 def backbone_of(about: dict[str, Any]) -> Backbone:
@@ -90,12 +102,23 @@ def backbone_of(about: dict[str, Any]) -> Backbone:
 
 
 def digest(net: nn.Module) -> str:
-    """32 hexadecimal digits that change with any bit of any parameter or buffer."""
+    """32 hexadecimal digits that change with any bit of any parameter or buffer, and with any extra state."""
     total = blake2b(digest_size=16)
-    for name, tensor in net.state_dict().items():
+    for name, value in net.state_dict().items():
         total.update(name.encode())
-        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+        if isinstance(value, Tensor):
+            total.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+        else:  # of a module with get_extra_state, which may be anything
+            total.update(_bytes(value))
     return total.hexdigest()
+
+
+def _bytes(value: Any) -> bytes:
+    """A value in bytes: equal bytes mean equal values. What cannot be written out is equal to nothing."""
+    try:
+        return pickle.dumps(value)
+    except Exception:  # of all kinds: whatever an object's own code does
+        return uuid4().bytes
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class AutoFinetune:
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             if not run.finished("classifier.safetensors"):
-                fabric, run.note = runtime.open(), runtime.note
+                fabric = run.compute(runtime)
                 net = self.network(given, len(images.names), key).to(fabric.device)
                 step = Step(self.method, net)
                 runtime.prepare(net)

@@ -86,7 +86,7 @@ class Finetune:
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             if run.finished("classifier.safetensors"):
                 return run.path
-            fabric, run.note = runtime.open(), runtime.note
+            fabric = run.compute(runtime)
             net = Network(self._prepared(body), zero_classifier(body.features, len(images.names))).to(fabric.device)
             step = Step(self.method, net)
             runtime.prepare(net)
