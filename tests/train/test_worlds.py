@@ -1,4 +1,4 @@
-"""A run that is resumed in another world says so and keeps both; a finished run is said to be found; edited code is another run."""
+"""Runs resumed in another world say so and keep both; finished ones are said to be found; edited code is a new run."""
 
 import json
 import os

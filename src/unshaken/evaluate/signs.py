@@ -55,7 +55,7 @@ def logits(patient: Patient) -> Finding | None:
         return Finding(
             "logits", says, "certain", "Let the network return one logit for each class, two for two classes."
         )
-    if broken := int((~z.isfinite()).any(1).sum()):
+    if broken := int((z.isnan() | (z == torch.inf) | (z == -torch.inf).all(1, keepdim=True)).any(1).sum()):
         says = f"The outputs for {broken} of {n} images are not all finite numbers."
         return Finding("logits", says, "certain", "Find where the network overflows; float16 layers often do.")
     if z.min() < 0 or z.max() > 1 or z.min() == z.max():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from unshaken.base.code import code_of_function
 from unshaken.base.files import read_json
 from unshaken.data.images import Images
 from unshaken.data.source import Source
+from unshaken.evaluate.adapted import Adapted
 from unshaken.exchange.importing import UNKNOWN
 from unshaken.nets.embed import Network, frozen
 from unshaken.nets.folded import folded
@@ -44,6 +47,11 @@ class Candidate:
     spent: dict[str, float] | None = None
 
     @property
+    def trained_here(self) -> bool:
+        """Whether it is of a fine-tuning run, or of an imported classifier; else it is somebody's code."""
+        return "names" in self.about
+
+    @property
     def known(self) -> dict[str, Any]:
         """What a result says of it."""
         parts = {part: self.about[part] for part in ("pretrain", "finetune")}
@@ -69,12 +77,16 @@ class Candidate:
         return cls(net, digest(net), about, seconds, run, _noted(run.parent, "spent"))
 
     @classmethod
-    def of_module(cls, module: nn.Module, name: str, folder: Path | None = None) -> Candidate:
-        """Of a module that takes images in [0, 1] and gives logits: whatever it normalises by is inside it."""
+    def of_module(cls, module: Callable[[Tensor], Any], name: str, folder: Path | None = None) -> Candidate:
+        """Of a module or function that takes images in [0, 1] and gives logits: what it normalises by is inside it.
+
+        A function has no weights to be known by: its code and its answers tell it from others.
+        """
         recipe = {"type": "Given", "name": name, "seed": UNKNOWN}
         about = {"pretrain": {"recipe": recipe}, "finetune": {"recipe": recipe | {"method": {"type": "given"}}}}
-        net = module if isinstance(module, Network) else Network(module, nn.Identity())
-        return cls(net, digest(module), about, {"pretrain": None, "finetune": None}, folder)
+        net = module if isinstance(module, Network) else Network(Adapted(module), nn.Identity())
+        weights = digest(module) if isinstance(module, nn.Module) else f"function-{code_of_function(module)}"
+        return cls(net, weights, about, {"pretrain": None, "finetune": None}, folder)
 
     @classmethod
     def of_name(cls, name: str) -> tuple[Candidate, int]:
@@ -99,6 +111,12 @@ class Candidate:
             )
         return images
 
+    def other_set(self, images: Images) -> str:
+        """What another set of images is called than the one that a run was fine-tuned on; "" for that one."""
+        own = self.about["finetune"].get("data", {}).get("images", {}).get("name") if self.trained_here else None
+        word = "".join(c if c.isalnum() else "-" for c in Path(images.name).name.lower()).strip("-")[:32]
+        return "" if own in (None, images.name) else word or "others"
+
     @contextmanager
     def seated(self, images: Images, runtime: Runtime) -> Iterator[Seat]:
         """Ready on the runtime's device; the network is where it was afterwards. ValueError if it has other classes."""
@@ -108,7 +126,7 @@ class Candidate:
         self.net.to(fabric.device)
         try:
             net, images = self.net, images.to(fabric.device)
-            _answering(net, images)
+            gradients = _answering(net, images)
             world, search = replace(runtime, precision="float32").world(fabric.device), None
             if "names" in self.about:  # a run's own, which no one else holds
                 replace(runtime, precision="float32").prepare(net)
@@ -117,7 +135,7 @@ class Candidate:
             if runtime.precision == "bf16":
                 search, world = search or copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)
-            yield Seat(net, folded(search) if "names" in self.about else search, images, world)
+            yield Seat(net, folded(search) if "names" in self.about else search, images, world, gradients)
         finally:
             self.net.to(home)
 
@@ -132,17 +150,34 @@ class Seat(NamedTuple):
     search: Network | None
     images: Images
     world: dict[str, Any]
+    gradients: bool = True
+
+    @torch.no_grad()
+    def answers(self, images: Images, places: Iterable[Tensor]) -> str:
+        """A digest of the answers to some images, block by block: what weights do not say of a network."""
+        total = blake2b(digest_size=8)
+        with frozen(self.net):
+            for index in places:
+                total.update(self.net(images.floats(index), "adv").cpu().numpy().tobytes())
+        return total.hexdigest()
 
 
 @torch.no_grad()
-def _answering(net: Network, images: Images) -> None:
+def _answering(net: Network, images: Images) -> bool:
+    """Whether gradients come through. ValueError if the answers are not logits of the images' classes."""
+    x, adapted = images.floats(slice(0, 2)), net.encoder if isinstance(net.encoder, Adapted) else None
+    if adapted is not None:
+        adapted.classes = len(images.names) if images.label is not None else None
     with frozen(net):
-        logits = net(images.floats(slice(0, 2)), "adv")
+        if adapted is not None:
+            adapted.try_gradients(x)
+        logits = net(x, "adv")
     if logits.ndim != 2 or images.label is not None and logits.shape[1] != len(images.names):
         raise ValueError(
             f"the network gives an image answers of shape {tuple(logits.shape[1:])}, and {images.name} has "
             f"{len(images.names)} classes: needed is one logit a class"
         )
+    return adapted is None or adapted.gradients
 
 
 def _noted(run: Path, what: str) -> Any:

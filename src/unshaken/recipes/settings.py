@@ -11,7 +11,7 @@ from unshaken.data.source import Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
 from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Transform
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import L2, Ball, Linf
 from unshaken.train.optim import LARS, SGD, Optimizer
 
 
@@ -92,6 +92,9 @@ SETTINGS = {
 """By data set; a user's own images take cifar10's unless the recipe is named otherwise."""
 
 
+BALLS: dict[str, type[Ball]] = {"Linf": Linf, "L2": L2}
+
+
 def known_as(source: Source) -> str:
     """The known set that a source is, or that its folder is called (a Parquet copy in cifar10/); else its own name."""
     called = Path(source.name).stem.lower()
@@ -101,6 +104,25 @@ def known_as(source: Source) -> str:
 def source_of(saved: dict[str, Any]) -> Source:
     """The source that a recipe in JSON names."""
     return Source(**{name: value for name, value in saved.items() if name != "type"})
+
+
+def ball_of(method: dict[str, Any] | None) -> Ball | None:
+    """The ball of a method's attack, from a recipe in JSON; None for a method that has no attack."""
+    for value in (method or {}).values():
+        if isinstance(value, dict):
+            found = value.get("ball", {})
+            if isinstance(found, dict) and found.get("type") in BALLS and isinstance(found.get("eps"), (int, float)):
+                return BALLS[found["type"]](found["eps"])
+            if (inner := ball_of(value)) is not None:
+                return inner
+    return None
+
+
+def in_words(ball: Ball) -> str:
+    """ε = 8/255 (l∞)."""
+    levels = round(ball.eps * 255)
+    size = f"{levels}/255" if levels and abs(ball.eps * 255 - levels) < 1e-6 else f"{ball.eps:g}"
+    return f"ε = {size} ({'l∞' if isinstance(ball, Linf) else 'l2'})"
 
 
 def setting_of(source: Source) -> Setting:
