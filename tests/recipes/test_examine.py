@@ -22,7 +22,8 @@ from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.result import paper_log, papers_log
 from unshaken.recipes.candidate import Candidate
 from unshaken.recipes.examine import examine
-from unshaken.report.table import results_in, rows
+from unshaken.report.alike import results_in
+from unshaken.report.table import rows
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 

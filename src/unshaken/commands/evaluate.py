@@ -15,8 +15,9 @@ from unshaken.options import grouped, parse, subject
 from unshaken.recipes.candidate import Candidate
 from unshaken.recipes.examine import exam_for, examine, tuned_on, write_means
 from unshaken.recipes.pretrain import slug
+from unshaken.report.alike import results_in
 from unshaken.report.compare import compared
-from unshaken.report.table import results_in, show
+from unshaken.report.table import show
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")

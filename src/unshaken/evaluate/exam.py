@@ -30,9 +30,6 @@ from unshaken.threat.fab import FAB
 from unshaken.threat.pgd import PGD
 from unshaken.threat.square import Square
 
-QUERIES = 1000
-"""To Square, which takes the place of PGD where there are no gradients."""
-
 
 @dataclass(frozen=True)
 class Exam:
@@ -68,12 +65,16 @@ class Exam:
     """AutoAttack is for whole blocks with at least so many images in all, random ones as every block's are, and
     everything else for all images. None: for all images, like everything else."""
     attacks: Literal["gradients", "queries"] = field(default="gradients", metadata=LATER)
-    """queries: for networks that give no gradient. Square with 1,000 queries takes the place of PGD, and of AutoAttack
-    there is Square alone."""
+    """queries: for networks that give no gradient. Square takes the place of PGD, and of AutoAttack there is Square
+    alone."""
+    queries: int = field(default=1000, metadata=LATER)
+    """Of each image to Square where it takes the place of PGD."""
 
     def __post_init__(self) -> None:
         if self.attack.steps < 1:
             raise ValueError("an exam attacks with 1 step or more: 0 steps are no attack; SA is accuracy without one")
+        if self.queries < 1:
+            raise ValueError(f"Square makes 1 query or more, not {self.queries}")
         if self.autoattack_limit is not None and (self.autoattack_limit < 1 or self.until is not None):
             raise ValueError(
                 f"autoattack_limit is a number of images ≥ 1, without until, not {self.autoattack_limit}"
@@ -115,7 +116,8 @@ class Exam:
     @property
     def place(self) -> Exam:
         """What the verdicts of a part depend on: not which others are asked, nor when to stop."""
-        alone = {"autoattack": "none", "autoattack_limit": None, "attacks": "gradients", "until": None}
+        alone = {"autoattack": "none", "autoattack_limit": None, "until": None}
+        alone |= {"attacks": "gradients", "queries": Exam.queries}
         return replace(self, corruptions=(), severities=SEVERITIES, published=None, **alone)
 
     def beside(self, other: Exam) -> Exam:
@@ -159,8 +161,8 @@ class Exam:
         if self.attacks == "gradients":
             yield from self._pgd()
         else:
-            search = Square(self.attack.ball, QUERIES, schedule=2 * QUERIES)
-            yield self._searched(f"square-{QUERIES}", search, "clean")
+            search = Square(self.attack.ball, self.queries, schedule=2 * self.queries)
+            yield self._searched(f"square-{self.queries}", search, "clean")
 
     def _searched(self, name: str, attack: Attack, before: str) -> Part:
         def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:

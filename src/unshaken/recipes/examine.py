@@ -17,7 +17,7 @@ from unshaken.base.shard import Shard
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.checks import cheap, thorough
-from unshaken.evaluate.exam import QUERIES, Exam
+from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.notes import Notes
 from unshaken.evaluate.parts import through
 from unshaken.evaluate.patient import Finding, Patient
@@ -132,8 +132,8 @@ def _with_gradients(exam: Exam, seat: Seat) -> Exam:
     if seat.gradients or exam.attacks == "queries":
         return exam
     print(
-        f"note: no gradient comes through this network, so that it is attacked without: by Square, with {QUERIES:,} "
-        "queries in the place of PGD",
+        "note: no gradient comes through this network, so that it is attacked without: by Square, with "
+        f"{exam.queries:,} queries in the place of PGD",
         file=sys.stderr,
     )
     return replace(exam, attacks="queries")
@@ -198,6 +198,7 @@ def file_label(exam: Exam, usual: Exam, other_set: str = "") -> str:
             words.append(f"{name}{getattr(asked, name):g}")
     words += [f"start-{asked.start}"] if asked.start != known.start else []
     words += ["without-gradients"] if exam.attacks == "queries" else []
+    words += [f"queries{exam.queries}"] if exam.queries != usual.queries else []
     words += [exam.autoattack] if exam.autoattack not in ("none", "standard") else []
     words += [f"seed{exam.seed}"] if exam.seed != usual.seed else []
     words += [f"first{exam.limit}"] if exam.limit is not None else []

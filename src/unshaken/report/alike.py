@@ -1,0 +1,119 @@
+"""Which results are alike: found in folders, grouped, counted once each, and the fields in which they differ."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unshaken.base.files import read_json
+
+
+def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
+    """Every result.json at or below the paths, in the order of the paths and then of their names."""
+    if not paths:
+        raise ValueError(f"`unshaken {verb}` needs one or more runs, folders of runs or result files")
+    found = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"there is no {path}")
+        files = [path] if path.is_file() else sorted(path.rglob("result*.json"))
+        found += [_result(file) for file in files] if files else _among(path)
+    if not found:
+        raise ValueError(f"there is no result.json in {', '.join(map(str, paths))}; `unshaken evaluate RUN` writes one")
+    return found
+
+
+def _among(folder: Path) -> list[dict[str, Any]]:
+    """The results among the JSON files of a folder in which none is called by its usual name: results/digits, say."""
+    found = []
+    for file in sorted(folder.rglob("*.json")):
+        try:
+            found.append(_result(file))
+        except ValueError:
+            continue
+    return found
+
+
+def _result(file: Path) -> dict[str, Any]:
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is not a result: it holds a {type(found).__name__}")
+    lacking = [key for key in (*ALIKE, "standard", "robust", "seeds", "seconds") if key not in found]
+    if lacking:
+        raise ValueError(f"{file} is not a result: it has no {lacking[0]!r}")
+    return found
+
+
+def grouped(results: list[dict[str, Any]], alike: tuple[str, ...]) -> list[list[dict[str, Any]]]:
+    """Those that agree in the given parts, but for their seeds."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(json.dumps([unseeded(result[key]) for key in alike], sort_keys=True), []).append(result)
+    return list(groups.values())
+
+
+ALIKE = ("method", "mode", "data", "exam", "pretrain", "finetune")
+"""What results share that are taken together, but for seeds, digests of encoders, and where the images lay."""
+
+
+def unseeded(value: Any) -> Any:
+    """What is left of a recipe once seeds, and what follows from them or from the machine, are taken out."""
+    if isinstance(value, dict):
+        return {k: unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root", "weights")}
+    return value
+
+
+def once_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without a second result of a classifier by the same exam, such as one of another world: a mean is of runs."""
+    kept: dict[str, dict[str, Any]] = {}
+    for k, result in enumerate(results):
+        same = [unseeded(result[key]) for key in ALIKE] + [result["seeds"], result.get("weights", k)]
+        kept.setdefault(json.dumps(same, sort_keys=True), result)
+    if len(kept) < len(results):
+        print(f"note: {len(results) - len(kept)} results are of classifiers that are counted already", file=sys.stderr)
+    return list(kept.values())
+
+
+def differences(result: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    """The fields of its recipes and exam, or if these are equal of all else, that others of its kind have otherwise."""
+    for parts in (("pretrain", "finetune", "exam"), ("data", "world"), ("weights", "notes", "file")):
+        mine = dict(_leaves({part: result.get(part) for part in parts}))
+        known = [dict(_leaves({part: other.get(part) for part in parts})) for other in others]
+        names = [name for name in mine if not (parts[0] == "pretrain" and _follows(name))]
+        found = [name for name in names if any(each.get(name, ...) != mine[name] for each in known)]
+        if found:
+            return ", ".join(f"{_short(name)} {_word(mine[name])}" for name in found[:MOST])
+    return ""
+
+
+MOST = 4
+"""Fields that a cell names."""
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field that is no part with fields of its own, by its dotted name."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _follows(name: str) -> bool:
+    """Whether a field follows from others, or from the seeds, which have a column."""
+    return not {*name.split(".")}.isdisjoint(("seed", "root", "digest", "weights", "encoder"))
+
+
+def _short(name: str) -> str:
+    part, _, rest = name.partition(".")
+    rest = rest.removeprefix("recipe.") or part
+    return f"finetune {rest}" if part == "finetune" else rest
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)[:40] if isinstance(value, str) else json.dumps(value)[:40]
