@@ -88,6 +88,8 @@ class Comparing:
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """A and B: result files, or folders of runs that hold one each."""
+    anyway: bool = False
+    """Compare classifiers that were fine-tuned by unlike protocols too."""
 
 
 def compare(args: list[str]) -> None:
@@ -97,7 +99,7 @@ def compare(args: list[str]) -> None:
     a, b = (results_in([path]) for path in options.results)
     if many := next((path for path, found in zip(options.results, (a, b), strict=True) if len(found) > 1), None):
         raise ValueError(f"there is more than one result in {many}: name the file")
-    for line in compared(a[0], b[0]):
+    for line in compared(a[0], b[0], options.anyway):
         print(line if isinstance(line, str) else line.line())
 
 

@@ -80,12 +80,12 @@ def once_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def differences(result: dict[str, Any], others: list[dict[str, Any]]) -> str:
     """The fields of its recipes and exam, or if these are equal of all else, that others of its kind have otherwise."""
     for parts in (("pretrain", "finetune", "exam"), ("data", "world"), ("weights", "notes", "file")):
-        mine = dict(_leaves({part: result.get(part) for part in parts}))
-        known = [dict(_leaves({part: other.get(part) for part in parts})) for other in others]
+        mine = dict(leaves({part: result.get(part) for part in parts}))
+        known = [dict(leaves({part: other.get(part) for part in parts})) for other in others]
         names = [name for name in mine if not (parts[0] == "pretrain" and _follows(name))]
         found = [name for name in names if any(each.get(name, ...) != mine[name] for each in known)]
         if found:
-            return ", ".join(f"{_short(name)} {_word(mine[name])}" for name in found[:MOST])
+            return ", ".join(f"{_short(name)} {word_of(mine[name])}" for name in found[:MOST])
     return ""
 
 
@@ -93,11 +93,11 @@ MOST = 4
 """Fields that a cell names."""
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every field that is no part with fields of its own, by its dotted name."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+            yield from leaves(inner, f"{name}.{key}" if name else str(key))
     else:
         yield name, value
 
@@ -113,7 +113,7 @@ def _short(name: str) -> str:
     return f"finetune {rest}" if part == "finetune" else rest
 
 
-def _word(value: Any) -> str:
+def word_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)[:40] if isinstance(value, str) else json.dumps(value)[:40]
