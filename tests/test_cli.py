@@ -195,7 +195,7 @@ def test_help_is_quick():
         (["coreset", "shwo", "runs"], "not 'shwo'"),
         (["coreset", "show"], "needs RUN next"),
         (["coreset", "show", "nowhere"], "nowhere is not a run"),
-        (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean or leaked"),
+        (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean, leaked, or METHOD/SET"),
         (["pretrain", "advcl/digits", "--clusters", "1", "5"], "at least 2 clusters"),
         (["list", "all"], "takes no arguments"),
         (["import", "nowhere.pt"], "there is no file nowhere.pt"),

@@ -17,16 +17,14 @@ from unshaken.base.types import Int
 from unshaken.data.images import Images
 from unshaken.evaluate.live import live
 from unshaken.evaluate.notes import Notes
-from unshaken.evaluate.parts import Part, correct, inside, published, published_digest, through
+from unshaken.evaluate.parts import Part, calls_of, correct, inside, published, published_digest, through
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.nets.embed import Network, frozen
 from unshaken.pixels.corrupt import Corruption
 from unshaken.pixels.severity import EXTRA, FIFTEEN, SEVERITIES, check
-from unshaken.threat.apgd import APGD
 from unshaken.threat.attack import Attack, Model
 from unshaken.threat.autoattack import AutoAttack
 from unshaken.threat.ball import L2, Linf
-from unshaken.threat.fab import FAB
 from unshaken.threat.pgd import PGD
 from unshaken.threat.square import Square
 
@@ -298,15 +296,3 @@ class Exam:
         judged = notes.collected(self.chain[-1], blocks)
         low, high = judged.forecast()
         return len(judged) > 0 and 100 * (high - low) <= self.until
-
-
-def calls_of(attack: Attack) -> int:
-    """How often an attack asks the network about an image at most."""
-    match attack:
-        case APGD():
-            return (attack.steps + 1) * attack.draws * max(attack.targets, 1) * attack.restarts
-        case FAB():
-            return 2 * attack.steps * max(attack.targets, 1) * attack.restarts
-        case Square():
-            return (attack.queries + 1) * attack.restarts
-    return 0

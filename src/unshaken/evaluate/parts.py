@@ -15,8 +15,11 @@ from unshaken.base.types import Float, Int
 from unshaken.data.corrupted import corrupted
 from unshaken.nets.embed import Network
 from unshaken.pixels.corrupt import Corruption
-from unshaken.threat.attack import Model, wrong
+from unshaken.threat.apgd import APGD
+from unshaken.threat.attack import Attack, Model, wrong
 from unshaken.threat.ball import Ball
+from unshaken.threat.fab import FAB
+from unshaken.threat.square import Square
 
 Tamper = Callable[[Model, Tensor, Tensor, Key, Tensor], Tensor]
 """A model, images, their labels, a key and their places in the set to images that may be harder."""
@@ -83,3 +86,15 @@ def inside(x_adv: Tensor, x: Tensor, ball: Ball) -> bool:
     """Whether the images are valid ones of the ball, but for what float32 rounds."""
     near = ball.distance(x_adv, x) <= ball.eps * (1 + 1e-5) + 1e-6
     return bool(near.all() and (x_adv >= 0).all() and (x_adv <= 1).all())
+
+
+def calls_of(attack: Attack) -> int:
+    """How often an attack asks the network about an image at most."""
+    match attack:
+        case APGD():
+            return (attack.steps + 1) * attack.draws * max(attack.targets, 1) * attack.restarts
+        case FAB():
+            return 2 * attack.steps * max(attack.targets, 1) * attack.restarts
+        case Square():
+            return (attack.queries + 1) * attack.restarts
+    return 0

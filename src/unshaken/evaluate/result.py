@@ -7,10 +7,9 @@ from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
-import torch
-
 from unshaken.base.canon import plain
 from unshaken.data.images import Images
+from unshaken.evaluate.constant import constant
 from unshaken.evaluate.corruptions import corruption_accuracy
 from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.patient import Finding
@@ -105,18 +104,6 @@ def exam_of(result: dict[str, Any]) -> Exam:
     if exam.autoattack != "none" or not added:
         return exam
     return replace(exam, autoattack=added["version"], autoattack_limit=added["n"] if "of" in added else None)
-
-
-def constant(images: Images) -> dict[str, Any]:
-    """What it is worth to answer the most frequent class whatever the image: a score below that means little."""
-    counts = torch.bincount(images.label.cpu(), minlength=len(images.names))
-    most, n = int(counts.argmax()), len(images)
-    return {
-        "class": images.names[most],
-        "correct": int(counts[most]),
-        "n": n,
-        "percent": round(100 * int(counts[most]) / n, 2),
-    }
 
 
 def misstated(result: dict[str, Any]) -> list[str]:

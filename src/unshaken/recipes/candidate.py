@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ from unshaken.exchange.importing import UNKNOWN
 from unshaken.nets.embed import Network, frozen
 from unshaken.nets.folded import folded
 from unshaken.nets.saved import backbone_of, digest, load_classifier
-from unshaken.nets.timm_nets import published_classifier
+from unshaken.nets.timm_nets import class_words, published_classifier
+from unshaken.recipes.classmap import Selected, Words, index_of, read_map
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import fitting
 from unshaken.recipes.settings import source_of
@@ -37,6 +39,8 @@ class Candidate:
     seconds  of pre-training and fine-tuning, None where nobody knows
     spent    what those of pre-training went into, if that is known: warm-up, selections, training
     folder   where its verdicts and results go; None for nowhere
+    words    of a published network, what each of its logits stands for
+    count    of its logits; 0 for what is no published network
     """
 
     net: Network
@@ -45,6 +49,8 @@ class Candidate:
     seconds: dict[str, float | None]
     folder: Path | None = None
     spent: dict[str, float] | None = None
+    words: Words = ()
+    count: int = 0
 
     @property
     def trained_here(self) -> bool:
@@ -92,7 +98,42 @@ class Candidate:
     def of_name(cls, name: str) -> tuple[Candidate, int]:
         """timm/NAME or torchvision/NAME with published weights, and the side of its images."""
         module, side = published_classifier(name)
-        return cls.of_module(module, name, Path("runs") / name.replace("/", "-")), side
+        candidate = cls.of_module(module, name, Path("runs") / name.replace("/", "-"))
+        with frozen(module), torch.no_grad():
+            count = module(torch.zeros(1, 3, side, side)).shape[-1]
+        return replace(candidate, words=class_words(name, count), count=count), side
+
+    def facing(self, names: tuple[str, ...], file: Path | None = None) -> Candidate:
+        """It, answering for the classes of these names alone, in their order, where its own are known by name.
+
+        file  class names to numbers of logits, or to names of the network's classes
+        """
+        if not self.count:  # it is no published network
+            if file is not None:
+                raise ValueError("--classes is for published networks: a run's classes are those it was fine-tuned on")
+            return self
+        index = index_of(names, self.words) if file is None else read_map(file, names, self.words, self.count)
+        if index is None:
+            if len(names) != self.count:
+                raise ValueError(
+                    f"the network has {self.count} classes, and knows none of these {len(names)} by name "
+                    f"({', '.join(names[:3])}, ...): name the folders by class names or WordNet ids, or give a file, "
+                    "--classes map.json, of class names and numbers of logits"
+                )
+            print(f"note: none of the {len(names)} classes is known by name: they are taken in order", file=sys.stderr)
+            return self
+        return self.answering(dict(zip(names, index, strict=True)))
+
+    def answering(self, index: dict[str, int]) -> Candidate:
+        """It, answering by some of its logits alone; the result names them."""
+        if list(index.values()) == list(range(self.count)):
+            return self
+        shown = ", ".join(f"{name} {k}" for name, k in list(index.items())[:3])
+        print(f"note: {len(index)} of {self.count} logits answer for the classes ({shown}, ...)", file=sys.stderr)
+        name = self.about["finetune"]["recipe"]["name"]
+        found = self.of_module(Selected(self.net.encoder.model, list(index.values())), name, self.folder)
+        found.about["finetune"]["recipe"]["classes"] = index
+        return found
 
     def images(self, data: Source | None = None, held_out: bool = False) -> Images:
         """A run's test images, or those of another set with the same classes; or what its fine-tuning kept aside."""

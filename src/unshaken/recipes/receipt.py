@@ -116,6 +116,8 @@ def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | N
         if data is None:
             raise ValueError(f"which images {result['method']} was judged on is not in the result: name them by --data")
         source = Source(data, size=side)
+        if classes := result["finetune"]["recipe"].get("classes"):
+            candidate = candidate.answering(classes)
     else:
         candidate = Candidate.of_run(run or file.parent)
         source = replace(candidate.source, name=data, size=None) if data else candidate.source
