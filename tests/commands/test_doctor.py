@@ -1,8 +1,8 @@
 """`unshaken doctor` on runs and on checkpoints of others: what it says, and its exit code."""
 
-from __future__ import re
-import annotations
+from __future__ import annotations
 
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_a_finding_is_an_exit_code_and_says_what_to_do(run, capsys):
     assert "eps            finding, likely\n" in said
     assert "\neps (likely)\nε = 0.0001 (l∞) is 0.026 of 255 grey levels" in said
     assert "\nWhat to do: " in said
-    assert "1 finding: 10 checks on 64 images, 0 of them to attack" in said
+    assert "1 finding: 11 checks on 64 images, 0 of them to attack" in said
 
 
 def test_the_routes_of_the_encoder_beside_are_looked_at(net, tmp_path, capsys):
