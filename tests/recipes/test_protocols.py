@@ -28,7 +28,7 @@ def encoder(method: str, data: str, stem: int = 32) -> Given:
 def test_on_own_images_every_encoder_takes_the_same(stem):
     """Teacher and student: one named after ImageNet, one after its folder; and any other method."""
     rows = [
-        Protocol.of(encoder(method, data, stem), PHOTOS)
+        Protocol.of_encoder(encoder(method, data, stem), PHOTOS)
         for method, data in (
             ("sat", "imagenet"),
             ("deacl", "/somewhere/photos"),
@@ -45,7 +45,7 @@ def test_on_own_images_every_encoder_takes_the_same(stem):
 
 
 def test_a_paper_s_protocol_by_its_name_for_any_encoder():
-    rows = [Protocol.of(encoder(method, "imagenet"), PHOTOS, "deacl/cifar10") for method in ("sat", "acl")]
+    rows = [Protocol.of_encoder(encoder(method, "imagenet"), PHOTOS, "deacl/cifar10") for method in ("sat", "acl")]
     assert rows[0] == rows[1]
     assert rows[0].preset("slf") == PRESETS["deacl"]["slf"][""]
     assert rows[0].one_route
@@ -58,17 +58,17 @@ def test_a_paper_s_protocol_by_its_name_for_any_encoder():
 @pytest.mark.parametrize("method", ["acl", "dynacl-air", "deacl", "simclr"])
 @pytest.mark.parametrize("target", ["cifar10", "cifar100", "stl10", "digits"])
 def test_known_sets_take_what_the_papers_have(method, target):
-    row = Protocol.of(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.Source(target))
+    row = Protocol.of_encoder(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.Source(target))
     for mode in MODES:
         assert row.preset(mode) == preset(method, mode, target, origin="cifar10")
     assert row.one_route == (method == "deacl")
 
 
 def test_from_imagenet_to_a_known_set_it_is_the_coreset_papers():
-    row = Protocol.of(encoder("sat", "imagenet", 224), unshaken.Source("cifar10"))
+    row = Protocol.of_encoder(encoder("sat", "imagenet", 224), unshaken.Source("cifar10"))
     assert row.preset("slf") == TRANSFER["imagenet"][""]["slf"]
     assert (row.views, row.words) == (ResizedCrop(), "that of sat, from imagenet on cifar10")
-    small = Protocol.of(encoder("acl", "cifar10", 32), replace(unshaken.Source("stl10"), size=None))
+    small = Protocol.of_encoder(encoder("acl", "cifar10", 32), replace(unshaken.Source("stl10"), size=None))
     assert small.target == "stl10@32"
 
 

@@ -60,7 +60,7 @@ def finetune(args: list[str]) -> None:
     else:
         modes = MODES if mode in (None, "all") else (mode,)
         choices = [protocol(each, encoder, source, epochs == "leaked", like) for each in modes]
-        words = Protocol.of(Given.read(encoder_file(encoder)), source, like).words
+        words = Protocol.of_encoder(Given.read(encoder_file(encoder)), source, like).words
         print(f"protocol: {words}", file=sys.stderr)
     defaults = [Finetuning(choice) for choice in choices]
     all_options = [

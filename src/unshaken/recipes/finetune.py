@@ -162,20 +162,27 @@ class Protocol:
     own: bool = False
 
     @classmethod
-    def of(cls, encoder: Given, source: Source, like: str | None = None) -> Protocol:
+    def of(cls, method: str, origin: Source, source: Source, side: int, like: str | None = None) -> Protocol:
         """By what is asked: the paper's for known sets, by what pre-trained the encoder; for images of one's own one
         and the same for every encoder, so that encoders can be compared.
 
-        like  METHOD/SET in the place of what pre-trained the encoder, for images of one's own too
+        method, origin  what pre-trained the encoder, and on which set
+        side            of the images that the encoder reads, in pixels
+        like            METHOD/SET in the place of method and origin, for images of one's own too
         """
-        pretrained = encoder.about["pretrain"]["recipe"]
-        origin, target = known_as(source_of(pretrained["data"])), known_as(source)
-        side = source.size or encoder.backbone.stem
+        first, target, side = known_as(origin), known_as(source), source.size or side
         own = target not in SETTINGS and like is None
-        method, origin = named(like) if like else (pretrained["name"], origin)
-        large = side >= 224 or (origin == "imagenet" and not own)  # what a side of 224 pixels needs
+        if like:
+            method, first = named(like)
+        large = side >= 224 or (first == "imagenet" and not own)  # what a side of 224 pixels needs
         views = SETTINGS["imagenet"].weak if large else setting_of(source).weak
-        return cls(method, origin, "stl10@32" if target == "stl10" and side == 32 else target, views, own)
+        return cls(method, first, "stl10@32" if target == "stl10" and side == 32 else target, views, own)
+
+    @classmethod
+    def of_encoder(cls, encoder: Given, source: Source, like: str | None = None) -> Protocol:
+        """For a trained encoder, by what is noted about it."""
+        pretrained = encoder.about["pretrain"]["recipe"]
+        return cls.of(pretrained["name"], source_of(pretrained["data"]), source, encoder.backbone.stem, like)
 
     @property
     def words(self) -> str:
@@ -218,8 +225,19 @@ def protocol(
             f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
         )
     given = Given.read(encoder_file(encoder))
-    source = data or source_of(given.about["pretrain"]["recipe"]["data"])
-    row = Protocol.of(given, source, like)
+    pretrained = given.about["pretrain"]["recipe"]
+    origin = source_of(pretrained["data"])
+    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked, like)
+
+
+def chosen(
+    mode: str, name: str, origin: Source, source: Source, side: int, leaked: bool = False, like: str | None = None
+) -> Finetune:
+    """The field's choices for an encoder that a method pre-trained on one set, for the same or another set.
+
+    side  of the images that the encoder reads, in pixels
+    """
+    row = Protocol.of(name, origin, source, side, like)
     choice = row.preset(mode, leaked)
     return Finetune(
         _method(mode, setting_of(source).ball, row.one_route),
