@@ -8,7 +8,7 @@ import unshaken
 from unshaken.base.canon import plain
 from unshaken.nets.backbone import Backbone
 from unshaken.pixels.augment import CropFlip, ResizedCrop
-from unshaken.recipes.finetune import Protocol, _tell_eps, named
+from unshaken.recipes.finetune import Protocol, tell_eps, named
 from unshaken.recipes.origin import Given
 from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, preset
 from unshaken.threat.ball import Linf
@@ -75,11 +75,11 @@ def test_from_imagenet_to_a_known_set_it_is_the_coreset_papers():
 def test_another_eps_than_in_pre_training_is_said(capsys):
     pretrained = plain(replace(unshaken.recipe("acl-air/cifar10"), epochs=20))
     ball = pretrained["method"]["acl"]["attack"]["ball"]
-    _tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
+    tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert capsys.readouterr().err == ""
     ball["eps"] = 4 / 255
-    _tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
+    tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert "note: pre-trained at ε = 4/255 (l∞), and fine-tuned at ε = 8/255 (l∞)" in capsys.readouterr().err
-    _tell_eps(pretrained, SLF(), quiet=False)  # which attacks nothing
-    _tell_eps({"name": "imported"}, ALF(PGD(Linf(8 / 255))), quiet=False)
+    tell_eps(pretrained, SLF(), quiet=False)  # which attacks nothing
+    tell_eps({"name": "imported"}, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert capsys.readouterr().err == ""

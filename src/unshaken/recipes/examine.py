@@ -89,6 +89,8 @@ def examine(
         _tell_eps(candidate, exam, quiet)
         blocks = exam.blocks(len(judged))
         place = (plain(exam.place), candidate.weights, images.digest, seat.world)
+        if padding := candidate.about.get("backbone", {}).get("padding", 1) - 1:
+            place += (f"padding {padding + 1}",)  # which is in no weight
         if not candidate.trained_here:  # what somebody's code computes is not in its weights alone
             known = blocks if candidate.weights.startswith("function-") else blocks[:1]
             place += (seat.answers(judged, known if candidate.folder else ()),)

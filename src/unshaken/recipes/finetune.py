@@ -85,7 +85,7 @@ class Finetune:
         feed = Feed(
             images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode, images.label
         )
-        _tell_eps(about["pretrain"]["recipe"], self.method, quiet)
+        tell_eps(about["pretrain"]["recipe"], self.method, quiet)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             if run.finished("classifier.safetensors"):
                 return run.path
@@ -140,7 +140,7 @@ def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
     return replace(source, size=size) if size else source
 
 
-def _tell_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
+def tell_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
     """Say it where an encoder was pre-trained against another adversary than it is fine-tuned against."""
     before, now = ball_of(pretrained.get("method")), ball_of(plain(method))
     if before is not None and now is not None and before != now and not quiet:
