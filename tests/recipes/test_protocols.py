@@ -8,7 +8,7 @@ import unshaken
 from unshaken.base.canon import plain
 from unshaken.nets.backbone import Backbone
 from unshaken.pixels.augment import CropFlip, ResizedCrop
-from unshaken.recipes.finetune import Protocol, tell_eps, named
+from unshaken.recipes.finetune import Protocol, named, tell_eps
 from unshaken.recipes.origin import Given
 from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, preset
 from unshaken.threat.ball import Linf
