@@ -1,6 +1,5 @@
 """Answers are kept under their questions: another exam has another file, cached verdicts are of these very images."""
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from fitted import least_squares, write_run
 from torch import nn
 
 from unshaken import cli
+from unshaken.base.files import read_json, write_json
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
@@ -47,7 +47,7 @@ def test_a_weaker_or_other_exam_has_a_file_of_its_own(run, capsys):
     ]
     assert "result-eps0.02-steps2-first40.json holds this" in capsys.readouterr().err
     assert len(results_in([run])) == 4
-    strong = json.loads((run / "result-steps2-first40.json").read_text())
+    strong = read_json(run / "result-steps2-first40.json")
     assert strong["exam"]["attack"]["ball"]["eps"] == 0.1
     assert strong["file"] == "result-steps2-first40"
 
@@ -95,7 +95,7 @@ def test_fewer_corruptions_do_not_take_the_place_of_more(run):
     assert less["corruptions"] == more["corruptions"]
     other = examine(run, exam=replace(CHEAP, corruptions=("contrast",), severities=(3,)), quiet=True)
     assert set(other["corruptions"]) == {"contrast"}  # brightness at 3 was not asked for
-    kept = [json.loads(file.read_text()) for file in run.glob("earlier-result*.json")]
+    kept = [read_json(file) for file in run.glob("earlier-result*.json")]
     assert [result["corruptions"] for result in kept] == [more["corruptions"]]
 
 
@@ -104,11 +104,11 @@ def test_an_answer_made_otherwise_does_not_take_the_place_of_more(run, capsys):
     more = examine(run, exam=replace(CHEAP, corruptions=("contrast",)), quiet=True)
     less = examine(run, exam=replace(CHEAP, batch=50), quiet=True)
     assert "a result that answers more stays" in capsys.readouterr().err
-    assert json.loads((run / "result-steps2.json").read_text()) == more
-    assert json.loads((run / f"result-steps2-{less['notes']}.json").read_text()) == less
+    assert read_json(run / "result-steps2.json") == more
+    assert read_json(run / f"result-steps2-{less['notes']}.json") == less
     again = examine(run, exam=replace(CHEAP, batch=50, corruptions=("contrast", "brightness")), quiet=True)
-    assert json.loads((run / "result-steps2.json").read_text()) == again
-    assert json.loads((run / f"earlier-result-steps2-{more['notes']}.json").read_text()) == more
+    assert read_json(run / "result-steps2.json") == again
+    assert read_json(run / f"earlier-result-steps2-{more['notes']}.json") == more
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_verdicts_of_published_images_are_of_these_images(published, tmp_path):
     assert second["corruptions"]["fog"]["1"]["bits"] == ask(replace(exam, seed=2))["corruptions"]["fog"]["1"]["bits"]
     assert second["corrupted"]["digests"] != first["corrupted"]["digests"]
     assert second["corruptions"]["fog"]["1"]["bits"] != first["corruptions"]["fog"]["1"]["bits"]
-    assert json.loads(next((tmp_path / "out").glob("earlier-*")).read_text()) == first
+    assert read_json(next((tmp_path / "out").glob("earlier-*"))) == first
     numpy.save(folder / "fog.npy", old)
     assert ask(exam)["corruptions"]["fog"]["1"]["bits"] == first["corruptions"]["fog"]["1"]["bits"]
     (folder / "fog.npy").unlink()
@@ -164,7 +164,7 @@ def test_autoattack_on_a_limit_of_its_own(run, monkeypatch):
     assert held.fewer["standard/square"] == 4 < held.n == 8
     old = found | {"exam": found["exam"] | {"autoattack": "none"}}  # as demos of before were written
     del old["exam"]["autoattack_limit"]
-    (run / "old.json").write_text(json.dumps(old))
+    write_json(run / "old.json", old)
     assert receipt(run / "old.json", sample=7, seed=1, quiet=True).agree["standard/square"] == 4
 
 

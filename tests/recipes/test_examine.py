@@ -1,7 +1,6 @@
 """Exams of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
 
 import copy
-import json
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from torch import nn
 
 import unshaken
 from unshaken import cli
+from unshaken.base.files import read_json
 from unshaken.base.shard import Shard
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
@@ -41,7 +41,7 @@ EPS = "-eps0.02-steps2"
 
 
 def result(run: Path, name: str = f"result{EPS}.json") -> dict:
-    return json.loads((run / name).read_text())
+    return read_json(run / name)
 
 
 def bare(result: dict) -> dict:

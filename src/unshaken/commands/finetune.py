@@ -15,6 +15,7 @@ from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, Protocol, labelled, named, protocol
 from unshaken.recipes.origin import Given, encoder_file
 from unshaken.train.halt import stopping
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -71,7 +72,7 @@ def finetune(args: list[str]) -> None:
         for options in all_options:
             print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
             run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
-            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
             print(f"next: unshaken evaluate {run}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.files import read_json
+from unshaken.base.files import read_foreign_json
 
 Words = Sequence[Sequence[str]]
 """What each logit stands for, in all the words that are known for it: n01440764, tench, Tinca tinca."""
@@ -50,7 +50,7 @@ def index_of(names: Sequence[str], words: Words) -> list[int] | None:
 
 def read_map(file: Path, names: Sequence[str], words: Words, count: int) -> list[int]:
     """The logit of each class from a file in JSON: class name to number of the logit, or to one of its names."""
-    content = read_json(file)
+    content = read_foreign_json(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}; needed is {{class name: number of the logit}}")
     lacking = [name for name in names if name not in content]

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from unshaken.base.files import read_json
 from unshaken.base.keys import Key
 from unshaken.data.images import Images
 from unshaken.data.source import Source
+from unshaken.evaluate.reading import read_result
 from unshaken.evaluate.result import VERSION, by_part, exam_of, misstated
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.recipes.candidate import Candidate
@@ -82,9 +82,7 @@ def receipt(
     """
     if sample < 1:
         raise ValueError(f"a sample has at least 1 image, not {sample}")
-    result, seed = read_json(file), secrets.randbelow(1 << 31) if seed is None else seed
-    if not {"exam", "weights", "data", "world", "standard"} <= set(result):
-        raise ValueError(f"{file} is not a result")
+    result, seed = read_result(file), secrets.randbelow(1 << 31) if seed is None else seed
     exam, candidate, images = exam_of(result), *_subject(file, result, run, data)
     exam = replace(exam, until=None)
     if wrong := misstated(result):

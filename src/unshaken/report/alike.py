@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import read_json
+from unshaken.base.files import read_foreign_json
+from unshaken.evaluate.reading import read_result
 
 
 def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
@@ -19,31 +20,24 @@ def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
     for path in paths:
         if not path.exists():
             raise ValueError(f"there is no {path}")
-        files = [path] if path.is_file() else sorted(path.rglob("result*.json"))
-        found += [_result(file) for file in files] if files else _among(path)
+        files = [path] if path.is_file() else sorted(path.rglob("result*.json")) or _among(path)
+        found += [read_result(file) for file in files]
     if not found:
         raise ValueError(f"there is no result.json in {', '.join(map(str, paths))}; `unshaken evaluate RUN` writes one")
     return found
 
 
-def _among(folder: Path) -> list[dict[str, Any]]:
+def _among(folder: Path) -> list[Path]:
     """The results among the JSON files of a folder in which none is called by its usual name: results/digits, say."""
     found = []
     for file in sorted(folder.rglob("*.json")):
         try:
-            found.append(_result(file))
-        except ValueError:
+            content = read_foreign_json(file)
+        except ValueError as error:
+            print(f"note: left out, for it is no JSON: {error}", file=sys.stderr)
             continue
-    return found
-
-
-def _result(file: Path) -> dict[str, Any]:
-    found = read_json(file)
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} is not a result: it holds a {type(found).__name__}")
-    lacking = [key for key in (*ALIKE, "standard", "robust", "seeds", "seconds") if key not in found]
-    if lacking:
-        raise ValueError(f"{file} is not a result: it has no {lacking[0]!r}")
+        if isinstance(content, dict) and {*ALIKE, "standard", "robust"} <= content.keys():
+            found.append(file)
     return found
 
 
