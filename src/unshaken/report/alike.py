@@ -63,8 +63,8 @@ def unseeded(value: Any) -> Any:
 def once_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without a second result of a classifier by the same exam, such as one of another world: a mean is of runs."""
     kept: dict[str, dict[str, Any]] = {}
-    for k, result in enumerate(results):
-        same = [unseeded(result[key]) for key in ALIKE] + [result["seeds"], result.get("weights", k)]
+    for result in results:
+        same = [unseeded(result[key]) for key in ALIKE] + [result["seeds"], result["weights"]]
         kept.setdefault(json.dumps(same, sort_keys=True), result)
     if len(kept) < len(results):
         print(f"note: {len(results) - len(kept)} results are of classifiers that are counted already", file=sys.stderr)
