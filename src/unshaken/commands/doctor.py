@@ -17,6 +17,7 @@ from unshaken.base.terminal import console, printable
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.checks import examination
+from unshaken.evaluate.constant import constant
 from unshaken.evaluate.patient import Finding, Patient
 from unshaken.exchange.importing import Importing, import_file
 from unshaken.exchange.opening import file_in
@@ -136,8 +137,9 @@ def _examined(visit: Visit, net: Network, images: Images) -> int:
     for finding in findings:
         _tell(finding)
     count = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
-    attacked = min(visit.attacked, len(images))
+    attacked, usual = min(visit.attacked, len(images)), constant(images)
     _say(f"\n{count}: {made} checks on {len(images)} images, {attacked} of them to attack, {monotonic() - begun:.0f} s")
+    _say(f"whoever always answers {usual['class']!r} is right on {usual['correct']} of these images")
     return int(bool(findings))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unshaken.base.types import Float, Int
+from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.mapped import Sums
 
 LARGE = 8 * 2**30
@@ -40,6 +42,10 @@ class Images:
     sums: Sums | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pixels, Tensor) or self.pixels.dtype != torch.uint8:
+            object.__setattr__(self, "pixels", pixels_of(self.pixels))
+        if self.label is not None and (not isinstance(self.label, Tensor) or self.label.dtype != torch.int64):
+            object.__setattr__(self, "label", labels_of(self.label, len(self.pixels)))
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
             raise ValueError(
                 f"images are uint8 of shape (N, C, H, W), not {self.pixels.dtype} of shape {tuple(self.pixels.shape)}"
@@ -80,6 +86,21 @@ class Images:
         label = None if self.label is None else self.label.to(device)
         pixels = self.pixels if self.pixels.nbytes > LARGE else self.pixels.to(device)
         return replace(self, pixels=pixels, label=label, wanted=torch.device(device))
+
+    @classmethod
+    def of(cls, x: Any, y: Any, names: tuple[str, ...] = (), name: str = "images", split: str = "test") -> Images:
+        """Images and their labels, as arrays, tensors or lists of any type; classes without names are numbered."""
+        pixels = pixels_of(x)
+        label = labels_of(y, len(pixels))
+        if len(label) and int(label.min()) < 0:
+            raise ValueError(f"labels are counted from 0, and here is {int(label.min())}")
+        return cls(
+            pixels,
+            label,
+            names or tuple(str(k) for k in range((int(label.max()) if len(label) else -1) + 1)),
+            name,
+            split,
+        )
 
     @property
     def device(self) -> torch.device:

@@ -32,7 +32,7 @@ from unshaken.nets.lora import with_lora, without_lora
 from unshaken.nets.routed import merged, routes_of
 from unshaken.nets.saved import load_encoder, read_tensors, save_classifier, write_tensors
 from unshaken.pixels.augment import CropFlip, Transform
-from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.finetune import Finetune, tell_eps
 from unshaken.recipes.origin import Given, encoder_file
 from unshaken.recipes.pretrain import met
 from unshaken.recipes.settings import setting_of, source_of
@@ -102,11 +102,12 @@ class AutoFinetune:
         images, aside = self.images(given.backbone)
         data = {"images": met(images), "validation": met(aside), **runtime.identity}
         data |= {"encoder": given.identity}
+        tell_eps(given.about["pretrain"]["recipe"], self.method, quiet)
         key = Key(self.seed) / self.mode
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             if not run.finished("classifier.safetensors"):
-                fabric, run.note = runtime.open(), runtime.note
+                fabric = run.compute(runtime)
                 net = self.network(given, len(images.names), key).to(fabric.device)
                 step = Step(self.method, net)
                 runtime.prepare(net)

@@ -90,7 +90,7 @@ class Given:
     @classmethod
     def read(cls, file: Path) -> Given:
         """ValueError if it is no encoder of ours, or does not say where it comes from."""
-        given = cls(*load_encoder(file))
+        given = cls(*load_encoder(file, training=True))
         with legible(file):
             _ = given.about["pretrain"]["recipe"]["name"], given.about["pretrain"]["recipe"]["data"]["name"]
         return given

@@ -93,7 +93,7 @@ class PlusPlus:
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             if run.finished("encoder.safetensors"):
                 return run.path
-            fabric, run.note = runtime.open(), runtime.note
+            fabric = run.compute(runtime)
             images, key = images.to(fabric.device), Key(self.seed)
             file = run.path / "pseudo-labels.safetensors"
             label = given.clusters(file, images, (self.clusters,), key / "clusters")[:, 0].to(fabric.device)
@@ -105,7 +105,7 @@ class PlusPlus:
 
             probe = Network(given.robust(), zero_classifier(given.encoder.features, self.clusters))
             with Run.open(run.path, "probe", self.probe, data) as first:
-                first.note = run.note
+                first.note, first.worlds, first.same_world = run.note, [*run.worlds], run.same_world
                 found = first.path / "head.safetensors"
                 if not first.finished(found.name):
                     learn(self.probe, probe, first, "probe")

@@ -133,7 +133,7 @@ class Pretrain:
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             if run.finished("encoder.safetensors"):
                 return run.path
-            fabric, run.note = runtime.open(), runtime.note
+            fabric = run.compute(runtime)
             images = images.to(fabric.device)
             label, classes = self._labels(images, teacher, run.path)
             key = Key(self.seed) / "pretrain"
