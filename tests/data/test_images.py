@@ -42,9 +42,9 @@ def test_floats_lie_in_0_to_1() -> None:
 
 
 def test_refuses_what_is_not_images() -> None:
-    with pytest.raises(ValueError, match="uint8 of shape"):
+    with pytest.raises(ValueError, match="uint8 tensor of shape"):
         Images(torch.zeros(3, 1, 2, 2))
-    with pytest.raises(ValueError, match="3 images need 3 int64 labels"):
+    with pytest.raises(ValueError, match="3 images need 3 labels"):
         some(label=(0, 1))
     with pytest.raises(ValueError, match=r"labels lie in 0\.\.1 .* 0\.\.2"):
         some(label=(0, 1, 2))

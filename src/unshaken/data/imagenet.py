@@ -17,10 +17,12 @@ from unshaken.base.progress import progress
 from unshaken.data.cache import Decoded, cached, stamp
 from unshaken.data.decode import resized
 from unshaken.data.folder import Files, listed
-from unshaken.data.gather import gather
+from unshaken.data.gather import Wanted, gather
 from unshaken.data.images import Images
+from unshaken.data.listing import Found
 from unshaken.data.pickled import unpickled
 from unshaken.data.synsets import DEVKIT, SYNSETS
+from unshaken.data.tree import LeftOut, read_tree
 
 SIDE, LARGE_SIDE = 32, 224
 ACCOUNT = "it needs an account at image-net.org, so --data.download cannot fetch it"
@@ -155,14 +157,16 @@ def imagenet(
             f"{root} has no imagenet/train/n01440764/*.JPEG, ..., and imagenet/val in such folders: {ACCOUNT}; unpack "
             "ILSVRC2012 there, or say with --data.root where it lies"
         )
-    listing = _of_all_classes(place, "val" if split == "test" else "train")
-    images = gather({split: listing}, place, split, size or LARGE_SIDE, limit, unreadable, root / "cache")
+    left = LeftOut()
+    listing = _of_all_classes(place, "val" if split == "test" else "train", left)
+    found = Found(str(place), {split: listing}, left)
+    images = gather(found, Wanted(split, size or LARGE_SIDE, limit, unreadable), root / "cache")
     return replace(images, name="imagenet")
 
 
-def _of_all_classes(place: Path, part: str) -> Files:
+def _of_all_classes(place: Path, part: str, left: LeftOut) -> Files:
     folder = place / part
-    listing = listed(place, part, ())
+    listing = listed(place, read_tree(place, left, part))
     if listing.label is None:
         raise ValueError(f"{folder} has its images in one heap: move each into the folder of its class, as in train")
     if wrong := sorted(set(SYNSETS) ^ set(listing.names)):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unshaken.base.types import Float, Int
+from unshaken.data.digests import image_digests
 
 LARGE = 8 * 2**30
 """Bytes of pixels. More are not copied: neither to a device, nor from a file into memory."""
@@ -26,6 +31,9 @@ class Images:
     split   of it, both for people and for results
     content a digest of the pixels where these are in a file that is too large to read for it; else empty
     wanted  where LARGE pixels are to be used, which stay where they are
+    digests (N) int64, of each image as it was stored; None: of its pixels as they are
+    files   what each image is called; empty where nobody knows
+    reason  why a set of somebody's own has no labels, for messages
     """
 
     pixels: Int[Tensor, "N C H W"]
@@ -35,20 +43,46 @@ class Images:
     split: str = "train"
     content: str = ""
     wanted: torch.device | None = None
+    digests: Int[Tensor, "N"] | None = None
+    files: Sequence[str] = ()
+    reason: str = ""
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+        if not isinstance(self.pixels, Tensor) or self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            kind = getattr(self.pixels, "dtype", type(self.pixels).__name__)
             raise ValueError(
-                f"images are uint8 of shape (N, C, H, W), not {self.pixels.dtype} of shape {tuple(self.pixels.shape)}"
+                f"images are a uint8 tensor of shape (N, C, H, W), not {kind} of shape "
+                f"{tuple(getattr(self.pixels, 'shape', ()))}; Images.of(x, y) converts floats and arrays"
             )
         if self.label is not None:
+            object.__setattr__(self, "label", whole_labels(self.label))
             self._check_labels(self.label)
 
+    @classmethod
+    def of(
+        cls,
+        x: Any,
+        y: Any = None,
+        names: Sequence[str] = (),
+        name: str = "images",
+        split: str = "test",
+    ) -> Images:
+        """Make a set from images and labels as arrays, tensors or lists.
+
+        x      (N C H W), (N H W C) with 1 or 3 channels, or (N H W); bytes 0..255, or floats in [0, 1], which are
+               rounded to the nearest of the 256 levels: a line on stderr says by how much, if it is more than rounding
+        y      (N) class numbers, of any type of whole numbers
+        names  the classes; by default their numbers
+        """
+        pixels = _bytes(_channels_first(torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))), name)
+        label = None if y is None else whole_labels(y)
+        if label is not None and not names and label.numel():
+            names = tuple(str(k) for k in range(max(int(label.max()), 0) + 1))
+        return cls(pixels, label, tuple(names), name, split)
+
     def _check_labels(self, label: Tensor) -> None:
-        if label.shape != (len(self),) or label.dtype != torch.int64:
-            raise ValueError(
-                f"{len(self)} images need {len(self)} int64 labels, not {label.dtype} of shape {tuple(label.shape)}"
-            )
+        if label.shape != (len(self),):
+            raise ValueError(f"{len(self)} images need {len(self)} labels, not some of shape {tuple(label.shape)}")
         if len(label) and (label.min() < 0 or label.max() >= len(self.names)):
             raise ValueError(
                 f"labels lie in 0..{len(self.names) - 1} ({len(self.names)} class names), "
@@ -61,6 +95,11 @@ class Images:
     def __getitem__(self, index: slice | Tensor | list[int]) -> Images:
         """A subset is an index: a slice, a list or an integer tensor. ValueError if it would be LARGE to copy."""
         label = None if self.label is None else self.label[index]
+        digests, files = self.digests, self.files
+        if digests is not None or files:
+            rows = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
+            digests = None if digests is None else digests[rows]
+            files = tuple(files[row] for row in rows.tolist()) if files else ()
         content = ""
         if self.content and isinstance(index, slice):
             content = f"{self.content} {range(len(self))[index]}"
@@ -69,7 +108,7 @@ class Images:
                 f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "
                 "aside, or choose a smaller --data.size"
             )
-        return replace(self, pixels=self.pixels[index], label=label, content=content)
+        return replace(self, pixels=self.pixels[index], label=label, content=content, digests=digests, files=files)
 
     def to(self, device: torch.device | str) -> Images:
         """For use there: as they are, or if they are LARGE batch by batch, which changes no number."""
@@ -88,6 +127,13 @@ class Images:
         return self.pixels[index].to(self.device).float() / 255
 
     @cached_property
+    def image_digests(self) -> Int[Tensor, "N"]:
+        """64 bits of each image, by which it is known again at any size."""
+        if self.digests is not None:
+            return self.digests
+        return torch.from_numpy(image_digests(self.pixels.cpu().numpy()).view(np.int64))
+
+    @cached_property
     def digest(self) -> str:
         """32 hexadecimal digits that change with any pixel, label, class name or the order.
 
@@ -98,3 +144,41 @@ class Images:
         if self.label is not None:
             digest.update(self.label.cpu().contiguous().numpy())
         return digest.hexdigest()
+
+
+def whole_labels(y: Any) -> Int[Tensor, "N"]:
+    """Return class numbers as int64. ValueError if they are not whole numbers."""
+    try:
+        label = torch.as_tensor(y if isinstance(y, Tensor) else np.asarray(y))
+    except TypeError:
+        raise ValueError(f"labels are class numbers, one an image, not {type(y).__name__}") from None
+    if label.is_complex() or label.is_floating_point() and not bool((label == label.round()).all()):
+        raise ValueError(f"labels are whole numbers, one an image, and not {label.dtype} such as {label.flatten()[0]}")
+    return label.to(torch.int64)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+        return x.permute(0, 3, 1, 2)
+    return x
+
+
+def _bytes(x: Tensor, name: str) -> Tensor:
+    """Values as bytes: floats in [0, 1], or whole numbers in 0..255."""
+    if x.dtype == torch.uint8 or x.numel() == 0:
+        return x.to(torch.uint8).contiguous()
+    low, high = float(x.min()), float(x.max())
+    if x.is_floating_point() and 0 <= low and high <= 1:
+        levels = (x.double() * 255).round()
+        off = float((x.double() * 255 - levels).abs().max())
+        if off > 0.01:
+            print(f"{name}: pixels are rounded to the 256 levels of a byte, by up to {off / 255:.4f}", file=sys.stderr)
+        return levels.to(torch.uint8).contiguous()
+    if 0 <= low and high <= 255 and bool((x == x.round()).all()):
+        return x.to(torch.uint8).contiguous()
+    raise ValueError(
+        f"pixels are floats in [0, 1] or bytes, and {name} has {low:.4g} to {high:.4g}: are they normalised? "
+        "a network normalises inside"
+    )
