@@ -112,8 +112,8 @@ class Reading:
         seen = rows[look[rows]].tolist()
         read = dict(zip(seen, pool.map(self._read, islice(items, len(seen))), strict=True))
         whole = {row: one for row, one in read.items() if isinstance(one, Picture)}
-        for row, one in whole.items():
-            digests[row - rows[0]] = one.digest
+        for row in seen:
+            digests[row - rows[0]] = whole[row].digest if row in whole else 0
         pixels = [whole[row].pixels for row in rows[self.keeps(digests)][:most].tolist()]
         tops = [one.top for one in whole.values() if one.top >= 0]
         return Shard(
