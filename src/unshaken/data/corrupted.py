@@ -19,7 +19,7 @@ def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ())
     """
     check(name, severity)
     pixels, label = _array(root, name), _array(root, "labels")
-    if pixels.ndim != 4 or pixels.shape[1:] != (32, 32, 3) or pixels.dtype != np.uint8 or len(pixels) % 5:
+    if pixels.ndim != 4 or pixels.shape[1:] != (32, 32, 3) or pixels.dtype != np.uint8 or len(pixels) % 5 or not len(pixels):
         raise ValueError(
             f"{root / name}.npy is {pixels.dtype} of shape {pixels.shape}, not uint8 of (5 n, 32, 32, 3), "
             "such as (50000, 32, 32, 3): it is not of CIFAR-10-C or CIFAR-100-C"
@@ -47,5 +47,6 @@ def _array(root: Path, name: str) -> np.ndarray:
         raise ValueError(f"{root} has no {name}.npy: it is not the unpacked folder of CIFAR-10-C or CIFAR-100-C")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}): unpack it again") from None
+    except Exception as error:  # NumPy raises whatever it stumbles over: EOFError for an empty file, say
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read ({reason}): unpack it again") from None

@@ -59,3 +59,13 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+def packed_digests(digests: np.ndarray) -> str:
+    """Digests as text for a JSON file."""
+    return digests.astype("<u8").tobytes().hex()
+
+
+def unpacked_digests(text: str) -> np.ndarray:
+    """The inverse of `packed_digests`: (N) int64, the same 64 bits."""
+    return np.frombuffer(bytes.fromhex(text), "<i8").astype(np.int64)

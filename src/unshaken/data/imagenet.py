@@ -16,6 +16,7 @@ import torch
 from unshaken.base.progress import progress
 from unshaken.data.cache import Decoded, cached, stamp
 from unshaken.data.decode import resized
+from unshaken.data.digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.folder import Files, listed
 from unshaken.data.gather import Wanted, gather
 from unshaken.data.images import Images
@@ -25,6 +26,8 @@ from unshaken.data.synsets import DEVKIT, SYNSETS
 from unshaken.data.tree import LeftOut, read_tree
 
 SIDE, LARGE_SIDE = 32, 224
+LARGEST_MEMBER = 1 << 30
+"""Bytes of a file in a zip file. The published ones have 0.4 GB at most."""
 ACCOUNT = "it needs an account at image-net.org, so --data.download cannot fetch it"
 
 
@@ -58,10 +61,11 @@ def imagenet32(
     """
     release = releases[split]
     found = {name: _place(root, name) for name in release.files}
-    key = (stamp(dict.fromkeys(found.values())), split, size, limit)
+    key = ("digests", stamp(dict.fromkeys(found.values())), split, size, limit)
     pixels, about = cached(root / "cache", key, lambda: _decoded(found, release.count, size, limit))
     label = torch.tensor([SYNSETS.index(name) for name in DEVKIT])[torch.tensor(about["label"]) - 1]
-    return Images(torch.from_numpy(pixels), label, SYNSETS, "imagenet32", split)
+    digests = torch.from_numpy(unpacked_digests(about["digests"]))
+    return Images(torch.from_numpy(pixels), label, SYNSETS, "imagenet32", split, digests=digests)
 
 
 def _place(root: Path, name: str) -> Path:
@@ -78,7 +82,7 @@ def _place(root: Path, name: str) -> Path:
 
 def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | None) -> Decoded:
     wanted = count if limit is None else min(count, limit)
-    pixels, label = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), []
+    pixels, label, digests = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), [], []
     with progress("reading ImageNet at 32 pixels", wanted, "images") as advance:
         for name, place in found.items():
             if len(label) == wanted:
@@ -87,11 +91,12 @@ def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | 
                 data, classes = _batch(stream, called, place)
             data, classes = data[: wanted - len(label)], classes[: wanted - len(label)]
             pixels[len(label) : len(label) + len(data)] = resized(data, size)
+            digests.append(image_digests(data))
             label += classes
             advance(len(data))
     if len(label) < wanted:
         raise ValueError(f"{place.parent} has {len(label)} of {count} images: fetch the files anew")
-    return pixels, {"label": label}
+    return pixels, {"label": label, "digests": packed_digests(np.concatenate(digests))}
 
 
 @contextmanager
@@ -106,10 +111,17 @@ def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
     except BadZipFile as error:
         raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from error
     with packed:
-        for member in packed.namelist():
-            if PurePosixPath(member).name in (name, f"{name}.npz"):
-                with packed.open(member) as stream:
-                    yield stream, PurePosixPath(member).name
+        for member in packed.infolist():
+            called = PurePosixPath(member.filename).name
+            if called in (name, f"{name}.npz"):
+                if member.file_size > LARGEST_MEMBER:
+                    raise ValueError(f"{place} says that {called} has {member.file_size:,} bytes: fetch it anew")
+                try:
+                    stream = packed.open(member)
+                except (RuntimeError, NotImplementedError, BadZipFile) as error:  # encrypted, or packed otherwise
+                    raise ValueError(f"{place}: {called} cannot be read ({error}): fetch it anew") from error
+                with stream:
+                    yield stream, called
                 return
         raise ValueError(f"{place} has no {name} in it: fetch it anew")
 
@@ -130,6 +142,10 @@ def _batch(stream: IO[bytes], name: str, place: Path) -> tuple[np.ndarray, list[
 
 def _arrays(stream: IO[bytes], name: str) -> dict[str, np.ndarray]:
     try:
+        with ZipFile(stream) as file:
+            if max((member.file_size for member in file.infolist()), default=0) > LARGEST_MEMBER:
+                raise ValueError("it declares more bytes than any file of this set has")
+        stream.seek(0)
         with np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in ("data", "labels") if key in file}
     except Exception as error:  # a broken file may raise anything
