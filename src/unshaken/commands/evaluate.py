@@ -37,6 +37,8 @@ class Evaluation:
     """All that there is: AutoAttack and the fifteen common corruptions at five severities too."""
     held_out: bool = False
     """Judge on the training images that fine-tuning kept aside (--hold), not on test images: for choices."""
+    allow_seen: bool = False
+    """Judge even on images of your own that the run has learned from; such an accuracy proves nothing."""
     shard: str = "1/1"
     """1/2 and 2/2, in two processes, share the work; the one that ends last writes the result."""
     runtime: Runtime = Runtime()
@@ -64,9 +66,8 @@ def evaluate(args: list[str]) -> None:
 def judged(options: Evaluation, model: Path | Candidate, side: int | None = None) -> dict | None:
     data = replace(options.data, size=options.data.size or side)
     exam = options.exam.full if options.full else options.exam
-    return examine(
-        model, data, exam, runtime=options.runtime, held_out=options.held_out, shard=Shard.read(options.shard)
-    )
+    shard, seen = Shard.read(options.shard), options.allow_seen
+    return examine(model, data, exam, runtime=options.runtime, held_out=options.held_out, shard=shard, allow_seen=seen)
 
 
 def published(name: str, rest: list[str]) -> dict | None:

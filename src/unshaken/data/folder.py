@@ -112,10 +112,8 @@ def _parts(here: Branch, place: str) -> dict[str, str]:
     parts = parts_of(folders, place, classes=True)
     odd = next((name for name in folders if not parts and part_of(name) == ("train", ())), None)
     if odd and len(folders[odd].folders()) > 1 and not folders[odd].images:
-        raise ValueError(
-            f"{place} has {odd}/, with folders in it as a part has, beside {', '.join(sorted(set(folders) - {odd})[:3])}"
-            f": {ADVICE}"
-        )
+        others = ", ".join(sorted(set(folders) - {odd})[:3])
+        raise ValueError(f"{place} has {odd}/, with folders in it as a part has, beside {others}: {ADVICE}")
     return parts
 
 

@@ -170,13 +170,13 @@ def _bytes(x: Tensor, name: str) -> Tensor:
     if x.dtype == torch.uint8 or x.numel() == 0:
         return x.to(torch.uint8).contiguous()
     low, high = float(x.min()), float(x.max())
-    if x.is_floating_point() and 0 <= low and high <= 1:
+    if x.is_floating_point() and low >= 0 and high <= 1:
         levels = (x.double() * 255).round()
         off = float((x.double() * 255 - levels).abs().max())
         if off > 0.01:
             print(f"{name}: pixels are rounded to the 256 levels of a byte, by up to {off / 255:.4f}", file=sys.stderr)
         return levels.to(torch.uint8).contiguous()
-    if 0 <= low and high <= 255 and bool((x == x.round()).all()):
+    if low >= 0 and high <= 255 and bool((x == x.round()).all()):
         return x.to(torch.uint8).contiguous()
     raise ValueError(
         f"pixels are floats in [0, 1] or bytes, and {name} has {low:.4g} to {high:.4g}: are they normalised? "

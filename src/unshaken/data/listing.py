@@ -69,7 +69,7 @@ class Found:
                 reason = self.parts["all"].reason
                 raise ValueError(
                     f"{self.place} has no labels{f' ({reason})' if reason else ''} and no test part, so all of it is "
-                    "for training; to test, name a set with class folders or labels, or one with a train and a test part"
+                    "for training; to test, name a set with class folders or labels, or with a train and a test part"
                 )
             return self.parts["all"], self.by_content and name != "all"
         if name == "all":

@@ -261,7 +261,9 @@ def _declared(file: ParquetFile, column: str, shard: Path) -> tuple[str, ...]:
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        print(f"{shard}: its Hugging Face header makes no sense, so classes are called by their labels", file=sys.stderr)
+        print(
+            f"{shard}: its Hugging Face header makes no sense, so classes are called by their labels", file=sys.stderr
+        )
         return ()
     return tuple(names)
 

@@ -6,14 +6,15 @@ import re
 from collections.abc import Collection
 
 WORDS = {
-    "train": "train training trainings trn traindev trainval learn learning".split(),
-    "test": "test testing tests tst eval evaluation".split(),
-    "val": "val valid validation validate vali dev devel development holdout".split(),
+    "train": ("train", "training", "trainings", "trn", "traindev", "trainval", "learn", "learning"),
+    "test": ("test", "testing", "tests", "tst", "eval", "evaluation"),
+    "val": ("val", "valid", "validation", "validate", "vali", "dev", "devel", "development", "holdout"),
 }
 """What each part is called."""
-FILLERS = frozenset(
-    "set sets data dataset datasets image images img imgs pic pics picture pictures photo photos split splits part "
-    "parts folder dir file files png jpg jpeg partial full".split()
+FILLERS = (
+    *("set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "pic", "pics", "picture"),
+    *("pictures", "photo", "photos", "split", "splits", "part", "parts", "partial", "full", "folder", "dir", "file"),
+    *("files", "png", "jpg", "jpeg"),
 )
 """What says nothing beside it."""
 TEST_PARTS = ("test", "val")
@@ -89,14 +90,16 @@ def parts_of(names: Collection[str], place: str, classes: bool) -> dict[str, str
     if twice := next((called for called in parts.values() if len(called) > 1), None):
         raise ValueError(f"{place} has {' and '.join(twice)}, which look like the same part of a set: {ADVICE}")
     if others and not ("train" in parts and len(parts) > 1):
+        beside = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
         raise ValueError(
-            f"{place} has {', '.join(sorted(found))} beside {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}, "
-            f"which may be parts of a set or classes: for parts, {ADVICE}; a class, call it otherwise"
+            f"{place} has {', '.join(sorted(found))} beside {beside}, which may be parts of a set or classes: for "
+            f"parts, {ADVICE}; a class, call it otherwise"
         )
     return {part: called[0] for part, called in parts.items()}
 
 
 def _alike(names: Collection[str]) -> bool:
     """Whether all names begin like parts, and not all like one: Trainingsdaten and Testdaten."""
-    begin = [{start for start in ("train", "test", "val") for t in _tokens(name) if t.startswith(start)} for name in names]
+    tokens = [_tokens(name) for name in names]
+    begin = [{start for start in WORDS if any(token.startswith(start) for token in each)} for each in tokens]
     return len(begin) > 1 and all(begin) and len(set.union(*begin)) > 1

@@ -8,11 +8,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from unshaken.base.canon import ASIDE, LATER
+from unshaken.base.types import Int
 from unshaken.data.cifar import cifar
+from unshaken.data.digests import falls
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
 from unshaken.data.gather import Wanted, gather
+from unshaken.data.held_out import held_out
 from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
 from unshaken.data.listing import Found
@@ -59,8 +66,8 @@ class Source:
     """What to do when images cannot be read: say which and stop, or say which and go on without them."""
 
     bits: int | None = field(default=None, metadata=LATER)
-    """How many of the 16 bits of grey 16-bit files are used, such as 12. None: those that a file declares, or 16; images
-    that look like fewer stop."""
+    """How many of the 16 bits of grey 16-bit files are used, such as 12. None: those that a file declares, or 16; where
+    all images look like fewer, reading stops."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _written(self.name))
@@ -86,6 +93,15 @@ class Source:
         if len(images) > 1 and images.label is not None and images.label.unique().numel() == 1 < len(images.names):
             print(f"{self.name}: all {len(images)} {split} images are of one class", file=sys.stderr)
         return images
+
+    def aside(self, images: Images, every: int, split: int) -> Int[Tensor, "N"]:
+        """Which of the labelled training images a split takes, one in `every`.
+
+        Of a known set the `every`-th of each class; of one's own each image's content decides, as it does for testing.
+        """
+        if self.name in KNOWN:
+            return torch.from_numpy(held_out(images.label.numpy(), every))
+        return torch.from_numpy(falls(images.image_digests.numpy().view(np.uint64), every, split))
 
     def _open(self, split: str, limit: int | None) -> Images:
         root = Path(self.root).expanduser()
@@ -118,8 +134,8 @@ class Source:
         tree = read_tree(path, left)
         if tree.holds() and tree.holds(tables=True):
             raise ValueError(
-                f"{path} has images ({tree.files()[0]}, ...) and Parquet files ({tree.files(tables=True)[0]}, ...): name "
-                "the folder of one, or move the other away"
+                f"{path} has images ({tree.files()[0]}, ...) and Parquet files ({tree.files(tables=True)[0]}, ...): "
+                "name the folder of one, or move the other away"
             )
         return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
 

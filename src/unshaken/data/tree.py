@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -12,9 +11,10 @@ from pathlib import Path
 from unshaken.data.decode import SUFFIXES
 
 TABLE_SUFFIX = ".parquet"
-ELSEWHERE = frozenset(
-    ".heic .heif .hif .jxl .jxr .psd .svg .eps .ai .ps .pdf .ico .icns .exr .hdr .pcx .xcf .dcm .nii .mat .dng .cr2 "
-    ".cr3 .nef .arw .raf .orf .rw2 .raw .jpf .jpx .j2c .jpc .sgi .qoi .pfm .dds .mov .mp4 .avi .webm".split()
+ELSEWHERE = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".svg", ".eps", ".ai", ".ps", ".pdf", ".ico", ".icns"),
+    *(".exr", ".hdr", ".pcx", ".xcf", ".dcm", ".nii", ".mat", ".jpf", ".jpx", ".j2c", ".jpc", ".sgi", ".qoi", ".pfm"),
+    *(".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".mov", ".mp4", ".avi", ".webm"),
 )
 """Pictures of kinds that are not read."""
 OF_SYSTEMS = (
@@ -52,7 +52,7 @@ class LeftOut:
         self.counts.setdefault(reason, Counter())[kind] += count
 
     def __str__(self) -> str:
-        """"3 pictures of kinds that are not read (.HEIC), ..."; empty if nothing is left out."""
+        """ "3 pictures of kinds that are not read (.HEIC), ..."; empty if nothing is left out."""
         return ", ".join(
             f"{(total := sum(kinds.values())):,} {reason.value[total != 1]} "
             f"({', '.join(kind for kind, _ in kinds.most_common(4))}{', ...' if len(kinds) > 4 else ''})"

@@ -25,6 +25,7 @@ from unshaken.nets.embed import frozen
 from unshaken.recipes.candidate import Candidate, Seat
 from unshaken.recipes.finetune import MODES
 from unshaken.recipes.pretrain import met
+from unshaken.recipes.seen import check_unseen
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.runtime import Runtime
@@ -48,7 +49,7 @@ def tuned_on(run: Path) -> Source:
 
 def examine(
     model: Path | nn.Module | Candidate,
-    images: Images | Source | None = None,
+    images: Images | Source | tuple[Any, Any] | None = None,
     exam: Exam | None = None,
     *,
     name: str = "model",
@@ -57,27 +58,33 @@ def examine(
     quiet: bool = False,
     held_out: bool = False,
     shard: Shard = Shard(),
+    allow_seen: bool = False,
 ) -> dict[str, Any] | None:
     """Judge a classifier on test images: the result, which is written beside it with results/log.txt.
 
     model     a fine-tuning run; or a module that takes images in [0, 1] (N C H W) and gives logits (N K), with its
               normalisation inside; it is judged in eval mode, and left as it was
-    images    by default the test split of what a run was fine-tuned on; a module needs labelled ones
+    images    by default the test split of what a run was fine-tuned on; a module needs labelled ones: a set, a source,
+              or a pair (x, y) of arrays or tensors
     name      what results call a module, and
     out       where they go; nowhere if it is not given
     held_out  judge on the training images that a run kept aside: writes choice-held-out.json, which is no result
     shard     the part of the work that is this process's; None comes back while others' parts are missing
+    allow_seen  judge a run even on images of one's own that it has learned from, which is a ValueError otherwise
 
     The answers are float32 whatever the runtime's precision: with bf16 attacks look for adversarial images in that.
     What was judged before, by this exam or a smaller or larger one, is not judged again.
     """
     candidate = model if isinstance(model, Candidate) else _candidate(model, name, out)
+    images = Images.of(*images, name=f"{name}'s images") if isinstance(images, (tuple, list)) else images
+    source = None if isinstance(images, Images) else images or candidate.source
     if not isinstance(images, Images):
         exam = exam or exam_for(images or candidate.source)
         images = candidate.images(images, held_out)
     exam = exam or exam_for(Source(images.name))
     if exam.until is not None and shard.count > 1:
         raise ValueError("--until goes by all that was judged, so it is for one process: leave --shard out")
+    seen = check_unseen(candidate.folder, exam.of(images), source, held_out, allow_seen)
     with candidate.seated(images, runtime) as seat:
         place = (plain(exam.place), candidate.weights, images.digest, seat.world)
         notes = Notes(candidate.folder, *place, label=label(exam.place, held_out), shard=shard)
@@ -95,7 +102,7 @@ def examine(
         return None
     side = images.pixels.shape[-1]
     result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), side, seat.world, checks)
-    result["notes"] = notes.identity
+    result |= {"notes": notes.identity, "seen": seen}
     if candidate.folder is not None:
         _write(result, exam, candidate.folder, held_out)
     return result

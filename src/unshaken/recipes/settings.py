@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,19 @@ def known_as(source: Source) -> str:
 
 
 def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in JSON names."""
-    return Source(**{name: value for name, value in saved.items() if name != "type"})
+    """The source that a recipe in a file names.
+
+    A file may be a stranger's: what it says leads to no download, and makes no folder. So its root counts only where
+    no folder for decoded images would be made in it; for another, or to download, the user says so.
+    """
+    known = {field.name: value for field in fields(Source) if (value := saved.get(field.name)) is not None}
+    for name, kind in (("name", str), ("root", str), ("size", int), ("limit", int), ("bits", int), ("unreadable", str)):
+        if name in known and (not isinstance(known[name], kind) or isinstance(known[name], bool)):
+            raise ValueError(f"the file's data.{name} is {known[name]!r}, and not of type {kind.__name__}")
+    root = Path(known.pop("root", "") or "data").expanduser()
+    known.pop("download", None)
+    harmless = (root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)
+    return Source(**known, root=str(root)) if harmless else Source(**known)
 
 
 def setting_of(source: Source) -> Setting:
