@@ -92,7 +92,7 @@ def _unwrapped(here: Branch) -> Branch:
     while len(here.folders()) == 1 and not here.images:
         name, inner = next(iter(here.folders().items()))
         parts = set(parts_among(inner.folders()).values())
-        if part_of(name) and len(parts) < 2:
+        if DATES.fullmatch(name) or part_of(name) and len(parts) < 2:
             return here
         if not parts and not (len(inner.folders()) > 1 and not inner.images) and not _says_nothing(name):
             return here

@@ -118,8 +118,8 @@ def _read(root: Path, path: str, real: str, above: set[str], times: Counter[str]
         reason, kind = _told(entry)
         if _is_folder(entry) and reason is None:
             there = os.path.realpath(entry.path)
-            times[there] += 1
-            if there in above or times[there] > OFTEN:
+            times[there] += entry.is_symlink()
+            if there in above or entry.is_symlink() and times[there] > OFTEN:
                 left.note(Reason.LINKED, f"{inside}/")
             elif inside.count(os.sep) >= DEEPEST:
                 left.note(Reason.DEEP, f"{inside}/")
