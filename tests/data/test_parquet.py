@@ -195,3 +195,111 @@ def test_real_cifar(tmp_path: Path, name: str, names: tuple[str, str]) -> None:
         list(image.getpixel((x, y))) for y in (0, 31) for x in (3, 17)
     ]
     assert images.label[7] == row["label"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train-0.parquet", "valid-0.parquet"),
+        ("cifar10-train.parquet", "cifar10-test.parquet"),
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("default/train/0000.parquet", "default/validation/0000.parquet"),
+        ("train/0.parquet", "test/0.parquet"),
+        ("Train.PARQUET", "Dev.Parquet"),
+        ("train_000.parquet", "dev_000.parquet"),
+    ],
+)
+def test_names_of_parts(place: Path, load: Load, train: str, test: str) -> None:
+    for name, values in ((train, [1, 2]), (test, [3])):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        write(place / name, values, [0] * len(values))
+        (place / name).with_name(f"._{Path(name).name}").write_bytes(b"of a Mac")
+    (place / "README.md").write_text("")
+    assert (reds(load()), reds(load("test"))) == ([1, 2], [3])
+
+
+def test_parts_that_are_not_clear(place: Path, load: Load) -> None:
+    write(place / "train-0.parquet", [1], [0])
+    write(place / "secret-0.parquet", [2], [0])
+    with pytest.raises(
+        ValueError, match="has train beside secret-0, which may be parts .*: for parts, call them train"
+    ):
+        load()
+    (place / "secret-0.parquet").unlink()
+    (place / "more").mkdir()
+    write(place / "more" / "x.parquet", [2], [0])
+    with pytest.raises(ValueError, match="has Parquet files beside folders of them"):
+        load()
+    (place / "train-0.parquet").rename(place / "other.png")
+    Image.new("RGB", (4, 4)).save(place / "other.png")
+    with pytest.raises(ValueError, match=r"has images \(other.png, ...\) and Parquet files \(more/x.parquet, ...\)"):
+        load()
+
+
+def test_other_columns(place: Path, load: Load) -> None:
+    place.mkdir()
+    images = [{"bytes": png(value), "path": None} for value in (5, 6)]
+    pq.write_table(pa.table({"id": [7, 8], "Picture": images, "labels": [1, 0]}), place / "train.parquet")
+    pq.write_table(pa.table({"thing": [png(9)], "Labels": [1.0]}), place / "test.parquet")
+    assert (reds(load()), load().label.tolist()) == ([5, 6], [1, 0])
+    assert (reds(load("test")), load("test").label.tolist()) == ([9], [1])
+
+
+def test_words_in_one_part_and_numbers_in_the_other(place: Path, load: Load) -> None:
+    write(place / "train.parquet", [1, 2], ["dog", "cat"])
+    write(place / "test.parquet", [3], [1])
+    assert load().names == ("cat", "dog")
+    with pytest.raises(ValueError, match="has labels in words and .* in numbers, and nothing says which is which"):
+        load("test")
+    write(place / "test.parquet", [3], [0], ["dog", "cat"])  # which declares what its numbers mean
+    assert (load("test").names, load("test").label.tolist()) == (("cat", "dog"), [1])
+    write(place / "train.parquet", [1, 2], [1, 0], ["dog", "cat"])
+    write(place / "test.parquet", [3], [1])
+    assert (load("test").names, load("test").label.tolist()) == (("dog", "cat"), [1])
+    write(place / "test.parquet", [3], ["dog"])
+    assert load("test").label.tolist() == [0]
+    write(place / "test.parquet", [3], [0], ["cat", "dog"])  # the same classes in another order
+    assert load("test").label.tolist() == [1]
+    write(place / "test.parquet", [3], ["cow"])
+    with pytest.raises(ValueError, match="has a class that the train part lacks: 'cow'; it has dog, cat"):
+        load("test")
+    assert len(load()) == 2
+
+
+def test_a_shard_without_labels(place: Path, load: Load) -> None:
+    write(place / "train-0.parquet", [1], [0])
+    write(place / "train-1.parquet", [2], None)
+    with pytest.raises(ValueError, match="train-1.parquet has no column of labels, and train-0.parquet has one"):
+        load()
+    write(place / "train-0.parquet", [1], [0], ["cat", "dog"])
+    write(place / "train-1.parquet", [1], [0], ["dog", "cat"])
+    with pytest.raises(ValueError, match="train-1.parquet declares other classes than train-0.parquet"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", "7", "{", '{"info": 3}', '{"info": {"features": {"label": {"names": 7}}}}', "[" * 100_000]
+)
+def test_a_header_that_makes_no_sense(place: Path, load: Load, header: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write(place / "train.parquet", [1, 2], [1, 0])
+    table = pq.read_table(place / "train.parquet").replace_schema_metadata({"huggingface": header})
+    pq.write_table(table, place / "train.parquet")
+    write(place / "test.parquet", [3], [1])
+    assert load().names == ("0", "1")
+    assert "its Hugging Face header makes no sense, so classes are called by their labels" in capsys.readouterr().err
+
+
+def test_damaged_files_are_named(place: Path, load: Load) -> None:
+    write(place / "a.parquet", list(range(50)), [k % 2 for k in range(50)])
+    whole, said = (place / "a.parquet").read_bytes(), []
+    for at in range(4, len(whole), len(whole) // 60):
+        broken = bytearray(whole)
+        broken[at] ^= 0x55
+        (place / "a.parquet").write_bytes(broken)
+        os.utime(place / "a.parquet", ns=(at, at))
+        try:
+            load(unreadable="skip")
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) > 5
+    assert all("\n" not in line and (str(place) in line or "labels lie in" in line) for line in said)
