@@ -78,6 +78,9 @@ def test_a_whole_course_has_no_overlap(pretrain: Callable[..., Path], source: So
     (photos / source.load().files[5]).unlink()
     assert judged(run)["seen"] == {"finetune": 0, "pretrain": 0}
     assert test <= set(source.load("test").image_digests.tolist())
+    later = finetune(run.parent, source, seed=2)  # on the new images too
+    assert len(Seen.beside(later).finetune) > len(Seen.beside(later).pretrain) - 1
+    assert judged(later)["seen"] == {"finetune": 0, "pretrain": 0}
 
 
 def test_images_that_were_learned_from_are_refused(

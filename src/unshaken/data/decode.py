@@ -159,8 +159,10 @@ def common_side(probe: Iterable[Encoded]) -> int:
     sizes = set()
     for encoded in probe:
         try:
-            with warnings.catch_warnings(), _opened(encoded) as image:
-                sizes.add(image.size)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damaged metadata, and of many pixels
+                with _opened(encoded) as image:
+                    sizes.add(image.size)
         except Exception:  # noqa: S112   it will be named when all are decoded
             continue
     if len(sizes) != 1:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection
 
 WORDS = {
-    "train": ("train", "training", "trainings", "trn", "traindev", "trainval", "learn", "learning"),
+    "train": ("train", "training", "trainings", "trn", "traindev", "trainval"),
     "test": ("test", "testing", "tests", "tst", "eval", "evaluation"),
-    "val": ("val", "valid", "validation", "validate", "vali", "dev", "devel", "development", "holdout"),
+    "val": ("val", "valid", "validation", "dev", "holdout"),
 }
 """What each part is called."""
 FILLERS = (
