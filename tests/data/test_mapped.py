@@ -114,10 +114,13 @@ def test_what_is_killed_goes_on_and_ends_with_the_same(
     assert len(read) == COUNT - min(2 * (shard - before), COUNT)
 
 
-def test_a_file_that_is_cut_short_is_made_again(load: Callable[..., Images], photos: Path) -> None:
+def test_a_file_that_is_cut_short_is_said_to_be(load: Callable[..., Images], photos: Path) -> None:
     whole = load().pixels.clone()
     file = next((photos.parent / "root" / "cache").glob("*.pixels"))
     file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="was cut short; or remove .*journal, and the images are decoded again"):
+        load()
+    file.with_suffix(".journal").unlink()
     assert torch.equal(load().pixels, whole)
 
 

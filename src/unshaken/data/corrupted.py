@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unshaken.data.array_files import mapped_array
 from unshaken.data.images import Images
 from unshaken.pixels.severity import SEVERITIES, check
 
@@ -47,12 +48,11 @@ def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ())
 
 
 def _array(root: Path, name: str) -> np.ndarray:
-    """Mapped, so that one severity is not five in memory; a pickle in it is refused."""
+    """Mapped, so that one severity is not five in memory."""
     path = root / f"{name}.npy"
     if not path.is_file():
         raise ValueError(f"{root} has no {name}.npy: it is not the unpacked folder of CIFAR-10-C or CIFAR-100-C")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy raises whatever it stumbles over: EOFError for an empty file, say
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read ({reason}): unpack it again") from None
+        return mapped_array(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; unpack it again") from None

@@ -182,6 +182,7 @@ def gather(found: Found, wanted: Wanted, cache: Path) -> Images:
         Path(found.place).resolve().name,
         wanted.split,
         about.get("content", ""),
+        sums=about.get("sums"),
         digests=torch.from_numpy(digests[rows].view(np.int64)),
         files=listing.called(rows),
         reason=listing.reason,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unshaken.base.types import Float, Int
 from unshaken.data.digests import image_digests
+from unshaken.data.mapped import Sums
 
 LARGE = 8 * 2**30
 """Bytes of pixels. More are not copied: neither to a device, nor from a file into memory."""
@@ -31,6 +32,7 @@ class Images:
     split   of it, both for people and for results
     content a digest of the pixels where these are in a file that is too large to read for it; else empty
     wanted  where LARGE pixels are to be used, which stay where they are
+    sums    the checksums of pixels that are in a file, where what is read of it is held against them
     digests (N) int64, of each image as it was stored; None: of its pixels as they are
     files   what each image is called; empty where nobody knows
     reason  why a set of somebody's own has no labels, for messages
@@ -43,6 +45,7 @@ class Images:
     split: str = "train"
     content: str = ""
     wanted: torch.device | None = None
+    sums: Sums | None = None
     digests: Int[Tensor, "N"] | None = None
     files: Sequence[str] = ()
     reason: str = ""
@@ -108,7 +111,9 @@ class Images:
                 f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "
                 "aside, or choose a smaller --data.size"
             )
-        return replace(self, pixels=self.pixels[index], label=label, content=content, digests=digests, files=files)
+        known = {"content": content, "digests": digests, "files": files}
+        sums = None if self.sums is None else self.sums[index]
+        return replace(self, pixels=self.pixels[index], label=label, sums=sums, **known)
 
     def to(self, device: torch.device | str) -> Images:
         """For use there: as they are, or if they are LARGE batch by batch, which changes no number."""
@@ -124,7 +129,10 @@ class Images:
     def floats(self, index: Int[Tensor, "n"] | slice = slice(None)) -> Float[Tensor, "n C H W"]:
         """The chosen images as float32 in [0, 1], where they are used."""
         index = index.to(self.pixels.device) if isinstance(index, Tensor) else index
-        return self.pixels[index].to(self.device).float() / 255
+        pixels = self.pixels[index]
+        if self.sums is not None:
+            self.sums[index].check(pixels)
+        return pixels.to(self.device).float() / 255
 
     @cached_property
     def image_digests(self) -> Int[Tensor, "N"]:

@@ -8,18 +8,35 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unshaken.base.files import read_json, write_json
+from unshaken.base.files import MOST, naming, read_bytes, read_json, write_json
+from unshaken.base.shapes import Each, Items, Whole
 from unshaken.data.cache import place
+
+JOURNAL = {
+    "done": Whole(0),
+    "kept": Whole(0),
+    "rows": Whole(0),
+    "content": str,
+    "unreadable": Each(str),
+    "deep": Items(Whole(0), 3, 3),
+    "sums": Whole(0),
+    "digests": Whole(0),
+}
+"""What a journal says: rows done, images kept, rows that there are digests of, a digest of the kept images, why others
+are not readable, those of 16 bits, and the checksums of two files: that of the kept images' checksums, and that of
+digests."""
 
 
 class Shard(NamedTuple):
@@ -52,59 +69,114 @@ def mapped(
     one     shape (C H W)
     decode  from the so-manieth row on, so many images being kept: shards, each with how many rows are then done.
             Memory holds one of them
-    Known are `unreadable`, why by row; `digests` by row; `deep`; and `content`, a digest of all pixels. After each
-    shard it can be stopped, even by kill -9, and goes on from there; meanwhile other processes wait. The pixels are
-    mapped, read-only: the system fetches from the file what is looked at. ValueError if the disk has no room for them.
+    Known are `unreadable`, why by row, `digests` by row, `deep`, `content`, a digest of all pixels, and `sums`, a
+    checksum of each image, to be held against what is fetched: to read the whole file first would take minutes. After
+    each shard it can be stopped, even by kill -9, and goes on from there; meanwhile other processes wait. The pixels
+    are mapped, read-only: the system fetches from the file what is looked at. ValueError if the disk has no room.
     """
     stem = place(folder, key)
     stem.parent.mkdir(parents=True, exist_ok=True)
     file, each = stem.with_suffix(".pixels"), prod(one)
     with _alone(stem.with_suffix(".lock")):
-        known = _known(stem, each)
+        known = _known(stem, total, each)
         if known["done"] < total:
             _check_room(folder, max(room - known["kept"], 0) * each)
             _append(stem, known, each, decode)
-        digests = np.fromfile(stem.with_suffix(".digests"), np.uint64, known["rows"])
+    sums, digests = _noted(stem, known)
     known = known | {"digests": digests}
     if not known["kept"]:
         return torch.empty((0, *one), dtype=torch.uint8), known
-    pixels = np.memmap(file, np.uint8, "r", shape=(known["kept"], *one))
+    with naming(file):
+        pixels = np.memmap(file, np.uint8, "r", shape=(known["kept"], *one))
+    known = known | {"sums": Sums(file, sums)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it is read-only, which is meant
         return torch.from_numpy(pixels), known
 
 
-def _known(stem: Path, each: int) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """The checksums of the images in a file, in their order, or in that of a subset.
+
+    values  (N) uint32, CRC-32
+    """
+
+    file: Path
+    values: np.ndarray
+
+    def __getitem__(self, index: Any) -> Sums:
+        return replace(self, values=np.atleast_1d(self.values[index]))
+
+    def check(self, pixels: Tensor) -> None:
+        """ValueError if one of these images, which are all that there are checksums of, was damaged in the file."""
+        for image, value in zip(pixels.numpy(), self.values, strict=True):
+            if crc32(np.ascontiguousarray(image)) != value:
+                raise ValueError(
+                    f"{self.file} was damaged: an image in it has not its checksum. Remove the file, and the images "
+                    "are decoded again"
+                )
+
+
+def _known(stem: Path, total: int, each: int) -> dict[str, Any]:
     """What is done; nothing, if the files do not hold what the journal says."""
-    journal = stem.with_suffix(".journal")
-    known = read_json(journal) if journal.exists() else {}
-    files = {".pixels": each * known.get("kept", 0), ".digests": 8 * known.get("rows", 0)} if known else {}
-    sizes = [(stem.with_suffix(end), size) for end, size in files.items()]
-    if known and all(file.exists() and file.stat().st_size >= size for file, size in sizes):
-        return known
-    return {"done": 0, "kept": 0, "rows": 0, "content": "", "unreadable": {}, "deep": [0, 0, 0]}
+    journal, file = stem.with_suffix(".journal"), stem.with_suffix(".pixels")
+    nothing = {"done": 0, "kept": 0, "rows": 0, "content": "", "unreadable": {}, "deep": [0, 0, 0], "sums": 0}
+    nothing |= {"digests": 0}
+    if not journal.exists():
+        return nothing
+    try:
+        known = read_json(journal, JOURNAL)
+        if not known["kept"] <= known["rows"] <= known["done"] <= total:
+            raise ValueError(f"{journal} is of another set: it says {known['done']} of {total} images")
+        if file.exists():
+            if file.stat().st_size < known["kept"] * each:
+                raise ValueError(f"{file} was cut short")
+            _noted(stem, known)
+            return known
+    except ValueError as error:
+        raise ValueError(f"{error}; or remove {journal}, and the images are decoded again") from None
+    return nothing
+
+
+def _noted(stem: Path, known: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The checksums of the images that are there, and the digests by row; both have a checksum in the journal."""
+    found = []
+    for name, kind, count in (("sums", "<u4", known["kept"]), ("digests", "<u8", known["rows"])):
+        file, size = stem.with_suffix(f".{name}"), np.dtype(kind).itemsize * count
+        content = read_bytes(file, MOST)[:size]
+        if len(content) < size or crc32(content) != known[name]:
+            raise ValueError(f"{file} was damaged: its checksum is not that in the journal")
+        found.append(np.frombuffer(content, kind))
+    return found[0], found[1].astype(np.uint64)
 
 
 def _append(
     stem: Path, known: dict[str, Any], each: int, decode: Callable[[int, int], Iterator[tuple[int, Shard]]]
 ) -> None:
-    """Pixels and digests reach the disk before the journal says so."""
-    with open(stem.with_suffix(".pixels"), "ab") as target, open(stem.with_suffix(".digests"), "ab") as names:
-        target.truncate(known["kept"] * each)
-        names.truncate(known["rows"] * 8)
+    """The pixels, their checksums and digests reach the disk before the journal says so."""
+    ends = {".pixels": known["kept"] * each, ".sums": known["kept"] * 4, ".digests": known["rows"] * 8}
+    with naming(stem.with_suffix(".pixels")), ExitStack() as stack:
+        files = [stack.enter_context(open(stem.with_suffix(end), "ab")) for end in ends]
+        for file, size in zip(files, ends.values(), strict=True):
+            file.truncate(size)
         for done, shard in decode(known["rows"], known["kept"]):
             pixels = np.ascontiguousarray(shard.pixels)
-            for file, array in ((target, pixels), (names, shard.digests)):
-                file.write(array)
+            values = np.array([crc32(image) for image in pixels], "<u4").tobytes()
+            digests = shard.digests.astype("<u8").tobytes()
+            for file, part in zip(
+                files, (memoryview(pixels).cast("B") if pixels.size else b"", values, digests), strict=True
+            ):
+                file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             content = blake2b(known["content"].encode(), digest_size=16)
             content.update(pixels)
             known |= {"done": done, "kept": known["kept"] + len(pixels), "content": content.hexdigest()}
+            known |= {"sums": crc32(values, known["sums"]), "digests": crc32(digests, known["digests"])}
             known["rows"] += len(shard.digests)
-            known["unreadable"] |= shard.unreadable
-            count, dim, top = known["deep"]
-            known["deep"] = [count + shard.deep[0], dim + shard.deep[1], max(top, shard.deep[2])]
+            known["unreadable"] = known["unreadable"] | shard.unreadable
+            (count, dim, top), (more, dimmer, higher) = known["deep"], shard.deep
+            known["deep"] = [count + more, dim + dimmer, max(top, higher)]
             write_json(stem.with_suffix(".journal"), known)
 
 

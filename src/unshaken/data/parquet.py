@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +13,13 @@ import numpy as np
 from unshaken.data.cache import stamp
 from unshaken.data.decode import Encoded
 from unshaken.data.listing import Found, Listing, in_parts
+from unshaken.data.parquet_file import declared_classes, image_column, label_column, opened, reading
 from unshaken.data.parts import TEST_PARTS, part_of, parts_of
 from unshaken.data.tree import Branch, LeftOut, Reason
 
 if TYPE_CHECKING:
-    from pyarrow import Field
     from pyarrow.parquet import ParquetFile
 
-IMAGE = ("image", "img", "images", "picture", "photo")
-LABEL = ("label", "labels", "fine_label", "class", "target", "category", "y")
-"""Column names; of several the first counts."""
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)", re.IGNORECASE)
 
 CHUNK = 256
@@ -65,7 +59,7 @@ class Rows(Listing):
         for shard, size in zip(self.shards, self.sizes, strict=True):
             inside = self.rows[(self.rows >= start) & (self.rows < start + size)] - start
             if len(inside):
-                with opened(shard) as file, _reading(shard):
+                with opened(shard) as file, reading(shard):
                     yield from _contents(file, shard.name, inside)
             start += size
 
@@ -157,11 +151,11 @@ def _rows(shards: tuple[Path, ...]) -> Rows:
     """The rows of a part, with its labels as they are: whole numbers with declared names, or texts."""
     sizes, columns, declared = [], [], []
     for shard in shards:
-        with opened(shard) as file, _reading(shard):
+        with opened(shard) as file, reading(shard):
             sizes.append(file.metadata.num_rows)
-            column = _label_column(file)
+            column = label_column(file)
             columns.append(None if column is None else file.read([column]).column(0))
-            declared.append(() if column is None else _declared(file, column, shard))
+            declared.append(() if column is None else declared_classes(file, column, shard))
     with_labels = [column is not None for column in columns]
     if any(with_labels) and not all(with_labels):
         raise ValueError(
@@ -246,81 +240,3 @@ def _indexed(rows: Rows, shard: Path) -> Rows:
             f"{rows.label.min()}..{rows.label.max()}"
         )
     return replace(rows, label=rows.label.copy())
-
-
-def _declared(file: ParquetFile, column: str, shard: Path) -> tuple[str, ...]:
-    """The names of the classes that Hugging Face's header declares; a header that makes no sense is said to."""
-    text = (file.schema_arrow.metadata or {}).get(b"huggingface")
-    if text is None:
-        return ()
-    try:
-        feature: Any = (json.loads(text)["info"]["features"] or {}).get(column) or {}
-        names = feature.get("names") or ()
-        if isinstance(names, dict):
-            names = [names[str(k)] for k in range(len(names))]
-        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        print(
-            f"{shard}: its Hugging Face header makes no sense, so classes are called by their labels", file=sys.stderr
-        )
-        return ()
-    return tuple(names)
-
-
-def _named(file: ParquetFile, names: tuple[str, ...]) -> str | None:
-    by_lower = {name.lower(): name for name in reversed(file.schema_arrow.names)}
-    return next((by_lower[name] for name in names if name in by_lower), None)
-
-
-def image_column(file: ParquetFile) -> str | None:
-    """The column of encoded images: by name, or the only one that may be."""
-    if (name := _named(file, IMAGE)) is not None and _holds_images(file.schema_arrow.field(name)):
-        return name
-    fitting = [field.name for field in file.schema_arrow if _holds_images(field)]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _holds_images(field: Field) -> bool:
-    import pyarrow as pa
-
-    kind = field.type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _label_column(file: ParquetFile) -> str | None:
-    return _named(file, LABEL)
-
-
-def opened(shard: Path) -> ParquetFile:
-    """Open a file with a column of images in it. ValueError that says what is wrong."""
-    try:
-        import pyarrow  # noqa: F401   without it, the next may be there still
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise ValueError(f"{shard}: Parquet needs another package: pip install 'unshaken[data]'") from error
-    with _reading(shard):
-        file, bytes_of_it = ParquetFile(shard), shard.stat().st_size
-        rows = file.metadata.num_rows
-    if rows > max(bytes_of_it, 1000):
-        raise ValueError(f"{shard} declares {rows:,} images and has {bytes_of_it:,} bytes: it is damaged")
-    if image_column(file) is None:
-        raise ValueError(
-            f"{shard} has no column 'image' of encoded images (binary, or a struct with bytes); "
-            f"it has {', '.join(file.schema_arrow.names)}"
-        )
-    return file
-
-
-@contextmanager
-def _reading(shard: Path) -> Iterator[None]:
-    """Any error of the reader's as a ValueError that names the file."""
-    from pyarrow import ArrowException
-
-    try:
-        yield
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{shard} cannot be read as Parquet: {reason}") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unshaken.base.clock import Milestones, Schedule, WarmupCosine
+from unshaken.base.shapes import Or, Whole, checked
 from unshaken.data.source import Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
@@ -98,20 +99,33 @@ def known_as(source: Source) -> str:
     return called if called in SETTINGS and called != "digits" else source.name
 
 
+SOURCE = {
+    "name": str,
+    "root?": str,
+    "size?": Or((Whole(1), None)),
+    "limit?": Or((Whole(1), None)),
+    "download?": bool,
+    "unreadable?": ("stop", "skip"),
+    "bits?": Or((Whole(8, 16), None)),
+}
+"""What a recipe in JSON says of its images."""
+
+
 def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in a file names.
+    """The source that a recipe in a file names. ValueError if this version knows no such source.
 
     A file may be a stranger's: what it says leads to no download, and makes no folder. So its root counts only where
     no folder for decoded images would be made in it; for another, or to download, the user says so.
     """
-    known = {field.name: value for field in fields(Source) if (value := saved.get(field.name)) is not None}
-    for name, kind in (("name", str), ("root", str), ("size", int), ("limit", int), ("bits", int), ("unreadable", str)):
-        if name in known and (not isinstance(known[name], kind) or isinstance(known[name], bool)):
-            raise ValueError(f"the file's data.{name} is {known[name]!r}, and not of type {kind.__name__}")
-    root = Path(known.pop("root", "") or "data").expanduser()
-    known.pop("download", None)
-    harmless = (root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)
-    return Source(**known, root=str(root)) if harmless else Source(**known)
+    fields = {name: value for name, value in checked(saved, SOURCE, "the recipe's data").items() if name != "type"}
+    root = Path(fields.pop("root", "") or "data").expanduser()
+    fields.pop("download", None)
+    if (root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK):
+        fields["root"] = str(root)
+    try:
+        return Source(**fields)
+    except TypeError as error:
+        raise ValueError(f"the recipe's data cannot be read by this version ({error}): is it newer?") from None
 
 
 def setting_of(source: Source) -> Setting:
