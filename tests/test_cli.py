@@ -344,7 +344,9 @@ def test_a_flat_folder_of_jpegs(tmp_path, capsys):
     assert cli.run(["finetune", str(run), "--mode", "slf", "--data", str(tmp_path / "sorted"), "--epochs", "1"]) == 0
     assert cli.run(["evaluate", str(run), "--attack.steps", "2"]) == 0
     (result,) = run.rglob("result-steps2.json")
-    assert json.loads(result.read_text())["standard"]["n"] == 8
+    found = json.loads(result.read_text())
+    assert 0 < found["standard"]["n"] < 20
+    assert found["seen"] == {"finetune": 0, "pretrain": 0}
 
 
 def test_an_unreadable_image_is_named(tmp_path, capsys):

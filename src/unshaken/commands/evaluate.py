@@ -43,6 +43,8 @@ class Evaluation:
     by name. Needed where the folders are not called by class names or WordNet ids."""
     held_out: bool = False
     """Judge on the training images that fine-tuning kept aside (--hold), not on test images: for choices."""
+    allow_seen: bool = False
+    """Judge even on images of your own that the run has learned from; such an accuracy proves nothing."""
     shard: str = "1/1"
     """1/2 and 2/2, in two processes, share the work; the one that ends last writes the result."""
     runtime: Runtime = Runtime()
@@ -70,8 +72,9 @@ def evaluate(args: list[str]) -> int:
 
 def judged(options: Evaluation, model: Path | Candidate, images: Images | None = None) -> dict | None:
     exam, shard = options.exam.full if options.full else options.exam, Shard.read(options.shard)
-    given = images or options.data
-    return examine(model, given, exam, runtime=options.runtime, held_out=options.held_out, shard=shard)
+    given, seen = images or options.data, options.allow_seen
+    how = {"runtime": options.runtime, "held_out": options.held_out, "shard": shard, "allow_seen": seen}
+    return examine(model, given, exam, **how)
 
 
 def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:

@@ -26,6 +26,7 @@ from unshaken.nets.embed import frozen
 from unshaken.recipes.candidate import Candidate, Seat
 from unshaken.recipes.finetune import MODES
 from unshaken.recipes.pretrain import met
+from unshaken.recipes.seen import check_unseen
 from unshaken.recipes.settings import ball_of, in_words, setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.runtime import Runtime
@@ -58,6 +59,7 @@ def examine(
     quiet: bool = False,
     held_out: bool = False,
     shard: Shard = Shard(),
+    allow_seen: bool = False,
 ) -> dict[str, Any] | None:
     """Judge a classifier on test images: the result, which is written beside it with results/log.txt.
 
@@ -69,6 +71,7 @@ def examine(
     out       where they go; nowhere if it is not given
     held_out  judge on the training images that a run kept aside: writes choice-held-out.json, which is no result
     shard     the part of the work that is this process's; None comes back while others' parts are missing
+    allow_seen  judge a run even on images of one's own that it has learned from, which is a ValueError otherwise
 
     The answers are float32 whatever the runtime's precision: with bf16 attacks look for adversarial images in that.
     What was judged before, by this exam or a smaller or larger one, is not judged again. A result's file is named by
@@ -77,6 +80,7 @@ def examine(
     candidate = model if isinstance(model, Candidate) else _candidate(model, name, out)
     usual = exam_for(candidate.source) if candidate.trained_here else None
     images = Images.of(*images, name=f"{name}'s images") if isinstance(images, (tuple, list)) else images
+    source = None if isinstance(images, Images) else images or candidate.source
     if not isinstance(images, Images):
         exam = exam or exam_for(images or candidate.source)
         images = candidate.images(images, held_out)
@@ -84,6 +88,7 @@ def examine(
     usual = usual or exam_for(Source(images.name))
     if exam.until is not None and shard.count > 1:
         raise ValueError("--until goes by all that was judged, so it is for one process: leave --shard out")
+    seen = check_unseen(candidate.folder, exam.of(images), source, held_out, allow_seen)
     with candidate.seated(images, runtime) as seat:
         exam, judged = _with_gradients(exam, seat), exam.of(seat.images)
         _tell_eps(candidate, exam, quiet)
@@ -110,7 +115,7 @@ def examine(
         print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
         return None
     result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), judged, seat.world, checks)
-    result["notes"] = notes.identity
+    result |= {"notes": notes.identity, "seen": seen}
     _tell_constant(result, quiet)
     if file is not None:
         file = _written(result, file)

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
-from unshaken.data.held_out import held_out as every_nth
+from unshaken.data.digests import HOLD
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.exchange.fingerprint import stamped
@@ -27,6 +25,7 @@ from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.origin import Given, encoder_file
 from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
 from unshaken.recipes.pretrain import fitting, met
+from unshaken.recipes.seen import finetuned_on
 from unshaken.recipes.settings import SETTINGS, ball_of, in_words, known_as, setting_of, source_of
 from unshaken.threat.ball import Ball
 from unshaken.threat.pgd import PGD
@@ -52,8 +51,8 @@ class Finetune:
     epochs: Count = 25
     batch: Several = 512
     hold: Natural = 0
-    """Every so many-th training image of each class is kept aside, for choices that must not see test images
-    (`evaluate --held-out` judges there); 0 keeps none."""
+    """One training image in so many is kept aside, for choices that must not see test images (`evaluate --held-out`
+    judges there): every so many-th of each class, of a set of one's own by each image's content; 0 keeps none."""
     seed: Whole = 1
 
     def __post_init__(self) -> None:
@@ -89,6 +88,7 @@ class Finetune:
         )
         tell_eps(about["pretrain"]["recipe"], self.method, quiet)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
+            finetuned_on(run.path, given.seen, images)
             if run.finished("classifier.safetensors"):
                 return run.path
             fabric = run.compute(runtime)
@@ -108,7 +108,8 @@ class Finetune:
         images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
         if images.label is None:
             raise ValueError(
-                f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data"
+                f"{self.data.name} has no labels{f' ({images.reason})' if images.reason else ''}, and fine-tuning "
+                "needs them; name a labelled set by --data"
             )
         if len(images.names) < 2:
             raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
@@ -116,7 +117,9 @@ class Finetune:
             raise ValueError("this run kept no images aside; fine-tune with --hold 10, say")
         if not self.hold:
             return images
-        aside = torch.from_numpy(every_nth(images.label.numpy(), self.hold))
+        aside = self.data.aside(images, self.hold, HOLD)
+        if held_out and not aside.any():
+            raise ValueError(f"of {len(images)} images none is kept aside by --hold {self.hold}: choose a smaller one")
         return replace(
             images[(aside if held_out else ~aside).nonzero()[:, 0]], split="held-out" if held_out else "train"
         )

@@ -27,6 +27,7 @@ from unshaken.nets.saved import read_tensors, save_encoder, write_tensors
 from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.origin import Given, begun
 from unshaken.recipes.pretrain import fitting, met, slug
+from unshaken.recipes.seen import pretrained_on
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
 from unshaken.train.optim import SGD, Optimizer
@@ -91,6 +92,7 @@ class PlusPlus:
         images = fitting(source.load(self.split), given.backbone)
         data = {"images": met(images), **runtime.identity, "teacher": given.identity}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
+            pretrained_on(run.path, images, [given.seen])
             if run.finished("encoder.safetensors"):
                 return run.path
             fabric = run.compute(runtime)

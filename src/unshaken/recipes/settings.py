@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,22 @@ SOURCE = {
     "limit?": Or((Whole(1), None)),
     "download?": bool,
     "unreadable?": ("stop", "skip"),
+    "bits?": Or((Whole(8, 16), None)),
 }
 """What a recipe in JSON says of its images."""
 
 
 def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in JSON names. ValueError if this version knows no such source."""
+    """The source that a recipe in a file names. ValueError if this version knows no such source.
+
+    A file may be a stranger's: what it says leads to no download, and makes no folder. So its root counts only where
+    no folder for decoded images would be made in it; for another, or to download, the user says so.
+    """
     fields = {name: value for name, value in checked(saved, SOURCE, "the recipe's data").items() if name != "type"}
+    root = Path(fields.pop("root", "") or "data").expanduser()
+    fields.pop("download", None)
+    if (root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK):
+        fields["root"] = str(root)
     try:
         return Source(**fields)
     except TypeError as error:
