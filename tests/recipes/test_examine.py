@@ -254,7 +254,7 @@ def test_a_network_of_a_package_by_its_name(tmp_path, monkeypatch, capsys):
         (["--shard", "1/2", "--until", "1"], "leave --shard out"),
         (["--corruptions", "fogs"], "did you mean fog"),
         (["--autoattack", "fast"], "--autoattack"),
-        (["--until", "101"], "a width in percentage points"),
+        (["--until", "101"], "--until is a number in [0, 100], not 101"),
         (["--published", "nowhere", "--corruptions", "fog"], "nowhere has no fog.npy"),
     ],
 )
