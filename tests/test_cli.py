@@ -88,13 +88,13 @@ def test_a_run_leaves_its_recipe_log_encoder_and_end(pretrained):
 @pytest.mark.parametrize("mode", ["slf", "alf", "aff"])
 def test_results_are_counts_bits_and_the_papers_lines(tuned, mode):
     (run,) = tuned.glob(f"{mode}-digits-*")
-    result = json.loads((run / "result-first50.json").read_text())
+    result = json.loads((run / "result-steps2-first50.json").read_text())
     assert not (run / "result.json").exists()  # a part does not pass for the whole
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("acl", mode, 50)
     assert result["robust"]["correct"] <= result["standard"]["correct"]
     assert result["standard"]["percent"] == 2 * result["standard"]["correct"]
     assert result["exam"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
-    log = (run / "results" / "log-first50.txt").read_text()
+    log = (run / "results" / "log-steps2-first50.txt").read_text()
     assert re.fullmatch(rf"{mode.upper()} standard acc: \d+\.\d\d\n{mode.upper()} PGD2 acc: \d+\.\d\d\n", log)
 
 
@@ -198,7 +198,7 @@ def test_help_is_quick():
         (["coreset", "shwo", "runs"], "not 'shwo'"),
         (["coreset", "show"], "needs RUN next"),
         (["coreset", "show", "nowhere"], "nowhere is not a run"),
-        (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean or leaked"),
+        (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean, leaked, or METHOD/SET"),
         (["pretrain", "advcl/digits", "--clusters", "1", "5"], "--clusters is a whole number ≥ 2, not 1"),
         (["list", "all"], "takes no arguments"),
         (["import", "nowhere.pt"], "there is no file nowhere.pt"),
@@ -219,7 +219,7 @@ def test_autolora_is_a_mode(pretrained, tmp_path):
     quick = ["--epochs", "1", "--data.limit", "100", "--method.attack.steps", "1", "--validation.attack.steps", "1"]
     assert cli.run([*args, *quick]) == 0
     assert cli.run(["evaluate", str(tmp_path), "--limit", "10", "--attack.steps", "1"]) == 0
-    (result,) = tmp_path.rglob("result-first10.json")
+    (result,) = tmp_path.rglob("result-steps1-first10.json")
     assert json.loads(result.read_text())["mode"] == "autolora"
 
 
@@ -343,8 +343,10 @@ def test_a_flat_folder_of_jpegs(tmp_path, capsys):
     jpegs(tmp_path / "sorted" / "dogs", 20, seed=2)
     assert cli.run(["finetune", str(run), "--mode", "slf", "--data", str(tmp_path / "sorted"), "--epochs", "1"]) == 0
     assert cli.run(["evaluate", str(run), "--attack.steps", "2"]) == 0
-    (result,) = run.rglob("result.json")
-    assert json.loads(result.read_text())["standard"]["n"] == 8
+    (result,) = run.rglob("result-steps2.json")
+    found = json.loads(result.read_text())
+    assert 0 < found["standard"]["n"] < 20
+    assert found["seen"] == {"finetune": 0, "pretrain": 0}
 
 
 def test_an_unreadable_image_is_named(tmp_path, capsys):
@@ -368,7 +370,7 @@ def test_real_cifar10_through_a_resnet18(tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert cli.run(["finetune", str(run), "--mode", "slf", "--epochs", "1"]) == 0
     assert cli.run(["evaluate", str(run), "--limit", "8", "--attack.steps", "3"]) == 0
-    (result,) = run.rglob("result-first8.json")
+    (result,) = run.rglob("result-steps3-first8.json")
     found = json.loads(result.read_text())
     assert found["data"]["n"] == 10_000
     assert found["standard"]["n"] == 8

@@ -123,7 +123,8 @@ def with_torch(verb: str, args: list[str]) -> int:
 def report(args: list[str]) -> None:
     from unshaken.base.files import write_text
     from unshaken.options import parse
-    from unshaken.report.table import Reporting, markdown, results_in, show
+    from unshaken.report.alike import results_in
+    from unshaken.report.table import Reporting, markdown, show
 
     options = parse(Reporting(), args, "unshaken report")
     results = results_in(list(options.runs))

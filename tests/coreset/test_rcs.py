@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from toy import Toy
 
+from unshaken.base.canon import plain
 from unshaken.base.keys import Key
 from unshaken.coreset.cover import GradientMatching
 from unshaken.coreset.rcs import RCS, gradient, step
@@ -85,6 +86,49 @@ def test_picks_as_the_definition_does(refresh, distance):
         selector = RCS(eta=2.0, refresh=refresh, distance=distance)
         picks = chosen(problem, selector.select(problem, 30, Key(0)))
         assert picks == literal(problem, 5, 2.0, refresh, distance)
+
+
+def released_gains(q: list[dict[str, Tensor]], theta: dict[str, Tensor], problem: Toy) -> list[float]:
+    """By loops, in float64, as GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef does: each gradient averaged over dim 0."""
+    moving = {name: value.double().requires_grad_() for name, value in theta.items()}
+    total = 0.0
+    x_adv = problem.away(problem.held, theta, "minmax").double()
+    for adv, nat in zip(problem.z(x_adv, moving), problem.z(problem.held.double(), moving), strict=True):
+        q_row = (adv - adv.min()) / (adv - adv.min()).max() + 1e-8
+        p_row = (nat - nat.min()) / (nat - nat.min()).max() + 1e-8
+        for a, b in zip(q_row, p_row, strict=True):
+            total = total + a * (a.log() - b.log()) / (len(problem.held) * len(adv))
+    r = dict(zip(moving, torch.autograd.grad(total, list(moving.values())), strict=True))
+    return [
+        sum(float((one[name].double().mean(0) * r[name].mean(0)).sum()) for name in theta)  # of a bias it is a number
+        for one in q
+    ]
+
+
+def test_the_released_form_is_the_released_procedure():
+    """Gains of averaged gradients under the min-max KL, two steps of η′ a pick, U attacked after each pick."""
+    picked = []
+    for seed in range(5):
+        problem, taken = Toy(seed, classes=6), []
+        q = [problem.q(batch) for batch in problem.batches]
+        theta, left = problem.theta, list(range(len(q)))
+        for _ in range(4):
+            gains = released_gains(q, theta, problem)
+            best = max(left, key=lambda b: gains[b])
+            left.remove(best)
+            taken.append(best)
+            theta = step(step(theta, q[best], 0.5), q[best], 0.5)
+        selector = RCS(eta=0.5, refresh=1, form="released")
+        assert chosen(problem, selector.select(problem, 24, Key(0))) == taken
+        picked.append(taken != chosen(problem, RCS(eta=0.5, refresh=1).select(problem, 24, Key(0))))
+    assert any(picked)  # the two forms are not the same
+
+
+def test_the_released_form_has_one_distance_and_leaves_the_names_of_runs():
+    with pytest.raises(ValueError, match="is that of the distance kl, not of js"):
+        RCS(form="released", distance="js")
+    assert "form" not in plain(RCS())
+    assert plain(RCS(form="released"))["form"] == "released"
 
 
 def test_the_settings_matter():

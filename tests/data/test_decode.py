@@ -1,13 +1,19 @@
 """One image of any kind becomes a square of RGB bytes."""
 
+import struct
+import tracemalloc
+import zlib
 from io import BytesIO
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
-from unshaken.data.decode import common_side, decode, resized
+from unshaken.data.decode import SUFFIXES, common_side, decode, picture, resized
+from unshaken.data.digests import image_digests
+from unshaken.data.source import Source
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -96,3 +102,107 @@ def test_resized_is_pillows() -> None:
     assert (small[0] == np.asarray(by_hand).transpose(2, 0, 1)).all()
     assert resized(pixels, 12) is pixels
     assert resized(pixels, None) is pixels
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+
+
+def bare_png(width: int, height: int) -> bytes:
+    """A PNG file whose header declares a size; its pixels are those of nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * (width + 1) * height) if width * height < 1 << 24 else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["1.png", "1.jpg", "1.tga", "1.bmp", "1.tif"])
+def test_only_formats_that_are_promised_are_asked(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a file is called: Pillow's reader of EPS would start Ghostscript."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    for content in (EPS, b"GRIB\0\0\0\1", b"%PDF-1.4", b"\xd7\xcd\xc6\x9a" + bytes(40)):
+        (tmp_path / name).write_bytes(content)
+        for one in (tmp_path / name, content):
+            with pytest.raises((OSError, ValueError)):
+                decode(one, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.JPE", "JPEG"),
+        ("a.jfif", "JPEG"),
+        ("a.tga", "TGA"),
+        ("a.TIFF", "TIFF"),
+        ("a.dib", "BMP"),
+        ("a.j2k", "JPEG2000"),
+    ],
+)
+def test_endings_of_formats_that_are_promised(name: str, kind: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (200, 100, 0)).save(tmp_path / name, kind)
+    assert np.abs(decode(tmp_path / name, 4).astype(int) - np.array([200, 100, 0])[:, None, None]).max() <= 2
+    assert Path(name).suffix.lower() in SUFFIXES
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1), (3, 200_000)])
+def test_a_long_image_takes_no_more_than_it_has(size: tuple[int, int]) -> None:
+    tracemalloc.start()
+    pixels = decode(bare_png(*size), 32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels.shape == (3, 32, 32)
+    assert peak < 1 << 25
+
+
+@pytest.mark.parametrize("size", [(30_000, 30_000), (1, 200_000_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_declares_too_many_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises((ValueError, OSError, Image.DecompressionBombError)):
+        decode(bare_png(*size), 32)
+
+
+def test_a_set_of_twelve_bits_stops_until_it_is_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        grey = rng.integers(0, 4096, (8, 8)).astype(np.uint16)
+        Image.fromarray(grey).save(tmp_path / f"{k}.png")
+    for again in range(2):
+        with pytest.raises(ValueError, match=r"3 images are of 16 bits a value, and none is above 40\d\d: .*bits 12"):
+            Source(str(tmp_path), str(tmp_path / "root"), size=8 + again).load()
+    images = Source(str(tmp_path), str(tmp_path / "root"), bits=12).load()
+    assert np.abs(images.pixels[2, 0].numpy() - grey * (255 / 4095)).max() <= 0.5
+    assert Source(str(tmp_path), str(tmp_path / "root"), bits=16).load().pixels.max() <= 16
+    with pytest.raises(ValueError, match="do not lie in 0 to 1023"):
+        Source(str(tmp_path), str(tmp_path / "root"), bits=10).load()
+    with pytest.raises(ValueError, match="--data.bits is 8 to 16, not 17"):
+        Source(bits=17)
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "bright.png")
+    assert Source(str(tmp_path), str(tmp_path / "root")).load().pixels.max() == 255
+
+
+def test_a_file_that_declares_twelve_bits_is_taken_at_its_word(tmp_path: Path) -> None:
+    packed = np.array([[0x00, 0x0F, 0xFF]], np.uint8).repeat(2, 0)  # twice 0 and 4095
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    values = {256: 2, 257: 2, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: 2, 279: packed.nbytes}
+    for tag, value in values.items():
+        tags[tag] = value
+    file = b"II*\0\x08\0\0\0" + tags.tobytes(8) + packed.tobytes()  # which puts the right offset for 0
+    assert decode(file, 2)[0].tolist() == [[0, 255], [0, 255]]
+
+
+def test_the_digest_is_of_the_picture_and_not_of_its_file() -> None:
+    pixels = ramp(20, 10)
+    files = [encoded(Image.fromarray(pixels), kind) for kind in ("PNG", "BMP", "TIFF")]
+    digests = {picture(file, side).digest for file in files for side in (4, 8)}
+    assert digests == {int(image_digests(pixels.transpose(2, 0, 1)[None])[0])}
+    changed = pixels.copy()
+    changed[3, 3, 0] += 1
+    others = {picture(encoded(Image.fromarray(other)), 4).digest for other in (changed, pixels[:, :19], pixels[::-1])}
+    assert len(others | digests) == 4
+    large = np.random.default_rng(0).integers(0, 256, (1100, 1000, 3), dtype=np.uint8)
+    digest = picture(encoded(Image.fromarray(large), "BMP"), 4).digest
+    assert digest == int(image_digests(large.transpose(2, 0, 1)[None])[0])
+    large[500, 500] ^= 128
+    assert picture(encoded(Image.fromarray(large), "BMP"), 4).digest != digest

@@ -71,7 +71,7 @@ def test_the_same_batches_as_from_memory(load: Callable[..., Images]) -> None:
 
 def test_decoded_once(load: Callable[..., Images], monkeypatch: pytest.MonkeyPatch) -> None:
     first = load()
-    monkeypatch.setattr(gathering, "decode", None)
+    monkeypatch.setattr(gathering, "picture", None)
     again = load()
     assert torch.equal(first.pixels, again.pixels)
     assert first.digest == again.digest
@@ -107,18 +107,21 @@ def test_what_is_killed_goes_on_and_ends_with_the_same(
     whole = load()
     assert killed(shard, lambda: load(root="other"), before)
     read = []
-    monkeypatch.setattr(gathering, "decode", lambda *given, old=gathering.decode: read.append(1) or old(*given))
+    monkeypatch.setattr(gathering, "picture", lambda *given, old=gathering.picture: read.append(1) or old(*given))
     resumed = load(root="other")
     assert torch.equal(resumed.pixels, whole.pixels)
     assert resumed.digest == whole.digest
     assert len(read) == COUNT - min(2 * (shard - before), COUNT)
 
 
-def test_a_file_that_is_cut_short_is_made_again(load: Callable[..., Images], photos: Path) -> None:
+def test_a_file_that_is_cut_short_is_made_again(
+    load: Callable[..., Images], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = load().pixels.clone()
     file = next((photos.parent / "root" / "cache").glob("*.pixels"))
     file.write_bytes(file.read_bytes()[:-1])
     assert torch.equal(load().pixels, whole)
+    assert "was cut short: the images are decoded again" in capsys.readouterr().err
 
 
 def test_unreadable_images_are_named_or_left_out(load: Callable[..., Images], photos: Path) -> None:
@@ -139,7 +142,7 @@ def test_a_full_disk_is_told_before_anything_is_decoded(
     load: Callable[..., Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
-    monkeypatch.setattr(gathering, "decode", None)
+    monkeypatch.setattr(gathering, "picture", None)
     with pytest.raises(ValueError, match="need 0 GB more in .*cache, and there are 0: choose another --data.root"):
         load()
 

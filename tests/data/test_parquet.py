@@ -71,15 +71,16 @@ def test_parts_shards_and_names(place: Path, load: Load) -> None:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_file_by_itself_is_split_by_fifths(place: Path, load: Load, plain: bool) -> None:
+def test_a_file_by_itself_is_split_by_content(place: Path, load: Load, plain: bool) -> None:
     file = place / "train.parquet"
-    write(file, list(range(17)), [0, 1] * 8 + [0], plain=plain)
+    write(file, list(range(100)), [0, 1] * 50, plain=plain)
     for name in (file, place):
         train, test = load("train", name), load("test", name)
-        assert reds(test) == [8, 9]
-        assert reds(train) == [value for value in range(17) if value not in (8, 9)]
-        assert test.label.tolist() == [0, 1]
+        assert sorted(reds(train) + reds(test)) == list(range(100))
+        assert 10 <= len(test) <= 30
+        assert [red % 2 for red in reds(test)] == test.label.tolist()
         assert train.names == ("0", "1")
+    assert int(test.image_digests[0]) == int(Images.of(test.pixels[:1]).image_digests)
 
 
 def test_undeclared_labels_are_their_own_names(place: Path, load: Load) -> None:
@@ -102,15 +103,16 @@ def test_unlabelled(place: Path, load: Load, labels: list[object] | None) -> Non
 def test_a_limit_decodes_no_more_than_it_needs(place: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     write(place / "a.parquet", list(range(100)), [k % 2 for k in range(100)])
     decoded = []
-    decode = module.decode
-    monkeypatch.setattr(module, "decode", lambda encoded, side: decoded.append(1) or decode(encoded, side))
+    old = module.picture
+    monkeypatch.setattr(module, "picture", lambda *given: decoded.append(1) or old(*given))
     few = load(limit=9)
-    assert reds(few) == [0, 1, 2, 3, 4, 5, 6, 7, 10]
-    assert len(decoded) == 9
+    assert len(few) == 9
+    assert 9 <= len(decoded) <= 18
+    count = len(decoded)
     assert load(limit=9).digest == few.digest
-    assert len(decoded) == 9
-    assert len(load()) == 80
-    assert len(load("test", limit=9)) == 20
+    assert len(decoded) == count
+    test = load("test", limit=9)
+    assert reds(few) == reds(load())[:9] == [red for red in range(100) if red not in reds(test)][:9]
 
 
 def test_decoded_again_when_the_file_changes(place: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +121,7 @@ def test_decoded_again_when_the_file_changes(place: Path, load: Load, monkeypatc
     write(place / "a.parquet", [3, 4], None)
     os.utime(place / "a.parquet", ns=(1, 1))
     assert reds(load()) == [3, 4]
-    monkeypatch.setattr(module, "decode", None)
+    monkeypatch.setattr(module, "picture", None)
     assert reds(load()) == [3, 4]
 
 
@@ -145,6 +147,9 @@ def test_labels_that_cannot_be(place: Path, load: Load) -> None:
         load()
     write(place / "a.parquet", [1, 2], [0, -1])
     with pytest.raises(ValueError, match="1 rows have label -1"):
+        load()
+    write(place / "a.parquet", [1, 2], [0.5, 1.0])
+    with pytest.raises(ValueError, match="labels are whole numbers or texts, and here double"):
         load()
     write(place / "a.parquet", [1] * 5, [2] * 5, ["cat", "dog"])
     with pytest.raises(ValueError, match=r"labels lie in 0\.\.1"):
@@ -190,3 +195,111 @@ def test_real_cifar(tmp_path: Path, name: str, names: tuple[str, str]) -> None:
         list(image.getpixel((x, y))) for y in (0, 31) for x in (3, 17)
     ]
     assert images.label[7] == row["label"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train-0.parquet", "valid-0.parquet"),
+        ("cifar10-train.parquet", "cifar10-test.parquet"),
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("default/train/0000.parquet", "default/validation/0000.parquet"),
+        ("train/0.parquet", "test/0.parquet"),
+        ("Train.PARQUET", "Dev.Parquet"),
+        ("train_000.parquet", "dev_000.parquet"),
+    ],
+)
+def test_names_of_parts(place: Path, load: Load, train: str, test: str) -> None:
+    for name, values in ((train, [1, 2]), (test, [3])):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        write(place / name, values, [0] * len(values))
+        (place / name).with_name(f"._{Path(name).name}").write_bytes(b"of a Mac")
+    (place / "README.md").write_text("")
+    assert (reds(load()), reds(load("test"))) == ([1, 2], [3])
+
+
+def test_parts_that_are_not_clear(place: Path, load: Load) -> None:
+    write(place / "train-0.parquet", [1], [0])
+    write(place / "secret-0.parquet", [2], [0])
+    with pytest.raises(
+        ValueError, match="has train beside secret-0, which may be parts .*: for parts, call them train"
+    ):
+        load()
+    (place / "secret-0.parquet").unlink()
+    (place / "more").mkdir()
+    write(place / "more" / "x.parquet", [2], [0])
+    with pytest.raises(ValueError, match="has Parquet files beside folders of them"):
+        load()
+    (place / "train-0.parquet").rename(place / "other.png")
+    Image.new("RGB", (4, 4)).save(place / "other.png")
+    with pytest.raises(ValueError, match=r"has images \(other.png, ...\) and Parquet files \(more/x.parquet, ...\)"):
+        load()
+
+
+def test_other_columns(place: Path, load: Load) -> None:
+    place.mkdir()
+    images = [{"bytes": png(value), "path": None} for value in (5, 6)]
+    pq.write_table(pa.table({"id": [7, 8], "Picture": images, "labels": [1, 0]}), place / "train.parquet")
+    pq.write_table(pa.table({"thing": [png(9)], "Labels": [1.0]}), place / "test.parquet")
+    assert (reds(load()), load().label.tolist()) == ([5, 6], [1, 0])
+    assert (reds(load("test")), load("test").label.tolist()) == ([9], [1])
+
+
+def test_words_in_one_part_and_numbers_in_the_other(place: Path, load: Load) -> None:
+    write(place / "train.parquet", [1, 2], ["dog", "cat"])
+    write(place / "test.parquet", [3], [1])
+    assert load().names == ("cat", "dog")
+    with pytest.raises(ValueError, match="has labels in words and .* in numbers, and nothing says which is which"):
+        load("test")
+    write(place / "test.parquet", [3], [0], ["dog", "cat"])  # which declares what its numbers mean
+    assert (load("test").names, load("test").label.tolist()) == (("cat", "dog"), [1])
+    write(place / "train.parquet", [1, 2], [1, 0], ["dog", "cat"])
+    write(place / "test.parquet", [3], [1])
+    assert (load("test").names, load("test").label.tolist()) == (("dog", "cat"), [1])
+    write(place / "test.parquet", [3], ["dog"])
+    assert load("test").label.tolist() == [0]
+    write(place / "test.parquet", [3], [0], ["cat", "dog"])  # the same classes in another order
+    assert load("test").label.tolist() == [1]
+    write(place / "test.parquet", [3], ["cow"])
+    with pytest.raises(ValueError, match="has a class that the train part lacks: 'cow'; it has dog, cat"):
+        load("test")
+    assert len(load()) == 2
+
+
+def test_a_shard_without_labels(place: Path, load: Load) -> None:
+    write(place / "train-0.parquet", [1], [0])
+    write(place / "train-1.parquet", [2], None)
+    with pytest.raises(ValueError, match="train-1.parquet has no column of labels, and train-0.parquet has one"):
+        load()
+    write(place / "train-0.parquet", [1], [0], ["cat", "dog"])
+    write(place / "train-1.parquet", [1], [0], ["dog", "cat"])
+    with pytest.raises(ValueError, match="train-1.parquet declares other classes than train-0.parquet"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", "7", "{", '{"info": 3}', '{"info": {"features": {"label": {"names": 7}}}}', "[" * 100_000]
+)
+def test_a_header_that_makes_no_sense(place: Path, load: Load, header: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write(place / "train.parquet", [1, 2], [1, 0])
+    table = pq.read_table(place / "train.parquet").replace_schema_metadata({"huggingface": header})
+    pq.write_table(table, place / "train.parquet")
+    write(place / "test.parquet", [3], [1])
+    assert load().names == ("0", "1")
+    assert "its Hugging Face header makes no sense, so classes are called by their labels" in capsys.readouterr().err
+
+
+def test_damaged_files_are_named(place: Path, load: Load) -> None:
+    write(place / "a.parquet", list(range(50)), [k % 2 for k in range(50)])
+    whole, said = (place / "a.parquet").read_bytes(), []
+    for at in range(4, len(whole), len(whole) // 60):
+        broken = bytearray(whole)
+        broken[at] ^= 0x55
+        (place / "a.parquet").write_bytes(broken)
+        os.utime(place / "a.parquet", ns=(at, at))
+        try:
+            load(unreadable="skip")
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) > 5
+    assert all("\n" not in line and (str(place) in line or "labels lie in" in line) for line in said)

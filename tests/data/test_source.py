@@ -43,9 +43,9 @@ def test_known_sets_get_what_the_source_says(name: str, tmp_path: Path, monkeypa
 
 
 def test_mistakes_in_fields() -> None:
-    with pytest.raises(ValueError, match="--data.limit must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="limit is a whole number ≥ 1, not 0"):
         Source(limit=0)
-    with pytest.raises(ValueError, match="--data.size must be at least 1, not -4"):
+    with pytest.raises(ValueError, match="size is a whole number ≥ 1, not -4"):
         Source(size=-4)
     with pytest.raises(ValueError, match="--data.unreadable is stop or skip, not 'ignore'"):
         Source(unreadable="ignore")

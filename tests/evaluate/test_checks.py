@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unshaken.base.keys import Key
 from unshaken.evaluate import signs
 from unshaken.evaluate.checks import cheap, examination, thorough
+from unshaken.evaluate.constant import no_better
 from unshaken.evaluate.patient import Patient
 from unshaken.evaluate.trials import Trial, huge_eps, outdone
 from unshaken.nets.embed import Normalize, born
@@ -167,7 +168,7 @@ def test_a_sound_classifier_raises_no_alarm(name):
 def test_what_is_left_out_after_a_fault_in_the_bases():
     """A verdict that depends on chance or company is none, so that nothing is made of it."""
     checked = {each.name: each for each in examination(in_train_mode(), attacked=48)}
-    assert len(checked) == 14
+    assert len(checked) == 15
     assert checked["mode"].finding
     assert {name for name, each in checked.items() if not each.left_out} == {"pixels", "logits", "mode"}
 
@@ -226,6 +227,30 @@ def test_one_class_tells_nothing_about_a_network_that_always_answers_so():
     assert signs.accuracy(one) is None
     assert signs.accuracy(replace(one, logits=lambda x: torch.eye(10)[3].expand(len(x), 10))) is None
     assert signs.accuracy(replace(one, y=one.y + 1))  # always wrong
+
+
+def test_masked_classes_are_no_finding():
+    """Logits of minus infinity for classes that no image has."""
+    patient = sound()
+    wide = replace(patient, logits=lambda x: torch.cat([patient.logits(x), torch.full((len(x), 2), -torch.inf)], 1))
+    for check in (signs.logits, signs.randomness, signs.batch, signs.accuracy):
+        assert check(wide) is None
+    assert int(wide.right.sum()) == int(patient.right.sum()) > 0
+
+
+def test_a_network_that_is_no_better_than_the_constant_answer():
+    """Of 80 images 60 are of one class: 45 right answers are better than guessing, and worse than naming that class."""
+    y = torch.tensor([0] * 60 + [1] * 20)
+    said = y.clone()
+    said[:35] = 1
+    patient = replace(sound(), x=sound().x[:80], y=y)
+    patient = replace(patient, logits=lambda x: torch.eye(10)[said[: len(x)]] if len(x) == 80 else None)
+    patient.__dict__["clean"] = torch.eye(10)[said]
+    found = no_better(patient)
+    assert "45 of 80 images are classified rightly, and whoever always answers class 0 is right on 60" in found.says
+    patient.__dict__["clean"] = torch.eye(10)[y]
+    patient.__dict__.pop("right")
+    assert no_better(patient) is None
 
 
 def test_an_untrained_network_guesses():

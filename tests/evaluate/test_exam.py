@@ -20,6 +20,7 @@ from unshaken.evaluate.exam import Exam, correct, inside
 from unshaken.evaluate.notes import Notes
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.nets.embed import Encoder, Network, Normalize
+from unshaken.pixels.corrupt import Corruption
 from unshaken.threat.ball import L2, Ball, Linf
 from unshaken.threat.pgd import PGD
 
@@ -86,7 +87,7 @@ def test_what_is_wrong_before_the_attack_stays_wrong(restarts):
     """An attack that makes a wrong answer right has not made the network robust."""
     net = Network(Encoder(Normalize((0.0,), (1.0,)), nn.Flatten(), SIDE * SIDE), Inverted()).eval()
     data = Images(images().pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
-    verdicts = Exam(PGD(Linf(0.02), steps=0, restarts=restarts), batch=7).judge(net, data)
+    verdicts = Exam(PGD(Linf(0.02), steps=1, stride=1e-6, restarts=restarts), batch=7).judge(net, data)
     assert verdicts["clean"].correct == 0
     assert verdicts["pgd"].correct == 0
     x_adv = Linf(0.02).sample(data.floats(), torch.Generator().manual_seed(0))
@@ -338,7 +339,7 @@ def test_published_images_are_taken_by_their_places(tmp_path):
     for severity in (2, 5):
         rows = torch.from_numpy(pixels[30 * (severity - 1) : 30 * severity]).permute(0, 3, 1, 2)
         expected = correct(net, rows.float() / 255, clean.label)
-        assert torch.equal(found[f"published/fog/{severity}"].bits, expected)
+        assert torch.equal(found[exam.part_of(Corruption("fog", severity))].bits, expected)
     other = replace(clean, label=1 - clean.label)
     with pytest.raises(ValueError, match="other labels than the test images"):
         exam.judge(net, other)

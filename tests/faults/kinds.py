@@ -30,7 +30,7 @@ from unshaken.data.corrupted import corrupted
 from unshaken.data.download import checksum
 from unshaken.data.imagenet import _batch, _opened
 from unshaken.data.images import Images
-from unshaken.data.mapped import mapped
+from unshaken.data.mapped import Shard, mapped
 from unshaken.data.source import Source
 from unshaken.evaluate.notes import Notes
 from unshaken.exchange.exporting import Exporting, export
@@ -50,6 +50,7 @@ from unshaken.nets.saved import (
 )
 from unshaken.recipes.autolora import History
 from unshaken.recipes.candidate import Candidate
+from unshaken.recipes.seen import Seen
 from unshaken.recipes.subset import picked
 from unshaken.report.table import results_in
 from unshaken.threat.ball import Linf
@@ -192,24 +193,30 @@ def kept(folder: Path) -> Any:
 
 
 def make_mapped(folder: Path) -> Path:
-    def decode(done: int):
+    def decode(done: int, kept: int):
         for at in range(done, 6, 2):
-            yield at + 2, (np.full((2, 3, 4, 4), at, np.uint8), {})
+            yield at + 2, Shard(np.full((2, 3, 4, 4), at, np.uint8), {}, np.array([at + 1, at + 2], np.uint64))
 
-    mapped(folder / "cache", "key", (6, 3, 4, 4), decode)
+    mapped(folder / "cache", "key", 6, 6, (3, 4, 4), decode)
     return next((folder / "cache").glob("*.pixels"))
 
 
 def mapped_again(folder: Path) -> Any:
-    def decode(done: int):
+    def decode(done: int, kept: int):
         raise Again
 
     try:
-        pixels, known = mapped(folder, "key", (6, 3, 4, 4), decode)
+        pixels, known = mapped(folder, "key", 6, 6, (3, 4, 4), decode)
     except Again:
         return {}
     read = Images(pixels, sums=known["sums"]).floats().tolist()
-    return {"pixels": read} | {name: known[name] for name in ("done", "kept", "content", "unreadable")}
+    noted = {name: known[name] for name in ("done", "kept", "rows", "content", "unreadable", "deep")}
+    return {"pixels": read, "digests": known["digests"].tolist()} | noted
+
+
+def make_seen(folder: Path) -> Path:
+    Seen(np.arange(40), np.arange(60)).write(folder)
+    return folder / "seen.safetensors"
 
 
 def make_history(folder: Path) -> Path:
@@ -275,7 +282,9 @@ def make_image(form: str) -> Callable[[Path], Path]:
         for name in "ab":
             (folder / "photos" / name).mkdir()
             for k in range(5):
-                Image.fromarray(pixels).save(folder / "photos" / name / f"{k}.{form}")
+                Image.fromarray(np.roll(pixels, (k, ord(name)), (0, 1)) ^ (40 * k)).save(
+                    folder / "photos" / name / f"{k}.{form}"
+                )
         return folder / "photos" / "a" / f"0.{form}"
 
     return make
@@ -320,9 +329,10 @@ def make_parquet(folder: Path) -> Path:
     import pyarrow as pa
     from pyarrow import parquet
 
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (9, 9, 9)).save(file, "PNG")
-    table = pa.table({"image": [{"bytes": file.getvalue(), "path": None}] * 10, "label": [0, 1] * 5})
+    files = [io.BytesIO() for _ in range(10)]
+    for k, file in enumerate(files):
+        Image.new("RGB", (8, 8), (k, 9, 9)).save(file, "PNG")
+    table = pa.table({"image": [{"bytes": file.getvalue(), "path": None} for file in files], "label": [0, 1] * 5})
     notes = json.dumps({"info": {"features": {"label": {"names": ["cat", "dog"]}}}})
     (folder / "set").mkdir()
     parquet.write_table(table.replace_schema_metadata({"huggingface": notes}), folder / "set" / "train-0.parquet")
@@ -401,6 +411,12 @@ KINDS = (
         lambda folder: make_mapped(folder).with_suffix(".sums"),
         lambda file: mapped_again(file.parent),
     ),
+    Kind(
+        "mapped digests",
+        lambda folder: make_mapped(folder).with_suffix(".digests"),
+        lambda file: mapped_again(file.parent),
+    ),
+    Kind("seen", make_seen, lambda file: Seen.beside(file).finetune.tolist(), form="tensors"),
     Kind(
         "mapped journal",
         lambda folder: make_mapped(folder).with_suffix(".journal"),

@@ -274,12 +274,19 @@ def test_adaptive_alpha_measures_first_and_then_follows_the_distance(form, net, 
     assert net.memory.images.item() == 10
 
 
-@pytest.mark.parametrize(("d", "alpha"), [(0.1, 0.5), (0.3, 0.5), (0.41, 0.2), (0.6, 0.2)])
-def test_adaptive_alpha_where_all_distances_were_below_d_min(d, alpha, net, batch, monkeypatch):
+@pytest.mark.parametrize(
+    ("d", "alpha", "released"),
+    [(0.1, 0.5, 0.5), (0.3, 0.5, 0.5), (0.35, 0.5, 0.2), (0.41, 0.2, 0.2), (0.6, 0.2, 0.2)],
+)
+@each_form
+def test_adaptive_alpha_where_all_distances_were_below_d_min(form, d, alpha, released, net, batch, monkeypatch):
+    """d_avg = 0.3 < d_min = 0.4. The authors' code asks first whether d > d_avg, and then keeps α
+    (Asym-AdvCL/pretraining_advCL.py at b28763e)."""
     net.memory.distances.fill_(3.0)
     net.memory.images.fill_(10.0)
+    alpha = released if form == "released" else alpha
     monkeypatch.setattr(AsymAdvCL, "distance", lambda self, h, a, b: torch.tensor(d))
-    method = AsymAdvCL(ip=IP(0.2), adaptive=Adaptive(1, d_min=0.4))
+    method = AsymAdvCL(AdvCL(form=form), ip=IP(0.2), adaptive=Adaptive(1, d_min=0.4))
     assert method.alpha(net, batch.views[2], batch.views[2], at(1)).item() == pytest.approx(alpha)
 
 

@@ -18,6 +18,7 @@ from unshaken.nets.routed import routed, routes_of, take
 from unshaken.nets.saved import (
     add_checksum,
     checksum_in,
+    digest,
     load_classifier,
     load_encoder,
     read_tensors,
@@ -82,6 +83,40 @@ def test_an_encoder_comes_back_bit_for_bit(routes, path: Path):
         take(net, route)
         take(again.eval(), route)
         assert torch.equal(net(images(1)), again(images(1)))
+
+
+@pytest.mark.parametrize("routes", [(), ROUTES, ("shared",), ("clean", "adv", "adv_ce")])
+def test_an_encoder_is_ready_for_use(routes, path: Path):
+    """One call gives eval mode and the robust route; what is trained further asks for train mode."""
+    net = encoder(routes)
+    with torch.no_grad():
+        for k, parameter in enumerate(net.parameters()):
+            parameter.add_(0.01 * k)  # so that routes differ
+    save_encoder(path, net.train(), GREY, {})
+    ready, *_ = load_encoder(path)
+    if routes:
+        take(net, "adv" if "adv" in routes else routes[0])
+    assert not any(module.training for module in ready.modules())
+    assert torch.equal(ready(images(3)), net.eval()(images(3)))
+    assert all(module.training for module in load_encoder(path, training=True)[0].modules())
+    if routes == ROUTES:
+        take(net, "clean")
+        assert torch.equal(load_encoder(path, route="clean")[0](images(3)), net(images(3)))
+        assert not torch.equal(ready(images(3)), net(images(3)))
+
+
+def test_a_digest_sees_extra_states():
+    class Extra(nn.Module):
+        def __init__(self, state: object) -> None:
+            super().__init__()
+            self.state = state
+
+        def get_extra_state(self) -> object:
+            return self.state
+
+    assert digest(Extra({"scale": 1})) == digest(Extra({"scale": 1}))
+    assert digest(Extra({"scale": 1})) != digest(Extra({"scale": 2}))
+    assert digest(Extra(lambda: 1)) != digest(Extra(lambda: 1))  # cannot be written out: equal to nothing
 
 
 def test_a_classifier_comes_back_bit_for_bit(path: Path):

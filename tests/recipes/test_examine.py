@@ -1,7 +1,6 @@
 """Exams of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
 
 import copy
-import json
 import signal
 import subprocess
 import sys
@@ -16,13 +15,15 @@ from torch import nn
 
 import unshaken
 from unshaken import cli
+from unshaken.base.files import read_json
 from unshaken.base.shard import Shard
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.result import paper_log, papers_log
 from unshaken.recipes.candidate import Candidate
 from unshaken.recipes.examine import examine
-from unshaken.report.table import results_in, rows
+from unshaken.report.alike import results_in
+from unshaken.report.table import rows
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 
@@ -35,8 +36,12 @@ def run(tmp_path) -> Path:
     return write_run(tmp_path / "encoder" / "slf-digits-1", least_squares(1))
 
 
-def result(run: Path, name: str = "result.json") -> dict:
-    return json.loads((run / name).read_text())
+EPS = "-eps0.02-steps2"
+"""What the names of CHEAP's results say: in which it differs from the exam that goes with digits."""
+
+
+def result(run: Path, name: str = f"result{EPS}.json") -> dict:
+    return read_json(run / name)
 
 
 def bare(result: dict) -> dict:
@@ -78,10 +83,10 @@ def test_a_part_does_not_take_the_place_of_the_whole(run):
     whole = examine(run, exam=CHEAP, quiet=True)
     part = examine(run, exam=replace(CHEAP, until=30.0, seed=1, batch=20), quiet=True)
     assert result(run) == whole
-    assert part == result(run, "result-until30.json")
+    assert part == result(run, f"result{EPS}-until30.json")
     assert part["robust"]["n"] < part["robust"]["of"] == 445
     assert rows([part])[0][3] == f"{part['robust']['n']} of 445"
-    assert (run / "results" / "log-until30.txt").exists()
+    assert (run / "results" / f"log{EPS}-until30.txt").exists()
     low, high = part["robust"]["final95"]
     assert high - low <= 30
     narrow = examine(run, exam=replace(CHEAP, until=0.0, batch=20), quiet=True)
@@ -94,7 +99,7 @@ def test_shards_leave_the_result_of_one_process(run, tmp_path, capsys):
     other = write_run(tmp_path / "shared", least_squares(1))
     assert examine(other, exam=CORRUPTED, quiet=True, shard=Shard(2, 2)) is None
     assert "shard 2/2 is done; 200 of 445 images are judged so far" in capsys.readouterr().err
-    assert not (other / "result.json").exists()
+    assert not (other / f"result{EPS}.json").exists()
     assert bare(examine(other, exam=CORRUPTED, quiet=True, shard=Shard(1, 2))) == alone
     assert bare(result(other)) == alone
     with pytest.raises(ValueError, match="leave --shard out"):
@@ -122,7 +127,7 @@ def test_killed_from_outside_and_shared(run, tmp_path):
     assert 5 <= known < 25
     rest = [start(other, "--shard", "1/2"), start(other, "--shard", "2/2"), start(run)]
     assert [process.communicate() and process.returncode for process in rest] == [0, 0, 0]
-    assert bare(result(other)) == bare(result(run))
+    assert bare(result(other, "result.json")) == bare(result(run, "result.json"))
     again = sum(file.read_text().count("\n") - 1 for file in other.glob("verdicts-*-*.jsonl"))
     assert again + known - 1 == 24  # twelve blocks, two parts, none twice
 
@@ -195,7 +200,7 @@ def test_low_precision_looks_and_float32_judges(run):
 
 def test_the_papers_log_of_three_modes_in_their_parent(run):
     found = [examine(run, exam=CHEAP, quiet=True)]
-    assert (run / "results" / "log.txt").read_text() == paper_log(found[0])
+    assert (run / "results" / f"log{EPS}.txt").read_text() == paper_log(found[0])
     for seed, mode in ((2, "AFF"), (3, "ALF")):
         other = write_run(run.parent / f"{mode.lower()}-digits-1", least_squares(seed), mode)
         assert not (run.parent / "results").exists()
@@ -204,11 +209,11 @@ def test_the_papers_log_of_three_modes_in_their_parent(run):
     assert cli.run(["evaluate", str(run), *args]) == 0
     assert not (run.parent / "results").exists()  # one mode has no means
     assert cli.run(["evaluate", str(run.parent), *args]) == 0
-    log = (run.parent / "results" / "log.txt").read_text()
+    log = (run.parent / "results" / f"log{EPS}.txt").read_text()
     assert log == papers_log("encoder/encoder.safetensors", [found[0], found[2], found[1]])
     assert cli.run(["evaluate", str(run.parent), *args, "--limit", "50"]) == 0
-    assert (run.parent / "results" / "log-first50.txt").exists()
-    assert (run.parent / "results" / "log.txt").read_text() == log
+    assert (run.parent / "results" / f"log{EPS}-first50.txt").exists()
+    assert (run.parent / "results" / f"log{EPS}.txt").read_text() == log
 
 
 def test_what_is_doubtful_is_said_and_kept(run, capsys):
@@ -237,7 +242,7 @@ def test_a_network_of_a_package_by_its_name(tmp_path, monkeypatch, capsys):
     assert "name a set with its classes by --data" in capsys.readouterr().err
     assert cli.run(["evaluate", "timm/pixels", "--data", "digits", "--attack.steps", "1", "--limit", "60"]) == 0
     assert "| timm/pixels | GIVEN | digits | 60 |" in capsys.readouterr().out
-    found = result(tmp_path / "runs" / "timm-pixels" / "digits", "result-first60.json")
+    found = result(tmp_path / "runs" / "timm-pixels" / "digits", "result-steps1-first60.json")
     assert found["exam"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
 
 
@@ -249,7 +254,7 @@ def test_a_network_of_a_package_by_its_name(tmp_path, monkeypatch, capsys):
         (["--shard", "1/2", "--until", "1"], "leave --shard out"),
         (["--corruptions", "fogs"], "did you mean fog"),
         (["--autoattack", "fast"], "--autoattack"),
-        (["--until", "101"], "a width in percentage points"),
+        (["--until", "101"], "--until is a number in [0, 100], not 101"),
         (["--published", "nowhere", "--corruptions", "fog"], "nowhere has no fog.npy"),
     ],
 )

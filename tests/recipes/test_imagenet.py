@@ -61,11 +61,12 @@ def test_sat_at_32_pixels():
 
 
 def test_sat_at_224_pixels():
-    """ResNet-50, ε 4/255 in 3 steps of 2/3 of it, SGD 0.1 with decay 1e-4, a tenth from epochs 30 and 60 on, of 90."""
+    """ResNet-50, ε 4/255 in 3 steps of 2/3 of it, SGD 0.1 with decay 1e-4; of 90 epochs, counted from 0, a tenth from
+    29 and 59 on: the released code asks for the rate of epoch + 1."""
     recipe = unshaken.recipe("sat-rcs/imagenet")
     assert (recipe.backbone, recipe.views) == (Backbone("resnet50", 224, **AS_IT_IS), ResizedCrop())
     assert (recipe.epochs, recipe.batch, recipe.optimizer) == (90, 256, SGD(0.9, 1e-4, nesterov=True))
-    rates = [recipe.rate(Clock(0, epoch, epoch + 1, 90)) for epoch in (0, 29, 30, 59, 60, 89)]
+    rates = [recipe.rate(Clock(0, epoch, epoch + 1, 90)) for epoch in (0, 28, 29, 58, 59, 89)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     attack = recipe.method.attack
     assert (attack.ball, attack.steps, attack.stride * attack.ball.eps) == (

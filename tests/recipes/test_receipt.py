@@ -20,6 +20,7 @@ from unshaken.threat.pgd import PGD
 from unshaken.train.runtime import Runtime
 
 EXAM = Exam(PGD(Linf(0.02), steps=2), corruptions=("contrast",), severities=(3,), batch=60)
+NAME = "result-eps0.02-steps2"
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def run(tmp_path) -> Path:
 
 def forged(run: Path, score: str, flips: int, **changes) -> Path:
     """The result with so many verdicts of each hundred turned."""
-    result = read_json(run / "result.json") | changes
+    result = read_json(run / f"{NAME}.json") | changes
     bits = unpacked(result[score]["bits"], 445)
     turned = numpy.arange(445) % 100 < flips
     result[score] |= Verdicts.read(result[score] | {"bits": packed(bits ^ turned)}).summary()
@@ -41,16 +42,16 @@ def forged(run: Path, score: str, flips: int, **changes) -> Path:
 
 
 def test_the_same_world_gives_the_same_bits(run):
-    found = receipt(run / "result.json", sample=100, seed=3, quiet=True)
-    assert found == receipt(run / "result.json", sample=100, seed=3, quiet=True)
+    found = receipt(run / f"{NAME}.json", sample=100, seed=3, quiet=True)
+    assert found == receipt(run / f"{NAME}.json", sample=100, seed=3, quiet=True)
     assert found == Receipt(120, 3, True, {"clean": 120, "pgd": 120, "contrast/3": 120})
     assert found.holds
-    seeds = {receipt(run / "result.json", sample=1, quiet=True).seed for _ in range(2)}
+    seeds = {receipt(run / f"{NAME}.json", sample=1, quiet=True).seed for _ in range(2)}
     assert len(seeds) == 2  # a draw that nobody could foresee
 
 
 def test_numbers_that_are_not_those_of_the_verdicts_are_refused(run):
-    kept = read_json(run / "result.json")
+    kept = read_json(run / f"{NAME}.json")
     for path, value in (
         (("robust", "correct"), 444),
         (("standard", "percent"), 99.9),
@@ -89,7 +90,7 @@ def test_in_another_world_a_few_may_differ(run):
 def test_the_search_is_in_the_precision_that_it_was_in(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
     examine(run, exam=EXAM, runtime=Runtime(precision="bf16"), quiet=True)
-    found = receipt(run / "result.json", sample=445, seed=3, quiet=True)
+    found = receipt(run / f"{NAME}.json", sample=445, seed=3, quiet=True)
     assert found.same
     assert found.holds
 
@@ -97,7 +98,7 @@ def test_the_search_is_in_the_precision_that_it_was_in(tmp_path):
 def test_a_part_is_judged_again_where_it_was_judged(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
     part = examine(run, exam=replace(EXAM, until=40.0, batch=20), quiet=True)
-    found = receipt(run / "result-until40.json", sample=445, seed=1, quiet=True)
+    found = receipt(run / f"{NAME}-until40.json", sample=445, seed=1, quiet=True)
     assert found.n == part["robust"]["n"] < 445
     assert found.holds
 
@@ -105,9 +106,9 @@ def test_a_part_is_judged_again_where_it_was_judged(tmp_path):
 def test_what_is_not_the_result_s_is_refused(run, tmp_path):
     other = write_run(tmp_path / "other", least_squares(2))
     with pytest.raises(ValueError, match="name their run by --run"):
-        receipt(run / "result.json", run=other)
+        receipt(run / f"{NAME}.json", run=other)
     away = tmp_path / "away.json"
-    away.write_text((run / "result.json").read_text())
+    away.write_text((run / f"{NAME}.json").read_text())
     assert receipt(away, sample=1, run=run, quiet=True).holds
     with pytest.raises(ValueError, match="there is no classifier in"):
         receipt(away)
@@ -117,13 +118,13 @@ def test_what_is_not_the_result_s_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="is not a result"):
         receipt(tmp_path / "no.json")
     with pytest.raises(ValueError, match="at least 1 image"):
-        receipt(run / "result.json", sample=0)
+        receipt(run / f"{NAME}.json", sample=0)
 
 
 def test_verify_says_so(run, capsys):
-    assert cli.run(["verify", str(run / "result.json"), str(run), "--sample", "50", "--seed", "4"]) == 0
+    assert cli.run(["verify", str(run / f"{NAME}.json"), str(run), "--sample", "50", "--seed", "4"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"{run}/result.json: agrees"
+    assert said[0] == f"{run}/{NAME}.json: agrees"
     assert "60 images (--seed 4) were judged again, in the same world, where 0 may differ" in said[1]
     assert said[2:5] == [f"  {part}: 60 of 60 agree" for part in ("clean", "pgd", "contrast/3")]
     assert cli.run(["verify", str(forged(run, "standard", 50))]) == 2

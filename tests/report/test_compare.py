@@ -146,3 +146,39 @@ def test_other_images_are_refused_in_one_line(tmp_path, capsys):
         write_json(tmp_path / "several" / name, a)
     with pytest.raises(ValueError, match="more than one result"):
         compare([str(files[0]), str(tmp_path / "several")])
+
+
+def tuned(**recipe) -> dict:
+    base = {
+        "batch": 512,
+        "seed": 1,
+        "data": {"name": "photos", "root": "/a"},
+        "rate": {"type": "Milestones", "at": [10]},
+    }
+    return result(finetune={"recipe": base | recipe, "data": {"encoder": "x"}})
+
+
+def test_unlike_protocols_are_refused_unless_that_is_asked_for(tmp_path):
+    a, b = tuned(), tuned(batch=64, rate={"type": "Milestones", "at": [50, 100]})
+    words = r"unlike protocols \(batch 512 and 64; rate.at \[10\] and \[50, 100\]\)"
+    with pytest.raises(ValueError, match=words) as refused:
+        list(compared(a, b))
+    assert "--anyway" in str(refused.value)
+    first, *others = compared(a, b, anyway=True)
+    assert first.startswith("CAUTION: A and B were fine-tuned by unlike protocols")
+    assert len(others) == 2
+    for name, each in (("a", a), ("b", b)):
+        write_json(tmp_path / f"{name}.json", each)
+    with pytest.raises(ValueError, match="unlike protocols"):
+        compare([str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    compare([str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--anyway"])
+
+
+def test_seeds_labels_and_modes_are_no_unlike_protocols():
+    a = tuned()
+    for b in (
+        tuned(seed=2),
+        tuned(data={"name": "photos", "root": "/b", "limit": 1000}),
+        tuned(batch=64) | {"mode": "aff"},
+    ):
+        assert all(isinstance(each, Paired) for each in compared(a, b))

@@ -10,7 +10,8 @@ import pytest
 from unshaken import cli
 from unshaken.base.bits import packed
 from unshaken.base.files import write_json
-from unshaken.report.table import attack, board, markdown, means, results_in, rows, summary
+from unshaken.report.alike import once_each, results_in
+from unshaken.report.table import attack, board, markdown, means, rows, summary, tabled
 
 
 def score(correct: int) -> dict:
@@ -205,3 +206,78 @@ def test_results_are_found_by_folder_and_by_file(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no result.json"):
         results_in([tmp_path / "empty"])
+
+
+def test_a_folder_of_json_is_one_of_results(tmp_path, capsys):
+    """results/digits, whose files are called by method, mode and seed; what is no result there is passed over."""
+    for name in ("acl-slf-seed1", "acl-slf-seed2"):
+        write_json(tmp_path / f"{name}.json", result())
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    (tmp_path / "list.json").write_text("[1]")
+    assert len(results_in([tmp_path])) == 2
+    assert capsys.readouterr().err == ""
+    (tmp_path / "broken.json").write_text("{")
+    assert len(results_in([tmp_path])) == 2
+    assert "broken.json" in capsys.readouterr().err
+    digits = Path(__file__).parents[2] / "results" / "digits"
+    assert len(results_in([digits])) == len(list(digits.glob("*.json"))) > 20
+    file = tmp_path / "acl-slf-seed2.json"
+    file.write_text(file.read_text().replace('"correct": 30', '"correct": 40'))
+    with pytest.raises(ValueError, match="was damaged or altered"):
+        results_in([tmp_path])
+
+
+def test_rows_that_look_alike_say_in_what_they_differ():
+    """A thousand labels and all of them; coresets of several fractions; an exam of another stride."""
+    few = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": 1000}}})
+    all_ = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": None}}})
+    columns, body, legend = tabled([few, all_])
+    assert columns[-1] == "differs in"
+    assert [row[-1] for row in body] == ["finetune data.limit 1000", "finetune data.limit null"]
+    assert "differs in:" in legend
+    parts = [result(pretrain={"recipe": {"seed": 1, "coreset": {"type": "RCS", "fraction": f}}}) for f in (0.1, 0.2)]
+    whole = result(pretrain={"recipe": {"seed": 1, "coreset": None}})
+    cells = [row[-1] for row in tabled([*parts, whole])[1]]
+    assert cells == ["coreset.type RCS, coreset.fraction 0.1", "coreset.type RCS, coreset.fraction 0.2", "coreset null"]
+    assert [row[-1] for row in tabled([*parts, whole], "means")[1]] == cells
+    assert [row[-1] for row in tabled([*parts, whole], "board")[1]] == cells
+    other = result()
+    other["exam"]["attack"]["stride"] = 0.1
+    assert tabled([result(), other])[1][1][-1] == "attack.stride 0.1"
+    assert tabled([result(world={"torch": "2"}), result(world={"torch": "3"})])[1][0][-1] == "torch 2"
+    same = tabled([result(weights="a"), result(weights="b")])[1]
+    assert [row[-1] for row in same] == ["weights a", "weights b"]
+
+
+def test_rows_that_do_not_look_alike_need_no_more():
+    for results in ([result()], [result(1), result(2)], [result(), result(mode="alf")]):
+        columns, body, _ = tabled(results)
+        assert len(columns) == len(body[0])
+        assert "differs in" not in columns
+
+
+def test_a_classifier_counts_once_in_a_mean(capsys):
+    """A second result of it, made in another world, is no second run."""
+    first, second = (result(weights="w", world={"torch": version}) for version in "12")
+    assert once_each([first, second, result(2, weights="v")]) == [first, result(2, weights="v")]
+    assert "1 results are of classifiers that are counted already" in capsys.readouterr().err
+    assert "±" not in tabled([first, second], "means")[1][0][4]
+
+
+def test_some_corruptions_have_a_column():
+    by = {name: {level: {"percent": p} for level, p in (("1", 90.0), ("5", 50.0))} for name in ("fog", "snow")}
+    columns, body, legend = tabled([result(corruptions=by), result(2)])
+    at = columns.index("corruptions")
+    assert body[0][at] == "fog 70.0 % (at 1, 5), snow 70.0 % (at 1, 5)"
+    assert body[1][at] == "–"
+    assert "corruptions: the mean" in legend
+
+
+def test_the_constant_answer_is_beside_the_scores():
+    columns, body, legend = tabled([result(constant={"percent": 19.6}), result(2)])
+    at = columns.index("constant")
+    assert (body[0][at], body[1][at]) == ("19.6 %", "–")
+    assert "most frequent class" in legend
+    assert "constant" not in tabled([result()])[0]
+    columns, body, _ = tabled([result(constant={"percent": 19.6})], "means")
+    assert body[0][columns.index("constant")] == "19.6 %"

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.code import code_of
+
 ASIDE = {"aside": True}
 """Metadata of a field that says where something lies, not what it is: it is no part of the canonical text."""
 LATER = {"later": True}
@@ -15,11 +17,16 @@ LATER = {"later": True}
 
 
 def plain(value: Any, whole: bool = True) -> Any:
-    """Dataclasses, tuples and paths as dictionaries, lists and strings; a dataclass keeps its name under "type"."""
+    """Dataclasses, tuples and paths as dictionaries, lists and strings; a dataclass keeps its name under "type".
+
+    One of a class outside this package has a digest of its code under "code" too: an edited class is another recipe.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         kept = [f for f in fields(value) if whole or not f.metadata.get("aside")]
         kept = [f for f in kept if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
-        return {"type": type(value).__name__} | {f.name: plain(getattr(value, f.name), whole) for f in kept}
+        code = code_of(type(value))
+        head = {"type": type(value).__name__} | ({"code": code} if code else {})
+        return head | {f.name: plain(getattr(value, f.name), whole) for f in kept}
     if isinstance(value, dict):
         return {str(key): plain(item, whole) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -15,8 +16,10 @@ from unshaken.base.ranges import Count, Natural, Whole, ranged
 from unshaken.base.tensor_file import read_header
 from unshaken.base.terminal import console, printable
 from unshaken.data.images import Images
-from unshaken.data.source import Source
-from unshaken.evaluate.checks import examination
+from unshaken.data.source import KNOWN, Source
+from unshaken.evaluate.checks import Checked, examination
+from unshaken.evaluate.constant import constant
+from unshaken.evaluate.leak import leak
 from unshaken.evaluate.patient import Finding, Patient
 from unshaken.exchange.importing import Importing, import_file
 from unshaken.exchange.opening import file_in
@@ -27,6 +30,7 @@ from unshaken.nets.routed import alone, routes_of
 from unshaken.nets.saved import FORMAT, backbone_of, digest, legible, load_classifier, load_encoder, read_tensors
 from unshaken.options import meant_for, parse, subject
 from unshaken.recipes.pretrain import fitting
+from unshaken.recipes.seen import Seen
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.ball import Ball, Linf
 from unshaken.train.runtime import Runtime
@@ -74,7 +78,10 @@ def doctor(args: list[str]) -> int:
     data = parse(visit, rest, f"unshaken doctor {name}").data
     visit = parse(replace(visit, ball=setting_of(data).ball), rest, f"unshaken doctor {name}")
     images = _images(visit, backbone_of(about), len(about["names"]))
-    return _examined(visit, net, images)
+    overlap = _learned(file, tuned_on, images).overlap(images)
+    leaked = Checked("leak", leak(overlap), left_out=not overlap.known)
+    order = torch.randperm(len(images), generator=(Key(visit.seed) / "images").on("cpu"))
+    return _examined(visit, net, images[order[: visit.limit]], leaked)
 
 
 def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[str]]:
@@ -116,17 +123,25 @@ def _images(visit: Visit, backbone: Backbone, classes: int) -> Images:
     if images.label is None or len(images.names) != classes:
         has = "no labels" if images.label is None else f"{len(images.names)} classes"
         raise ValueError(f"{images.name} has {has} and the classifier {classes} classes; name its set by --data")
-    order = torch.randperm(len(images), generator=(Key(visit.seed) / "images").on("cpu"))
-    return images[order[: visit.limit]]
+    return images
 
 
-def _examined(visit: Visit, net: Network, images: Images) -> int:
+def _learned(file: Path, tuned_on: Source, images: Images) -> Seen:
+    """What the classifier has learned from: as its run noted it, else the training images of a set of one's own."""
+    seen = Seen.beside(file)
+    if seen.finetune is None and tuned_on.name not in KNOWN:
+        train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")
+        seen = replace(seen, finetune=train.image_digests.numpy())
+    return seen
+
+
+def _examined(visit: Visit, net: Network, images: Images, leaked: Checked) -> int:
     fabric = replace(visit.runtime, precision="float32").open()
     net, images, begun = net.to(fabric.device), images.to(fabric.device), monotonic()
     key = Key(visit.seed) / "doctor"
     patient = Patient(lambda x: net(x, "adv"), images.floats(), images.label, visit.ball, key, net)
     findings, made = [], 0
-    for checked in examination(patient, visit.attacked):
+    for checked in chain([leaked], examination(patient, visit.attacked)):
         verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"
         _say(
             f"{checked.name:<13}  {verdict}", "bold red" if checked.finding else "dim" if checked.left_out else "green"
@@ -136,8 +151,9 @@ def _examined(visit: Visit, net: Network, images: Images) -> int:
     for finding in findings:
         _tell(finding)
     count = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
-    attacked = min(visit.attacked, len(images))
+    attacked, usual = min(visit.attacked, len(images)), constant(images)
     _say(f"\n{count}: {made} checks on {len(images)} images, {attacked} of them to attack, {monotonic() - begun:.0f} s")
+    _say(f"whoever always answers {usual['class']!r} is right on {usual['correct']} of these images")
     return int(bool(findings))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +10,16 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.shard import Shard
+from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
 from unshaken.options import grouped, parse, subject
 from unshaken.recipes.candidate import Candidate
 from unshaken.recipes.examine import exam_for, examine, tuned_on, write_means
 from unshaken.recipes.pretrain import slug
+from unshaken.report.alike import results_in
 from unshaken.report.compare import compared
-from unshaken.report.table import results_in, show
+from unshaken.report.table import show
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -35,44 +38,64 @@ class Evaluation:
     """Whose test split; by default of the set that a run was fine-tuned on."""
     full: bool = False
     """All that there is: AutoAttack and the fifteen common corruptions at five severities too."""
+    classes: Path | None = None
+    """Of a published network: a file in JSON that says which of its logits each of the images' classes is, by number or
+    by name. Needed where the folders are not called by class names or WordNet ids."""
     held_out: bool = False
     """Judge on the training images that fine-tuning kept aside (--hold), not on test images: for choices."""
+    allow_seen: bool = False
+    """Judge even on images of your own that the run has learned from; such an accuracy proves nothing."""
     shard: str = "1/1"
     """1/2 and 2/2, in two processes, share the work; the one that ends last writes the result."""
     runtime: Runtime = Runtime()
     """With --runtime.precision bf16 attacks look for adversarial images in that; every answer is float32."""
 
 
-def evaluate(args: list[str]) -> None:
+def evaluate(args: list[str]) -> int:
     what = "a fine-tuning run's folder, a folder that holds several, or timm/NAME"
     name, rest = subject(args, "evaluate", "RUN", what, Evaluation(Exam(), Source("cifar10")))
     if name.startswith(PUBLISHED) and not Path(name).exists():
         show([result for result in [published(name, rest)] if result is not None])
-        return
-    runs, results, refused = fine_tuned(Path(name)), {}, []
-    asked = parse(Evaluation(Exam(), Source("cifar10")), rest, f"unshaken evaluate {name}")  # a mistake here stops all
+        return 0
+    runs = fine_tuned(Path(name))
+    # a mistake in the options is one of all runs, and is said once
+    options = parse(Evaluation(Exam(), Source("cifar10")), rest, f"unshaken evaluate {name}")
+    mine, found, wrong = all_judged(runs, rest, name)
+    if len(mine) == len(runs) and not options.held_out:
+        write_means(runs, found)
+    if found:
+        show(found)
+    if wrong:
+        print(f"unshaken: {len(wrong)} of {len(runs)} runs could not be judged", file=sys.stderr)
+    return 2 if wrong else 0
+
+
+def judged(options: Evaluation, model: Path | Candidate, images: Images | None = None) -> dict | None:
+    exam, shard = options.exam.full if options.full else options.exam, Shard.read(options.shard)
+    given, seen = images or options.data, options.allow_seen
+    how = {"runtime": options.runtime, "held_out": options.held_out, "shard": shard, "allow_seen": seen}
+    return examine(model, given, exam, **how)
+
+
+def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
+    """The runs that were judged, their results, and what is wrong with the others; one run alone raises it."""
+    judged_runs, results, wrong = [], [], []
     for run in runs:
         try:
             options = parse(Evaluation(exam_for(run), tuned_on(run)), rest, f"unshaken evaluate {name}")
-            results[run] = judged(options, run)
-        except ValueError as error:  # of one run; the others are judged all the same
+            if options.classes:
+                raise ValueError("--classes is for published networks: a run's classes are those it was fine-tuned on")
+            result = judged(options, run)
+        except (ValueError, OSError) as error:
             if len(runs) == 1:
                 raise
-            refused.append(f"{run}: {error}")
-    if found := {run: result for run, result in results.items() if result is not None}:
-        if len(found) == len(results) and not asked.held_out:
-            write_means(list(found), list(found.values()))
-        show(list(found.values()))
-    if refused:
-        raise ValueError(f"{len(refused)} of {len(runs)} runs were not judged: {'; '.join(refused)}")
-
-
-def judged(options: Evaluation, model: Path | Candidate, side: int | None = None) -> dict | None:
-    data = replace(options.data, size=options.data.size or side)
-    exam = options.exam.full if options.full else options.exam
-    return examine(
-        model, data, exam, runtime=options.runtime, held_out=options.held_out, shard=Shard.read(options.shard)
-    )
+            wrong.append(f"{run}: {' '.join(str(error).split())}")
+            print(f"unshaken: {wrong[-1]}", file=sys.stderr)
+            continue
+        if result is not None:
+            judged_runs.append(run)
+            results.append(result)
+    return judged_runs, results, wrong
 
 
 def published(name: str, rest: list[str]) -> dict | None:
@@ -83,8 +106,9 @@ def published(name: str, rest: list[str]) -> dict | None:
     source = parse(default, rest, f"unshaken evaluate {name}").data
     options = parse(replace(default, exam=exam_for(source)), rest, f"unshaken evaluate {name}")
     candidate, side = Candidate.of_name(name)
+    images = candidate.images(replace(source, size=source.size or side))
     candidate = replace(candidate, folder=candidate.folder / slug(source))
-    return judged(options, candidate, side)
+    return judged(options, candidate.facing(images.names, options.classes) if images.names else candidate, images)
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,8 @@ class Comparing:
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """A and B: result files, or folders of runs that hold one each."""
+    anyway: bool = False
+    """Compare classifiers that were fine-tuned by unlike protocols too."""
 
 
 def compare(args: list[str]) -> None:
@@ -102,7 +128,7 @@ def compare(args: list[str]) -> None:
     a, b = (results_in([path]) for path in options.results)
     if many := next((path for path, found in zip(options.results, (a, b), strict=True) if len(found) > 1), None):
         raise ValueError(f"there is more than one result in {many}: name the file")
-    for line in compared(a[0], b[0]):
+    for line in compared(a[0], b[0], options.anyway):
         print(line if isinstance(line, str) else line.line())
 
 

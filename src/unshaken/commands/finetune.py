@@ -14,7 +14,8 @@ from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.pretrain import remark
 from unshaken.options import meant_for, parse, subject, taken
 from unshaken.recipes.autolora import AutoFinetune, autolora
-from unshaken.recipes.finetune import MODES, Finetune, labelled, protocol
+from unshaken.recipes.finetune import MODES, Finetune, Protocol, labelled, named, protocol
+from unshaken.recipes.origin import Given, encoder_file
 from unshaken.train.halt import stopping
 from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
@@ -29,7 +30,7 @@ class Finetuning:
 
     --mode slf, alf, aff, or all of these three (the default); or autolora. --protocol leaked takes the epochs that the
     published AIR numbers were fine-tuned for in fact, where one mode's setting leaked into the next; clean, the
-    default, those meant.
+    default, those meant; acl/cifar10, say, takes what goes with encoders of that recipe, whatever this one is.
     """
 
     recipe: Annotated[Finetune | AutoFinetune, Flat]
@@ -50,19 +51,22 @@ def finetune(args: list[str]) -> None:
     data, rest = taken(rest, "--data.name")
     size, rest = taken(rest, "--data.size")
     epochs, rest = taken(rest, "--protocol")
-    if epochs not in (None, "clean", "leaked"):
-        raise ValueError(f"--protocol is clean or leaked, not {epochs!r}")
+    like = None if epochs in (None, "clean", "leaked") else epochs
+    if like:
+        named(like)  # which says what is wrong with it
     if size and not size.isdecimal():
         raise ValueError(f"--data.size is a side in pixels, such as 32, not {size!r}")
     encoder = Path(name)
     source = labelled(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
     if mode == "autolora":
-        if epochs == "leaked":
-            raise ValueError("no epochs leaked into autolora; leave --protocol out")
+        if epochs not in (None, "clean"):
+            raise ValueError("autolora has one protocol; leave --protocol out")
         choices = [autolora(encoder, source)]
     else:
         modes = MODES if mode in (None, "all") else (mode,)
-        choices = [protocol(each, encoder, source, epochs == "leaked") for each in modes]
+        choices = [protocol(each, encoder, source, epochs == "leaked", like) for each in modes]
+        words = Protocol.of_encoder(Given.read(encoder_file(encoder)), source, like).words
+        print(f"protocol: {words}", file=sys.stderr)
     defaults = [Finetuning(choice) for choice in choices]
     all_options = [
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")

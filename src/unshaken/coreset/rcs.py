@@ -13,11 +13,13 @@ to first order in η one item after the other: G(b | S) = η ⟨∇L_RD(U; θ_S)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from unshaken.base.canon import LATER
 from unshaken.base.keys import Key
 from unshaken.base.ranges import BelowOne, Count, NonNegative, ranged
 from unshaken.base.types import Float, Int
@@ -35,8 +37,8 @@ class RCS(Selector):
     """Repeat:  r = ∇L_RD(U; θ′);  b* = argmax_b ⟨q_b, r⟩;  θ′ ← θ′ − η′ q_b*,   from θ′ = θ, q_b = ∇L(b; θ).
 
     Inner products are over the whole head. The released code (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef) averages
-    each gradient over a layer's outputs first, which for a classifier is zero but for rounding; moves θ′ twice a pick;
-    and sees half of U.
+    each gradient over a layer's outputs first, which for a classifier is zero but for rounding; takes for kl what
+    `minmax_rows` computes; moves θ′ twice a pick; and sees half of U. The form "released" is the first three.
     """
 
     eta: NonNegative = 0.01
@@ -57,8 +59,15 @@ class RCS(Selector):
     """Mini-batches whose gradients are in memory at a time; each chunk has its share of the picks, and θ′ goes on from
     chunk to chunk. None: as many as take 512 MiB, which on CIFAR is all of them."""
 
+    form: Literal["paper", "released"] = field(default="paper", metadata=LATER)
+    """paper: the search above. released: the gains of the released code, ⟨mean over outputs of q_b, that of r⟩ summed
+    over layers, with d = `minmax_rows` and θ′ ← θ′ − 2 η′ q_b*. Take refresh=1 too: there U is attacked after each
+    pick. It is for projection heads: under a softmax these gains are rounding noise."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.form == "released" and self.distance != "kl":
+            raise ValueError(f"the released form of RCS is that of the distance kl, not of {self.distance}")
         whole = (self.refresh is None or self.refresh >= 1, self.at_once >= 1, self.chunk is None or self.chunk >= 1)
         if not (self.eta >= 0 and 0 <= self.slack < 1 and all(whole)):
             raise ValueError(
@@ -68,7 +77,8 @@ class RCS(Selector):
 
     def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
-        rng = (key / "glance").on("cpu")
+        rng, released = (key / "glance").on("cpu"), self.form == "released"
+        distance = "minmax" if released else self.distance
         theta, rd, age, chosen = problem.theta, None, 0, []
         for batches, budget in chunks(problem, self.granularity, count, self.chunk):
             q = problem.gradients(batches, self.granularity)
@@ -76,11 +86,12 @@ class RCS(Selector):
             picks = budget * len(q) / len(q.index)
             while budget > 0:
                 if rd is None or (self.refresh and age >= self.refresh):
-                    rd, age = problem.validation(theta, self.distance, self.attack), 0
-                for best in self._best(q, gradient(rd, theta), left, picks, rng):
+                    rd, age = problem.validation(theta, distance, self.attack), 0
+                r = averaged(gradient(rd, theta)) if released else gradient(rd, theta)
+                for best in self._best(q, r, left, picks, rng):
                     chosen.append(q.images(best)[:budget])
                     budget, age, left[best] = budget - len(chosen[-1]), age + 1, False
-                    theta = step(theta, q.of(best), self.eta)
+                    theta = step(theta, q.of(best), 2 * self.eta if released else self.eta)
                     if budget == 0:
                         break
             del q  # before the next chunk's
@@ -102,6 +113,11 @@ def gradient(rd: Callable[[Theta], Float[Tensor, ""]], theta: Theta) -> Theta:
         theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
         found = torch.autograd.grad(rd(theta), list(theta.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(theta, found, strict=True))
+
+
+def averaged(r: Theta) -> Theta:
+    """The direction whose inner product with any q is ⟨mean over outputs of q, mean over outputs of r⟩."""
+    return {name: (value.mean(0) / len(value)).expand_as(value) for name, value in r.items()}
 
 
 def step(theta: Theta, q: Theta, eta: float) -> Theta:

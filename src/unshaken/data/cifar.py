@@ -13,6 +13,7 @@ import torch
 from unshaken.data.archive import Archive
 from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import resized
+from unshaken.data.digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
 from unshaken.data.pickled import unpickled
 
@@ -69,18 +70,34 @@ def cifar(
     def decode() -> Decoded:
         with closing(release.archive.members(place, wanted)) as members:
             read = {name: unpickled(stream, name) for name, stream, _ in members}
-        pixels = np.concatenate([_entry(read, batch, "data") for batch in batches]).reshape(-1, 3, 32, 32)[:limit]
-        label = np.concatenate([_entry(read, batch, release.labels) for batch in batches])[:limit]
-        names = _entry(read, release.meta, release.names).tolist()
-        return resized(pixels, size), {"label": label.tolist(), "names": names}
+        data = [_entry(read, batch, "data", np.uint8, (None, 3 * 32 * 32)) for batch in batches]
+        label = [_entry(read, batch, release.labels, np.int64, (None,)) for batch in batches]
+        if odd := next((b for b, d, y in zip(batches, data, label, strict=True) if len(d) != len(y)), None):
+            raise ValueError(f"{odd} has not one label an image: it is not of this set")
+        pixels = np.concatenate(data).reshape(-1, 3, 32, 32)[:limit]
+        names = [str(name) for name in _entry(read, release.meta, release.names, np.str_, (None,))]
+        about = {"label": np.concatenate(label)[:limit].tolist(), "names": names}
+        return resized(pixels, size), about | {"digests": packed_digests(image_digests(pixels))}
 
-    key = (release.archive.stamp(place, wanted), split, size, limit)
+    key = ("digests", release.archive.stamp(place, wanted), split, size, limit)
     pixels, about = cached(root / "cache", key, decode)
-    label = torch.tensor(about["label"], dtype=torch.int64)
-    return Images(torch.from_numpy(pixels), label, tuple(about["names"]), f"cifar{classes}", split)
+    label, digests = torch.tensor(about["label"], dtype=torch.int64), unpacked_digests(about["digests"])
+    name = f"cifar{classes}"
+    return Images(
+        torch.from_numpy(pixels), label, tuple(about["names"]), name, split, digests=torch.from_numpy(digests)
+    )
 
 
-def _entry(read: dict[str, Any], file: str, key: str) -> np.ndarray:
+def _entry(read: dict[str, Any], file: str, key: str, kind: type, shape: tuple[int | None, ...]) -> np.ndarray:
+    """An entry of a file, as an array of a kind and a shape."""
     if not isinstance(read[file], dict) or key not in read[file]:
         raise ValueError(f"{file} has no entry {key!r}: it is not of this set")
-    return np.asarray(read[file][key])
+    try:
+        entry = np.asarray(read[file][key])
+    except ValueError:
+        entry = np.empty((), object)
+    fits = len(entry.shape) == len(shape) and all(want in (None, n) for want, n in zip(shape, entry.shape, strict=True))
+    same = entry.dtype.kind in {np.int64: "iu", np.str_: "U"}.get(kind, "") or entry.dtype == kind
+    if not fits or not same:
+        raise ValueError(f"{file}: {key!r} is {entry.dtype} of shape {entry.shape}: it is not of this set")
+    return entry.astype(kind)

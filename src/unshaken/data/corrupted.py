@@ -20,7 +20,13 @@ def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ())
     """
     check(name, severity)
     pixels, label = _array(root, name), _array(root, "labels")
-    if pixels.ndim != 4 or pixels.shape[1:] != (32, 32, 3) or pixels.dtype != np.uint8 or len(pixels) % 5:
+    if (
+        pixels.ndim != 4
+        or pixels.shape[1:] != (32, 32, 3)
+        or pixels.dtype != np.uint8
+        or len(pixels) % 5
+        or not len(pixels)
+    ):
         raise ValueError(
             f"{root / name}.npy is {pixels.dtype} of shape {pixels.shape}, not uint8 of (5 n, 32, 32, 3), "
             "such as (50000, 32, 32, 3): it is not of CIFAR-10-C or CIFAR-100-C"

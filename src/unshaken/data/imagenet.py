@@ -16,13 +16,18 @@ import torch
 from unshaken.base.progress import progress
 from unshaken.data.cache import Decoded, cached, stamp
 from unshaken.data.decode import resized
+from unshaken.data.digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.folder import Files, listed
-from unshaken.data.gather import gather
+from unshaken.data.gather import Wanted, gather
 from unshaken.data.images import Images
+from unshaken.data.listing import Found
 from unshaken.data.pickled import unpickled
 from unshaken.data.synsets import DEVKIT, SYNSETS
+from unshaken.data.tree import LeftOut, read_tree
 
 SIDE, LARGE_SIDE = 32, 224
+LARGEST_MEMBER = 1 << 30
+"""Bytes of a file in a zip file. The published ones have 0.4 GB at most."""
 ACCOUNT = "it needs an account at image-net.org, so --data.download cannot fetch it"
 
 
@@ -56,10 +61,11 @@ def imagenet32(
     """
     release = releases[split]
     found = {name: _place(root, name) for name in release.files}
-    key = (stamp(dict.fromkeys(found.values())), split, size, limit)
+    key = ("digests", stamp(dict.fromkeys(found.values())), split, size, limit)
     pixels, about = cached(root / "cache", key, lambda: _decoded(found, release.count, size, limit))
     label = torch.tensor([SYNSETS.index(name) for name in DEVKIT])[torch.tensor(about["label"]) - 1]
-    return Images(torch.from_numpy(pixels), label, SYNSETS, "imagenet32", split)
+    digests = torch.from_numpy(unpacked_digests(about["digests"]))
+    return Images(torch.from_numpy(pixels), label, SYNSETS, "imagenet32", split, digests=digests)
 
 
 def _place(root: Path, name: str) -> Path:
@@ -76,7 +82,7 @@ def _place(root: Path, name: str) -> Path:
 
 def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | None) -> Decoded:
     wanted = count if limit is None else min(count, limit)
-    pixels, label = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), []
+    pixels, label, digests = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), [], []
     with progress("reading ImageNet at 32 pixels", wanted, "images") as advance:
         for name, place in found.items():
             if len(label) == wanted:
@@ -85,11 +91,12 @@ def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | 
                 data, classes = _batch(stream, called, place)
             data, classes = data[: wanted - len(label)], classes[: wanted - len(label)]
             pixels[len(label) : len(label) + len(data)] = resized(data, size)
+            digests.append(image_digests(data))
             label += classes
             advance(len(data))
     if len(label) < wanted:
         raise ValueError(f"{place.parent} has {len(label)} of {count} images: fetch the files anew")
-    return pixels, {"label": label}
+    return pixels, {"label": label, "digests": packed_digests(np.concatenate(digests))}
 
 
 @contextmanager
@@ -104,14 +111,17 @@ def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
     except (BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from error
     with packed:
-        for member in packed.namelist():
-            if PurePosixPath(member).name in (name, f"{name}.npz"):
+        for member in packed.infolist():
+            called = PurePosixPath(member.filename).name
+            if called in (name, f"{name}.npz"):
+                if member.file_size > LARGEST_MEMBER:
+                    raise ValueError(f"{place} says that {called} has {member.file_size:,} bytes: fetch it anew")
                 try:
                     stream = packed.open(member)
-                except (RuntimeError, BadZipFile, OSError, ValueError) as error:  # it needs a password, say
-                    raise ValueError(f"{place}: {member} cannot be read ({error}): fetch it anew") from None
+                except (RuntimeError, NotImplementedError, BadZipFile, OSError, ValueError) as error:  # encrypted, say
+                    raise ValueError(f"{place}: {called} cannot be read ({error}): fetch it anew") from None
                 with stream:
-                    yield stream, PurePosixPath(member).name
+                    yield stream, called
                 return
         raise ValueError(f"{place} has no {name} in it: fetch it anew")
 
@@ -133,6 +143,10 @@ def _batch(stream: IO[bytes], name: str, place: Path) -> tuple[np.ndarray, list[
 
 def _arrays(stream: IO[bytes], name: str) -> dict[str, np.ndarray]:
     try:
+        with ZipFile(stream) as file:
+            if max((member.file_size for member in file.infolist()), default=0) > LARGEST_MEMBER:
+                raise ValueError("it declares more bytes than any file of this set has")
+        stream.seek(0)
         with np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in ("data", "labels") if key in file}
     except Exception as error:  # a broken file may raise anything
@@ -160,14 +174,16 @@ def imagenet(
             f"{root} has no imagenet/train/n01440764/*.JPEG, ..., and imagenet/val in such folders: {ACCOUNT}; unpack "
             "ILSVRC2012 there, or say with --data.root where it lies"
         )
-    listing = _of_all_classes(place, "val" if split == "test" else "train")
-    images = gather({split: listing}, place, split, size or LARGE_SIDE, limit, unreadable, root / "cache")
+    left = LeftOut()
+    listing = _of_all_classes(place, "val" if split == "test" else "train", left)
+    found = Found(str(place), {split: listing}, left)
+    images = gather(found, Wanted(split, size or LARGE_SIDE, limit, unreadable), root / "cache")
     return replace(images, name="imagenet")
 
 
-def _of_all_classes(place: Path, part: str) -> Files:
+def _of_all_classes(place: Path, part: str, left: LeftOut) -> Files:
     folder = place / part
-    listing = listed(place, part, ())
+    listing = listed(place, read_tree(place, left, part))
     if listing.label is None:
         raise ValueError(f"{folder} has its images in one heap: move each into the folder of its class, as in train")
     if wrong := sorted(set(SYNSETS) ^ set(listing.names)):

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from unshaken.base.canon import ASIDE
+import numpy as np
+import torch
+from torch import Tensor
+
+from unshaken.base.canon import ASIDE, LATER
 from unshaken.base.ranges import Count, ranged
+from unshaken.base.types import Int
 from unshaken.data.cifar import cifar
+from unshaken.data.digests import falls
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
-from unshaken.data.gather import gather
+from unshaken.data.gather import Wanted, gather
+from unshaken.data.held_out import held_out
 from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
+from unshaken.data.listing import Found
 from unshaken.data.parquet import parquet
 from unshaken.data.stl import stl
+from unshaken.data.tree import LeftOut, read_tree
 
 KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
@@ -28,9 +37,11 @@ class Source:
     """A known set, or a user's own images: a folder of images, a Parquet file, or a folder of Parquet files.
 
     A set of one's own that comes with a train and a test part (subfolders train/ and test/ or val/; shards
-    train-*.parquet and test-*.parquet or validation-*.parquet) is split as it comes. Else, if it has labels, every
-    fifth image of each class (by name in a folder, by row in Parquet) is the test split and the others are the train
-    split, in pre-training and in fine-tuning alike, so that nothing leaks. Without labels all are for training.
+    train-*.parquet and test-*.parquet or validation-*.parquet; by any of the names that people give them) is split as
+    it comes. Else, if it has classes, about one image in five is for testing, in pre-training and in fine-tuning alike:
+    which ones, each image's own content decides, so that no other image that comes or goes moves it, and its copies
+    are on its side. Without classes, or where folders are called by dates, all are for training. A line on stderr says
+    what was understood.
 
     A set of one's own is brought to RGB squares: the shorter side is resized, the centre cut out.
     """
@@ -56,23 +67,43 @@ class Source:
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do when images cannot be read: say which and stop, or say which and go on without them."""
 
+    bits: int | None = field(default=None, metadata=LATER)
+    """How many of the 16 bits of grey 16-bit files are used, such as 12. None: those that a file declares, or 16; where
+    all images look like fewer, reading stops."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _written(self.name))
         for name in ("size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--data.{name} must be at least 1, not {value}")
         if self.unreadable not in ("stop", "skip"):
             raise ValueError(f"--data.unreadable is stop or skip, not {self.unreadable!r}")
+        if self.bits is not None and not 8 <= self.bits <= 16:
+            raise ValueError(f"--data.bits is 8 to 16, not {self.bits}")
 
     def load(self, split: str = "train") -> Images:
-        """The images of "train" or "test"; STL-10 also has "unlabeled". ValueError for a user's mistake."""
-        splits = ("train", "test", "unlabeled") if self.name == "stl10" else ("train", "test")
+        """The images of "train" or "test"; STL-10 also has "unlabeled", and a set of one's own without parts "all".
+
+        ValueError for a user's mistake.
+        """
+        more = {"stl10": ("unlabeled",)}.get(self.name, () if self.name in KNOWN else ("all",))
+        splits = ("train", "test", *more)
         if split not in splits:
             raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(splits)}")
         images = self._open(split, None if split == "test" else self.limit)
         if len(images) > 1 and images.label is not None and images.label.unique().numel() == 1 < len(images.names):
             print(f"{self.name}: all {len(images)} {split} images are of one class", file=sys.stderr)
         return images
+
+    def aside(self, images: Images, every: int, split: int) -> Int[Tensor, "N"]:
+        """Which of the labelled training images a split takes, one in `every`.
+
+        Of a known set the `every`-th of each class; of one's own each image's content decides, as it does for testing.
+        """
+        if self.name in KNOWN:
+            return torch.from_numpy(held_out(images.label.numpy(), every))
+        return torch.from_numpy(falls(images.image_digests.numpy().view(np.uint64), every, split))
 
     def _open(self, split: str, limit: int | None) -> Images:
         root = Path(self.root).expanduser()
@@ -94,9 +125,21 @@ class Source:
                 return imagenet32(root, split, size=self.size, limit=limit)
             case "imagenet":
                 return imagenet(root, split, size=self.size, limit=limit, unreadable=self.unreadable)
-        path = self._path()
-        own = parquet if path.is_file() or any(path.glob("*.parquet")) else folder
-        return gather(own(path), path, split, self.size, limit, self.unreadable, root / "cache")
+        path, wanted = self._path(), Wanted(split, self.size, limit, self.unreadable, self.bits)
+        return replace(gather(self._found(path), wanted, root / "cache"), name=path.resolve().name)
+
+    def _found(self, path: Path) -> Found:
+        """What there is at a path: images, or Parquet files."""
+        if path.is_file():
+            return parquet(path)
+        left = LeftOut()
+        tree = read_tree(path, left)
+        if tree.holds() and tree.holds(tables=True):
+            raise ValueError(
+                f"{path} has images ({tree.files()[0]}, ...) and Parquet files ({tree.files(tables=True)[0]}, ...): "
+                "name the folder of one, or move the other away"
+            )
+        return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
 
     def _path(self) -> Path:
         path = Path(self.name).expanduser()
@@ -104,6 +147,14 @@ class Source:
             near = get_close_matches(self.name.lower().replace("-", "").replace("_", ""), KNOWN, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"no image set {self.name!r}: it is none of {', '.join(KNOWN)}, nor a path{hint}")
-        if path.is_file() and path.suffix != ".parquet":
+        if path.is_file() and path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is a file: a set is a folder of images, a Parquet file or a folder of them")
         return path
+
+
+def _written(name: str) -> str:
+    """A path in one way of writing it, so that photos and photos/ are one set."""
+    if not name or name in KNOWN:
+        return name
+    path = str(Path(name))
+    return f"./{path}" if path in KNOWN else path

@@ -12,6 +12,7 @@ from unshaken.base.progress import progress
 from unshaken.data.archive import Archive
 from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import resized
+from unshaken.data.digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
 
 SIDE = 96
@@ -44,27 +45,30 @@ def stl(
             if name.endswith("_X.bin"):
                 if length % (3 * SIDE * SIDE):
                     raise ValueError(f"{place}: {name} is cut short: remove it, and unpack {archive.file} again")
-                pixels = _pixels(stream, length // (3 * SIDE * SIDE), size, limit)
+                pixels, digests = _pixels(stream, length // (3 * SIDE * SIDE), size, limit)
+                about["digests"] = packed_digests(digests)
             elif name.endswith("_y.bin"):  # classes are 1..10 there
                 about["label"] = (np.frombuffer(stream.read(), np.uint8).astype(int) - 1)[:limit].tolist()
             else:
                 about["names"] = stream.read().decode().split()
         return pixels, about
 
-    pixels, about = cached(root / "cache", (archive.stamp(place, wanted), split, size, limit), decode)
+    pixels, about = cached(root / "cache", ("digests", archive.stamp(place, wanted), split, size, limit), decode)
     label = torch.tensor(about["label"], dtype=torch.int64) if labelled else None
-    return Images(torch.from_numpy(pixels), label, tuple(about.get("names", ())), "stl10", split)
+    digests = torch.from_numpy(unpacked_digests(about["digests"]))
+    return Images(torch.from_numpy(pixels), label, tuple(about.get("names", ())), "stl10", split, digests=digests)
 
 
-def _pixels(stream: IO[bytes], count: int, size: int | None, limit: int | None) -> np.ndarray:
-    """(N 3 size size), read in chunks: the whole file would take its 2.8 GB twice."""
+def _pixels(stream: IO[bytes], count: int, size: int | None, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(N 3 size size), read in chunks: the whole file would take its 2.8 GB twice; and each image's digest."""
     count = count if limit is None else min(count, limit)
-    pixels = np.empty((count, 3, size or SIDE, size or SIDE), np.uint8)
+    pixels, digests = np.empty((count, 3, size or SIDE, size or SIDE), np.uint8), np.empty(count, np.uint64)
     with progress("reading STL-10", count, "images") as advance:
         for start in range(0, count, CHUNK):
             chunk = pixels[start : start + CHUNK]
             stored = np.frombuffer(stream.read(len(chunk) * 3 * SIDE * SIDE), np.uint8)
             # columns come before rows, as in MATLAB
-            chunk[:] = resized(stored.reshape(-1, 3, SIDE, SIDE).swapaxes(2, 3), size)
+            upright = stored.reshape(-1, 3, SIDE, SIDE).swapaxes(2, 3)
+            chunk[:], digests[start : start + CHUNK] = resized(upright, size), image_digests(upright)
             advance(len(chunk))
-    return pixels
+    return pixels, digests

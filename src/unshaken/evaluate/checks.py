@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unshaken.evaluate import signs, trials
+from unshaken.evaluate.constant import no_better
 from unshaken.evaluate.patient import Finding, Patient
 from unshaken.evaluate.trials import Trial
 
@@ -27,6 +28,7 @@ BASES: dict[str, Check] = {
 SIGNS: dict[str, Check] = {
     "eps": signs.eps,
     "accuracy": signs.accuracy,
+    "constant": no_better,
     "normalisation": signs.normalisation,
     "gradient": signs.gradient,
 }

@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unshaken.base.canon import ASIDE
+from unshaken.base.canon import ASIDE, LATER
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Range, Whole, ranged
-from unshaken.base.types import Float, Int
-from unshaken.data.corrupted import corrupted
+from unshaken.base.types import Int
 from unshaken.data.images import Images
 from unshaken.evaluate.live import live
 from unshaken.evaluate.notes import Notes
+from unshaken.evaluate.parts import Part, calls_of, correct, inside, published, published_digest, through
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.nets.embed import Network, frozen
 from unshaken.pixels.corrupt import Corruption
 from unshaken.pixels.severity import EXTRA, FIFTEEN, SEVERITIES, check
-from unshaken.threat.attack import Model
+from unshaken.threat.attack import Attack, Model
 from unshaken.threat.autoattack import AutoAttack
-from unshaken.threat.ball import L2, Ball, Linf
+from unshaken.threat.ball import L2, Linf
 from unshaken.threat.pgd import PGD
-
-Tamper = Callable[[Model, Tensor, Tensor, Key, Tensor], Tensor]
-"""A model, images, their labels, a key and their places in the set to images that may be harder."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One row of verdicts: images are tampered with, and the answers counted.
-
-    after  the row whose wrong answers stay wrong and are not tried again: no attack makes a wrong answer right
-    ball   what the tampered images have to lie in, if it is an attack
-    """
-
-    name: str
-    tamper: Tamper
-    after: str | None = None
-    ball: Ball | None = None
+from unshaken.threat.square import Square
 
 
 @dataclass(frozen=True)
@@ -79,8 +61,25 @@ class Exam:
     """Stop after the block that makes the 95 % interval of the last attack's final value at most so many percentage
     points wide, from end to end; the result then says how many images were judged."""
     seed: Whole = 1
+    autoattack_limit: Count | None = field(default=None, metadata=LATER)
+    """AutoAttack is for whole blocks with at least so many images in all, random ones as every block's are, and
+    everything else for all images. None: for all images, like everything else."""
+    attacks: Literal["gradients", "queries"] = field(default="gradients", metadata=LATER)
+    """queries: for networks that give no gradient. Square takes the place of PGD, and of AutoAttack there is Square
+    alone."""
+    queries: Count = field(default=1000, metadata=LATER)
+    """Of each image to Square where it takes the place of PGD."""
 
     def __post_init__(self) -> None:
+        if self.attack.steps < 1:
+            raise ValueError("an exam attacks with 1 step or more: 0 steps are no attack; SA is accuracy without one")
+        if self.queries < 1:
+            raise ValueError(f"Square makes 1 query or more, not {self.queries}")
+        if self.autoattack_limit is not None and (self.autoattack_limit < 1 or self.until is not None):
+            raise ValueError(
+                f"autoattack_limit is a number of images ≥ 1, without until, not {self.autoattack_limit}"
+                + (f" with until {self.until:g}: either says when to stop" if self.until is not None else "")
+            )
         if self.batch < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError(f"an exam takes batch ≥ 1 and limit ≥ 1, not {self.batch} and {self.limit}")
         if self.until is not None and not 0 <= self.until <= 100:
@@ -117,17 +116,32 @@ class Exam:
     @property
     def place(self) -> Exam:
         """What the verdicts of a part depend on: not which others are asked, nor when to stop."""
-        return replace(self, autoattack="none", corruptions=(), severities=SEVERITIES, published=None, until=None)
+        alone = {"autoattack": "none", "autoattack_limit": None, "until": None}
+        alone |= {"attacks": "gradients", "queries": Exam.queries}
+        return replace(self, corruptions=(), severities=SEVERITIES, published=None, **alone)
 
     def beside(self, other: Exam) -> Exam:
-        """With what another asked that this one does not ask."""
+        """With what another asked that this one does not ask, as far as one exam can ask both."""
         found = self
         if self.autoattack == "none":
-            found = replace(found, autoattack=other.autoattack)
+            found = replace(found, autoattack=other.autoattack, autoattack_limit=other.autoattack_limit)
+        elif self.autoattack == other.autoattack:
+            limits = (self.autoattack_limit, other.autoattack_limit)
+            found = replace(found, autoattack_limit=None if None in limits else max(limits))
         if not self.corruptions:
             how = {name: getattr(other, name) for name in ("corruptions", "severities", "published")}
-            found = replace(found, **how)
-        return found
+            return replace(found, **how)
+        if not other.corruptions or self.published != other.published:
+            return found
+        both = {*self.corrupted, *other.corrupted}
+        names = tuple(dict.fromkeys((*other.corruptions, *self.corruptions)))
+        joined = replace(found, corruptions=names, severities=tuple(sorted({*self.severities, *other.severities})))
+        return joined if {*joined.corrupted} == both else found
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """The parts of the attack that goes without saying: PGD, or what takes its place."""
+        return tuple(part.name for part in self._first())
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -137,11 +151,24 @@ class Exam:
     @property
     def chain(self) -> tuple[str, ...]:
         """The parts from the clean images to the attack that has the last word on robustness."""
-        return ("clean", *(self.stages or (part.name for part in self._pgd())))
+        return ("clean", *(self.stages or self.answered))
 
     def parts(self) -> tuple[Part, ...]:
         clean = Part("clean", lambda model, x, y, key, index: x)
-        return (clean, *self._pgd(), *self._stages(), *self._corrupted())
+        return (clean, *self._first(), *self._stages(), *self._corrupted())
+
+    def _first(self) -> Iterator[Part]:
+        if self.attacks == "gradients":
+            yield from self._pgd()
+        else:
+            search = Square(self.attack.ball, self.queries, schedule=2 * self.queries)
+            yield self._searched(f"square-{self.queries}", search, "clean")
+
+    def _searched(self, name: str, attack: Attack, before: str) -> Part:
+        def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
+            return attack(model, x, y, key)
+
+        return Part(name, tamper, before, self.attack.ball, calls_of(attack))
 
     def _pgd(self) -> Iterator[Part]:
         once = replace(self.attack, restarts=1)
@@ -151,28 +178,47 @@ class Exam:
 
         names = [*(f"pgd/{start + 1}" for start in range(self.attack.restarts - 1)), "pgd"]
         for before, name in zip(("clean", *names), names, strict=False):
-            yield Part(name, climb, before, self.attack.ball)
+            yield Part(name, climb, before, self.attack.ball, self.attack.steps)
 
     def _stages(self) -> Iterator[Part]:
         if self.autoattack == "none":
             return
-        before = "clean"
-        for stage, attack in AutoAttack(self.attack.ball, self.autoattack).stages:
-
-            def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor, attack: Any = attack) -> Tensor:
-                return attack(model, x, y, key)
-
+        before, asked = "clean", AutoAttack(self.attack.ball, self.autoattack).stages
+        if self.attacks == "queries":
+            asked = [(stage, attack) for stage, attack in asked if isinstance(attack, Square)]
+            asked = asked or [("square", Square(self.attack.ball))]
+        for stage, attack in asked:
             name = f"{self.autoattack}/{stage}"
-            yield Part(name, tamper, before, self.attack.ball)
+            yield self._searched(name, attack, before)
             before = name
 
     @property
     def corrupted(self) -> tuple[Corruption, ...]:
         return tuple(Corruption(name, severity) for name in self.names for severity in self.severities)
 
-    def part_of(self, corruption: Corruption) -> str:
-        """The name of its part: published images are others than those made here."""
-        return f"{'published/' if self.published else ''}{corruption.name}/{corruption.severity}"
+    def part_of(self, corruption: Corruption, digests: Mapping[str, str] | None = None) -> str:
+        """The name of its part: published images are others than those made here, and are named by their digest.
+
+        digests  of the published images by corruption, if they are not to be read from the folder
+        """
+        name = f"{corruption.name}/{corruption.severity}"
+        if not self.published:
+            return name
+        return f"published/{(digests or {}).get(name) or published_digest(self.published, corruption)}/{name}"
+
+    def asks(self, part: str, block: int) -> bool:
+        """Whether a part is for a block: AutoAttack may be for the first ones alone."""
+        if self.autoattack_limit is None or not part.startswith(f"{self.autoattack}/"):
+            return True
+        return block * self.batch < self.autoattack_limit
+
+    def whole(self, verdicts: Mapping[str, Verdicts]) -> bool:
+        """Whether all that is asked was judged."""
+        blocks = self.blocks(len(next(iter(verdicts.values())).judged))
+        return all(
+            len(found) == sum(len(places) for block, places in enumerate(blocks) if self.asks(name, block))
+            for name, found in verdicts.items()
+        )
 
     def _corrupted(self) -> Iterator[Part]:
         made = Key(self.seed) / "corruptions"  # not by block: an image is corrupted alike wherever it stands
@@ -181,7 +227,7 @@ class Exam:
             def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor, each: Any = each) -> Tensor:
                 return each(x, made, index)
 
-            yield Part(self.part_of(each), _taken(self.published, each) if self.published else tamper)
+            yield Part(self.part_of(each), published(self.published, each) if self.published else tamper)
 
     def of(self, images: Images) -> Images:
         """Those that are judged. ValueError without labels."""
@@ -211,18 +257,19 @@ class Exam:
         images, notes = self.of(images), notes or Notes()
         parts, blocks = self.parts(), self.blocks(len(images))
         chosen = range(len(blocks)) if chosen is None else chosen
-        names = [part.name for part in parts]
-        model = Model(through(search or net), through(net) if search else None)
-        with frozen(net), frozen(search or net), live(names, self.chain, notes, blocks, chosen, quiet) as tell:
+        shown = live({part.name: part.calls for part in parts}, self, notes, blocks, chosen, quiet)
+        with frozen(net), frozen(search or net), shown as tell:
+            model = Model(tell.counted(through(search or net)), through(net) if search else None)
             for block in chosen:
                 if self._enough(notes, blocks):
                     break
                 for part in parts:
-                    if notes.read(part.name, block) is None:
+                    if self.asks(part.name, block) and notes.read(part.name, block) is None:
+                        tell.begin(block, part.name)
                         begun = time.monotonic()
                         bits = self._verdicts(part, model, net, images, blocks[block], notes, block)
                         notes.write(part.name, block, bits, time.monotonic() - begun)
-                        tell(block, part.name)
+                        tell.end(block, part.name)
         return self.collected(notes, len(images))
 
     def _verdicts(
@@ -251,37 +298,3 @@ class Exam:
         judged = notes.collected(self.chain[-1], blocks)
         low, high = judged.forecast()
         return len(judged) > 0 and 100 * (high - low) <= self.until
-
-
-def _taken(root: str, corruption: Corruption) -> Tamper:
-    """The published images of the same places. ValueError if their labels are others."""
-    images = cache(lambda: corrupted(Path(root).expanduser(), corruption.name, corruption.severity))
-
-    def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
-        at = index.cpu()
-        if images().pixels.shape[1:] != x.shape[1:]:
-            sizes = [" x ".join(map(str, each.shape[1:])) for each in (images().pixels, x)]
-            raise ValueError(f"the images in {root} are {sizes[0]}, the test images {sizes[1]}: leave --published out")
-        if int(at.max()) >= len(images()) or not torch.equal(images().label[at], y.cpu()):
-            raise ValueError(f"the images in {root} have other labels than the test images: they are of another set")
-        return images().floats(at).to(x.device)
-
-    return tamper
-
-
-def through(net: Network) -> Callable[[Tensor], Tensor]:
-    """A classifier's logits; of one with routes, by the adversarial one."""
-    return lambda x: net(x, "adv")
-
-
-@torch.no_grad()
-def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
-    """Whether the highest logit is the label's. A logit that is no number is a wrong answer."""
-    logits = net(x, "adv")
-    return (logits.argmax(-1) == y) & logits.isfinite().all(-1)
-
-
-def inside(x_adv: Tensor, x: Tensor, ball: Ball) -> bool:
-    """Whether the images are valid ones of the ball, but for what float32 rounds."""
-    near = ball.distance(x_adv, x) <= ball.eps * (1 + 1e-5) + 1e-6
-    return bool(near.all() and (x_adv >= 0).all() and (x_adv <= 1).all())

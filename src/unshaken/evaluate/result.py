@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
 from unshaken.base.canon import plain
+from unshaken.data.images import Images
+from unshaken.evaluate.constant import constant
 from unshaken.evaluate.corruptions import corruption_accuracy
 from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.patient import Finding
@@ -24,7 +26,7 @@ def result_of(
     data: dict[str, Any],
     verdicts: dict[str, Verdicts],
     spent: dict[str, float],
-    side: int,
+    images: Images,
     world: dict[str, Any],
     checks: Sequence[Finding],
 ) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def result_of(
              they took, "spent" what those of pre-training went into, "weights" is its digest
     data     the set that was judged
     spent    seconds by the exam's parts
-    side     of the images, in pixels
+    images   that were judged
     checks   findings that make the numbers doubtful
     """
     pretrain, finetune = known["pretrain"]["recipe"], known["finetune"]["recipe"]
@@ -43,10 +45,11 @@ def result_of(
         "method": pretrain["name"],
         "mode": finetune["method"]["type"].lower(),
         "data": data,
-        **scores(exam, verdicts, spent, side),
+        **scores(exam, verdicts, spent, images.pixels.shape[-1]),
+        "constant": constant(images),
         "checks": [asdict(finding) for finding in checks],
         "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam.seed},
-        "seconds": known["seconds"] | {"exam": round(sum(spent[part] for part in verdicts), 2)},
+        "seconds": known["seconds"] | {"exam": round(sum(spent.get(part, 0.0) for part in verdicts), 2)},
         **{key: known[key] for key in ("spent",) if key in known},
         "weights": known["weights"],
         "exam": plain(exam),
@@ -63,8 +66,7 @@ def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float], s
         """Of the last of the parts, which all went before it."""
         return verdicts[parts[-1]].summary() | {"seconds": round(sum(spent[part] for part in parts), 2)}
 
-    pgd = [name for name in verdicts if name.partition("/")[0] == "pgd"]
-    found = {"standard": score("clean"), "robust": score(*pgd)}
+    found = {"standard": score("clean"), "robust": score(*exam.answered)}
     if exam.stages:
         stages = {name.partition("/")[2]: score(name) for name in exam.stages}
         found["autoattack"] = score(*exam.stages) | {"version": exam.autoattack, "stages": stages}
@@ -73,6 +75,9 @@ def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float], s
         for each in exam.corrupted:
             by.setdefault(each.name, {})[str(each.severity)] = score(exam.part_of(each))
         found |= {"corruptions": by, "corrupted": made(exam, side)}
+        if exam.published:
+            names = {f"{each.name}/{each.severity}": exam.part_of(each) for each in exam.corrupted}
+            found["corrupted"]["digests"] = {name: part.split("/")[1] for name, part in names.items()}
         if means := corruption_means(by):
             found["corruption_accuracy"] = means
     return found
@@ -80,13 +85,25 @@ def scores(exam: Exam, verdicts: dict[str, Verdicts], spent: dict[str, float], s
 
 def by_part(exam: Exam, result: dict[str, Any]) -> dict[str, Verdicts]:
     """A result's verdicts by the names of the exam's parts, those of restarts before the last left out."""
-    found = {"clean": result["standard"], "pgd": result["robust"]}
+    found = {"clean": result["standard"], exam.answered[-1]: result["robust"]}
     found |= {
         f"{exam.autoattack}/{name}": score for name, score in result.get("autoattack", {}).get("stages", {}).items()
     }
     corrupted = exam.corrupted if "corruptions" in result else ()
-    found |= {exam.part_of(each): result["corruptions"][each.name][str(each.severity)] for each in corrupted}
+    digests = result.get("corrupted", {}).get("digests")
+    found |= {exam.part_of(each, digests): result["corruptions"][each.name][str(each.severity)] for each in corrupted}
     return {name: Verdicts.read(score) for name, score in found.items()}
+
+
+def exam_of(result: dict[str, Any]) -> Exam:
+    """The exam that a result was made by.
+
+    Demos of the first versions had AutoAttack added from outside the exam: its first images alone.
+    """
+    exam, added = Exam.read(result["exam"]), result.get("autoattack")
+    if exam.autoattack != "none" or not added:
+        return exam
+    return replace(exam, autoattack=added["version"], autoattack_limit=added["n"] if "of" in added else None)
 
 
 def misstated(result: dict[str, Any]) -> list[str]:
@@ -127,7 +144,8 @@ def _share(score: dict[str, Any]) -> float:
 def paper_log(result: dict[str, Any]) -> str:
     """The lines that the papers' own scripts leave in results/log.txt."""
     mode, steps = result["mode"].upper(), result["exam"]["attack"]["steps"]
-    lines = [("standard", result["standard"]["percent"]), (f"PGD{steps}", result["robust"]["percent"])]
+    attack = "Square" if result["exam"].get("attacks") == "queries" else f"PGD{steps}"
+    lines = [("standard", result["standard"]["percent"]), (attack, result["robust"]["percent"])]
     if "autoattack" in result:
         lines.append(("robust", result["autoattack"]["percent"]))
     if means := result.get("corruption_accuracy"):

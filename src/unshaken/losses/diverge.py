@@ -34,6 +34,21 @@ def js_rows(p_logits: Float[Tensor, "N K"], q_logits: Float[Tensor, "N K"]) -> F
     return ((log_p.exp() * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1)) / 2
 
 
+def minmax_rows(z_adv: Float[Tensor, "N D"], z: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
+    """The mean over dimensions of q (log q − log p), q and p being the rows of z̃ and z scaled to [0, 1], plus 1e-8.
+
+    It is the coreset papers' released KL (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef, small_scale_datasets/RCS.py):
+    a row is scaled by its own minimum and maximum, so it does not sum to 1 and this is no divergence of distributions.
+    """
+    q, p = (_scaled(rows.float()) + 1e-8 for rows in (z_adv, z))
+    return (q * (q.log() - p.log())).mean(-1)
+
+
+def _scaled(rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    rows = rows - rows.amin(-1, keepdim=True)
+    return rows / rows.amax(-1, keepdim=True)
+
+
 def transport(
     p_logits: Float[Tensor, "N K"], q_logits: Float[Tensor, "M K"], blur: float = 0.01, iterations: int = 100
 ) -> Float[Tensor, ""]:
@@ -62,10 +77,11 @@ def _coupling(cost: Float[Tensor, "N M"], iterations: int) -> Float[Tensor, "N M
     return f[:, None] + g - cost
 
 
-Distance = Literal["kl", "js", "ot"]
-"""d(z̃, z), between adversarial and clean embeddings: kl is KL(softmax z̃ ‖ softmax z)."""
+Distance = Literal["kl", "js", "ot", "minmax"]
+"""d(z̃, z), between adversarial and clean embeddings: kl is KL(softmax z̃ ‖ softmax z); minmax is `minmax_rows`, which
+the released form of RCS takes."""
 
-ROWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": kl_rows, "js": js_rows}
+ROWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": kl_rows, "js": js_rows, "minmax": minmax_rows}
 """Distances of each row (N D), (N D) -> (N), where there is such a thing."""
 
 

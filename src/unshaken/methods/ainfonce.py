@@ -87,8 +87,9 @@ class AsymAdvCL(Method):
     Without ip it is the mean of l[u, v] over all u ≠ v, as in AdvCL. With hn every l is that of `hard_pairs`, its
     denominator that of its own anchor. Under advcl.form = "released" it is what the authors' code computes
     (yqy2001/A-InfoNCE, Asym-AdvCL at b28763e), on AdvCL's released form: hn in the form "advcl"; f of `Adaptive` in
-    train mode, which updates the clean statistics twice more; and where nothing is stopped, in the attack or without
-    ip, w l[a, c] in the place of l[a, c] and w² l[a, c] in that of l[c, a], for the matrix is overwritten while read.
+    train mode, which updates the clean statistics twice more; α stays wherever d > d_avg, also where d < d_min; and
+    where nothing is stopped, in the attack or without ip, w l[a, c] in the place of l[a, c] and w² l[a, c] in that of
+    l[c, a], for the matrix is overwritten while read.
     """
 
     advcl: AdvCL = AdvCL()
@@ -154,6 +155,8 @@ class AsymAdvCL(Method):
             return alpha
         d_avg = h.memory.distances / h.memory.images
         nearness = torch.where(d_avg > d_min, ((d_avg - d) / (d_avg - d_min)).clamp(0, 1), (d < d_min).float())
+        if self.advcl.form == "released":  # their code tests d > d_avg first
+            nearness = torch.where(d > d_avg, torch.zeros_like(nearness), nearness)
         return alpha + nearness * (0.5 - alpha)
 
     @torch.no_grad()

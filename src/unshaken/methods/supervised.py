@@ -61,7 +61,8 @@ class SAT(Method):
 class TRADES(Method):
     """min_{c,f} CE(c(f(x)), y) + β KL(c(f(x)) ‖ c(f(x̃))),   x̃ = argmax over B_ε[x] of the same KL.
 
-    The two train-mode forward passes are separate, as in the authors' code.
+    The train-mode forward passes of clean and of adversarial images are separate, as in the authors' code; that has a
+    third one, of the clean images again, which moves the running statistics alone (docs/methods/supervised.md).
     """
 
     attack: PGD = PGD(steps=10, start="near")

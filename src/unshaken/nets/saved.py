@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors.torch import save
@@ -21,7 +23,7 @@ from unshaken.base.tensor_file import Entry, Header, check_seal, read_tensor_fil
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.routed import routed, routes_of
+from unshaken.nets.routed import routed, routes_of, take
 
 FORMAT = "unshaken/1"
 
@@ -123,10 +125,18 @@ def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[s
     write_tensors(path, encoder.state_dict(), about | kind)
 
 
-def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
-    """The encoder with its routes, the recipe of its network, and what was noted about it."""
+def load_encoder(path: Path, *, training: bool = False, route: str = "adv") -> tuple[Encoder, Backbone, dict[str, Any]]:
+    """Return the encoder, the recipe of its network, and what was noted about it.
+
+    The encoder is ready for use: it is in eval mode, and images take the robust route. All of its routes are kept.
+
+    training  return it in train mode, as what is trained further needs it
+    route     the route that images take; of an encoder without a route of this name, its first one
+    """
     net, about = load(path, "encoder")
-    return net, backbone_of(about), about
+    if routes := tuple(about["routes"]):
+        take(net, route if route in routes else routes[0])
+    return net.train(training), backbone_of(about), about
 
 
 def save_classifier(
@@ -138,12 +148,13 @@ def save_classifier(
 
 
 def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
-    """The classifier, and what was noted about it; "names" are its classes."""
+    """Return the classifier, in eval mode, and what was noted about it; "names" are its classes."""
     return load(path, "classifier")
 
 
 def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
     """An encoder or a classifier, and what was noted about it. ValueError if it is of another kind than the given."""
+    path = Path(path)
     tensors, about = read_tensors(path)
     wanted = (kind,) if kind else ("encoder", "classifier")
     if about.get("kind") not in wanted:
@@ -155,7 +166,7 @@ def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
     _check_sizes(about, backbone, tensors, path)
     net = _built(about, backbone)
     _fill(net, tensors, path)
-    return net, about
+    return net.eval(), about
 
 
 def _built(about: dict[str, Any], backbone: Backbone) -> nn.Module:
@@ -186,12 +197,23 @@ def backbone_of(about: dict[str, Any]) -> Backbone:
 
 
 def digest(net: nn.Module) -> str:
-    """32 hexadecimal digits that change with any bit of any parameter or buffer."""
+    """32 hexadecimal digits that change with any bit of any parameter or buffer, and with any extra state."""
     total = blake2b(digest_size=16)
-    for name, tensor in net.state_dict().items():
+    for name, value in net.state_dict().items():
         total.update(name.encode())
-        total.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+        if isinstance(value, Tensor):
+            total.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+        else:  # of a module with get_extra_state, which may be anything
+            total.update(_bytes(value))
     return total.hexdigest()
+
+
+def _bytes(value: Any) -> bytes:
+    """A value in bytes: equal bytes mean equal values. What cannot be written out is equal to nothing."""
+    try:
+        return pickle.dumps(value)
+    except Exception:  # of all kinds: whatever an object's own code does
+        return uuid4().bytes
 
 
 @contextmanager

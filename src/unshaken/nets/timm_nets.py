@@ -113,3 +113,26 @@ def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int
     how = weights.transforms()
     net = models.get_model(name, weights=weights if pretrained else None)
     return nn.Sequential(Normalize(how.mean, how.std), net), how.crop_size[0]
+
+
+def class_words(name: str, count: int) -> tuple[tuple[str, ...], ...]:
+    """What the logits of a published classifier stand for, in all words known for each; () where nobody says.
+
+    name   timm/NAME or torchvision/NAME, as in `published_classifier`
+    count  how many logits it has
+    """
+    package, _, known = name.partition("/")
+    timm_package()
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    words: list[tuple[str, ...]] = [()] * count
+    if subset := infer_imagenet_subset({"num_classes": count}):
+        info = ImageNetInfo(subset)
+        words = [(info.index_to_label_name(k), *info.index_to_description(k).split(", ")) for k in range(count)]
+    if package == "torchvision":
+        from torchvision import models
+
+        names = models.get_model_weights(known).DEFAULT.meta.get("categories") or ()
+        if len(names) == count:
+            words = [(*known, name) for known, name in zip(words, names, strict=True)]
+    return tuple(words) if all(words) else ()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unshaken.base.canon import plain
@@ -19,7 +18,7 @@ from unshaken.base.files import read_json, write_json
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.base.shapes import Items, Number
-from unshaken.data.held_out import held_out as every_nth
+from unshaken.data.digests import ASIDE
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
@@ -32,9 +31,10 @@ from unshaken.nets.lora import with_lora, without_lora
 from unshaken.nets.routed import merged, routes_of
 from unshaken.nets.saved import load_encoder, read_tensors, save_classifier, write_tensors
 from unshaken.pixels.augment import CropFlip, Transform
-from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.finetune import Finetune, tell_eps
 from unshaken.recipes.origin import Given, encoder_file
 from unshaken.recipes.pretrain import met
+from unshaken.recipes.seen import finetuned_on
 from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
@@ -102,11 +102,13 @@ class AutoFinetune:
         images, aside = self.images(given.backbone)
         data = {"images": met(images), "validation": met(aside), **runtime.identity}
         data |= {"encoder": given.identity}
+        tell_eps(given.about["pretrain"]["recipe"], self.method, quiet)
         key = Key(self.seed) / self.mode
         feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
+            finetuned_on(run.path, given.seen, images, aside)
             if not run.finished("classifier.safetensors"):
-                fabric, run.note = runtime.open(), runtime.note
+                fabric = run.compute(runtime)
                 net = self.network(given, len(images.names), key).to(fabric.device)
                 step = Step(self.method, net)
                 runtime.prepare(net)
@@ -125,7 +127,7 @@ class AutoFinetune:
     def images(self, backbone: Backbone) -> tuple[Images, Images]:
         """What is trained on, and what is kept aside of it to choose by."""
         images = self._images.images(backbone)
-        aside = torch.from_numpy(every_nth(images.label.numpy(), self.aside))
+        aside = self.data.aside(images, self.aside, ASIDE)
         if not aside.any():
             raise ValueError(f"no class has {self.aside} images to keep one aside; choose a smaller --aside")
         kept = images[aside.nonzero()[:, 0]]

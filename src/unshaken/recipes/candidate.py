@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from unshaken.base.code import code_of_function
 from unshaken.base.files import read_json
 from unshaken.data.images import Images
 from unshaken.data.source import Source
+from unshaken.evaluate.adapted import Adapted
 from unshaken.exchange.importing import UNKNOWN
 from unshaken.nets.embed import Network, frozen
 from unshaken.nets.folded import folded
 from unshaken.nets.saved import backbone_of, digest, load_classifier
-from unshaken.nets.timm_nets import published_classifier
+from unshaken.nets.timm_nets import class_words, published_classifier
+from unshaken.recipes.classmap import Selected, Words, index_of, read_map
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import fitting
 from unshaken.recipes.settings import source_of
@@ -35,6 +40,8 @@ class Candidate:
     seconds  of pre-training and fine-tuning, None where nobody knows
     spent    what those of pre-training went into, if that is known: warm-up, selections, training
     folder   where its verdicts and results go; None for nowhere
+    words    of a published network, what each of its logits stands for
+    count    of its logits; 0 for what is no published network
     """
 
     net: Network
@@ -43,6 +50,13 @@ class Candidate:
     seconds: dict[str, float | None]
     folder: Path | None = None
     spent: dict[str, float] | None = None
+    words: Words = ()
+    count: int = 0
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether it is of a fine-tuning run, or of an imported classifier; else it is somebody's code."""
+        return "names" in self.about
 
     @property
     def known(self) -> dict[str, Any]:
@@ -70,18 +84,57 @@ class Candidate:
         return cls(net, digest(net), about, seconds, run, _noted(run.parent, "spent"))
 
     @classmethod
-    def of_module(cls, module: nn.Module, name: str, folder: Path | None = None) -> Candidate:
-        """Of a module that takes images in [0, 1] and gives logits: whatever it normalises by is inside it."""
+    def of_module(cls, module: Callable[[Tensor], Any], name: str, folder: Path | None = None) -> Candidate:
+        """Of a module or function that takes images in [0, 1] and gives logits: what it normalises by is inside it.
+
+        A function has no weights to be known by: its code and its answers tell it from others.
+        """
         recipe = {"type": "Given", "name": name, "seed": UNKNOWN}
         about = {"pretrain": {"recipe": recipe}, "finetune": {"recipe": recipe | {"method": {"type": "given"}}}}
-        net = module if isinstance(module, Network) else Network(module, nn.Identity())
-        return cls(net, digest(module), about, {"pretrain": None, "finetune": None}, folder)
+        net = module if isinstance(module, Network) else Network(Adapted(module), nn.Identity())
+        weights = digest(module) if isinstance(module, nn.Module) else f"function-{code_of_function(module)}"
+        return cls(net, weights, about, {"pretrain": None, "finetune": None}, folder)
 
     @classmethod
     def of_name(cls, name: str) -> tuple[Candidate, int]:
         """timm/NAME or torchvision/NAME with published weights, and the side of its images."""
         module, side = published_classifier(name)
-        return cls.of_module(module, name, Path("runs") / name.replace("/", "-")), side
+        candidate = cls.of_module(module, name, Path("runs") / name.replace("/", "-"))
+        with frozen(module), torch.no_grad():
+            count = module(torch.zeros(1, 3, side, side)).shape[-1]
+        return replace(candidate, words=class_words(name, count), count=count), side
+
+    def facing(self, names: tuple[str, ...], file: Path | None = None) -> Candidate:
+        """It, answering for the classes of these names alone, in their order, where its own are known by name.
+
+        file  class names to numbers of logits, or to names of the network's classes
+        """
+        if not self.count:  # it is no published network
+            if file is not None:
+                raise ValueError("--classes is for published networks: a run's classes are those it was fine-tuned on")
+            return self
+        index = index_of(names, self.words) if file is None else read_map(file, names, self.words, self.count)
+        if index is None:
+            if len(names) != self.count:
+                raise ValueError(
+                    f"the network has {self.count} classes, and knows none of these {len(names)} by name "
+                    f"({', '.join(names[:3])}, ...): name the folders by class names or WordNet ids, or give a file, "
+                    "--classes map.json, of class names and numbers of logits"
+                )
+            print(f"note: none of the {len(names)} classes is known by name: they are taken in order", file=sys.stderr)
+            return self
+        return self.answering(dict(zip(names, index, strict=True)))
+
+    def answering(self, index: dict[str, int]) -> Candidate:
+        """It, answering by some of its logits alone; the result names them."""
+        if list(index.values()) == list(range(self.count)):
+            return self
+        shown = ", ".join(f"{name} {k}" for name, k in list(index.items())[:3])
+        print(f"note: {len(index)} of {self.count} logits answer for the classes ({shown}, ...)", file=sys.stderr)
+        name = self.about["finetune"]["recipe"]["name"]
+        found = self.of_module(Selected(self.net.encoder.model, list(index.values())), name, self.folder)
+        found.about["finetune"]["recipe"]["classes"] = index
+        return found
 
     def images(self, data: Source | None = None, held_out: bool = False) -> Images:
         """A run's test images, or those of another set with the same classes; or what its fine-tuning kept aside."""
@@ -100,6 +153,12 @@ class Candidate:
             )
         return images
 
+    def other_set(self, images: Images) -> str:
+        """What another set of images is called than the one that a run was fine-tuned on; "" for that one."""
+        own = self.about["finetune"].get("data", {}).get("images", {}).get("name") if self.trained_here else None
+        word = "".join(c if c.isalnum() else "-" for c in Path(images.name).name.lower()).strip("-")[:32]
+        return "" if own in (None, images.name) else word or "others"
+
     @contextmanager
     def seated(self, images: Images, runtime: Runtime) -> Iterator[Seat]:
         """Ready on the runtime's device; the network is where it was afterwards. ValueError if it has other classes."""
@@ -109,7 +168,7 @@ class Candidate:
         self.net.to(fabric.device)
         try:
             net, images = self.net, images.to(fabric.device)
-            _answering(net, images)
+            gradients = _answering(net, images)
             world, search = replace(runtime, precision="float32").world(fabric.device), None
             if "names" in self.about:  # a run's own, which no one else holds
                 replace(runtime, precision="float32").prepare(net)
@@ -118,7 +177,7 @@ class Candidate:
             if runtime.precision == "bf16":
                 search, world = search or copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)
-            yield Seat(net, folded(search) if "names" in self.about else search, images, world)
+            yield Seat(net, folded(search) if "names" in self.about else search, images, world, gradients)
         finally:
             self.net.to(home)
 
@@ -133,17 +192,34 @@ class Seat(NamedTuple):
     search: Network | None
     images: Images
     world: dict[str, Any]
+    gradients: bool = True
+
+    @torch.no_grad()
+    def answers(self, images: Images, places: Iterable[Tensor]) -> str:
+        """A digest of the answers to some images, block by block: what weights do not say of a network."""
+        total = blake2b(digest_size=8)
+        with frozen(self.net):
+            for index in places:
+                total.update(self.net(images.floats(index), "adv").cpu().numpy().tobytes())
+        return total.hexdigest()
 
 
 @torch.no_grad()
-def _answering(net: Network, images: Images) -> None:
+def _answering(net: Network, images: Images) -> bool:
+    """Whether gradients come through. ValueError if the answers are not logits of the images' classes."""
+    x, adapted = images.floats(slice(0, 2)), net.encoder if isinstance(net.encoder, Adapted) else None
+    if adapted is not None:
+        adapted.classes = len(images.names) if images.label is not None else None
     with frozen(net):
-        logits = net(images.floats(slice(0, 2)), "adv")
+        if adapted is not None:
+            adapted.try_gradients(x)
+        logits = net(x, "adv")
     if logits.ndim != 2 or images.label is not None and logits.shape[1] != len(images.names):
         raise ValueError(
             f"the network gives an image answers of shape {tuple(logits.shape[1:])}, and {images.name} has "
             f"{len(images.names)} classes: needed is one logit a class"
         )
+    return adapted is None or adapted.gradients
 
 
 def _noted(run: Path, what: str) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import write_json
 from unshaken.recipes.examine import exam_for, examine
 from unshaken.recipes.finetune import MODES, protocol
 from unshaken.recipes.papers import recipe
@@ -45,12 +44,6 @@ def demo(
 def judged(run: Path, mode: str, runtime: Runtime, quiet: bool) -> dict[str, Any]:
     """Clean images, PGD-20 and fifteen corruptions on the whole test set; AutoAttack on a block of random images."""
     exam = replace(exam_for(run), corruptions=("fifteen",), batch=BLOCK)
-    result = examine(run, exam=exam, runtime=runtime, quiet=quiet)
     if mode == "slf":
-        part = replace(exam, corruptions=(), autoattack="standard", until=100.0)
-        found = examine(run, exam=part, runtime=runtime, quiet=quiet)["autoattack"]
-        spent = result["seconds"] | {"exam": round(result["seconds"]["exam"] + found["seconds"], 2)}
-        result |= {"autoattack": found, "seconds": spent}
-        write_json(run / "result.json", result)
-        (run / "result-until100.json").unlink()
-    return result
+        exam = replace(exam, autoattack="standard", autoattack_limit=BLOCK)
+    return examine(run, exam=exam, runtime=runtime, quiet=quiet)

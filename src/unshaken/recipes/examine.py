@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json, write_json, write_text
@@ -17,15 +17,17 @@ from unshaken.base.shard import Shard
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.checks import cheap, thorough
-from unshaken.evaluate.exam import Exam, through
+from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.notes import Notes
+from unshaken.evaluate.parts import through
 from unshaken.evaluate.patient import Finding, Patient
-from unshaken.evaluate.result import paper_log, papers_log, result_of
+from unshaken.evaluate.result import by_part, exam_of, paper_log, papers_log, result_of
 from unshaken.nets.embed import frozen
 from unshaken.recipes.candidate import Candidate, Seat
 from unshaken.recipes.finetune import MODES
 from unshaken.recipes.pretrain import met
-from unshaken.recipes.settings import setting_of, source_of
+from unshaken.recipes.seen import check_unseen
+from unshaken.recipes.settings import ball_of, in_words, setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.runtime import Runtime
 
@@ -47,8 +49,8 @@ def tuned_on(run: Path) -> Source:
 
 
 def examine(
-    model: Path | nn.Module | Candidate,
-    images: Images | Source | None = None,
+    model: Path | Callable[[Tensor], Any] | Candidate,
+    images: Images | Source | tuple[Any, Any] | None = None,
     exam: Exam | None = None,
     *,
     name: str = "model",
@@ -57,52 +59,91 @@ def examine(
     quiet: bool = False,
     held_out: bool = False,
     shard: Shard = Shard(),
+    allow_seen: bool = False,
 ) -> dict[str, Any] | None:
     """Judge a classifier on test images: the result, which is written beside it with results/log.txt.
 
-    model     a fine-tuning run; or a module that takes images in [0, 1] (N C H W) and gives logits (N K), with its
-              normalisation inside; it is judged in eval mode, and left as it was
-    images    by default the test split of what a run was fine-tuned on; a module needs labelled ones
+    model     a fine-tuning run; or a module or function that takes images in [0, 1] (N C H W) and gives logits (N K),
+              with its normalisation inside; a module is judged in eval mode, and left as it was
+    images    by default the test split of what a run was fine-tuned on; a module needs labelled ones, which may be a
+              pair of arrays: images in [0, 1] or of 0 to 255, and a label each
     name      what results call a module, and
     out       where they go; nowhere if it is not given
     held_out  judge on the training images that a run kept aside: writes choice-held-out.json, which is no result
     shard     the part of the work that is this process's; None comes back while others' parts are missing
+    allow_seen  judge a run even on images of one's own that it has learned from, which is a ValueError otherwise
 
     The answers are float32 whatever the runtime's precision: with bf16 attacks look for adversarial images in that.
-    What was judged before, by this exam or a smaller or larger one, is not judged again.
+    What was judged before, by this exam or a smaller or larger one, is not judged again. A result's file is named by
+    what was asked (`file_of`).
     """
     candidate = model if isinstance(model, Candidate) else _candidate(model, name, out)
+    usual = exam_for(candidate.source) if candidate.trained_here else None
+    images = Images.of(*images, name=f"{name}'s images") if isinstance(images, (tuple, list)) else images
+    source = None if isinstance(images, Images) else images or candidate.source
     if not isinstance(images, Images):
         exam = exam or exam_for(images or candidate.source)
         images = candidate.images(images, held_out)
     exam = exam or exam_for(Source(images.name))
+    usual = usual or exam_for(Source(images.name))
     if exam.until is not None and shard.count > 1:
         raise ValueError("--until goes by all that was judged, so it is for one process: leave --shard out")
+    seen = check_unseen(candidate.folder, exam.of(images), source, held_out, allow_seen)
     with candidate.seated(images, runtime) as seat:
+        exam, judged = _with_gradients(exam, seat), exam.of(seat.images)
+        _tell_eps(candidate, exam, quiet)
+        blocks = exam.blocks(len(judged))
         place = (plain(exam.place), candidate.weights, images.digest, seat.world)
-        notes = Notes(candidate.folder, *place, label=label(exam.place, held_out), shard=shard)
-        exam = _with_what_is_known(exam, candidate.folder, held_out, notes)
+        if padding := candidate.about.get("backbone", {}).get("padding", 1) - 1:
+            place += (f"padding {padding + 1}",)  # which is in no weight
+        if not candidate.trained_here:  # what somebody's code computes is not in its weights alone
+            known = blocks if candidate.weights.startswith("function-") else blocks[:1]
+            place += (seat.answers(judged, known if candidate.folder else ()),)
+        notes = Notes(candidate.folder, *place, label=verdict_label(exam.place, held_out), shard=shard)
+        named = file_label(exam, usual, candidate.other_set(images))
+        file = candidate.folder and candidate.folder / f"{'choice-held-out' if held_out else 'result'}{named}.json"
+        whole = file and file.with_name(file.name.replace(f"-until{exam.until or 0:g}", ""))  # if it comes to the end
+        exam = _with_what_is_known(exam, whole, notes, len(judged))
         checks = _checked(exam, seat, quiet)
-        blocks = exam.blocks(len(exam.of(images)))
         exam.judge(seat.net, seat.images, notes, quiet, seat.search, shard.of(len(blocks)))
     notes.gather()
-    verdicts = exam.collected(notes, len(exam.of(images)))
-    if all(each.whole for each in verdicts.values()):
-        exam = replace(exam, until=None)  # it came to the end before that
+    verdicts = exam.collected(notes, len(judged))
+    if exam.whole(verdicts):
+        exam, file = replace(exam, until=None), whole  # it came to the end before that
     elif exam.until is None:
-        n = min(len(each) for each in verdicts.values())
-        print(f"shard {shard} is done; {n} of {len(exam.of(images))} images are judged so far", file=sys.stderr)
+        n = min(len(verdicts[part]) for part in ("clean", *exam.answered))
+        print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
         return None
-    side = images.pixels.shape[-1]
-    result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), side, seat.world, checks)
-    result["notes"] = notes.identity
-    if candidate.folder is not None:
-        _write(result, exam, candidate.folder, held_out)
+    result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), judged, seat.world, checks)
+    result |= {"notes": notes.identity, "seen": seen}
+    _tell_constant(result, quiet)
+    if file is not None:
+        file = _written(result, file)
+        if not held_out:
+            write_text(file.parent / "results" / log_name(result), paper_log(result))
+        if not quiet:
+            print(f"{file} holds this", file=sys.stderr)
     return result
 
 
-def _candidate(model: Path | nn.Module, name: str, out: Path | None) -> Candidate:
-    return Candidate.of_module(model, name, out) if isinstance(model, nn.Module) else Candidate.of_run(Path(model))
+def _candidate(model: Path | Callable[[Tensor], Any], name: str, out: Path | None) -> Candidate:
+    if isinstance(model, (str, Path)):
+        return Candidate.of_run(Path(model))
+    if not callable(model):
+        raise ValueError(f"what is judged is a run, a module or a function, not a {type(model).__name__}")
+    return Candidate.of_module(model, name, None if out is None else Path(out))
+
+
+def _with_gradients(exam: Exam, seat: Seat) -> Exam:
+    """The exam that a network can sit: without gradients, attacks that need none."""
+    if seat.gradients or exam.attacks == "queries":
+        return exam
+    print(
+        "note: no gradient comes through this network, so that it is attacked without: by Square, with "
+        f"{exam.queries:,} queries in the place of PGD",
+        file=sys.stderr,
+    )
+    return replace(exam, attacks="queries")
 
 
 def _checked(exam: Exam, seat: Seat, quiet: bool) -> tuple[Finding, ...]:
@@ -118,35 +159,124 @@ def _checked(exam: Exam, seat: Seat, quiet: bool) -> tuple[Finding, ...]:
     return found
 
 
-def label(exam: Exam, held_out: bool = False) -> str:
-    """What a file's name says of its images: a part never takes the place of the whole."""
-    held = "-held-out" if held_out else ""
-    first = "" if exam.limit is None else f"-first{exam.limit}"
-    return held + first + ("" if exam.until is None else f"-until{exam.until:g}")
+def _tell_eps(candidate: Candidate, exam: Exam, quiet: bool) -> None:
+    """Say it where an encoder was trained against another adversary than it is judged by."""
+    for what, part in (("pre-trained", "pretrain"), ("fine-tuned", "finetune")):
+        ball = ball_of(candidate.about[part].get("recipe", {}).get("method"))
+        if ball is not None and ball != exam.attack.ball and not quiet:
+            print(
+                f"note: {what} at {in_words(ball)}, and judged at {in_words(exam.attack.ball)}, which goes with the "
+                "set unless --attack.ball.eps says otherwise",
+                file=sys.stderr,
+            )
 
 
-def _with_what_is_known(exam: Exam, folder: Path | None, held_out: bool, notes: Notes) -> Exam:
-    """What an earlier exam of the same kind asked beside stays in the result: less does not take the place of more."""
-    file = None if folder is None else folder / _name(replace(exam, until=None), held_out)
+def _tell_constant(result: dict[str, Any], quiet: bool) -> None:
+    """Say it where a score is no more than what one answer to everything gets."""
+    usual = result["constant"]
+    low = [word for word, key in (("SA", "standard"), ("RA", "robust")) if result[key]["percent"] <= usual["percent"]]
+    if low and not quiet:
+        print(
+            f"note: {' and '.join(low)} say little: whoever always answers {usual['class']!r} is right on "
+            f"{usual['percent']:.1f} %, clean or attacked",
+            file=sys.stderr,
+        )
+
+
+def verdict_label(exam: Exam, held_out: bool = False) -> str:
+    """What a file of verdicts says of its images in its name."""
+    return ("-held-out" if held_out else "") + ("" if exam.limit is None else f"-first{exam.limit}")
+
+
+def file_label(exam: Exam, usual: Exam, other_set: str = "") -> str:
+    """What a result's file says in its name: all in which the question differs from the usual one of the run.
+
+    AutoAttack and corruptions are beside the question: they are added to the file that has it; a block's size and the
+    precision of the search are circumstances, as the world is. A part of the set never takes the place of the whole.
+    """
+    asked, known = exam.attack, usual.attack
+    words = [other_set] if other_set else []
+    if type(asked.ball) is not type(known.ball):
+        words.append(type(asked.ball).__name__.lower())
+    if asked.ball != known.ball:
+        words.append(f"eps{spelled(asked.ball.eps)}")
+    for name in ("steps", "stride", "restarts"):
+        if getattr(asked, name) != getattr(known, name):
+            words.append(f"{name}{getattr(asked, name):g}")
+    words += [f"start-{asked.start}"] if asked.start != known.start else []
+    words += ["without-gradients"] if exam.attacks == "queries" else []
+    words += [f"queries{exam.queries}"] if exam.queries != usual.queries else []
+    words += [exam.autoattack] if exam.autoattack not in ("none", "standard") else []
+    words += [f"seed{exam.seed}"] if exam.seed != usual.seed else []
+    words += [f"first{exam.limit}"] if exam.limit is not None else []
+    words += [f"until{exam.until:g}"] if exam.until is not None else []
+    return "".join(f"-{word}" for word in words)
+
+
+def spelled(eps: float) -> str:
+    """8over255 where that is how it was meant."""
+    levels = round(eps * 255)
+    return f"{levels}over255" if levels and abs(eps * 255 - levels) < 1e-6 else f"{eps:g}"
+
+
+def log_name(result: dict[str, Any]) -> str:
+    """Of the papers' log beside a result."""
+    return f"log{result.get('file', 'result').removeprefix('result')}.txt"
+
+
+def _with_what_is_known(exam: Exam, file: Path | None, notes: Notes, total: int) -> Exam:
+    """What an earlier exam of the same kind asked beside stays in the result: less does not take the place of more.
+
+    Only what was judged already: nothing is judged that was not asked.
+    """
     before = read_json(file) if file is not None and file.exists() else {}
-    return exam.beside(Exam.read(before["exam"])) if before.get("notes") == notes.identity else exam
+    if before.get("notes") != notes.identity:
+        return exam
+    try:
+        more = exam.beside(exam_of(before))
+        asked = {part.name for part in exam.parts()}
+        verdicts = {name: found for name, found in more.collected(notes, total).items() if name not in asked}
+        known = not verdicts or more.whole(verdicts)
+    except ValueError:  # published images that are there no more
+        return exam
+    return more if known else exam
 
 
-def _name(exam: Exam, held_out: bool) -> str:
-    """`report` reads results, and what was held out is none."""
-    return f"{'choice' if held_out else 'result'}{label(exam, held_out)}.json"
+def _written(result: dict[str, Any], file: Path) -> Path:
+    """Where the result was written. No answer takes the place of another, or of more.
 
-
-def _write(result: dict[str, Any], exam: Exam, folder: Path, held_out: bool) -> None:
-    file = folder / _name(exam, held_out)
+    What is there already is replaced where all that it answers is answered again: in the same circumstances, which are
+    weights, images, block size and world. An answer in other circumstances that is less goes into a file of its own;
+    else the earlier one is kept aside, where `report` does not read it.
+    """
     before = read_json(file) if file.exists() else {}
-    if {"autoattack", "corruptions"} & set(before) - set(result):  # of another seed, block size, set or world
-        aside = file.with_name(f"{file.stem}-{before['notes'][:8]}.json")
+    old, new = _answers(before), _answers(result)
+    if not before or (before.get("notes") == result["notes"] and _covers(new, old)):
+        pass
+    elif _covers(old, new) and not _covers(new, old):
+        file = file.with_name(f"{file.stem}-{result['notes']}.json")
+        print(f"a result that answers more stays, made otherwise; this one is {file}", file=sys.stderr)
+    else:
+        aside = file.with_name(f"earlier-{file.stem}-{before.get('notes', 'unknown')}.json")
         file.replace(aside)
-        print(f"{file} was of another exam, and of more: it is {aside.name} now", file=sys.stderr)
+        print(
+            f"{file} was made otherwise (weights, images, block size or world): it is {aside.name} now", file=sys.stderr
+        )
+    result["file"] = file.stem
     write_json(file, result)
-    if not held_out:
-        write_text(folder / "results" / f"log{label(exam)}.txt", paper_log(result))
+    return file
+
+
+def _answers(result: dict[str, Any]) -> dict[str, int]:
+    """What a result answers: by the names of its parts, for how many images."""
+    try:
+        return {name: len(found) for name, found in by_part(exam_of(result), result).items()} if result else {}
+    except (KeyError, ValueError):  # of another version; or of published images that are there no more, undigested
+        return {"unknown": len(result)}
+
+
+def _covers(more: dict[str, int], less: dict[str, int]) -> bool:
+    return all(count <= more.get(name, 0) for name, count in less.items())
 
 
 def write_means(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> None:
@@ -155,6 +285,5 @@ def write_means(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> None
         mine = [result for run, result in zip(runs, results, strict=True) if run.parent == parent]
         three = sorted((r for r in mine if r["mode"] in MODES), key=lambda result: MODES.index(result["mode"]))
         if [result["mode"] for result in three] == list(MODES):
-            exam = Exam.read(three[0]["exam"])
             checkpoint = f"{parent.resolve().name}/encoder.safetensors"
-            write_text(parent / "results" / f"log{label(exam)}.txt", papers_log(checkpoint, three))
+            write_text(parent / "results" / log_name(three[0]), papers_log(checkpoint, three))

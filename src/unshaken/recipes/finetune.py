@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
-from unshaken.data.held_out import held_out as every_nth
+from unshaken.data.digests import HOLD
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.exchange.fingerprint import stamped
@@ -23,9 +23,10 @@ from unshaken.nets.routed import alone, merged, routes_of
 from unshaken.nets.saved import save_classifier
 from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.origin import Given, encoder_file
-from unshaken.recipes.presets import preset, single
+from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
 from unshaken.recipes.pretrain import fitting, met
-from unshaken.recipes.settings import known_as, setting_of, source_of
+from unshaken.recipes.seen import finetuned_on
+from unshaken.recipes.settings import SETTINGS, ball_of, in_words, known_as, setting_of, source_of
 from unshaken.threat.ball import Ball
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed
@@ -50,8 +51,8 @@ class Finetune:
     epochs: Count = 25
     batch: Several = 512
     hold: Natural = 0
-    """Every so many-th training image of each class is kept aside, for choices that must not see test images
-    (`evaluate --held-out` judges there); 0 keeps none."""
+    """One training image in so many is kept aside, for choices that must not see test images (`evaluate --held-out`
+    judges there): every so many-th of each class, of a set of one's own by each image's content; 0 keeps none."""
     seed: Whole = 1
 
     def __post_init__(self) -> None:
@@ -85,10 +86,12 @@ class Finetune:
         feed = Feed(
             images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode, images.label
         )
+        tell_eps(about["pretrain"]["recipe"], self.method, quiet)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
+            finetuned_on(run.path, given.seen, images)
             if run.finished("classifier.safetensors"):
                 return run.path
-            fabric, run.note = runtime.open(), runtime.note
+            fabric = run.compute(runtime)
             net = Network(self._prepared(body), zero_classifier(body.features, len(images.names))).to(fabric.device)
             step = Step(self.method, net)
             runtime.prepare(net)
@@ -105,7 +108,8 @@ class Finetune:
         images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
         if images.label is None:
             raise ValueError(
-                f"{self.data.name} has no labels, and fine-tuning needs them; name a labelled set by --data"
+                f"{self.data.name} has no labels{f' ({images.reason})' if images.reason else ''}, and fine-tuning "
+                "needs them; name a labelled set by --data"
             )
         if len(images.names) < 2:
             raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
@@ -113,7 +117,9 @@ class Finetune:
             raise ValueError("this run kept no images aside; fine-tune with --hold 10, say")
         if not self.hold:
             return images
-        aside = torch.from_numpy(every_nth(images.label.numpy(), self.hold))
+        aside = self.data.aside(images, self.hold, HOLD)
+        if held_out and not aside.any():
+            raise ValueError(f"of {len(images)} images none is kept aside by --hold {self.hold}: choose a smaller one")
         return replace(
             images[(aside if held_out else ~aside).nonzero()[:, 0]], split="held-out" if held_out else "train"
         )
@@ -139,10 +145,85 @@ def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
     return replace(source, size=size) if size else source
 
 
-def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool = False) -> Finetune:
+def tell_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
+    """Say it where an encoder was pre-trained against another adversary than it is fine-tuned against."""
+    before, now = ball_of(pretrained.get("method")), ball_of(plain(method))
+    if before is not None and now is not None and before != now and not quiet:
+        print(
+            f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(now)}, which goes with the set "
+            "unless --method.attack.ball.eps says otherwise",
+            file=sys.stderr,
+        )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which row of the presets a fine-tuning takes: that of a method, from one set to another."""
+
+    method: str
+    origin: str
+    target: str
+    views: Transform
+    own: bool = False
+
+    @classmethod
+    def of(cls, method: str, origin: Source, source: Source, side: int, like: str | None = None) -> Protocol:
+        """By what is asked: the paper's for known sets, by what pre-trained the encoder; for images of one's own one
+        and the same for every encoder, so that encoders can be compared.
+
+        method, origin  what pre-trained the encoder, and on which set
+        side            of the images that the encoder reads, in pixels
+        like            METHOD/SET in the place of method and origin, for images of one's own too
+        """
+        first, target, side = known_as(origin), known_as(source), source.size or side
+        own = target not in SETTINGS and like is None
+        if like:
+            method, first = named(like)
+        large = side >= 224 or (first == "imagenet" and not own)  # what a side of 224 pixels needs
+        views = SETTINGS["imagenet"].weak if large else setting_of(source).weak
+        return cls(method, first, "stl10@32" if target == "stl10" and side == 32 else target, views, own)
+
+    @classmethod
+    def of_encoder(cls, encoder: Given, source: Source, like: str | None = None) -> Protocol:
+        """For a trained encoder, by what is noted about it."""
+        pretrained = encoder.about["pretrain"]["recipe"]
+        return cls.of(pretrained["name"], source_of(pretrained["data"]), source, encoder.backbone.stem, like)
+
+    @property
+    def words(self) -> str:
+        if self.own:
+            return "the same for every encoder on images of your own; --protocol METHOD/SET takes that of a paper"
+        moved = f", from {self.origin}" if self.origin in TRANSFER else ""
+        return f"that of {self.method}{moved} on {self.target}"
+
+    def preset(self, mode: str, leaked: bool = False) -> Preset:
+        if self.own and not leaked:
+            return FALLBACK
+        return preset(self.method, mode, self.target, leaked, self.origin)
+
+    @property
+    def one_route(self) -> bool:
+        return not self.own and single(self.method, self.origin, self.target)
+
+
+def named(like: str) -> tuple[str, str]:
+    """The method and the set of a protocol by name. ValueError if there are no presets of that name."""
+    method, slash, data = like.partition("/")
+    if method not in PRESETS or not slash or data not in SETTINGS:
+        raise ValueError(
+            f"--protocol is clean, leaked, or METHOD/SET such as acl/cifar10, of {', '.join(PRESETS)} and of "
+            f"{', '.join(SETTINGS)}; not {like!r}"
+        )
+    return method, data
+
+
+def protocol(
+    mode: str, encoder: Path, data: Source | None = None, leaked: bool = False, like: str | None = None
+) -> Finetune:
     """The field's choices for a mode, for what pre-trained the encoder, on the same images or on others.
 
     leaked  with the epochs that the published AIR numbers were fine-tuned for in fact (presets.LEAKED)
+    like    METHOD/SET: as for an encoder that this pre-trained
     """
     if mode not in MODES:
         raise ValueError(
@@ -151,23 +232,22 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
     given = Given.read(encoder_file(encoder))
     pretrained = given.about["pretrain"]["recipe"]
     origin = source_of(pretrained["data"])
-    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked)
+    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked, like)
 
 
-def chosen(mode: str, name: str, origin: Source, source: Source, side: int, leaked: bool = False) -> Finetune:
+def chosen(
+    mode: str, name: str, origin: Source, source: Source, side: int, leaked: bool = False, like: str | None = None
+) -> Finetune:
     """The field's choices for an encoder that a method pre-trained on one set, for the same or another set.
 
     side  of the images that the encoder reads, in pixels
     """
-    setting, target = setting_of(source), known_as(source)
-    if target == "stl10" and (source.size or side) == 32:
-        target = "stl10@32"
-    first = known_as(origin)
-    choice = preset(name, mode, target, leaked, first)
+    row = Protocol.of(name, origin, source, side, like)
+    choice = row.preset(mode, leaked)
     return Finetune(
-        _method(mode, setting.ball, single(name, first, target)),
+        _method(mode, setting_of(source).ball, row.one_route),
         source,
-        setting_of(origin).weak if first == "imagenet" else setting.weak,  # what a side of 224 pixels needs
+        row.views,
         choice.optimizer,
         rate=choice.schedule,
         epochs=choice.epochs,

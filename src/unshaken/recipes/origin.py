@@ -19,6 +19,7 @@ from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder
 from unshaken.nets.routed import alone, merged, routes_of
 from unshaken.nets.saved import digest, legible, load_encoder, read_tensors, write_tensors
+from unshaken.recipes.seen import Seen
 from unshaken.train.runtime import Runtime
 from unshaken.tune.pseudo import clusters, features
 
@@ -86,11 +87,12 @@ class Given:
     encoder: Encoder
     backbone: Backbone
     about: dict[str, Any]
+    seen: Seen = Seen()
 
     @classmethod
     def read(cls, file: Path) -> Given:
         """ValueError if it is no encoder of ours, or does not say where it comes from."""
-        given = cls(*load_encoder(file))
+        given = cls(*load_encoder(file, training=True), Seen.beside(file))
         with legible(file):
             _ = given.about["pretrain"]["recipe"]["name"], given.about["pretrain"]["recipe"]["data"]["name"]
         return given

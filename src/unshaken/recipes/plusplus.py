@@ -27,6 +27,7 @@ from unshaken.nets.saved import read_tensors, save_encoder, write_tensors
 from unshaken.pixels.augment import CropFlip, Transform
 from unshaken.recipes.origin import Given, begun
 from unshaken.recipes.pretrain import fitting, met, slug
+from unshaken.recipes.seen import pretrained_on
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
 from unshaken.train.optim import SGD, Optimizer
@@ -91,9 +92,10 @@ class PlusPlus:
         images = fitting(source.load(self.split), given.backbone)
         data = {"images": met(images), **runtime.identity, "teacher": given.identity}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
+            pretrained_on(run.path, images, [given.seen])
             if run.finished("encoder.safetensors"):
                 return run.path
-            fabric, run.note = runtime.open(), runtime.note
+            fabric = run.compute(runtime)
             images, key = images.to(fabric.device), Key(self.seed)
             file = run.path / "pseudo-labels.safetensors"
             label = given.clusters(file, images, (self.clusters,), key / "clusters")[:, 0].to(fabric.device)
@@ -105,7 +107,7 @@ class PlusPlus:
 
             probe = Network(given.robust(), zero_classifier(given.encoder.features, self.clusters))
             with Run.open(run.path, "probe", self.probe, data) as first:
-                first.note = run.note
+                first.note, first.worlds, first.same_world = run.note, [*run.worlds], run.same_world
                 found = first.path / "head.safetensors"
                 if not first.finished(found.name):
                     learn(self.probe, probe, first, "probe")

@@ -28,6 +28,7 @@ from unshaken.nets.routed import routed
 from unshaken.nets.saved import save_encoder
 from unshaken.pixels.augment import SimCLR, Views
 from unshaken.recipes.origin import Given, begun
+from unshaken.recipes.seen import pretrained_on
 from unshaken.recipes.subset import fit_on_coresets
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
@@ -53,6 +54,7 @@ class Pretrain:
     data: Source = Source("cifar10")
     """Images are brought to the side that backbone.stem is for, unless data.size says otherwise."""
     split: str = "train"
+    """Of the images; of a set of one's own without parts also "all", which leaves none to test on."""
     backbone: Backbone = Backbone()
     head: Head = Projection()
     views: Views = SimCLR()
@@ -131,9 +133,10 @@ class Pretrain:
         data = {"images": met(images), **runtime.identity}
         data |= {role: given.identity for role, given in (("teacher", teacher), ("start", start)) if given}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
+            pretrained_on(run.path, images, [given.seen for given in (teacher, start) if given])
             if run.finished("encoder.safetensors"):
                 return run.path
-            fabric, run.note = runtime.open(), runtime.note
+            fabric = run.compute(runtime)
             images = images.to(fabric.device)
             label, classes = self._labels(images, teacher, run.path)
             key = Key(self.seed) / "pretrain"

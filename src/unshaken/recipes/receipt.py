@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ import torch
 from unshaken.base.keys import Key
 from unshaken.data.images import Images
 from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.reading import read_result
-from unshaken.evaluate.result import VERSION, by_part, misstated
+from unshaken.evaluate.result import VERSION, by_part, exam_of, misstated
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.recipes.candidate import Candidate
 from unshaken.train.runtime import Runtime
@@ -33,27 +32,34 @@ class Receipt:
     n      images, in whole blocks, drawn with the seed
     same   whether versions, machine and program are those of the result
     agree  by part, how many verdicts are those of the result
+    fewer  of how many, by part, where the result has not all of these images
     """
 
     n: int
     seed: int
     same: bool
     agree: dict[str, int]
+    fewer: dict[str, int] = field(default_factory=dict)
 
     @property
     def allowed(self) -> int:
         """How many verdicts of a part may differ."""
         return 0 if self.same else ceil(TOLERANCE * self.n)
 
+    def lacking(self, part: str) -> bool:
+        """Whether too many verdicts of a part differ."""
+        n = self.fewer.get(part, self.n)
+        return n - self.agree[part] > (0 if self.same else ceil(TOLERANCE * n))
+
     @property
     def holds(self) -> bool:
-        return all(self.n - agree <= self.allowed for agree in self.agree.values())
+        return not any(map(self.lacking, self.agree))
 
     def lines(self) -> Iterator[str]:
         world = "the same world" if self.same else "another world (versions, machine or program)"
         yield f"{self.n} images (--seed {self.seed}) were judged again, in {world}, where {self.allowed} may differ"
         for part, agree in self.agree.items():
-            yield f"{part}: {agree} of {self.n} agree{'' if self.n - agree <= self.allowed else ', too few'}"
+            yield f"{part}: {agree} of {self.fewer.get(part, self.n)} agree{', too few' if self.lacking(part) else ''}"
 
 
 def receipt(
@@ -77,7 +83,7 @@ def receipt(
     if sample < 1:
         raise ValueError(f"a sample has at least 1 image, not {sample}")
     result, seed = read_result(file), secrets.randbelow(1 << 31) if seed is None else seed
-    exam, candidate, images = Exam.read(result["exam"]), *_subject(file, result, run, data)
+    exam, candidate, images = exam_of(result), *_subject(file, result, run, data)
     exam = replace(exam, until=None)
     if wrong := misstated(result):
         raise ValueError(f"{file} was altered: the numbers of {wrong[0]} are not those of its verdicts")
@@ -88,9 +94,17 @@ def receipt(
     with candidate.seated(images, runtime) as seat:
         found = exam.judge(seat.net, seat.images, quiet=quiet, search=seat.search, chosen=drawn)
         same = result.get("version") == VERSION and result["world"] == seat.world
+    if gone := next((part for part in recorded if part not in found), None):
+        raise ValueError(
+            f"{file} has {gone}, and {exam.published} has other images now: put back those that were judged"
+        )
     at = torch.cat([blocks[block] for block in drawn])
-    agree = {part: int((found[part].bits[at] == recorded[part].bits[at]).sum()) for part in recorded}
-    return Receipt(len(at), seed, same, agree)
+    agree, fewer = {}, {}
+    for part, known in recorded.items():
+        both = at[known.judged[at] & found[part].judged[at]]
+        agree[part] = int((found[part].bits[both] == known.bits[both]).sum())
+        fewer |= {part: len(both)} if len(both) < len(at) else {}
+    return Receipt(len(at), seed, same, agree, fewer)
 
 
 def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | None) -> tuple[Candidate, Images]:
@@ -100,6 +114,8 @@ def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | N
         if data is None:
             raise ValueError(f"which images {result['method']} was judged on is not in the result: name them by --data")
         source = Source(data, size=side)
+        if classes := result["finetune"]["recipe"].get("classes"):
+            candidate = candidate.answering(classes)
     else:
         candidate = Candidate.of_run(run or file.parent)
         source = replace(candidate.source, name=data, size=None) if data else candidate.source
@@ -117,13 +133,17 @@ def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | N
 
 
 def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], sample: int, seed: int) -> list[int]:
-    """Blocks at random, of those that the result has all verdicts of, until they hold enough images."""
-    drawn: list[int] = []
-    for block in torch.randperm(len(blocks), generator=(Key(seed) / "receipt").on("cpu")).tolist():
+    """Blocks at random, of those that the result has verdicts of, until they hold enough images.
+
+    Of a part that is for some blocks alone, one of these is among them.
+    """
+    order = torch.randperm(len(blocks), generator=(Key(seed) / "receipt").on("cpu")).tolist()
+    has = {part: [b for b in order if bool(known.judged[blocks[b]].all())] for part, known in recorded.items()}
+    drawn = list(dict.fromkeys(mine[0] for mine in has.values() if mine and len(mine) < len(has["clean"])))
+    for block in has["clean"]:
         if sum(len(blocks[each]) for each in drawn) >= sample:
             break
-        if all(bool(verdicts.judged[blocks[block]].all()) for verdicts in recorded.values()):
-            drawn.append(block)
+        drawn += [block] if block not in drawn else []
     if not drawn:
         raise ValueError("the result has no block of images with all verdicts, so there is nothing to judge again")
     return drawn

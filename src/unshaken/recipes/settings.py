@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from unshaken.data.source import Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
 from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Transform
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import L2, Ball, Linf
 from unshaken.train.optim import LARS, SGD, Optimizer
 
 
@@ -82,7 +83,8 @@ SETTINGS = {
         weak=ResizedCrop(),
         ball=Linf(4 / 255),
         optimizer=SGD(0.9, 1e-4, nesterov=True),
-        rate=Milestones(0.1, at=(30, 60)),
+        # their code asks for the rate of epoch + 1, so that it falls in epochs 29 and 59, counted from 0
+        rate=Milestones(0.1, at=(29, 59)),
         epochs=90,
         batch=256,
         classes=1000,
@@ -90,6 +92,9 @@ SETTINGS = {
     ),
 }
 """By data set; a user's own images take cifar10's unless the recipe is named otherwise."""
+
+
+BALLS: dict[str, type[Ball]] = {"Linf": Linf, "L2": L2}
 
 
 def known_as(source: Source) -> str:
@@ -105,17 +110,45 @@ SOURCE = {
     "limit?": Or((Whole(1), None)),
     "download?": bool,
     "unreadable?": ("stop", "skip"),
+    "bits?": Or((Whole(8, 16), None)),
 }
 """What a recipe in JSON says of its images."""
 
 
 def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in JSON names. ValueError if this version knows no such source."""
+    """The source that a recipe in a file names. ValueError if this version knows no such source.
+
+    A file may be a stranger's: what it says leads to no download, and makes no folder. So its root counts only where
+    no folder for decoded images would be made in it; for another, or to download, the user says so.
+    """
     fields = {name: value for name, value in checked(saved, SOURCE, "the recipe's data").items() if name != "type"}
+    root = Path(fields.pop("root", "") or "data").expanduser()
+    fields.pop("download", None)
+    if (root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK):
+        fields["root"] = str(root)
     try:
         return Source(**fields)
     except TypeError as error:
         raise ValueError(f"the recipe's data cannot be read by this version ({error}): is it newer?") from None
+
+
+def ball_of(method: dict[str, Any] | None) -> Ball | None:
+    """The ball of a method's attack, from a recipe in JSON; None for a method that has no attack."""
+    for value in (method or {}).values():
+        if isinstance(value, dict):
+            found = value.get("ball", {})
+            if isinstance(found, dict) and found.get("type") in BALLS and isinstance(found.get("eps"), (int, float)):
+                return BALLS[found["type"]](found["eps"])
+            if (inner := ball_of(value)) is not None:
+                return inner
+    return None
+
+
+def in_words(ball: Ball) -> str:
+    """ε = 8/255 (l∞)."""
+    levels = round(ball.eps * 255)
+    size = f"{levels}/255" if levels and abs(ball.eps * 255 - levels) < 1e-6 else f"{ball.eps:g}"
+    return f"ε = {size} ({'l∞' if isinstance(ball, Linf) else 'l2'})"
 
 
 def setting_of(source: Source) -> Setting:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from unshaken.base.bits import unpacked
+from unshaken.report.alike import leaves, unseeded, word_of
 
 LEVEL = 0.05
 """Chance alone would show a difference in one of twenty comparisons of equals."""
@@ -51,12 +52,37 @@ def sign_test(more: int, less: int) -> float:
     return min(1.0, 2 * sum(comb(m, k) for k in range(min(more, less) + 1)) / 2**m)
 
 
-def compared(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Paired | str]:
-    """Each score that both have, or why it is not compared. ValueError if the images are not the same."""
+def protocols(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """In which choices of fine-tuning two results of one mode differ; which images were labelled is no such choice."""
+    if a["mode"] != b["mode"]:
+        return []
+    recipes = [dict(leaves(unseeded(result["finetune"].get("recipe", {})))) for result in (a, b)]
+    names = [name for name in dict.fromkeys((*recipes[0], *recipes[1])) if name.partition(".")[0] != "data"]
+    return [
+        f"{name} {' and '.join(word_of(recipe.get(name)) for recipe in recipes)}"
+        for name in names
+        if recipes[0].get(name) != recipes[1].get(name)
+    ]
+
+
+def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iterator[Paired | str]:
+    """Each score that both have, or why it is not compared.
+
+    anyway  compare classifiers that were fine-tuned by unlike protocols too, and say so
+    Raises ValueError if the images are not the same, or the protocols, unless that is asked for.
+    """
     if a["data"]["digest"] != b["data"]["digest"]:
         raise ValueError(
             f"A was judged on {_images(a)} and B on {_images(b)}: only results on the same images can be compared"
         )
+    if unlike := protocols(a, b):
+        words = f"A and B were fine-tuned by unlike protocols ({'; '.join(unlike)})"
+        if not anyway:
+            raise ValueError(
+                f"{words}, so that a difference may be of these and not of the encoders: fine-tune both alike, or "
+                "compare them --anyway"
+            )
+        yield f"CAUTION: {words}; what follows compares these too"
     how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["exam"], b["exam"]))
     yield _paired("standard accuracy", [a["standard"]], [b["standard"]])
     if how_a["attack"] == how_b["attack"]:

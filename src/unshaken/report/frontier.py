@@ -14,8 +14,9 @@ import tyro
 
 from unshaken.base.files import write_text
 from unshaken.coreset.cost import matched
+from unshaken.report.alike import results_in, unseeded
 from unshaken.report.scatter import Dot, figure
-from unshaken.report.table import Row, attack, display, page, results_in, spread, unseeded
+from unshaken.report.table import Row, attack, display, page, spread
 
 Result = dict[str, Any]
 COLUMNS = ("selector", "fraction", "seeds", "n", "SA", "RA", "warm-up s", "selection s", "training s", "speed-up")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import isfinite, nan
@@ -14,12 +14,14 @@ from typing import Any, Literal
 import tyro
 
 from unshaken.base.terminal import console, printable
-from unshaken.evaluate.reading import read_result
+from unshaken.report.alike import ALIKE, differences, grouped, once_each
 
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
 MORE = {"AA": "autoattack", "CA": "corruption_accuracy"}
 """Columns that are there if any result has them."""
+CONSTANT, CORRUPTIONS, DIFFERS = "constant", "corruptions", "differs in"
+"""Columns that are there if they have anything to say."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +38,30 @@ class Reporting:
     """A file for the same table in Markdown."""
 
 
-def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
-    """Every result.json at or below the paths, in the order of the paths and then of their names."""
-    if not paths:
-        raise ValueError(f"`unshaken {verb}` needs one or more runs, folders of runs or result files")
-    files = []
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"there is no {path}")
-        files += [path] if path.is_file() else sorted(path.rglob("result*.json"))
-    if not files:
-        raise ValueError(f"there is no result.json in {', '.join(map(str, paths))}; `unshaken evaluate RUN` writes one")
-    return [read_result(file) for file in files]
-
-
 def more(results: list[dict[str, Any]]) -> Row:
     return tuple(column for column, score in MORE.items() if any(score in result for result in results))
 
 
 def columns_of(results: list[dict[str, Any]], *before: str) -> Row:
-    return ("method", "mode", "data", "n", *before, *more(results), "attack", "seeds", "seconds")
+    return ("method", "mode", "data", "n", *before, *also(results), *more(results), "attack", "seeds", "seconds")
+
+
+def also(results: list[dict[str, Any]]) -> Row:
+    """Columns about the scores that are there if any result has something for them."""
+    some = any("corruptions" in result and "corruption_accuracy" not in result for result in results)
+    return (CONSTANT,) * any("constant" in result for result in results) + (CORRUPTIONS,) * some
+
+
+def also_of(result: dict[str, Any], column: str) -> str:
+    """The cell of such a column."""
+    if column == CONSTANT:
+        return f"{result['constant']['percent']:.1f} %" if "constant" in result else "–"
+    if "corruptions" not in result or "corruption_accuracy" in result:
+        return "–"
+    return ", ".join(
+        f"{name} {mean(score['percent'] for score in by.values()):.1f} % (at {', '.join(by)})"
+        for name, by in result["corruptions"].items()
+    )
 
 
 def rows(results: list[dict[str, Any]]) -> list[Row]:
@@ -69,8 +75,9 @@ def rows(results: list[dict[str, Any]]) -> list[Row]:
             share(result["standard"]),
             share(result["robust"]),
             "{:.1f} to {:.1f}".format(*result["robust"]["interval95"]),
+            *(also_of(result, column) for column in also(results)),
             *(spread([result], column) for column in more(results)),
-            attack(result["exam"]["attack"]),
+            adversary(result["exam"]),
             "/".join(str(seed) for seed in result["seeds"].values()),
             f"{seconds(result):.0f}".replace("nan", "–"),
         )
@@ -86,6 +93,14 @@ def judged(result: dict[str, Any]) -> str:
 
 def share(score: dict[str, Any]) -> str:
     return f"{score['percent']:.1f} % ({score['correct']})"
+
+
+def adversary(exam: dict[str, Any]) -> str:
+    """The attack of RA; of a network without gradients, Square."""
+    words = attack(exam["attack"])
+    if exam.get("attacks") == "queries":
+        return f"Square-{exam.get('queries', 1000)} {words.partition(' ')[2]}"
+    return words
 
 
 def attack(how: dict[str, Any]) -> str:
@@ -110,8 +125,9 @@ def means(results: list[dict[str, Any]]) -> list[Row]:
             judged(runs[0]),
             spread(runs, "standard"),
             spread(runs, "robust"),
+            *(also_of(runs[0], column) for column in also(results)),
             *(spread(runs, column) for column in more(results)),
-            attack(runs[0]["exam"]["attack"]),
+            adversary(runs[0]["exam"]),
             ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
             f"{mean(seconds(run) for run in runs):.0f}".replace("nan", "–"),
         )
@@ -124,7 +140,12 @@ def board(results: list[dict[str, Any]]) -> list[Row]:
 
     A mode that was run by several recipes has a row for each.
     """
-    lines, shown = [], ("standard", "robust", *more(results))
+    return [row for row, _ in _board(results)]
+
+
+def _board(results: list[dict[str, Any]]) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Each row, and one of the results in it."""
+    shown = ("standard", "robust", *more(results))
     for runs in grouped(results, ("method", "data", "exam", "pretrain")):
         by_mode = [grouped([run for run in runs if run["mode"] == mode], ("finetune",)) for mode in modes(results)]
         for parts in zip_longest(*by_mode, fillvalue=()):
@@ -132,8 +153,7 @@ def board(results: list[dict[str, Any]]) -> list[Row]:
             took = {str(run["seeds"]["pretrain"]): run["seconds"]["pretrain"] for part in parts for run in part}
             spent = mean(nan if value is None else value for value in took.values())
             tail = (judged(runs[0]), ", ".join(sorted(took)), f"{spent:.0f}".replace("nan", "–"))
-            lines.append((runs[0]["method"], *scores, *tail))
-    return lines
+            yield (runs[0]["method"], *scores, *tail), next(part[0] for part in parts if part)
 
 
 def modes(results: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -151,25 +171,6 @@ BOARD_LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
     "(number of correct ones of n in each run); seeds: of pre-training; seconds: of pre-training alone, mean."
 )
-
-
-def grouped(results: list[dict[str, Any]], alike: tuple[str, ...]) -> list[list[dict[str, Any]]]:
-    """Those that agree in the given parts, but for their seeds."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault(json.dumps([unseeded(result[key]) for key in alike], sort_keys=True), []).append(result)
-    return list(groups.values())
-
-
-ALIKE = ("method", "mode", "data", "exam", "pretrain", "finetune")
-"""What results share that are taken together, but for seeds, digests of encoders, and where the images lay."""
-
-
-def unseeded(value: Any) -> Any:
-    """What is left of a recipe once seeds, and what follows from them or from the machine, are taken out."""
-    if isinstance(value, dict):
-        return {k: unseeded(v) for k, v in value.items() if k not in ("seed", "encoder", "root", "weights")}
-    return value
 
 
 def spread(runs: list[dict[str, Any]], score: str) -> str:
@@ -198,16 +199,31 @@ def seconds(result: dict[str, Any]) -> float:
 
 
 def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[Row, list[Row], str]:
-    """Columns, rows, and a line that says what the columns mean."""
-    return {
-        "runs": lambda: (columns_of(results, "SA", "RA", "RA 95 %"), rows(results), legend(LEGEND, results)),
-        "means": lambda: (columns_of(results, "SA", "RA"), means(results), legend(MEAN_LEGEND, results)),
-        "board": lambda: (board_columns(results), board(results), legend(BOARD_LEGEND, results)),
-    }[kind]()
+    """Columns, rows, and a line that says what the columns mean. Rows that look alike say in what they differ."""
+    results = results if kind == "runs" else once_each(results)
+    if kind == "board":
+        columns, about = board_columns(results), (0, -3, -2)
+        lines, words = list(_board(results)), legend(BOARD_LEGEND, results, ())
+    else:
+        of_runs = kind == "runs"
+        columns, about = columns_of(results, "SA", "RA", *("RA 95 %",) * of_runs), (0, 1, 2, 3, -3, -2)
+        body = rows(results) if of_runs else means(results)
+        lines = list(zip(body, results if of_runs else [runs[0] for runs in grouped(results, ALIKE)], strict=True))
+        words = legend(LEGEND if of_runs else MEAN_LEGEND, results)
+    cells = []
+    for row, result in lines:
+        alike = [other for its, other in lines if all(its[k] == row[k] for k in about)]
+        cells.append(differences(result, alike))
+    body = [row for row, _ in lines]
+    if not any(cells):
+        return columns, body, words
+    told = [(*row, cell or "–") for row, cell in zip(body, cells, strict=True)]
+    return (*columns, DIFFERS), told, f"{words} {MORE_LEGEND[DIFFERS]}"
 
 
-def legend(words: str, results: list[dict[str, Any]]) -> str:
-    return " ".join([words, *(MORE_LEGEND[column] for column in more(results))])
+def legend(words: str, results: list[dict[str, Any]], columns: Row | None = None) -> str:
+    columns = also(results) if columns is None else columns
+    return " ".join([words, *(MORE_LEGEND[column] for column in (*columns, *more(results)))])
 
 
 def markdown(results: list[dict[str, Any]], kind: Kind = "runs") -> str:
@@ -235,6 +251,9 @@ LEGEND = (
 
 
 MORE_LEGEND = {
+    CONSTANT: "constant: accuracy of whoever always answers the most frequent class, clean or attacked.",
+    CORRUPTIONS: "corruptions: the mean over the severities that are named.",
+    DIFFERS: "differs in: the fields in which rows that look alike differ.",
     "AA": "AA: under AutoAttack, of all these images or of so many random ones as it says.",
     "CA": "CA: under the fifteen common corruptions, the mean over them and over five severities.",
 }

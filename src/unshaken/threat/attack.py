@@ -51,8 +51,12 @@ class Model:
 
 
 def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Tensor:
-    """Whether the highest logit is not the label's (N). A logit that is no number is a wrong answer."""
-    return (logits.argmax(-1) != y) | ~logits.isfinite().all(-1)
+    """Whether the highest logit is not the label's (N). One that is no finite number, or any NaN, is a wrong answer.
+
+    Classes may be masked by logits of minus infinity.
+    """
+    top = logits.max(-1)
+    return (top.indices != y) | ~top.values.isfinite() | logits.isnan().any(-1)
 
 
 class Attack(ABC):

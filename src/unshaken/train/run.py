@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from unshaken.base.locks import Busy, Lock
 from unshaken.base.shapes import Each, Number, Or, Whole
 from unshaken.nets.saved import checksum_in, digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
+from unshaken.train.runtime import Runtime
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 BEGUN = {"hash": str, "recipe": {}, "data": {}}
 ENDED = {"digest": str, "seconds": Or((Number(0), None)), "spent?": Each(Number(0)), "files?": Each(str)}
@@ -38,7 +42,7 @@ class Run:
     recipe.json              what was asked for, and which images it met
     log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
-    run.json                 written last: digest, seconds, what they were spent on, world
+    run.json                 written last: digest, seconds, what they were spent on, world, and all worlds it was in
 
     The same recipe opens the same directory and goes on from there.
     """
@@ -46,6 +50,8 @@ class Run:
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
         self.path, self.recipe = path, recipe
         self.spent, self.note = {"training": 0.0}, {}
+        self.worlds: list[dict[str, Any]] = []
+        self.same_world = False
         path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = Lock(path / ".lock")
@@ -78,6 +84,12 @@ class Run:
                 "put back what was there, or choose another --out"
             )
 
+    def compute(self, runtime: Runtime) -> Fabric:
+        """Open the runtime that the run is computed by, and note it and its world."""
+        fabric = runtime.open()
+        self.note, self.worlds, self.same_world = runtime.note, [runtime.world(fabric.device)], runtime.same_world
+        return fabric
+
     def close(self) -> None:
         self._lock.close()
 
@@ -101,7 +113,10 @@ class Run:
         return self.path / "checkpoint.safetensors"
 
     def finished(self, product: str) -> bool:
-        """Whether the run came to its end, and what it made is still there. ValueError if either was damaged since."""
+        """Whether the run came to its end, and what it made is still there; if so, this is said.
+
+        ValueError if either was damaged since.
+        """
         end, file = self.path / "run.json", self.path / product
         if not (end.exists() and file.exists()):
             return False
@@ -116,6 +131,7 @@ class Run:
                 "put that one back, or remove this one, and the same command trains it anew"
             )
         self.checkpoint.unlink(missing_ok=True)  # of a process that was killed just before it did so
+        print(f"found finished: {self.path}", file=sys.stderr)
         return True
 
     def _present(self) -> None:
@@ -135,6 +151,7 @@ class Run:
         tensors, values = flatten(optimizer)
         tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
         about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "spent": self.spent}
+        about["worlds"] = self.worlds
         write_tensors(self.checkpoint, tensors, about | {"device": device.type})
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Place:
@@ -153,8 +170,28 @@ class Run:
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
             place, self.spent = Place(**about["place"]), about.get("spent") or {"training": 0.0}
+            self._meet(about.get("worlds", []))
         self._forget(place.step)
         return place
+
+    def _meet(self, before: list[dict[str, Any]]) -> None:
+        """Compare the worlds that a run was in with the one it goes on in. ValueError if only the same will do."""
+        now = self.worlds[-1:]
+        self.worlds = [*before, *(world for world in now if world not in before[-1:])]
+        for old, new in zip(before[-1:], now, strict=False):
+            changed = [
+                f"{name} {old.get(name)}, now {new.get(name)}"
+                for name in dict.fromkeys((*old, *new))
+                if old.get(name) != new.get(name)
+            ]
+            if changed and self.same_world:
+                raise ValueError(f"{self.path} was trained in another world ({'; '.join(changed)}): go on in that one")
+            if changed:
+                print(
+                    f"{self.path.name} goes on in another world ({'; '.join(changed)}), so its bits will be those of "
+                    "neither; run.json names all",
+                    file=sys.stderr,
+                )
 
     def _forget(self, step: int) -> None:
         """The log without what comes after a step. It is for people alone, so damage to it does not stop the run."""
@@ -173,6 +210,7 @@ class Run:
         self._present()
         spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
+        result["worlds"] = self.worlds or [world]
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)

@@ -53,6 +53,9 @@ class Runtime:
     of the whole batch all the same. 0: all, and nothing twice."""
     threads: Natural = 0
     """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
+    same_world: bool = False
+    """Refuse to go on with a run in another world (versions, threads, machine) than it was trained in so far, where
+    its bits would be those of neither. Otherwise this is said, and run.json names all worlds."""
 
     def __post_init__(self) -> None:
         if self.threads < 0 or self.at_most < 0:
