@@ -15,6 +15,8 @@ VERBS = {
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
     "report": "results as a table: unshaken report RUN [RUN ...]",
+    "board": "results as a site of static pages: unshaken board results --out site",
+    "submit": "one file of a run, for a board: unshaken submit RUN --by NAME",
     "doctor": "whether that can be believed: unshaken doctor RUN",
     "frontier": "accuracy against speed-up on coresets, as a figure: unshaken frontier RUN [RUN ...]",
     "coreset": "which images were picked: unshaken coreset show RUN",

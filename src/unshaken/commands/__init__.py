@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from unshaken.commands.board import board, submit
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
 from unshaken.commands.doctor import doctor
@@ -19,6 +20,8 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "compare": compare,
     "doctor": doctor,
     "frontier": frontier,
+    "board": board,
+    "submit": submit,
     "coreset": coreset,
     "demo": demo,
     "import": import_,
