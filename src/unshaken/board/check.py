@@ -87,7 +87,7 @@ def score_faults(name: str, score: dict[str, Any], total: int) -> Iterator[str]:
         yield f"{name}: no image was judged"
         return
     if abs(score["percent"] - 100 * score["correct"] / score["n"]) > 0.0051:
-        yield f"{name}: {score['percent']} % is not {score['correct']} of {score['n']}"
+        yield f"{name}: {score['percent']:.2f} % is not {score['correct']} of {score['n']}"
     low, high = wilson(score["correct"], score["n"])
     if max(abs(score["interval95"][0] - 100 * low), abs(score["interval95"][1] - 100 * high)) > 0.0151:
         yield f"{name}: its interval is not that of {score['correct']} of {score['n']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,8 @@ def commands(row: Row, seed: str = "$S") -> list[str] | None:
         return None
     seeds = " ".join(dict.fromkeys(str(r.result["seeds"]["pretrain"]) for r in row.receipts))
     made = [f"unshaken pretrain {usual['@name']} --seed {seed}", *options(first.pretrain, usual)]
-    lines = [f"for S in {seeds}; do", f"  RUN=runs-$S; {' '.join(made)} --out $RUN"]
+    broken = textwrap.wrap(f"{' '.join(made)} --out $RUN", 92, break_long_words=False, break_on_hyphens=False)
+    lines = [f"for S in {seeds}; do", "  RUN=runs-$S", "  " + " \\\n    ".join(broken)]
     attack = result["exam"]["attack"]
     for mode, runs in row.modes.items():
         tuned = runs[0].finetune

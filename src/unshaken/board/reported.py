@@ -88,12 +88,13 @@ def mark_disagreements(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
                     cell["others"] = others
 
 
-def concerns(about: dict[str, str], row: dict[str, Any]) -> bool:
+def concerns(about: dict[str, Any], row: dict[str, Any]) -> bool:
     """Return whether a correction is of a row: everything that it names is the row's."""
     own = {
         "source": row["source"],
         "method": row["method"],
+        "pretrain": row["task"].pretrain,
         "judged": row["task"].judged,
         "tuning": row["detail"].removeprefix("fine-tuned by "),
     }
-    return all(own.get(key) == value for key, value in about.items() if key != "mode")
+    return all(own.get(key) in (value if isinstance(value, list) else [value]) for key, value in about.items())

@@ -14,7 +14,7 @@ from unshaken.board.collect import Receipt
 
 PAGES = {
     "index.html": "Board",
-    "about.html": "How to read it",
+    "about.html": "Guide",
     "corrections.html": "Corrections",
     "about.html#submit": "Submit",
 }

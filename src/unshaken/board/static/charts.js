@@ -70,7 +70,7 @@
       !taken.some((t) => r[0] < t[2] && r[2] > t[0] && r[1] < t[3] && r[3] > t[1]);
     for (const [list, strong] of [[first, true], [others, false]]) {
       for (const p of list) {
-        const cx = x.at(p.x), cy = y.at(p.y), words = p.name.length > 26 ? `${p.name.slice(0, 25)}…` : p.name, wide = words.length * 6.1;
+        const cx = x.at(p.x), cy = y.at(p.y), words = p.name.length > 26 ? `${p.name.slice(0, 25)}…` : p.name, wide = words.length * (strong ? 7.6 : 7);
         const spots = [];
         for (const far of strong ? [9, 20, 34, 50] : [9, 16]) {
           spots.push([cx + far, cy + 4, "start", far], [cx - far, cy + 4, "end", far], [cx, cy - far - 2, "middle", far], [cx, cy + far + 9, "middle", far],

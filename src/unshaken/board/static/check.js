@@ -53,6 +53,7 @@
   }
 
   function* scoreFaults(name, score, total) {
+    if (typeof score !== "object" || score === null) throw new Error(`${name} is no score`);
     const of = score.of === undefined ? score.n : score.of;
     if (of !== total) { yield `${name}: it speaks of ${of} images, and the set has ${total}`; return; }
     for (const key of ["bits", "judged"]) {
@@ -71,7 +72,7 @@
     if (stray) yield `${name}: an image is right that was not judged`;
     if (!(score.n > 0)) { yield `${name}: no image was judged`; return; }
     if (Math.abs(score.percent - 100 * score.correct / score.n) > 0.0051) {
-      yield `${name}: ${score.percent} % is not ${score.correct} of ${score.n}`;
+      yield `${name}: ${score.percent.toFixed(2)} % is not ${score.correct} of ${score.n}`;
     }
     const [low, high] = B.wilson(score.correct, score.n);
     if (Math.max(Math.abs(score.interval95[0] - 100 * low), Math.abs(score.interval95[1] - 100 * high)) > 0.0151) {

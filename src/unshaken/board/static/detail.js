@@ -19,7 +19,10 @@
   B.gotBits = (name, value) => waiting.get(`bits/${name}`)(value);
 
   async function open(row, rows) {
-    const dialog = document.getElementById("detail"), close = el("button", { class: "icon", type: "button", "aria-label": "Close" }, "✕");
+    const dialog = document.getElementById("detail");
+    if (dialog.open && dialog.dataset.row === row.id) return;
+    dialog.dataset.row = row.id;
+    const close = el("button", { class: "icon", type: "button", "aria-label": "Close" }, "✕");
     close.addEventListener("click", () => dialog.close());
     const title = el("h2", { id: "detail-title" }, row.method);
     const chips = [el("span", { class: row.kind === "reported" ? "tag warm" : "tag" }, row.kind === "reported" ? "reported, not measured here" : "measured here"),
@@ -31,6 +34,7 @@
     if (row.kind === "reported") body.append(source(row));
     dialog.replaceChildren(body);
     if (!dialog.open) dialog.showModal();
+    close.focus();
     dialog.scrollTop = 0;
     if (row.kind !== "measured") return;
     body.append(await compareWith(row, rows));
@@ -44,14 +48,15 @@
       for (const metric of B.METRICS) {
         const cell = cells[metric];
         if (!cell) continue;
+        const counted = row.kind !== "reported";
         const rank = B.rankOf(row, mode, metric);
         lines.push(el("tr", {}, el("th", { scope: "row", class: "left" }, `${B.modeName(mode)} ${metric}`), B.number(cell, B.data.sources, ""),
-          el("td", {}, cell.low === undefined ? "–" : `${cell.low.toFixed(1)} to ${cell.high.toFixed(1)}`), el("td", {}, rank ? String(rank) : "–"),
+          counted ? [el("td", {}, cell.low === undefined ? "–" : `${cell.low.toFixed(1)} to ${cell.high.toFixed(1)}`), el("td", {}, rank ? String(rank) : "–")] : null,
           el("td", { class: "counts left" }, countWords(cell))));
       }
     }
-    const table = el("table", {}, el("thead", {}, el("tr", {}, ["score", "mean, %", "95 % interval", "rank", "right answers by seed"].map((w, k) =>
-      el("th", { scope: "col", class: k === 0 || k === 4 ? "left" : "" }, w)))), el("tbody", {}, lines));
+    const table = el("table", {}, el("thead", {}, el("tr", {}, (row.kind === "reported" ? ["score", "%", "other sources"] :
+      ["score", "mean, %", "95 % interval", "rank", "right answers by seed"]).map((w, k, all) => el("th", { scope: "col", class: k === 0 || k === all.length - 1 ? "left" : "" }, w)))), el("tbody", {}, lines));
     const part = el("section", {}, el("h3", {}, "Scores"), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores" }, table)), axes = radarAxes(row, rows);
     if (axes.length < 3) return part;
     return el("div", {}, part, el("section", { style: "max-width:290px;margin:18px auto 0" }, el("h3", {}, `In one picture: ${B.modeName(Object.keys(row.cells)[0])}`), B.radar(axes)));
@@ -67,6 +72,7 @@
     const [mode, cells] = Object.entries(row.cells)[0], found = [];
     for (const metric of ["SA", "RA", "AA"]) if (cells[metric] && cells[metric].mean !== undefined) found.push({ name: metric, value: cells[metric].mean });
     const levels = (cells.CA || {}).levels || {};
+    if (!levels["CS-1"] && cells.CA && cells.CA.mean !== undefined) found.push({ name: "CA", value: cells.CA.mean });
     for (const level of ["CS-1", "CS-3", "CS-5"]) if (levels[level] !== undefined) found.push({ name: level, value: levels[level] });
     const mine = B.taskOf(row), away = rows.filter((r) => r.kind === row.kind && r.method === row.method && r.detail === row.detail && r.source === row.source)
       .filter((r) => { const t = B.taskOf(r); return t.pretrain === mine.pretrain && t.judged !== mine.judged; })
@@ -123,7 +129,7 @@
       el("tbody", {}, detail.runs.map((run) => el("tr", {}, el("td", { class: "left" }, el("a", { href: run.copy }, run.file.split("/").slice(-2).join("/"))), el("td", { class: "left" }, B.modeName(run.mode)),
         el("td", { class: "left" }, Object.values(run.seeds).join("/")), el("td", { class: "left" }, el("code", {}, run.weights.slice(0, 8)), run.beside.weights_url && /^https?:/.test(run.beside.weights_url) ? [" ", el("a", { href: run.beside.weights_url, rel: "noopener" }, "file")] : null),
         el("td", { class: "left" }, [run.world.gpu || run.world.device, run.world.torch && `torch ${run.world.torch}`].filter(Boolean).join(", "))))))),
-      el("p", { class: "muted small" }, `unshaken verify ${detail.runs[0].file} attacks a hundred of its images again.`)));
+      el("p", { class: "muted" }, `unshaken verify ${detail.runs[0].file} attacks a hundred of its images again.`)));
     const files = detail.runs.flatMap((run) => (run.files || []).map(([name, href]) => el("li", {}, el("a", { href }, `${B.modeName(run.mode)}, seeds ${Object.values(run.seeds).join("/")}: ${name}`))));
     if (files.length) found.push(el("section", {}, el("h3", {}, "Logs, curves and model cards"), el("ul", {}, files)));
     found.push(el("details", {}, el("summary", {}, "BibTeX"), B.copyable(detail.bibtex, "BibTeX")));

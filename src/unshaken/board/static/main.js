@@ -23,7 +23,8 @@
   /** The address of a view: only what differs from the page as it opens. */
   function permalink(change) {
     const next = { ...state, ...change }, out = new URLSearchParams();
-    for (const [key, value] of Object.entries(next)) {
+    for (const key of Object.keys(START)) {
+      const value = next[key];
       if (value !== START[key] || key === "task" && next.row) out.set(key, typeof value === "boolean" ? (value ? "1" : "0") : value);
     }
     return out.toString();
@@ -92,7 +93,7 @@
     $("task-words").textContent = `${n}${task.measured} rows measured, ${task.reported} reported`;
     const modes = task.modes.length > 1 ? ["all", ...task.modes] : task.modes, pressed = task.modes.length > 1 ? state.mode : task.modes[0];
     $("modes").replaceChildren(...modes.map((mode) => el("button", { type: "button", "aria-pressed": String(mode === pressed), title: B.MODE_WORDS[mode] || "All modes side by side",
-      "data-mode": mode, onclick: () => { go({ mode, sort: "", order: "down" }); document.querySelector(`[data-mode="${mode}"]`).focus(); } }, mode === "all" ? "All modes" : B.modeName(mode))));
+      "data-mode": mode, onclick: () => { go({ mode, sort: "", order: "down" }); document.querySelector(`[data-mode="${mode}"]`).focus(); } }, mode === "all" ? "All" : B.modeName(mode))));
     if (document.activeElement !== $("search")) $("search").value = state.q;
     for (const [id, key] of [["labels", "labels"], ["extra", "extra"], ["cost", "cost"]]) if (document.activeElement !== $(id)) $(id).value = state[key];
     for (const [id, key] of [["show-measured", "measured"], ["show-reported", "reported"], ["one-order", "together"]]) $(id).checked = state[key];
@@ -155,7 +156,7 @@
       if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); $("search").focus(); }
       if (event.key === "Escape") document.querySelectorAll("details.menu[open]").forEach((menu) => { menu.open = false; menu.querySelector("summary").focus(); });
     });
-    addEventListener("click", (event) => document.querySelectorAll("details.menu[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; }));
+    addEventListener("click", (event) => event.isTrusted && document.querySelectorAll("details.menu[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; }));
     B.listen();
   }
 

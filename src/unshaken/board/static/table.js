@@ -89,7 +89,7 @@
       shape.date && ["date", "Date", "When it was made"]].filter(Boolean);
     top.append(el("td", { colspan: last.length, class: "narrow-off" }));
     last.forEach(([column, words, title], k) => heads.append(button(column, words, title,
-      `narrow-off ${k ? "" : "first-of-group"}`)));
+      `narrow-off ${k ? "" : "first-of-group"} ${column === "labels" ? "left" : ""}`)));
     return el("thead", {}, top, heads);
   }
 
@@ -175,8 +175,10 @@
 
   function scaleOf(rows, state) {
     const cells = rows.map((row) => cellOf(row, state.mode, state.main)).filter((cell) => cell && cell.mean !== undefined);
-    const low = Math.min(...cells.map((c) => (c.low === undefined ? c.mean : c.low)));
     const high = Math.max(...cells.map((c) => (c.high === undefined ? c.mean : c.high)));
+    const means = cells.map((c) => c.mean).sort((a, b) => a - b), middle = means[means.length >> 1];
+    // rows far below the others end at the edge of the scale: the scale is for those that are close
+    const low = Math.max(Math.min(...cells.map((c) => (c.low === undefined ? c.mean : c.low))), middle - 3 * (high - middle));
     const room = (high - low) * 0.04 || 1;
     return [low - room, high + room];
   }
