@@ -35,6 +35,8 @@ def test_the_verbs_are_these():
         "evaluate",
         "compare",
         "report",
+        "board",
+        "submit",
         "doctor",
         "frontier",
         "coreset",

@@ -12,6 +12,7 @@ from unshaken.commands.finetune import finetune
 from unshaken.commands.frontier import frontier
 from unshaken.commands.inform import cite, list_
 from unshaken.commands.pretrain import pretrain
+from unshaken.commands.report import report
 
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
@@ -20,6 +21,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "compare": compare,
     "doctor": doctor,
     "frontier": frontier,
+    "report": report,
     "board": board,
     "submit": submit,
     "coreset": coreset,

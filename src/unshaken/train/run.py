@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.base.canon import plain, short_hash
 from unshaken.base.files import read_json, write_json, write_text
+from unshaken.charts.curve import write_curve
 from unshaken.nets.saved import digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
 
@@ -23,6 +24,7 @@ class Run:
     recipe.json              what was asked for, and which images it met
     log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
+    curve.svg                the log as curves
     run.json                 written last: digest, seconds, what they were spent on, world
 
     The same recipe opens the same directory and goes on from there.
@@ -131,6 +133,7 @@ class Run:
         """The run is whole: what it ended with, and in which world. Its checkpoint has served."""
         spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
+        write_curve(self.path)
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
 
