@@ -11,6 +11,7 @@ from unshaken import __version__
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
+    "plan": "what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
@@ -27,6 +28,8 @@ VERBS = {
     "list": "what there is: unshaken list [methods, modes, data, networks]",
     "cite": "BibTeX of what a run used: unshaken cite RUN",
 }
+NO_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED")
+"""What a RuntimeError says that is about memory."""
 
 
 def main() -> None:
@@ -81,15 +84,16 @@ def with_torch(verb: str, args: list[str]) -> int:
     # Not spinning at all costs half as much again on an idle machine (docs/log.md). It is read when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    import torch
 
     from unshaken.commands import VERBS as commands
     from unshaken.train.halt import Stopped
 
     try:
         return commands[verb](args) or 0
-    except torch.OutOfMemoryError as error:
-        raise MemoryError from error
+    except RuntimeError as error:  # of PyTorch's allocators, of the driver or of a library: each has its own kind
+        if any(words in str(error) for words in NO_MEMORY):
+            raise MemoryError from error
+        raise
     except Stopped as stop:
         print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code

@@ -149,14 +149,21 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
     given = Given.read(encoder_file(encoder))
     pretrained = given.about["pretrain"]["recipe"]
     origin = source_of(pretrained["data"])
-    source = data or origin
+    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked)
+
+
+def chosen(mode: str, name: str, origin: Source, source: Source, side: int, leaked: bool = False) -> Finetune:
+    """The field's choices for an encoder that a method pre-trained on one set, for the same or another set.
+
+    side  of the images that the encoder reads, in pixels
+    """
     setting, target = setting_of(source), known_as(source)
-    if target == "stl10" and (source.size or given.backbone.stem) == 32:
+    if target == "stl10" and (source.size or side) == 32:
         target = "stl10@32"
     first = known_as(origin)
-    choice = preset(pretrained["name"], mode, target, leaked, first)
+    choice = preset(name, mode, target, leaked, first)
     return Finetune(
-        _method(mode, setting.ball, single(pretrained["name"], first, target)),
+        _method(mode, setting.ball, single(name, first, target)),
         source,
         setting_of(origin).weak if first == "imagenet" else setting.weak,  # what a side of 224 pixels needs
         choice.optimizer,

@@ -152,6 +152,10 @@ class Pretrain:
             run.finish(net, runtime.world(fabric.device))
             return run.path
 
+    def images(self) -> Images:
+        """The images that are trained on, in the size that the network reads."""
+        return self._images(self.backbone)
+
     def _images(self, backbone: Backbone) -> Images:
         return fitting(replace(self.data, size=self.data.size or backbone.stem).load(self.split), backbone)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unshaken import __version__
 from unshaken.nets.embed import Network
@@ -85,6 +87,8 @@ class Runtime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Fabric's own imports
             from lightning_fabric import Fabric
+        # Fabric recommends another precision at every start on a GPU; the precision is chosen here
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         return Fabric(accelerator=kind, devices=1, precision="32-true")
 
     def prepare(self, net: Network) -> None:
@@ -108,8 +112,11 @@ class Runtime:
 
     def finish(self, net: nn.Module) -> None:
         """Compile it, in place, if that is asked."""
-        if self.compile != "no":
-            net.compile(mode="reduce-overhead" if self.compile == "graphs" else None)
+        if self.compile == "kernels":
+            net.compile(mode=None)
+        elif self.compile == "graphs":
+            net.compile(mode="reduce-overhead")
+            net._compiled_call_impl = copied(net._compiled_call_impl)
 
     @property
     def note(self) -> dict[str, str]:
@@ -139,6 +146,11 @@ class Runtime:
             | self.identity
             | self.note
         )
+
+
+def copied(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A graph writes its next output where the last one is, so what it returns is copied at once."""
+    return lambda *args, **how: compute(*args, **how).clone()
 
 
 def multiplies_bf16(kind: str) -> bool:
