@@ -16,11 +16,23 @@ def score(bits: numpy.ndarray) -> dict[str, Any]:
     correct, n = int(bits.sum()), len(bits)
     low, high = wilson(correct, n)
     interval = [round(100 * low, 2), round(100 * high, 2)]
-    return {"correct": correct, "n": n, "percent": round(100 * correct / n, 2), "interval95": interval, "bits": packed(bits)}
+    return {
+        "correct": correct,
+        "n": n,
+        "percent": round(100 * correct / n, 2),
+        "interval95": interval,
+        "bits": packed(bits),
+    }
 
 
 def result(
-    method: str = "acl", mode: str = "slf", seed: int = 1, accuracy: float = 0.8, n: int = 200, eps: float = 0.1, **more: Any
+    method: str = "acl",
+    mode: str = "slf",
+    seed: int = 1,
+    accuracy: float = 0.8,
+    n: int = 200,
+    eps: float = 0.1,
+    **more: Any,
 ) -> dict[str, Any]:
     """A result of layout 2 with its digest. more: fields of the recipe of pre-training; "autoattack" asks for AA."""
     stream = numpy.random.default_rng([seed, round(1000 * accuracy), len(method), ord(mode[0])])
@@ -62,7 +74,9 @@ def result(
         "seconds": {"pretrain": 60.0 + 40 * accuracy, "finetune": 2.5, "exam": 1.5},
         "weights": blake2b(name.encode(), digest_size=16).hexdigest(),
         "exam": exam,
-        "finetune": {"recipe": {"type": "Finetune", "method": {"type": mode.upper()}, "epochs": 25, "batch": 128, "seed": seed}},
+        "finetune": {
+            "recipe": {"type": "Finetune", "method": {"type": mode.upper()}, "epochs": 25, "batch": 128, "seed": seed}
+        },
         "pretrain": {"recipe": recipe, "data": {"precision": "float32"}},
         "world": {"unshaken": "0.1.0", "torch": "2.13.0", "device": "cpu", "threads": 1, "precision": "float32"},
     }
@@ -100,6 +114,7 @@ def _sum_without_a_seed(found: dict[str, Any]) -> None:
     found["seeds"]["pretrain"] = found["pretrain"]["recipe"]["seed"] = 9
 
 
+ALL, NONE = (score(bits) for bits in (numpy.ones(200, bool), numpy.zeros(200, bool)))
 TAMPERED = {
     "a count": (_set("robust.correct", lambda v: v + 1), "robust: it counts"),
     "a clean count": (_set("standard.correct", lambda v: v - 1), "standard: it counts"),
@@ -115,8 +130,14 @@ TAMPERED = {
     "ε": (_set("exam.attack.ball.eps", 0.05), "notes: "),
     "the weights": (_set("weights", "0" * 32), "notes: "),
     "a seed, twice, under a checksum": (_sum_without_a_seed, "checksum: "),
-    "the last stage of AutoAttack": (_set("autoattack.stages.square", score(numpy.ones(200, bool))), "autoattack: its bits"),
-    "a stage of AutoAttack": (_set("autoattack.stages.apgd-ce", score(numpy.zeros(200, bool))), "square: an image is right"),
+    "the last stage of AutoAttack": (
+        _set("autoattack.stages.square", score(numpy.ones(200, bool))),
+        "autoattack: its bits",
+    ),
+    "a stage of AutoAttack": (
+        _set("autoattack.stages.apgd-ce", score(numpy.zeros(200, bool))),
+        "square: an image is right",
+    ),
     "a missing part": (lambda found: found.pop("exam"), "it is not a result: it has no 'exam'"),
     "a part of another kind": (_set("robust", 5), "it is not a result of this layout"),
     "a layout to come": (_set("version", 99), "its layout is version 99"),

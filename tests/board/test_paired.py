@@ -11,7 +11,7 @@ from unshaken.report.compare import sign_test as exact
 
 
 def row(stream: numpy.random.Generator, p: numpy.ndarray, seeds: int = 3, shift: float = 0.0) -> Verdicts:
-    """Seeds of one recipe: the images' difficulties are alike, and each seed is a little better or worse than another."""
+    """Seeds of one recipe: the images are as hard for all, and a seed is a little better or worse than another."""
     own = shift + 0.01 * stream.standard_normal((seeds, 1))
     return Verdicts(stream.random((seeds, len(p))) < p + own, numpy.ones(len(p), bool))
 

@@ -82,7 +82,9 @@ def test_names_are_never_alike(tmp_path):
 
 def test_the_sentence_says_what_was_done():
     said = sentence(result("acl", "alf"))
-    assert said.startswith("acl pre-trained a ResNet-small on images of digits without labels for 30 epochs; then a linear")
+    assert said.startswith(
+        "acl pre-trained a ResNet-small on images of digits without labels for 30 epochs; then a linear"
+    )
     assert said.endswith("200 test images were judged, clean and under PGD-20 in the l∞ ball of ε = 0.1.")
 
 

@@ -99,7 +99,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(found, tmp_path):
 def test_the_options_make_the_recipe_again(name, args):
     wanted = parse(recipe(name), args, "test")
     method, _, data = name.partition("/")
-    said = " ".join(options(json.loads(json.dumps(plain(wanted))), json.loads(json.dumps(usual_pretrain(method, data)))))
+    said = " ".join(
+        options(json.loads(json.dumps(plain(wanted))), json.loads(json.dumps(usual_pretrain(method, data))))
+    )
     assert plain(parse(recipe(name), said.split(), "test")) == plain(wanted)
 
 

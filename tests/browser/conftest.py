@@ -1,4 +1,4 @@
-"""Pages in a real browser: `make test-browser` installs what these tests need and runs them; `make test` leaves them out."""
+"""Pages in a real browser: `make test-browser` installs what that needs and runs it; `make test` leaves it out."""
 
 import os
 import shutil

@@ -138,7 +138,11 @@ def test_paired_tests_are_those_of_python(site, opened):
     rows = {row.method: row for row in rows_of(receipts([ROOT / "results" / "digits"]))}
     task = rows["acl"].task.key
     bits = page.evaluate("async (task) => { await Board.load('bits', task); return Board.data.rows; }", task)
-    ids = {row["method"]: row["id"] for row in bits if row.get("folder") == "results/digits" or "results/digits" in row.get("folder", "")}
+    ids = {
+        row["method"]: row["id"]
+        for row in bits
+        if row.get("folder") == "results/digits" or "results/digits" in row.get("folder", "")
+    }
     for a, b in (("acl", "simclr"), ("acl", "dynacl"), ("trades", "sat"), ("rocl", "acl-air")):
         expected = pair(rows[a].verdicts("slf", "RA"), rows[b].verdicts("slf", "RA"))
         found = page.evaluate(
@@ -156,7 +160,9 @@ def test_paired_tests_are_those_of_python(site, opened):
 def reader(browser, site):
     page = browser.new_page()
     page.goto(address(site))
-    yield lambda text: page.evaluate("(text) => { try { Board.read(text); return null; } catch (e) { return e.message; } }", text)
+    yield lambda text: page.evaluate(
+        "(text) => { try { Board.read(text); return null; } catch (e) { return e.message; } }", text
+    )
     page.close()
 
 
@@ -192,7 +198,10 @@ def test_dropped_files(site, opened):
     assert "no difference shown" in said
     page.evaluate(DROP, ["bad.json", good.replace('"correct": 368', '"correct": 369')])
     page.wait_for_selector("#dropped .bad")
-    assert page.locator("#dropped").inner_text() == "bad.json is refused. robust: it counts 369 right answers, and its bits 368"
+    assert (
+        page.locator("#dropped").inner_text()
+        == "bad.json is refused. robust: it counts 369 right answers, and its bits 368"
+    )
     other_seed = json.loads(good)
     other_seed["seeds"]["pretrain"] = other_seed["pretrain"]["recipe"]["seed"] = 7
     page.evaluate(DROP, ["seed.json", json.dumps(other_seed)])
@@ -211,7 +220,9 @@ def test_a_dropped_file_cannot_write_into_the_page(site, opened):
     evil = result()
     evil["method"] = "<img src=x onerror=alert(1)>"
     evil["data"]["digest"] = "8874fd9f2c613e848c6185cd718a00cd"
-    page.evaluate(DROP, ["evil.json", json.dumps({key: v for key, v in evil.items() if key not in ("notes", "version")})])
+    page.evaluate(
+        DROP, ["evil.json", json.dumps({key: v for key, v in evil.items() if key not in ("notes", "version")})]
+    )
     page.wait_for_selector("#dropped .finding")
     assert page.locator("main img[src='x']").count() == 0
 
@@ -294,13 +305,20 @@ def axe_source():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", ["", "mode=slf", CIFAR, "row", "about.html", "corrections.html", "plain.html"])
 def test_axe_finds_nothing_serious(site, opened, view, scheme):
-    page = opened((site / view).as_uri() if view.endswith(".html") else address(site, "" if view == "row" else view), color_scheme=scheme)
+    page = opened(
+        (site / view).as_uri() if view.endswith(".html") else address(site, "" if view == "row" else view),
+        color_scheme=scheme,
+    )
     if view == "row":
         page.click("#table tbody .name a >> nth=1")
         page.wait_for_selector("dialog[open] details")
     page.evaluate(axe_source().read_text())
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'], preload: false })")["violations"]
-    serious = [(v["id"], v["help"], v["nodes"][0]["html"][:200], v["nodes"][0].get("failureSummary")) for v in found if v["impact"] in ("serious", "critical")]
+    serious = [
+        (v["id"], v["help"], v["nodes"][0]["html"][:200], v["nodes"][0].get("failureSummary"))
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
     assert serious == []
 
 

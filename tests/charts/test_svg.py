@@ -8,7 +8,9 @@ import pytest
 from unshaken.charts.curve import curve_svg, curves, read_log, write_curve
 from unshaken.charts.svg import bars, heat, panels, ticks
 
-LINES = [{"step": k, "epoch": k / 10, "loss": 5.0 / (k + 1), "adv": 1.0, "rate": 0.1, "mode": "repeatable"} for k in range(9)]
+LINES = [
+    {"step": k, "epoch": k / 10, "loss": 5.0 / (k + 1), "adv": 1.0, "rate": 0.1, "mode": "repeatable"} for k in range(9)
+]
 
 
 def test_all_are_well_formed_and_titled():

@@ -16,17 +16,24 @@ from unshaken.board.tasks import Task, budget
 from unshaken.recipes.bibliography import METHODS, cited
 
 Commands = Callable[[Row], list[str] | None]
+Count = Callable[[Row], float | None]
 
 
-def build(receipts: list[Receipt], published: dict[str, Any], remake: Commands = lambda row: None) -> dict[str, Any]:
+def build(
+    receipts: list[Receipt],
+    published: dict[str, Any],
+    remake: Commands = lambda row: None,
+    count: Count = lambda row: None,
+) -> dict[str, Any]:
     """Return what the pages show: tasks, rows, the details and the bits of each row, sources and corrections.
 
     remake  the commands that make a row again, which takes the recipes to know
+    count   10^15 operations of its pre-training, which takes the networks to count
     """
     measured = rows_of(receipts)
     ids = {id(row): row_id(row) for row in measured}
     reported = reported_rows(published)
-    rows = [measured_row(row, ids[id(row)]) for row in measured]
+    rows = [measured_row(row, ids[id(row)], count(row)) for row in measured]
     rows += [row | {"id": "r-" + digest(f"{row['task'].key}{row['method']}{row['detail']}{row['source']}")}
              for row in reported]  # fmt: skip
     tasks = tasks_of(measured, reported, receipts, ids)
@@ -51,7 +58,7 @@ def digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=5).hexdigest()
 
 
-def measured_row(row: Row, name: str) -> dict[str, Any]:
+def measured_row(row: Row, name: str, pflop: float | None = None) -> dict[str, Any]:
     """Return a row as the table shows it."""
     metrics = {mode: {m: c for m in SCORES if (c := cell(runs, m))} for mode, runs in row.modes.items()}
     result = row.first.result
@@ -66,7 +73,7 @@ def measured_row(row: Row, name: str) -> dict[str, Any]:
         "venue": venue(row.method),
         "labels": labels(row),
         "extra": extra(row),
-        "cost": cost(row),
+        "cost": cost(row) | ({"pflop": round(pflop, 6)} if pflop is not None else {}),
         "date": max((receipt.date for receipt in row.receipts), default=""),
         "version": result.get("world", {}).get("unshaken", ""),
         "folder": folder(row),

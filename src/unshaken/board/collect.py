@@ -98,8 +98,8 @@ def refuse_copies(found: list[Receipt]) -> None:
         before = owner.setdefault(result["weights"], (claims, receipt))
         if before[0] != claims:
             raise ValueError(
-                f"{receipt.file}: its weights ({result['weights'][:8]}) are those of {before[1].file}, under other seeds "
-                f"or another name (pre-training and fine-tuning: {receipt.seeds}, and {before[1].seeds})"
+                f"{receipt.file}: its weights ({result['weights'][:8]}) are those of {before[1].file}, under other "
+                f"seeds or another name (pre-training and fine-tuning: {receipt.seeds}, and {before[1].seeds})"
             )
 
 

@@ -169,7 +169,7 @@ def data_uri(array: Any) -> str:
 
 
 def selection_sheets(run: Path, most: int = 80) -> list[tuple[str, str]]:
-    """Return, for a pre-training run on a coreset, its last selection and as many images by chance, grouped by class."""
+    """Return the last selection of a run on a coreset, and as many images by chance, each grouped by class."""
     try:
         found, candidates, images = selections_in(run)
     except (ValueError, OSError):

@@ -30,7 +30,10 @@ def commands(row: Row, seed: str = "$S") -> list[str] | None:
         lines.append(" ".join([f"  unshaken finetune $RUN/{name}-* --mode {mode} --seed {seed}", *chosen]))
     full = " --full" if any(r.has("AA") and r.has("CA") for r in row.receipts) else ""
     eps = epsilon(attack["ball"]["eps"])
-    lines += [f"  unshaken evaluate $RUN/{name}-* --attack.ball.eps {eps} --attack.steps {attack['steps']}{full}", "done"]
+    lines += [
+        f"  unshaken evaluate $RUN/{name}-* --attack.ball.eps {eps} --attack.steps {attack['steps']}{full}",
+        "done",
+    ]
     return lines
 
 

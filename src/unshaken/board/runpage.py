@@ -127,8 +127,8 @@ def sentence(result: dict[str, Any]) -> str:
     norm = NORMS.get(attack["ball"]["type"], attack["ball"]["type"])
     return (
         f"{result['method']} pre-trained a {task.network} on {seen} {labels} labels{epochs}{chosen}; then {mode}; then "
-        f"{result['standard']['n']:,} test images were judged, clean and under PGD-{attack['steps']} in the {norm} ball "
-        f"of ε = {epsilon(attack['ball']['eps'])}."
+        f"{result['standard']['n']:,} test images were judged, clean and under PGD-{attack['steps']} in the {norm} "
+        f"ball of ε = {epsilon(attack['ball']['eps'])}."
     )
 
 

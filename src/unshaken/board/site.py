@@ -85,7 +85,7 @@ def write_pages(out: Path, board: dict[str, Any], counts: dict[str, int]) -> Non
 
     corrections = [each | {"number": k} for k, each in enumerate(board["corrections"])]
     values = {
-        "summary": f"{counts['measured']} rows measured from {counts['results']} results, {counts['reported']} reported.",
+        "summary": "{measured} rows measured from {results} results, {reported} reported.".format(**counts),
         "pages": list(PAGES.items()),
         "counts": counts,
         "sources": board["sources"],
@@ -125,5 +125,11 @@ def cost_words(cost: dict[str, Any]) -> str:
     if "seconds" not in cost:
         return "–"
     seconds = cost["seconds"]
-    unit = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    unit = (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.1f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
     return f"{unit}, {cost['device']}" if "device" in cost else unit

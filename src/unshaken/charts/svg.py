@@ -7,6 +7,8 @@ from html import escape
 from math import floor, isfinite, log10
 
 Points = Sequence[tuple[float, float]]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom; y grows downwards."""
 COLOURS = ("#2f8fd8", "#e08214", "#1aa179", "#a678d8", "#cc6fa8", "#c0504d", "#8a8f98", "#b59b00")
 """Of series; mid-tones, which stand out from white and from black."""
 STYLE = """
@@ -17,7 +19,8 @@ STYLE = """
 RULES = """
 .chart .back{fill:var(--card)} .chart text{fill:var(--soft);stroke:none} .chart .ink{fill:var(--ink)}
 .chart .strong{fill:var(--ink);font-weight:600} .chart .grid{stroke:var(--line)} .chart .axis{stroke:var(--soft)}
-.chart .bar{fill:var(--accent);opacity:.85} .chart .bar.second{fill:#e08214} .chart .whisker{stroke:var(--ink);stroke-width:1.6}
+.chart .bar{fill:var(--accent);opacity:.85} .chart .bar.second{fill:#e08214}
+.chart .whisker{stroke:var(--ink);stroke-width:1.6}
 .chart path{fill:none;stroke-width:1.8;stroke-linejoin:round}
 """
 
@@ -36,7 +39,8 @@ def quoted(words: str) -> str:
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", size: float = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}" font-size="{size:g}">{escape(words)}</text>'
+    how = f'class="{kind}" text-anchor="{anchor}" font-size="{size:g}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {how}>{escape(words)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -63,10 +67,15 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
         y = top + k * step
         kind = "bar second" if name.startswith(("RA", "AA")) else "bar"
         said = f"<title>{escape(f'{name}: {mean:.2f} %, 95 %: {low:.1f} to {high:.1f}')}</title>"
-        body.append(f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{at(mean) - left:.1f}" height="20" rx="4">{said}</rect>')
+        body.append(
+            f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{at(mean) - left:.1f}" height="20" rx="4">{said}</rect>'
+        )
         body += [line(at(low), y + 15, at(high), y + 15, "whisker")]
         body += [line(at(end), y + 10, at(end), y + 20, "whisker") for end in (low, high)]
-        body += [text(left - 10, y + 19, name, "ink", "end", 13), text(right + 62, y + 19, f"{mean:.1f} %", "strong", "end", 13)]
+        body += [
+            text(left - 10, y + 19, name, "ink", "end", 13),
+            text(right + 62, y + 19, f"{mean:.1f} %", "strong", "end", 13),
+        ]
     return document(body, 630, height, title)
 
 
@@ -86,7 +95,11 @@ def panels(
 
 
 def panel(
-    name: str, series: Mapping[str, Points], box: tuple[float, float, float, float], xs: tuple[float, float], x_title: str
+    name: str,
+    series: Mapping[str, Points],
+    box: tuple[float, float, float, float],
+    xs: tuple[float, float],
+    x_title: str,
 ) -> list[str]:
     left, top, right, bottom = box
     ys = [y for points in series.values() for _, y in points if isfinite(y)]
@@ -97,15 +110,27 @@ def panel(
     y_at = lambda v: bottom - (v - low) / (high - low) * (bottom - top)  # noqa: E731
     body = [text(left - 34, top - 9, name, "strong", size=13)]
     for tick in ticks(low, high):
-        body += [line(left, y_at(tick), right, y_at(tick), "grid"), text(left - 6, y_at(tick) + 4, f"{tick:g}", "", "end", 11)]
+        body += [
+            line(left, y_at(tick), right, y_at(tick), "grid"),
+            text(left - 6, y_at(tick) + 4, f"{tick:g}", "", "end", 11),
+        ]
     body += [text(x_at(tick), bottom + 16, f"{tick:g}", "", "middle", 11) for tick in ticks(*xs)]
-    body += [line(left, bottom, right, bottom, "axis"), text((left + right) / 2, bottom + 31, x_title, "", "middle", 11)]
+    body += [
+        line(left, bottom, right, bottom, "axis"),
+        text((left + right) / 2, bottom + 31, x_title, "", "middle", 11),
+    ]
     for k, (label, points) in enumerate(series.items()):
-        path = "".join(f"{'L' if i else 'M'}{x_at(x):.1f} {y_at(y):.1f}" for i, (x, y) in enumerate(points) if isfinite(y))
+        path = "".join(
+            f"{'L' if i else 'M'}{x_at(x):.1f} {y_at(y):.1f}" for i, (x, y) in enumerate(points) if isfinite(y)
+        )
         colour = COLOURS[k % len(COLOURS)]
         body.append(f'<path d="{path}" stroke="{colour}"><title>{escape(label)}</title></path>')
         if len(points) <= 12:
-            body += [f'<circle cx="{x_at(x):.1f}" cy="{y_at(y):.1f}" r="3" fill="{colour}"/>' for x, y in points if isfinite(y)]
+            body += [
+                f'<circle cx="{x_at(x):.1f}" cy="{y_at(y):.1f}" r="3" fill="{colour}"/>'
+                for x, y in points
+                if isfinite(y)
+            ]
     return body
 
 
@@ -122,6 +147,8 @@ def heat(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
                 continue
             value = row[column]
             fill = f"color-mix(in oklab, var(--accent) {round(4 + 0.5 * value)}%, var(--card))"
-            body.append(f'<rect x="{left + k * wide}" y="{y}" width="{wide - 2}" height="{high - 2}" rx="4" style="fill:{fill}"/>')
+            body.append(
+                f'<rect x="{left + k * wide}" y="{y}" width="{wide - 2}" height="{high - 2}" rx="4" style="fill:{fill}"/>'
+            )
             body.append(text(left + (k + 0.5) * wide - 1, y + 16, f"{value:.1f}", "ink", "middle"))
     return document(body, left + wide * len(columns) + 10, 30 + high * len(rows), title)

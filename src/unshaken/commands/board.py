@@ -15,12 +15,13 @@ from unshaken.board.remake import commands
 from unshaken.board.reported import published
 from unshaken.board.site import write
 from unshaken.board.submit import submission, write_submission
+from unshaken.commands.operations import pflop_of
 from unshaken.options import parse
 
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """Make a site of static pages from results: tables with ranks by paired tests, and published numbers beside them."""
+    """Make static pages from results: tables with ranks by paired tests, and published numbers beside them."""
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Result files, or folders in which all results are looked for."""
@@ -28,6 +29,8 @@ class BoardOptions:
     """The folder of the site. One that holds something else is refused."""
     reported: Path | None = None
     """A file of published numbers, in the form of the package's own (board/reported.json), to show instead of those."""
+    count: bool = True
+    """Count the operations of each row's pre-training, which takes seconds a row."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class SubmitOptions:
 def board(args: list[str]) -> None:
     options = parse(BoardOptions(), args, "unshaken board")
     if not options.results:
-        raise ValueError("`unshaken board` needs one or more result files or folders: unshaken board results --out site")
+        raise ValueError("`unshaken board` needs result files or folders: unshaken board results --out site")
     found = receipts(options.results, dates_of(files(options.results)))
-    counts = write(options.out, found, published(options.reported), remake=commands, pictures=pictures_of(found))
+    making = {"remake": commands, "count": pflop_of if options.count else lambda row: None}
+    counts = write(options.out, found, published(options.reported), pictures=pictures_of(found), **making)
     said = f"{counts['results']} results, {counts['measured']} rows measured, {counts['reported']} reported"
     print(f"{options.out / 'index.html'}  ({said})")
 
@@ -76,9 +80,20 @@ def dates_of(found: list[Path]) -> dict[Path, str]:
     """Return the day on which each file was first committed, where the files lie in a git checkout."""
     dates: dict[Path, str] = {}
     for folder in dict.fromkeys(file.parent for file in found):
-        asked = ["git", "-C", str(folder), "log", "--format=@%as", "--name-only", "--diff-filter=A", "--relative", "--", "."]
+        asked = [
+            "git",
+            "-C",
+            str(folder),
+            "log",
+            "--format=@%as",
+            "--name-only",
+            "--diff-filter=A",
+            "--relative",
+            "--",
+            ".",
+        ]
         try:
-            said = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+            said = subprocess.run(["git", "-C", str(folder), *asked], capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             continue
         day = ""

@@ -68,7 +68,8 @@ SHAPES = (
 """By series, about the origin: who cannot tell the colours apart can tell these. The third is not filled."""
 STYLE = """
 .paper{fill:#ffffff} .ink{fill:#24292f} .faint{fill:#59636e} .grid{stroke:#d8dee4} .frame{stroke:#8c959f;fill:none}
-.leader{stroke:#8c959f;stroke-width:.8} .halo{stroke:#ffffff;stroke-width:3;stroke-linejoin:round;paint-order:stroke} .hollow{fill:#ffffff}
+.leader{stroke:#8c959f;stroke-width:.8}
+.halo{stroke:#ffffff;stroke-width:3;stroke-linejoin:round;paint-order:stroke} .hollow{fill:#ffffff}
 @media (prefers-color-scheme:dark){
 .paper{fill:#0d1117} .ink{fill:#e6edf3} .faint{fill:#9198a1} .grid{stroke:#2b323a} .frame{stroke:#6e7681}
 .halo{stroke:#0d1117} .hollow{fill:#0d1117}}

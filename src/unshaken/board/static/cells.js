@@ -25,6 +25,12 @@
     return value >= 90 ? `${(value / 60).toFixed(1)} min` : `${value.toFixed(0)} s`;
   }
 
+  /** 10^15 operations in the unit that suits them. */
+  function flop(value) {
+    const [scaled, unit] = value < 0.1 ? [1e3 * value, "TFLOP"] : value < 1e3 ? [value, "PFLOP"] : [value / 1e3, "EFLOP"];
+    return `${Number(scaled.toPrecision(3)).toString()} ${unit}`;
+  }
+
   function p(value) {
     if (value === null) return "–";
     return value < 0.001 ? "< 0.001" : value.toFixed(value < 0.1 ? 3 : 2);
@@ -96,6 +102,6 @@
     setTimeout(() => { URL.revokeObjectURL(link.href); link.remove(); }, 1000);
   }
 
-  Object.assign(B, { el, modeName, MODE_WORDS, METRIC_WORDS, seconds, pWords: p, cellWords: words, number, whisker,
+  Object.assign(B, { el, modeName, MODE_WORDS, METRIC_WORDS, seconds, flop, pWords: p, cellWords: words, number, whisker,
     copyable, copy, save });
 })(window.Board);

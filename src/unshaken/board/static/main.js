@@ -111,7 +111,7 @@
   function flat() {
     return B.current.list.flatMap((row) => Object.entries(row.cells).filter(([mode]) => state.mode === "all" || mode === state.mode).flatMap(([mode, cells]) =>
       Object.entries(cells).map(([metric, cell]) => ({ kind: row.kind, method: row.method, detail: row.detail || "", mode, metric, mean: cell.mean, sd: cell.sd, seeds: cell.seeds, n: cell.n,
-        low: cell.low, high: cell.high, rank: B.rankOf(row, mode, metric), status: cell.status, cost_seconds: row.cost.seconds, labels: row.labels, extra: row.extra,
+        low: cell.low, high: cell.high, rank: B.rankOf(row, mode, metric), status: cell.status, cost_seconds: row.cost.seconds, cost_pflop: row.cost.pflop, labels: row.labels, extra: row.extra,
         date: row.date, source: row.source ? B.data.sources[row.source].title : row.folder, id: row.id }))));
   }
 

@@ -136,7 +136,7 @@
   function costCell(row) {
     const { seconds, device } = row.cost;
     if (seconds === undefined) return el("td", { class: "small narrow-off" }, "–");
-    const more = [row.cost.pflop !== undefined ? `${row.cost.pflop} PFLOP` : "",
+    const more = [row.cost.pflop !== undefined ? B.flop(row.cost.pflop) : "",
       row.cost.memory_gb !== undefined ? `${row.cost.memory_gb} GB` : ""].filter(Boolean).join(", ");
     return el("td", { class: "small narrow-off", title: more }, B.seconds(seconds),
       device ? el("span", { class: "sd" }, device) : null, more ? el("span", { class: "sd" }, more) : null);
