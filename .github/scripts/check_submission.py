@@ -18,7 +18,6 @@ import urllib.request
 from pathlib import Path
 
 from unshaken.board.check import read
-from unshaken.recipes.receipt import receipt
 
 LARGEST = 2 << 30
 """Bytes that a classifier's file may have."""
@@ -61,6 +60,8 @@ def attacked_again(result: dict, beside: dict, weights: Path | None, sample: int
     address = beside.get("weights_url", "")
     if not (weights or address):
         return "no weights were given, so nothing was attacked again"
+    from unshaken.recipes.receipt import receipt  # torch, for those that bring weights
+
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         classifier = (weights / "classifier.safetensors").read_bytes() if weights else fetched(address)

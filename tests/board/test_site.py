@@ -1,7 +1,9 @@
 """The site: whole, safe for what files say, a function of the results alone; and what is made to submit one."""
 
 import json
+import os
 import re
+import subprocess
 
 import pytest
 from made import result, some, write
@@ -14,6 +16,7 @@ from unshaken.board.remake import options, usual_pretrain
 from unshaken.board.reported import published
 from unshaken.board.site import SCRIPTS
 from unshaken.board.site import write as write_site
+from unshaken.commands.board import dates_of
 from unshaken.options import parse
 from unshaken.recipes.papers import recipe
 
@@ -133,3 +136,15 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     assert "21 results, 4 rows measured" in said
     assert cli.run(["board", str(tmp_path / "nothing"), "--out", str(tmp_path / "site")]) == 2
     assert cli.run(["board"]) == 2
+
+
+def test_a_file_s_date_is_that_of_its_first_commit(tmp_path):
+    folder = write(tmp_path / "results", [result(), result(seed=2)])
+    files = sorted(folder.iterdir())
+    assert dates_of(files) == {}  # no checkout: no date, and no failure
+    told = {"GIT_AUTHOR_DATE": "2026-03-04T12:00:00Z", "GIT_COMMITTER_DATE": "2026-03-04T12:00:00Z"}
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", files[0].name], [*who, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True, env=os.environ | told)
+    assert dates_of(files) == {files[0]: "2026-03-04"}
+    assert receipts([folder], dates_of(files))[0].date == "2026-03-04"

@@ -14,6 +14,7 @@ import numpy
 import pytest
 from made import TAMPERED, result, tampered
 
+from unshaken.board.build import folder
 from unshaken.board.check import fault
 from unshaken.board.collect import receipts
 from unshaken.board.paired import pair
@@ -135,7 +136,7 @@ def test_a_row_opens_its_receipt(site, opened):
 
 def test_paired_tests_are_those_of_python(site, opened):
     page = opened(address(site))
-    rows = {row.method: row for row in rows_of(receipts([ROOT / "results" / "digits"]))}
+    rows = {row.method: row for row in rows_of(receipts([ROOT / "results"])) if "results/digits" in folder(row)}
     task = rows["acl"].task.key
     bits = page.evaluate("async (task) => { await Board.load('bits', task); return Board.data.rows; }", task)
     ids = {

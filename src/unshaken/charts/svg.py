@@ -68,7 +68,7 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
         kind = "bar second" if name.startswith(("RA", "AA")) else "bar"
         said = f"<title>{escape(f'{name}: {mean:.2f} %, 95 %: {low:.1f} to {high:.1f}')}</title>"
         body.append(
-            f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{at(mean) - left:.1f}" height="20" rx="4">{said}</rect>'
+            f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{at(mean) - left:.1f}" height="20">{said}</rect>'
         )
         body += [line(at(low), y + 15, at(high), y + 15, "whisker")]
         body += [line(at(end), y + 10, at(end), y + 20, "whisker") for end in (low, high)]
@@ -148,7 +148,7 @@ def heat(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
             value = row[column]
             fill = f"color-mix(in oklab, var(--accent) {round(4 + 0.5 * value)}%, var(--card))"
             body.append(
-                f'<rect x="{left + k * wide}" y="{y}" width="{wide - 2}" height="{high - 2}" rx="4" style="fill:{fill}"/>'
+                f'<rect x="{left + k * wide}" y="{y}" width="{wide - 2}" height="{high - 2}" style="fill:{fill}"/>'
             )
             body.append(text(left + (k + 0.5) * wide - 1, y + 16, f"{value:.1f}", "ink", "middle"))
     return document(body, left + wide * len(columns) + 10, 30 + high * len(rows), title)

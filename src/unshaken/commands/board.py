@@ -80,18 +80,7 @@ def dates_of(found: list[Path]) -> dict[Path, str]:
     """Return the day on which each file was first committed, where the files lie in a git checkout."""
     dates: dict[Path, str] = {}
     for folder in dict.fromkeys(file.parent for file in found):
-        asked = [
-            "git",
-            "-C",
-            str(folder),
-            "log",
-            "--format=@%as",
-            "--name-only",
-            "--diff-filter=A",
-            "--relative",
-            "--",
-            ".",
-        ]
+        asked = ["log", "--format=@%as", "--name-only", "--diff-filter=A", "--relative", "--", "."]
         try:
             said = subprocess.run(["git", "-C", str(folder), *asked], capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
