@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATA ?= data
 BIN := .venv/bin
 
-.PHONY: demo test test-browser board bench check clean
+.PHONY: demo test test-browser fuzz board bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
@@ -21,6 +21,10 @@ test-browser: .venv/ready
 
 board: .venv/ready
 	$(BIN)/unshaken board results --out site
+
+# damage to files of every kind; SEED=2 draws other damage
+fuzz: .venv/ready
+	FAULTS=$${FAULTS:-5000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_faults.py -s --timeout 1800
 
 bench: .venv/ready
 	for name in $$($(BIN)/python -m bench --names); do OMP_NUM_THREADS=1 $(BIN)/python -m bench $$name --keep --data $(DATA) || exit 1; done

@@ -182,7 +182,8 @@ class Campaign:
 
     def judged(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
         """Clean and PGD-20 accuracy: on all test images if there is time, else on random ones of them."""
-        exam, kept = exam_for(classifier), self.state.choices["autoattack"]["seconds"]
+        exam = exam_for(classifier)
+        kept = min(self.state.choices["autoattack"]["seconds"], self.left / 2)
         result = self.anytime(classifier, runtime, exam, "evaluation", exam.attack.steps + 2, kept)
         write_json(self.folder / "result.json", result)
         standard, robust = result["standard"], result["robust"]

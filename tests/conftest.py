@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("train", "coreset", "recipes", "pixels", "board")]
+FOLDERS = ("train", "coreset", "recipes", "pixels", "board", "faults")
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in FOLDERS]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from fitted import least_squares, write_run
-from made import result, tampered, write
+from made import resealed, result, tampered, write
 
 from unshaken import cli
 from unshaken.board.collect import receipts
@@ -74,7 +74,7 @@ def test_names_are_never_alike(tmp_path):
     assert len(set(names)) == 5
     assert any("seeds 2/2/1" in name for name in names)
     again = copy.deepcopy(found[0])
-    write(tmp_path / "elsewhere", [again | {"seconds": {"pretrain": 1.0, "finetune": 1.0, "exam": 1.0}}])
+    write(tmp_path / "elsewhere", [resealed(again | {"seconds": {"pretrain": 1.0, "finetune": 1.0, "exam": 1.0}})])
     names = run_names(receipts([tmp_path / "results", tmp_path / "elsewhere"]))
     assert len(set(names)) == 6
     assert any(name.endswith("elsewhere") for name in names)

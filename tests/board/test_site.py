@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from made import result, some, write
+from made import resealed, result, some, write
 
 from unshaken import cli
 from unshaken.base.canon import plain
@@ -72,7 +72,7 @@ def test_what_a_file_says_is_text(tmp_path):
     file = next(folder.iterdir())
     found = json.loads(file.read_text())
     found["method"] = found["pretrain"]["recipe"]["name"] = evil
-    file.write_text(json.dumps(found))
+    file.write_text(json.dumps(resealed(found)))
     write_site(tmp_path / "site", receipts([folder]), published())
     for page in ("plain.html", "data.js", "index.html"):
         assert "</script><img" not in (tmp_path / "site" / page).read_text()

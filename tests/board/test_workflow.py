@@ -10,6 +10,7 @@ import pytest
 from fitted import least_squares, write_run
 from made import result, tampered
 
+from unshaken.base.files import sealed
 from unshaken.board.submit import submission
 from unshaken.evaluate.exam import Exam
 from unshaken.recipes.examine import examine
@@ -40,7 +41,7 @@ def test_files_get_a_line_each(tmp_path):
 def test_an_issue_holds_the_file_in_a_fence(tmp_path):
     run = tmp_path / "result.json"
     run.write_text(json.dumps(result()))
-    content = submission(run, "A. Author")
+    content = sealed(submission(run, "A. Author"))
     body = tmp_path / "body.md"
     body.write_text(f"### The file\n\n```json\n{json.dumps(content, indent=1)}\n```\n\n### Paper or page\n\nnone\n")
     assert check("--issue", body)[0] == 0

@@ -47,3 +47,17 @@ def test_a_run_s_log_becomes_a_file(tmp_path):
     assert len(read_log(tmp_path / "log.jsonl")) == 9
     assert write_curve(tmp_path) == tmp_path / "curve.svg"
     ElementTree.parse(tmp_path / "curve.svg")
+
+
+def test_every_run_that_ends_leaves_its_curve(tmp_path):
+    from torch import nn
+
+    from unshaken.threat.ball import Linf
+    from unshaken.train.run import Run
+
+    with Run.open(tmp_path, "toy", Linf(0.1), {}) as run:
+        for line in LINES:
+            run.log(line)
+        run.finish(nn.Linear(2, 2), {})
+    ElementTree.parse(run.path / "curve.svg")
+    assert (run.path / "run.json").exists()

@@ -12,7 +12,6 @@ import torch
 from tiny import RECIPE, STEPS
 
 import unshaken
-from unshaken.base import files
 from unshaken.train.fit import Training
 from unshaken.train.halt import Stopped, stopping
 from unshaken.train.run import Run, flatten, unflatten
@@ -65,7 +64,7 @@ def test_killed_while_saving(tmp_path, unbroken, saves, moment):
     die_at_checkpoint.count = 0
 
     def work() -> None:
-        files.os.replace = die_at_checkpoint
+        os.replace = die_at_checkpoint
         finish(tmp_path)
 
     assert in_child(work) == -signal.SIGKILL

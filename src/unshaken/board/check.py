@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import binascii
-import json
 from collections.abc import Iterator
-from hashlib import blake2b
 from math import ceil, sqrt
 from typing import Any
 
 import numpy
 
 from unshaken.base.bits import unpacked
-from unshaken.base.canon import canonical, short_hash
+from unshaken.base.canon import short_hash
+from unshaken.base.checksum import checksum_of
+from unshaken.base.files import parsed
 from unshaken.pixels.severity import FIFTEEN
 
 Result = dict[str, Any]
@@ -140,7 +140,9 @@ def digest_faults(result: Result) -> Iterator[str]:
     """The verdicts' identity is a hash of evaluation, weights, images and world; a checksum is one of everything."""
     if result.get("version", 1) == 2 and "notes" in result and result["notes"] != identity(result):
         yield f"notes: {result['notes']} is not the digest of its evaluation, seed, weights, images and world"
-    if "checksum" in result and not checksum_holds(result):
+    if "checksum" not in result:
+        yield "checksum: it has none; `unshaken verify --write FILE` adds one, where the file is trusted"
+    elif not checksum_holds(result):
         yield "checksum: it is not that of the file: something in it was changed"
 
 
@@ -151,13 +153,9 @@ def identity(result: Result) -> str:
     return short_hash([str(part) for part in (place, result["weights"], result["data"]["digest"], result["world"])])
 
 
-def checksum_holds(result: Result) -> bool:
-    return result["checksum"] == checksum({key: value for key, value in result.items() if key != "checksum"})
-
-
-def checksum(value: Any) -> str:
-    """Return 32 hexadecimal digits of a value's canonical text."""
-    return blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+def checksum_holds(content: dict[str, Any]) -> bool:
+    """Return whether an object's checksum is that of its other fields, as base/files.py writes it."""
+    return content.get("checksum") == checksum_of({key: v for key, v in content.items() if key != "checksum"})
 
 
 def corruption_means(by: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -182,18 +180,14 @@ def unwrapped(content: Any) -> tuple[Any, dict[str, Any]]:
     """Return a result and what a submission says beside it. ValueError if the submission's checksum is not its own."""
     if not (isinstance(content, dict) and "submission" in content):
         return content, {}
-    if content.get("checksum") != checksum({key: value for key, value in content.items() if key != "checksum"}):
+    if not checksum_holds(content):
         raise ValueError("checksum: it is not that of the submission: something in it was changed")
     return content.get("result"), {key: value for key, value in content.items() if key not in ("result", "checksum")}
 
 
 def read(text: str) -> tuple[Result, dict[str, Any]]:
     """Return a checked result and what a submission says beside it. ValueError says, in one line, what is wrong."""
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"it is not JSON ({error})") from None
-    result, beside = unwrapped(content)
+    result, beside = unwrapped(parsed(text, "it"))
     if wrong := fault(result):
         raise ValueError(wrong)
     return result, beside

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import read_json, write_json
-from unshaken.board.check import checksum, fault
+from unshaken.base.files import read_foreign_json, write_json
+from unshaken.board.check import fault
 
 LAYOUT = 1
 """Of a submission."""
@@ -18,14 +18,13 @@ def submission(run: Path, by: str = "", weights: str = "") -> dict[str, Any]:
     file = run if run.is_file() else run / "result.json"
     if not file.exists():
         raise ValueError(f"there is no result in {run}: `unshaken evaluate {run}` writes one")
-    result = read_json(file)
+    result = read_foreign_json(file)  # with its own checksum, which is checked with the rest
     if wrong := fault(result):
         raise ValueError(f"{file}: {wrong}")
     if weights and not weights.startswith(("https://", "http://")):
         raise ValueError(f"--weights is an address such as https://example.org/classifier.safetensors, not {weights!r}")
     day = datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
-    content = {"submission": LAYOUT, "date": day, "by": by, "weights_url": weights, "result": result}
-    return content | {"checksum": checksum(content)}
+    return {"submission": LAYOUT, "date": day, "by": by, "weights_url": weights, "result": result}
 
 
 def write_submission(content: dict[str, Any], out: Path | None = None) -> Path:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.files import write_text
 from unshaken.charts.svg import Points, panels
 
 NOT_CURVES = ("step", "epoch")
@@ -46,5 +47,5 @@ def write_curve(folder: Path) -> Path | None:
     if len(lines) < 2:
         return None
     file = folder / "curve.svg"
-    file.write_text(curve_svg(lines, f"Training of {folder.name}"))
+    write_text(file, curve_svg(lines, f"Training of {folder.name}"))
     return file

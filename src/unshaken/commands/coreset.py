@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unshaken.base.files import naming
 from unshaken.options import parse, subject
 from unshaken.recipes.selections import selections_in
 from unshaken.report.picks import CLASS_COLUMNS, CLASS_LEGEND, COLUMNS, LEGEND, Selection, rows
@@ -44,7 +45,8 @@ def show(args: list[str]) -> None:
     for file, selection in zip(found, selections, strict=True):
         picture = (options.out or file.parent) / f"{file.stem}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
+        with naming(picture):
+            sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
         print(picture, file=sys.stderr)
     label = None if images.label is None else images.label.tolist()
     table = rows(selections, candidates, label, images.names)

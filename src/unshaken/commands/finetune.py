@@ -14,6 +14,7 @@ from unshaken.options import meant_for, parse, subject, taken
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, labelled, protocol
 from unshaken.train.halt import stopping
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -67,7 +68,7 @@ def finetune(args: list[str]) -> None:
         for options in all_options:
             print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
             run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
-            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
             print(f"next: unshaken evaluate {run}")
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json
+from unshaken.base.shapes import checked
 from unshaken.exchange.opening import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.resnet import KINDS
-from unshaken.nets.saved import read_tensors
+from unshaken.nets.saved import ORIGIN, RECIPE, read_tensors
 from unshaken.options import spelled
 from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS, OF_DATA, Paper, cited, of_method, of_network
 from unshaken.recipes.papers import PAPERS, recipe
@@ -40,6 +41,8 @@ LIST_USAGE = """usage: unshaken list [TOPIC]
   networks  names for --backbone.name
 
 A table on a terminal, Markdown in a pipe or a file."""
+RECORD = {"recipe?": RECIPE, "pretrain?": ORIGIN, "finetune?": ORIGIN}
+"""What is noted about a run, wherever that is."""
 CITE_USAGE = """usage: unshaken cite RUN
 
 RUN: a run's folder, an encoder or classifier file, a result; or a recipe (acl/cifar10), a method (acl), a mode (aff)
@@ -190,7 +193,7 @@ def of_word(name: str) -> tuple[str, list[Paper]]:
     """What a word stands for, in one line, and its papers. ValueError if it stands for nothing."""
     path = Path(name)
     if path.exists():
-        record = record_of(path)
+        record = checked(record_of(path), RECORD, name)
         return f"What {name} used: {made_by(record)}", cited(record)
     if "/" in name and name.partition("/")[0] in PAPERS:
         return f"What the recipe {name} uses", cited(planned(name))
@@ -212,13 +215,13 @@ def record_of(path: Path) -> dict[str, Any]:
     """What is noted about a run: in the header of its file, and in its result if it has one."""
     if path.suffix == ".json":
         content = read_json(path)
-        if not (isinstance(content, dict) and content.keys() & {"recipe", "pretrain"}):
+        if not content.keys() & {"recipe", "pretrain"}:
             raise ValueError(f"{path} is neither a result nor a recipe")
         beside = path.with_name("classifier.safetensors")
         return (read_tensors(beside)[1] if beside.exists() else {}) | content
     if (path / "recipe.json").exists() and not any((path / name).exists() for name in WITHIN):
         begun = read_json(path / "recipe.json")
-        if "encoder" in begun.get("data", {}):
+        if "encoder" in checked(begun, {"data?": {}}, str(path / "recipe.json")).get("data", {}):
             raise ValueError(f"the fine-tuning in {path} has not finished; cite its encoder, in {path.parent}")
         return begun
     about = read_tensors(file_in(path))[1]

@@ -16,6 +16,7 @@ from unshaken.recipes.papers import recipe
 from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.halt import stopping
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
@@ -56,7 +57,7 @@ def pretrain(args: list[str]) -> None:
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
     with stopping(options.stop_after):
         run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)
-    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
+    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
     print(f"next: unshaken finetune {run}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -68,8 +69,11 @@ class Archive:
                 f"{place} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
                 "remove it, and fetch it again with --data.download"
             )
-        with tarfile.open(place, "r|*") as tar:  # one pass: seeking in a compressed file means reading it again
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                if name in wanted and (stream := tar.extractfile(member)) is not None:
-                    yield name, stream, member.size
+        try:
+            with tarfile.open(place, "r|*") as tar:  # one pass: seeking in a compressed file means reading it again
+                for member in tar:
+                    name = PurePosixPath(member.name).name
+                    if name in wanted and (stream := tar.extractfile(member)) is not None:
+                        yield name, stream, member.size
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise ValueError(f"{place} cannot be read ({error}): fetch it again with --data.download") from None

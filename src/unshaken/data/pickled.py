@@ -14,7 +14,7 @@ def unpickled(stream: IO[bytes], name: str) -> Any:
     try:
         return _Restricted(stream, encoding="latin1").load()
     except Exception as error:  # a broken pickle may raise anything
-        raise ValueError(f"{name} cannot be read ({error}): unpack the archive again") from error
+        raise ValueError(f"{name} cannot be read ({' '.join(str(error).split())}): unpack the archive again") from error
 
 
 class _Restricted(pickle.Unpickler):

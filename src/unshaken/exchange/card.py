@@ -54,7 +54,9 @@ def _finetuned(about: dict[str, Any]) -> str:
     recipe = about.get("finetune", {}).get("recipe")
     if recipe is None:
         return ""
-    return f"{recipe['method']['type'].upper()} on {recipe['data']['name']}, seed {recipe['seed']}"
+    method, data = (recipe.get(part, {}) for part in ("method", "data"))
+    mode = str(method.get("type", "unknown")).upper()
+    return f"{mode} on {data.get('name', 'unknown')}, seed {recipe.get('seed', 'unknown')}"
 
 
 def _imported(about: dict[str, Any]) -> str:

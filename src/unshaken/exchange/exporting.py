@@ -16,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.canon import plain
-from unshaken.base.files import read_json, write_bytes, write_json, write_text
+from unshaken.base.files import read_foreign_json, write_bytes, write_json, write_text
+from unshaken.base.tensor_file import seal, sealed
 from unshaken.exchange.card import card, front_matter
 from unshaken.exchange.fingerprint import fingerprint, images
 from unshaken.exchange.loading import CODE, THEIRS
@@ -82,7 +83,10 @@ def _place(path: Path, how: Exporting) -> Path:
 
 
 def _ours(config: Path) -> bool:
-    return config.exists() and read_json(config).get("library_name") == "unshaken"
+    try:
+        return read_foreign_json(config, {"library_name": str})["library_name"] == "unshaken"
+    except ValueError:
+        return False
 
 
 def to_safetensors(subject: Opened, out: Path) -> None:
@@ -122,7 +126,7 @@ def _to_theirs(whose: str) -> Callable[[Opened, Path], None]:
             "std": json.dumps(subject.backbone.std),
             "about": json.dumps(about),
         }
-        write_bytes(out, save(weights, metadata))
+        write_bytes(out, *seal(save(weights, sealed(metadata))))
 
     return write
 

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from unshaken.base.tensor_file import check_own
 from unshaken.nets.saved import FORMAT
 
 CONTAINERS = ("state_dict_dual", "state_dict", "model", "net", "P_state")
@@ -101,6 +102,7 @@ def _zip_of_weights(path: Path) -> None:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
+    check_own(path)
     try:
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("format") == FORMAT:

@@ -17,6 +17,7 @@ from unshaken.base.canon import plain
 from unshaken.base.clock import Constant
 from unshaken.base.files import read_json, write_json
 from unshaken.base.keys import Key
+from unshaken.base.shapes import Items, Number
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import Source
@@ -184,6 +185,10 @@ def accuracy(method: AutoLoRa, net: Network, feed: Feed, place: Place) -> float:
     return int(sum(right)) / len(feed.images)
 
 
+HISTORY = {"validation": Items(Number(0, 1))}
+"""What history.json says."""
+
+
 class History:
     """The robust accuracy on validation images after each epoch, and the weights of the best, on disk.
 
@@ -193,7 +198,8 @@ class History:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self.file, self.best = folder / "history.json", folder / BEST
-        known = read_json(self.file)["validation"] if place.epoch and self.file.exists() else []
+        found = read_json(self.file, HISTORY) if place.epoch and self.file.exists() else {}
+        known = found.get("validation", [])
         self.values: list[float] = known[: place.epoch]
         if len(self.values) < place.epoch - (place.batch == 0):
             raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to begin anew")

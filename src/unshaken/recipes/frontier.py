@@ -15,6 +15,7 @@ from unshaken.recipes.finetune import MODES, protocol
 from unshaken.recipes.papers import PAPERS, rcs, recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.settings import SETTINGS, setting_of
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 
@@ -71,7 +72,7 @@ class Frontier:
 
     def as_dear(self, selector: Selector, run: Path) -> float:
         """The fraction by chance at the cost of a finished run: as long as that run lies there, the same."""
-        spent = read_json(run / "run.json").get("spent")
+        spent = read_json(run / "run.json", ENDED).get("spent")
         if spent is None:
             raise ValueError(
                 f"{run} does not say what its selections took, as an older version made it; move it away, or choose "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.clock import Milestones, Schedule, WarmupCosine
+from unshaken.base.shapes import Or, Whole, checked
 from unshaken.data.source import Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
@@ -97,9 +98,24 @@ def known_as(source: Source) -> str:
     return called if called in SETTINGS and called != "digits" else source.name
 
 
+SOURCE = {
+    "name": str,
+    "root?": str,
+    "size?": Or((Whole(1), None)),
+    "limit?": Or((Whole(1), None)),
+    "download?": bool,
+    "unreadable?": ("stop", "skip"),
+}
+"""What a recipe in JSON says of its images."""
+
+
 def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in JSON names."""
-    return Source(**{name: value for name, value in saved.items() if name != "type"})
+    """The source that a recipe in JSON names. ValueError if this version knows no such source."""
+    fields = {name: value for name, value in checked(saved, SOURCE, "the recipe's data").items() if name != "type"}
+    try:
+        return Source(**fields)
+    except TypeError as error:
+        raise ValueError(f"the recipe's data cannot be read by this version ({error}): is it newer?") from None
 
 
 def setting_of(source: Source) -> Setting:

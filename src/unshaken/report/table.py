@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import tyro
 
-from unshaken.base.files import read_json
+from unshaken.evaluate.reading import read_result
 
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
@@ -52,15 +52,7 @@ def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
         files += [path] if path.is_file() else sorted(path.rglob("result*.json"))
     if not files:
         raise ValueError(f"there is no result.json in {', '.join(map(str, paths))}; `unshaken evaluate RUN` writes one")
-    return [_result(file) for file in files]
-
-
-def _result(file: Path) -> dict[str, Any]:
-    found = read_json(file)
-    lacking = [key for key in (*ALIKE, "standard", "robust", "seeds", "seconds") if key not in found]
-    if lacking:
-        raise ValueError(f"{file} is not a result: it has no {lacking[0]!r}")
-    return found
+    return [read_result(file) for file in files]
 
 
 def more(results: list[dict[str, Any]]) -> Row:

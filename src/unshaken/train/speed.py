@@ -12,6 +12,7 @@ import torch
 
 from unshaken.methods.method import Step
 from unshaken.train.feed import Feed, Place
+from unshaken.train.fit import LOG_EVERY
 from unshaken.train.optim import Optimizer
 
 
@@ -27,18 +28,23 @@ class Speed:
     startup: float
 
 
+MARGIN = 0.9
+"""The part of its measured speed that a run is expected to keep beside checkpoints and progress."""
+
+
 def step_speed(step: Step, feed: Feed, optimizer: Optimizer, seconds: float) -> Speed:
-    """Batches grow from small ones as long as they are quick, so that a slow machine is not kept for minutes."""
-    rule, batch, startup = optimizer.over(step), min(16, feed.batch, feed.count), 0.0
+    """On a CPU batches grow from small ones as long as they are quick, so that a slow one is not kept for minutes."""
+    rule, full = optimizer.over(step), min(feed.batch, feed.count)
+    batch, startup = full if torch.accelerator.is_available() else min(16, full), 0.0
     while True:
         sized = replace(feed, batch=batch)
         one = partial(train_step, step, rule, sized, endless(sized))
         startup, again = max(startup, spent(one)), spent(one)
-        if batch >= min(feed.batch, feed.count) or 4 * again > seconds / 2:
+        if batch >= full or 4 * again > seconds / 2:
             break
-        batch = min(4 * batch, feed.batch, feed.count)
+        batch = min(4 * batch, full)
     count = max(1, int(seconds / max(again, 1e-4)))
-    return Speed(batch * count / spent(lambda: [one() for _ in range(count)]), startup)
+    return Speed(MARGIN * batch * count / spent(lambda: [one() for _ in range(count)]), startup)
 
 
 def endless(feed: Feed) -> Iterator[tuple[Place, Any]]:
@@ -55,6 +61,8 @@ def train_step(step: Step, rule: torch.optim.Optimizer, feed: Feed, places: Iter
     terms["loss"].backward()
     rule.step()
     rule.zero_grad()
+    if place.step % LOG_EVERY == 0:
+        float(terms["loss"].detach())  # a run reads its log then, and a device has to come to an end for it
 
 
 def spent(work: Callable[[], Any]) -> float:

@@ -32,7 +32,7 @@
   async function shown(name, result) {
     const percent = (key) => (result[key] ? `${result[key].percent.toFixed(2)} % (${result[key].correct} of ${result[key].n})` : null);
     const facts = ["counts are those of the bits", "seeds are those of the recipes", "notes" in result ? "the digest of its evaluation fits" : null,
-      "checksum" in result ? "the checksum fits" : null, B.data.known[result.weights] ? "this network is on the board already" : null];
+      "the checksum fits", B.data.known[result.weights] ? "this network is on the board already" : null];
     const scores = ["SA", "RA", "AA"].map((m) => percent(SCORES[m]) && `${m} ${percent(SCORES[m])}`).filter(Boolean).join(", ");
     const part = el("div", { class: "finding" }, el("h3", {}, `${name}: ${result.method}, ${B.modeName(result.mode)}`),
       el("p", {}, `${scores}; ${result.data.name}, ${result.data.n} images, ε ${Number(result.exam.attack.ball.eps.toPrecision(4))}`),

@@ -1,4 +1,4 @@
-// BLAKE2b, and JSON read so that it can be written again as Python writes it: what digests of results are made of.
+// SHA-256 and BLAKE2b, and JSON read so that it can be written again as Python writes it: what digests of results are made of.
 "use strict";
 (function (B) {
   const MASK = (1n << 64n) - 1n;
@@ -42,6 +42,38 @@
     return hex;
   }
 
+  const PRIMES = [];
+  for (let n = 2; PRIMES.length < 64; n++) if (PRIMES.every((p) => n % p)) PRIMES.push(n);
+  const fraction = (x) => Math.floor((x - Math.floor(x)) * 2 ** 32);
+  const K = PRIMES.map((p) => fraction(Math.cbrt(p)));
+  const H = PRIMES.slice(0, 8).map((p) => fraction(Math.sqrt(p)));
+
+  /** Hexadecimal digits of a text's SHA-256 digest (FIPS 180-4). */
+  function sha256(text) {
+    const data = new TextEncoder().encode(text), padded = new Uint8Array((((data.length + 8) >> 6) + 1) << 6);
+    padded.set(data);
+    padded[data.length] = 0x80;
+    const view = new DataView(padded.buffer), h = H.slice(), w = new Int32Array(64);
+    view.setUint32(padded.length - 8, Math.floor(data.length / 2 ** 29));
+    view.setUint32(padded.length - 4, (data.length << 3) >>> 0);
+    const turn = (x, by) => (x >>> by) | (x << (32 - by));
+    for (let at = 0; at < padded.length; at += 64) {
+      for (let i = 0; i < 64; i++) {
+        if (i < 16) { w[i] = view.getInt32(at + 4 * i); continue; }
+        const a = w[i - 15], b = w[i - 2];
+        w[i] = w[i - 16] + (turn(a, 7) ^ turn(a, 18) ^ (a >>> 3)) + w[i - 7] + (turn(b, 17) ^ turn(b, 19) ^ (b >>> 10));
+      }
+      let [a, b, c, d, e, f, g, last] = h;
+      for (let i = 0; i < 64; i++) {
+        const one = (last + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + K[i] + w[i]) | 0;
+        const two = ((turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+        [last, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
+      }
+      [a, b, c, d, e, f, g, last].forEach((value, i) => { h[i] = (h[i] + value) | 0; });
+    }
+    return h.map((word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
+  }
+
   /** A JSON number as it stands in a file: 5.0 and 5 are different ones to Python. */
   class Num {
     constructor(raw) { this.raw = raw; }
@@ -64,7 +96,7 @@
   /** JSON text as nested Maps, arrays, strings, Nums, booleans and null. Throws an Error in words. */
   function parse(text) {
     let at = 0;
-    const fail = (what) => { throw new Error(`it is not JSON (${what} at character ${at})`); };
+    const fail = (what) => { throw new Error(`it cannot be read as JSON (${what} at character ${at})`); };
     const skip = () => { while (at < text.length && " \n\r\t".includes(text[at])) at++; };
     function string() {
       const match = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
@@ -161,5 +193,5 @@
     return node === null ? "None" : node === true ? "True" : node === false ? "False" : String(node);
   }
 
-  Object.assign(B, { blake2b, parse, plain, canonical, printed });
+  Object.assign(B, { sha256, blake2b, parse, plain, canonical, printed });
 })(window.Board);
