@@ -50,14 +50,16 @@ def test_a_run_s_log_becomes_a_file(tmp_path):
 
 
 def test_every_run_that_ends_leaves_its_curve(tmp_path):
-    from torch import nn
+    import torch
 
     from unshaken.threat.ball import Linf
     from unshaken.train.run import Run
 
+    net = torch.nn.Linear(2, 2)
     with Run.open(tmp_path, "toy", Linf(0.1), {}) as run:
+        run.restore(net, torch.optim.SGD(net.parameters()), torch.device("cpu"))
         for line in LINES:
             run.log(line)
-        run.finish(nn.Linear(2, 2), {})
+        run.finish(net, {})
     ElementTree.parse(run.path / "curve.svg")
     assert (run.path / "run.json").exists()
