@@ -11,7 +11,9 @@ from time import monotonic
 import torch
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Whole, ranged
 from unshaken.base.tensor_file import read_header
+from unshaken.base.terminal import console, printable
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.checks import examination
@@ -33,6 +35,7 @@ BARE = "an encoder without a classifier, and only answers can be examined"
 
 
 @dataclass(frozen=True)
+@ranged
 class Visit:
     """Look for signs that an attack fails, or the set-up does, and not the defence.
 
@@ -44,11 +47,11 @@ class Visit:
     """Whose test images; by default of the set that the classifier was fine-tuned on."""
     ball: Ball
     """What the adversary of the evaluation may do; by default what goes with the set."""
-    limit: int = 192
+    limit: Count = 192
     """So many test images, drawn from all of them."""
-    attacked: int = 48
+    attacked: Natural = 48
     """So many of these are attacked too; 0 leaves attacks out."""
-    seed: int = 1
+    seed: Whole = 1
     runtime: Runtime = Runtime()
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Visit:
 def doctor(args: list[str]) -> int:
     """Exit code 1 if there are findings."""
     what = "a fine-tuning run's folder, a classifier file, or a checkpoint that `unshaken import` reads"
-    name, rest = subject(args, "doctor", "CHECKPOINT", what)
+    name, rest = subject(args, "doctor", "CHECKPOINT", what, Visit(Source("cifar10"), Linf()))
     with TemporaryDirectory() as folder:
         file, rest = _classifier(Path(name), rest, Path(folder))
         net, about = load_classifier(file)
@@ -149,7 +152,6 @@ def _say(line: str, style: str = "") -> None:
     if not sys.stdout.isatty():
         print(line, flush=True)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    Console().print(Text(line, style))
+    console().print(Text(printable(line), style))

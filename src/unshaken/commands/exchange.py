@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from unshaken.base.files import add_checksum, add_checksums_to_lines
+from unshaken.base.ranges import Count, Whole, ranged
 from unshaken.evaluate.reading import read_result
 from unshaken.exchange.exporting import Exporting, export
 from unshaken.exchange.fingerprint import stamped, verified
@@ -61,6 +62,7 @@ def layouts() -> str:
 
 
 @dataclass(frozen=True)
+@ranged
 class Verifying:
     """Whether networks still answer as their fingerprints say, and whether images get the verdicts again that a result
     says; exit code 2 if one does not, or has no fingerprint."""
@@ -70,9 +72,9 @@ class Verifying:
     write: bool = False
     """Take the fingerprint of files that have none, and write it into them; and checksums into files of an earlier
     version, and into the other files of their runs."""
-    sample: int = 100
+    sample: Count = 100
     """Of a result: how many images at least are attacked again, in whole blocks drawn at random."""
-    seed: int | None = None
+    seed: Whole | None = None
     """Of that draw; a fresh one if it is not given."""
     run: Path | None = None
     """Of a result that does not lie in the run of its classifier: that run."""
@@ -131,7 +133,7 @@ def _reattack(path: Path, options: Verifying) -> str | None:
 
 
 def export_(args: list[str]) -> None:
-    name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file")
+    name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file", Exporting())
     how = parse(Exporting(), args[1:], f"unshaken export {name}")
     out = export(Path(name), how, results_of(Path(name)))
     page = out / "README.md" if out.is_dir() else out.with_suffix(".md")

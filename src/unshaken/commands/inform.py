@@ -11,6 +11,7 @@ from typing import Any
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json
 from unshaken.base.shapes import checked
+from unshaken.base.terminal import console, printable
 from unshaken.exchange.opening import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.resnet import KINDS
@@ -149,7 +150,6 @@ def show(columns: Row, rows: list[Row]) -> None:
         print("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
         return
     from rich import table
-    from rich.console import Console
     from rich.text import Text
 
     columns, rows = stacked(columns, rows)
@@ -158,8 +158,8 @@ def show(columns: Row, rows: list[Row]) -> None:
     for column, width in zip(columns, widths, strict=True):
         shown.add_column(column, no_wrap=width < 16, overflow="fold")
     for first, *others in rows:
-        shown.add_row(Text(first, style="bold"), *map(Text, others))
-    Console().print(shown)
+        shown.add_row(Text(printable(first), style="bold"), *(Text(printable(cell)) for cell in others))
+    console().print(shown)
 
 
 def stacked(columns: Row, rows: list[Row]) -> Table:

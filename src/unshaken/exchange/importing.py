@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unshaken.base.canon import plain
 from unshaken.base.files import write_json
+from unshaken.base.ranges import Number, Positive, ranged
 from unshaken.exchange.classes import CLASSES, names_of
 from unshaken.exchange.fingerprint import fingerprint
 from unshaken.exchange.layouts import CIFAR, LAYOUTS, NORMALISATIONS, Layout, Normalisation
@@ -31,6 +32,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
+@ranged
 class Importing:
     """Where the encoder goes, and what the user knows of the file; None leaves that to the file and its layout."""
 
@@ -40,9 +42,9 @@ class Importing:
     """Which one the file has, if it is not recognised rightly."""
     normalisation: Literal["imagenet", "cifar", "none"] | None = None
     """What the network does to pixels in [0, 1] first."""
-    mean: tuple[float, ...] | None = None
+    mean: tuple[Number, ...] | None = None
     """Of the normalisation, one a channel; with --std."""
-    std: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     padding: Literal[1, 2] | None = None
     """Of a 3x3 stem: 2 for DeACL's."""
     stem: Literal[8, 32, 96, 224] | None = None

@@ -10,6 +10,7 @@ import torch
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import Source
@@ -37,6 +38,7 @@ from unshaken.tune.linear import ALF, SLF
 
 
 @dataclass(frozen=True)
+@ranged
 class Finetune:
     """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
 
@@ -45,12 +47,12 @@ class Finetune:
     views: Transform = CropFlip()
     optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
     rate: Schedule = Milestones(0.01, at=(10, 20))
-    epochs: int = 25
-    batch: int = 512
-    hold: int = 0
+    epochs: Count = 25
+    batch: Several = 512
+    hold: Natural = 0
     """Every so many-th training image of each class is kept aside, for choices that must not see test images
     (`evaluate --held-out` judges there); 0 keeps none."""
-    seed: int = 1
+    seed: Whole = 1
 
     def __post_init__(self) -> None:
         if self.hold < 0 or self.hold == 1:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import tyro
 
+from unshaken.base.terminal import console, printable
 from unshaken.evaluate.reading import read_result
 
 Row = tuple[str, ...]
@@ -275,12 +276,12 @@ def display(columns: Row, body: list[Row], legend: str) -> None:
     if not sys.stdout.isatty():
         print(page(columns, body, legend), end="")
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(caption=legend, caption_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in ("n", "seconds") else "left")
     for row in body:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console().print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.base.canon import plain, short_hash
 from unshaken.base.files import Lines, read_json, sweep, write_json
+from unshaken.base.locks import Busy, Lock
 from unshaken.base.shapes import Each, Number, Or, Whole
 from unshaken.charts.curve import write_curve
 from unshaken.nets.saved import checksum_in, digest, read_tensors, write_tensors
@@ -48,13 +49,13 @@ class Run:
         self.path, self.recipe = path, recipe
         self.spent, self.note = {"training": 0.0}, {}
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._check(data)
-        except BlockingIOError:
-            self.close()
+            self._lock = Lock(path / ".lock")
+        except Busy:
             raise ValueError(f"another process is at work in {path}") from None
+        self._folder = identity(path)
+        try:
+            self._check(data)
         except BaseException:
             self.close()
             raise
@@ -121,8 +122,11 @@ class Run:
 
     def _present(self) -> None:
         """ValueError if somebody has taken the directory away while the run is at work."""
-        if not (self.path / "recipe.json").exists():
-            raise ValueError(f"{self.path} was moved or removed while the run was at work in it: put it back")
+        if identity(self.path) != self._folder or not (self.path / "recipe.json").exists():
+            raise ValueError(
+                f"{self.path} was moved or removed while the run was at work in it: put it back, and the same command "
+                "goes on from its last checkpoint"
+            )
 
     def save(self, place: Place, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         """Atomically, all that is needed to go on: randomness is keyed by place and needs no state."""
@@ -175,6 +179,15 @@ class Run:
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, whatever its path; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

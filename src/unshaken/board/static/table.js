@@ -74,15 +74,15 @@
       return el("th", { scope: "col", class: kind, "aria-sort": aria },
         el("button", { type: "button", title, "data-sort": column, onclick: () => choose(column) }, words));
     };
-    const narrow = (mode, k) => (shape.single || k === 0 ? "" : "narrow-off");
+    const narrow = (k) => (shape.single || k === 0 ? "" : "narrow-off");
     const heads = el("tr", { class: "heads" }, el("th", { scope: "col", class: "rank" }, el("span", { class: "sr" }, "Rank")),
       button("method", "Method", "Sort by name", "name left"));
     const top = el("tr", { class: "groups" }, el("td", { class: "rank" }), el("td", { class: "name" }));
     shape.groups.forEach((group, k) => {
       top.append(el("th", { scope: "colgroup", colspan: group.metrics.length + (shape.single ? 1 : 0),
-        class: `first-of-group ${narrow(group.mode, k)}`, title: B.MODE_WORDS[group.mode] }, B.modeName(group.mode)));
+        class: `first-of-group ${narrow(k)}`, title: B.MODE_WORDS[group.mode] }, B.modeName(group.mode)));
       group.metrics.forEach((metric, m) => heads.append(button(`${group.mode}.${metric}`, metric,
-        B.METRIC_WORDS[metric], `${m ? "" : "first-of-group"} ${narrow(group.mode, k)}`)));
+        B.METRIC_WORDS[metric], `${m ? "" : "first-of-group"} ${onPhone(shape, state, k, metric) ? "" : "narrow-off"}`)));
       if (shape.single) heads.append(el("th", { scope: "col", class: "narrow-off" }, el("span", { class: "plain" }, "95 % interval")));
     });
     const last = [["labels", "Labels", "Labels used before fine-tuning"], shape.cost && ["cost", "Cost", "Pre-training"],
@@ -92,6 +92,9 @@
       `narrow-off ${k ? "" : "first-of-group"} ${column === "labels" ? "left" : ""}`)));
     return el("thead", {}, top, heads);
   }
+
+  /** A small screen has room for two numbers: the one that is sorted by, and clean accuracy. */
+  const onPhone = (shape, state, k, metric) => (shape.single || k === 0) && (metric === "SA" || metric === state.main);
 
   function tableRow(row, shape, state, scale, best) {
     const [mode, metric] = state.sort.split("."), rank = metric && rankOf(row, mode, metric);
@@ -105,10 +108,9 @@
       el("th", { scope: "row", class: "name" }, el("a", { href: `#${B.permalink({ row: row.id })}` }, row.method), warn,
         el("small", { title: row.folder }, under)));
     shape.groups.forEach((group, k) => {
-      const off = shape.single || k === 0 ? "" : "narrow-off";
       group.metrics.forEach((each, m) => {
         const column = `${group.mode}.${each}`, cell = cellOf(row, group.mode, each);
-        const kinds = [off, m ? "" : "first-of-group", column === state.sort ? "sorted" : "",
+        const kinds = [onPhone(shape, state, k, each) ? "" : "narrow-off", m ? "" : "first-of-group", column === state.sort ? "sorted" : "",
           cell && cell.mean !== undefined && cell.mean === best[column] && row.kind !== "reported" ? "best" : ""];
         line.append(B.number(cell, B.data.sources, kinds.join(" ")));
       });
