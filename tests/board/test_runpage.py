@@ -61,6 +61,13 @@ def test_a_comparison_has_paired_tests(tmp_path):
     assert "acl, SLF, epochs 100" in page
 
 
+def test_a_page_takes_no_other_file_s_place(run, capsys):
+    before = (run / "classifier.safetensors").read_bytes()
+    assert cli.run(["report", str(run), "--html", str(run / "classifier.safetensors")]) == 2
+    assert "--html takes a file that ends in .html" in capsys.readouterr().err
+    assert (run / "classifier.safetensors").read_bytes() == before
+
+
 def test_what_was_tampered_with_has_no_page(tmp_path, capsys):
     write(tmp_path / "results", [tampered("a count")[0]])
     assert cli.run(["report", str(tmp_path / "results"), "--html", str(tmp_path / "page.html")]) == 2

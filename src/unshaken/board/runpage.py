@@ -1,4 +1,4 @@
-"""One self-contained page about a run, or about several side by side: `unshaken report RUN ... --html FILE`."""
+"""One self-contained page about a run, or about several side by side: what `unshaken report` writes with --html."""
 
 from __future__ import annotations
 

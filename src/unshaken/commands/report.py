@@ -1,4 +1,4 @@
-"""`unshaken report --html, --png, --pdf`: a page or a figure about runs; the tables alone need no torch (cli.py)."""
+"""`unshaken report` where it makes a page or a figure about runs; its tables need no torch, and are in cli.py."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ def report(args: list[str]) -> None:
     if not options.runs:
         raise ValueError("`unshaken report` needs one or more runs, folders of runs or result files")
     if options.html:
+        if options.html.suffix.lower() not in (".html", ".htm"):  # a slip would overwrite a run's file
+            raise ValueError(f"--html takes a file that ends in .html, not {options.html.name!r}")
         write_page(list(options.runs), options.html)
         print(options.html)
     for file, kind in ((options.png, ".png"), (options.pdf, ".pdf")):
