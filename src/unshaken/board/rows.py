@@ -17,7 +17,7 @@ from unshaken.board.check import wilson
 from unshaken.board.collect import SCORES, Receipt
 from unshaken.board.paired import Verdicts, ranks
 from unshaken.board.tasks import Task, attack_of, task_of
-from unshaken.report.table import unseeded
+from unshaken.report.alike import unseeded
 
 SUPERVISED = ("ST", "SAT", "TRADES")
 """Methods of pre-training that learn from the images' labels."""

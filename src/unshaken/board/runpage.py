@@ -17,8 +17,8 @@ from unshaken.board.rows import leaves, rows_of, spoken
 from unshaken.board.tasks import NORMS, attack_of, epsilon, task_of
 from unshaken.charts import svg
 from unshaken.charts.curve import curve_svg, read_log
+from unshaken.report.alike import unseeded
 from unshaken.report.compare import compared
-from unshaken.report.table import unseeded
 
 MODES = {
     "slf": "a linear classifier learned on the frozen encoder by standard training (SLF)",
