@@ -10,12 +10,12 @@ from components import components
 from unshaken.base.ranges import Count, Number, Positive, Range, Unit, checks, ranged
 
 WORKS = (
-    "base.ranges. base.shapes. base.tensor_file. recipes.plan. train.speed. base.clock.Clock base.dist.Processes "
+    "base.ranges. base.shapes. base.tensor_file. recipes.plan. train.speed. base.clock.Clock base.dist.Processes board. "
     "base.keys.Key base.shard. coreset.gradients. "
     "threat.apgd.Climb threat.fab.Approach threat.square.Draws train.feed. "
     "train.problem.MiniBatch train.problem.Posed recipes.bibliography.Paper recipes.presets.Preset "
     "recipes.settings.Setting recipes.receipt.Receipt report. exchange.fingerprint.Proof data.cifar.Release "
-    "data.imagenet.Release data.parquet.Rows data.listing. recipes.candidate. evaluate. exchange.layouts "
+    "data.imagenet.Release data.parquet.Rows data.listing. data.gather. recipes.candidate. evaluate. exchange.layouts "
 )
 """What is computed, or written in the source, and never typed; Exam is typed, and is checked all the same."""
 
