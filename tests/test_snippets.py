@@ -49,9 +49,12 @@ HOW = {
     "frontier": "options",
     "doctor": "options",
     "demo": "options",
+    "plan": "options",
     "verify": "run",
     "compare": "run",
     "report": "run",
+    "board": "run",
+    "submit": "run",
     "coreset": "run",
     "import": "run",
     "export": "run",
@@ -196,6 +199,7 @@ def place(made, tmp_path, monkeypatch):
     for kind in (Pretrain, PlusPlus, Finetune, AutoFinetune, Frontier):
         monkeypatch.setattr(kind, "run", reached)
     monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "judged", reached)
+    monkeypatch.setattr(import_module("unshaken.commands.plan"), "make_plan", reached)
     monkeypatch.setattr(import_module("unshaken.commands.doctor"), "_examined", reached)
     monkeypatch.setattr(
         Candidate, "of_name", lambda name: (Candidate.of_module(torch.nn.Identity(), name, Path("runs")), 224)
@@ -233,7 +237,7 @@ def worded(command: str) -> list[str]:
             words.append("run/slf")
         elif run := re.match(r"runs/([\w+-]+)-(\w+)(-\.\.\.|-[0-9a-f]{8})$", word):
             words.append("run" if words[1] == "evaluate" else named(run[1], run[2]))
-        elif (words + [word])[1:] in (["export", "RUN"], ["doctor", "RUN"]):
+        elif (words + [word])[1:] in (["export", "RUN"], ["doctor", "RUN"], ["submit", "RUN"]):
             words.append("run18" if words[1] == "export" else "run/slf")
         elif word == "FOLDER":
             drawn = [str(found) for found in sorted(ROOT.glob("results/coresets/*.json"))]

@@ -10,7 +10,8 @@ from components import components
 from unshaken.base.ranges import Count, Number, Positive, Range, Unit, checks, ranged
 
 WORKS = (
-    "base.ranges. base.clock.Clock base.dist.Processes base.keys.Key base.shard. coreset.gradients. "
+    "base.ranges. base.shapes. base.tensor_file. recipes.plan. train.speed. base.clock.Clock base.dist.Processes "
+    "base.keys.Key base.shard. coreset.gradients. "
     "threat.apgd.Climb threat.fab.Approach threat.square.Draws train.feed. "
     "train.problem.MiniBatch train.problem.Posed recipes.bibliography.Paper recipes.presets.Preset "
     "recipes.settings.Setting recipes.receipt.Receipt report. exchange.fingerprint.Proof data.cifar.Release "

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 
 import numpy
@@ -386,3 +388,18 @@ def test_limit_and_missing_labels():
     ):
         with pytest.raises(ValueError, match=words):
             Exam(**wrong)
+
+
+def test_one_process_at_a_time_writes_a_file_of_verdicts(tmp_path):
+    """The same process may, again and again; another one is told in a line, and its lock is free when it ends."""
+    code = "import sys, time; from pathlib import Path; from unshaken.evaluate.notes import Notes\n"
+    code += "notes = Notes(Path(sys.argv[1]), 'exam'); print('at work', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"at work\n"
+    with pytest.raises(ValueError, match="another process is at work on the same exam"):
+        Notes(tmp_path, "exam")
+    first, second = Notes(tmp_path, "another exam"), Notes(tmp_path, "another exam")
+    assert first.identity == second.identity
+    other.kill()
+    other.communicate()
+    assert Notes(tmp_path, "exam").file.exists()

@@ -246,14 +246,17 @@ class Table:
         return wrong
 
     def together(self, verb: str, count: int = 3) -> str:
-        """Several at once in one folder: what is wrong; "" if each ends well or in a line, with the same bits."""
+        """Several at once in one folder: what is wrong; "" if each ends well or in a line, with the same bits.
+
+        Where none of them ended well, one more has to.
+        """
         expected, _ = self.left_alone(verb)
         folder = self.fresh()
         logs = [self.root / f"log{n}" for n in range(count)]
         children = [begun(command(verb), folder, log) for log in logs]
         ends = [ended(child, log) for child, log in zip(children, logs, strict=True)]
         wrong = next((f"exit code {end.code}: {end.said[-400:]}" for end in ends if not end.in_a_line), "")
-        if not wrong and any(end.code for end in ends):
+        if not wrong and all(end.code for end in ends):
             again = self.run(verb, folder)
             wrong = f"afterwards exit code {again.code}: {again.said[-400:]}" if again.code else ""
         wrong = wrong or self.differs(folder, expected)

@@ -129,6 +129,16 @@ def test_a_classifier_comes_back_bit_for_bit(path: Path):
     assert torch.equal(net(images(1), "adv"), again.eval()(images(1), "adv"))
 
 
+def test_equal_contents_are_equal_files(path: Path):
+    """Though the library writes the metadata of a header in an order of chance."""
+    written = set()
+    for _ in range(6):
+        write_tensors(path, {"b": torch.ones(2), "a": torch.zeros(3)}, {"kind": "some", "ε": "8/255"})
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    assert read_tensors(path, {"kind": str})[1]["ε"] == "8/255"
+
+
 def test_saving_is_atomic_and_leaves_no_part(path: Path):
     save_encoder(path, encoder(()), GREY, {})
     save_encoder(path, encoder(ROUTES), GREY, {})

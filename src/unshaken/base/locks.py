@@ -14,16 +14,17 @@ class Busy(Exception):
 class Lock:
     """The lock of a file, taken when this is made and held until `close`.
 
-    file  the lock itself, an empty file that stays where it is
-    wait  seconds to wait for another process to release it; -1 waits without end
+    file   the lock itself, an empty file that stays where it is
+    wait   seconds to wait for another process to release it; -1 waits without end
+    again  whether this process may take it again while it holds it
     Raises Busy if another process holds it for longer. ValueError if the file is a link: whoever put it there could
     have us write elsewhere.
     """
 
-    def __init__(self, file: Path, wait: float = 0.0) -> None:
+    def __init__(self, file: Path, wait: float = 0.0, again: bool = False) -> None:
         if file.is_symlink():
             raise ValueError(f"{file} is a link, and the lock of a folder has to be a file of its own: remove the link")
-        self._lock = FileLock(file, timeout=wait)
+        self._lock = FileLock(file.absolute(), timeout=wait, thread_local=False, is_singleton=again)
         try:
             self._lock.acquire(poll_interval=0.1)
         except Timeout:

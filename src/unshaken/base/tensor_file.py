@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -112,11 +113,25 @@ def sealed(metadata: dict[str, str]) -> dict[str, str]:
     return metadata | {FIELD: "0" * DIGITS}
 
 
-def seal(content: bytes) -> tuple[memoryview, bytes, memoryview]:
-    """The content of a file, in pieces, with its checksum in the header, where `sealed` has left room for it."""
-    start, end = _place(content, 8 + int.from_bytes(content[:8], "little"), "a new file")
-    view = memoryview(content)
-    return view[:start], sum_of(content, start, end).encode(), view[end:]
+def seal(content: bytes) -> tuple[bytes, memoryview]:
+    """The content of a file, in pieces, with its checksum in the header, where `sealed` has left room for it.
+
+    The header says the same in the same order each time, so that equal contents are equal files: the library that made
+    it writes its metadata in an order of chance.
+    """
+    size = 8 + int.from_bytes(content[:8], "little")
+    head, rest = content[:8] + _in_order(content[8:size]), memoryview(content)[size:]
+    start, end = _place(head, size, "a new file")
+    pieces: Iterable[Any] = (head[:start], b"0" * (end - start), head[end:], rest)
+    return head[:start] + checksum(pieces).encode() + head[end:], rest
+
+
+def _in_order(header: bytes) -> bytes:
+    """The same header, of the same length, with its metadata sorted by name."""
+    found = json.loads(header)
+    found["__metadata__"] = dict(sorted(found["__metadata__"].items()))
+    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+    return text.ljust(len(header)) if len(text) <= len(header) else header
 
 
 def check_seal(content: bytearray, header: Header, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from unshaken.base.ranges import Positive, ranged
 from unshaken.options import parse, spelled, subject
 from unshaken.recipes.papers import recipe
 from unshaken.recipes.plan import Plan, make_plan, teacher_recipe
@@ -19,6 +20,7 @@ Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
+@ranged
 class PlanOptions:
     """Say what this machine can do with a recipe in a given time, and print the commands that do it.
 
@@ -26,13 +28,14 @@ class PlanOptions:
     """
 
     recipe: Annotated[Pretrain | PlusPlus, Flat]
-    seconds: float = 600.0
+    seconds: Positive = 600.0
     """Time for everything: a teacher if the recipe has one, pre-training, SLF, PGD-20 and AutoAttack."""
     runtime: Runtime = Runtime(precision="auto")
 
 
 def plan(args: list[str]) -> None:
-    name, rest = subject(args, "plan", "RECIPE", "acl/cifar10; `unshaken list` shows them all")
+    shown = PlanOptions(recipe("acl/cifar10"))
+    name, rest = subject(args, "plan", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
     options = parse(PlanOptions(recipe(name)), rest, f"unshaken plan {name}")
     if not isinstance(options.recipe, Pretrain):
         raise ValueError(f"{options.recipe.name} is made of several recipes: plan {options.recipe.teacher} first")

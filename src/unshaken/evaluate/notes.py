@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from unshaken.base import bits as text
 from unshaken.base.canon import short_hash
 from unshaken.base.files import Lines
+from unshaken.base.locks import Busy, Lock
 from unshaken.base.shapes import Number, Whole
 from unshaken.base.shard import Shard
 from unshaken.base.types import Int
@@ -42,8 +44,21 @@ class Notes:
         if folder is not None:
             part = "" if shard.count == 1 else f"-{shard.rank}of{shard.count}"
             self.file = folder / f"verdicts{label}-{self.identity[:8]}{part}.jsonl"
+            self._lock()
             self._begin()
             self.gather()
+
+    def _lock(self) -> None:
+        """One process at a time writes a file: ValueError if another one is at it. It is free when these notes are."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = Lock(self.file.with_name(f".{self.file.stem}.lock"), again=True)
+        except Busy:
+            raise ValueError(
+                f"another process is at work on the same exam in {self.folder}: wait for it, or share the work by "
+                "--shard 1/2 and 2/2"
+            ) from None
+        finalize(self, lock.close)
 
     def _begin(self) -> None:
         """Our own file with sound lines of this identity alone."""

@@ -18,7 +18,7 @@ from unshaken.methods.method import Step
 from unshaken.train.feed import Feed, Place
 from unshaken.train.halt import Halt, Stopped
 from unshaken.train.optim import Optimizer
-from unshaken.train.plan import Pace, plan
+from unshaken.train.pace import Pace, work
 from unshaken.train.profile import profiled
 from unshaken.train.run import Run
 
@@ -67,7 +67,7 @@ def training(
     rule = optimizer.over(step)
     place = run.restore(step, rule, fabric.device)
     if not quiet:
-        print(plan(run.path.name, feed, place, described(step, fabric)), file=sys.stderr)
+        print(work(run.path.name, feed, place, described(step, fabric)), file=sys.stderr)
     shown = progress(run.path.name, feed.epochs, "epochs", feed.began(place), quiet)
     with Halt() as halt, shown as advance, profiled(step, run.path, profile) as looked:
         pace = Pace(run.path.name, feed.epochs, quiet)

@@ -1,4 +1,4 @@
-"""The plan of a run: its images, epochs and steps, said before it begins, and the time that it will take"""
+"""The work of a run: its images, epochs and steps, said before it begins, and the time that it will take"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORTH_SAYING = 60.0
 """Seconds below which a run is over before its time has been read."""
 
 
-def plan(name: str, feed: Feed, place: Place, network: str = "") -> str:
+def work(name: str, feed: Feed, place: Place, network: str = "") -> str:
     """What a run is about to do, on one line."""
     labels = "" if feed.label is None else ", labelled"
     count, steps = len(feed.images), len(feed)

@@ -1,0 +1,41 @@
+"""A small share of `make kills`: one kill in every verb that writes, and three at once in those that share a folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kills import VERBS
+
+from unshaken import cli
+
+KILLS = Path(__file__).parent / "kills.py"
+QUICK = ["pretrain", "finetune", "evaluate", "export", "import"]
+WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan"}
+"""Verbs that write no file of their own, or only draw what there is."""
+
+
+def kills(count: int, verbs: list[str], *others: str) -> str:
+    args = [sys.executable, str(KILLS), str(count), "--seed", "2", "--verbs", *verbs, *others]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(args, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_is_given_again_and_ends_with_the_same_bits():
+    said = kills(len(QUICK), QUICK)
+    assert re.search(rf"^{len(QUICK)} kills, 0 faults$", said, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_three_at_once_end_in_a_line_or_with_the_same_bits():
+    said = kills(0, QUICK, "--together")
+    assert said.count("three at once: fine") == len(QUICK)
+
+
+def test_every_verb_that_writes_is_in_the_table():
+    assert {words[0] for words in VERBS.values()} == set(cli.VERBS) - WRITE_NOTHING
