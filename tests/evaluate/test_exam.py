@@ -383,7 +383,7 @@ def test_limit_and_missing_labels():
         ({"limit": 0}, "limit"),
         ({"until": -1.0}, r"until is a number in \[0, 100\], not -1"),
         ({"corruptions": ("fogg",)}, "no corruption 'fogg'.*did you mean fog"),
-        ({"corruptions": ("fog",), "severities": (0, 1)}, "whole number in \[1, 5\], not 0"),
+        ({"corruptions": ("fog",), "severities": (0, 1)}, r"whole number in \[1, 5\], not 0"),
         ({"severities": ()}, "one severity or more"),
     ):
         with pytest.raises(ValueError, match=words):
