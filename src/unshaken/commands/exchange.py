@@ -12,8 +12,9 @@ import tyro
 from unshaken.base.files import read_json
 from unshaken.exchange.exporting import Exporting, export
 from unshaken.exchange.fingerprint import stamped, verified
-from unshaken.exchange.importing import Importing, Written, import_file, import_timm
+from unshaken.exchange.importing import UNKNOWN, Importing
 from unshaken.exchange.layouts import LAYOUTS
+from unshaken.exchange.writing import Written, import_file, import_timm
 from unshaken.options import parse, subject
 from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.presets import PRESETS
@@ -42,7 +43,8 @@ def said(written: Written) -> list[str]:
     width = max(map(len, written.said))
     lines = [f"{what:<{width}}  {text}" for what, text in written.said.items()]
     where = written.encoder.parent if written.encoder.name == "encoder.safetensors" else written.encoder
-    lines += [str(written.encoder), f"next: unshaken finetune {where}"]
+    data = " --data NAME" if written.data == UNKNOWN else ""
+    lines += [str(written.encoder), f"next: unshaken finetune {where}{data}"]
     return lines if written.classifier is None else [*lines, f"  or: unshaken evaluate {written.classifier}"]
 
 
@@ -51,8 +53,11 @@ def layouts() -> str:
     rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
-        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run, and all of its\n"
-        "weights find their place or none are taken. Or timm/NAME, for weights that the package timm has.\n\n"
+        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. It is searched for the\n"
+        "one place and prefix under which all weights of a known network lie; all of them are there, or nothing is\n"
+        "taken. Where several networks fit, --key, --prefix and --drop say which is meant. A file with weights of\n"
+        "another network of timm's: --network timm/NAME. Or timm/NAME in the place of FILE, for weights that the\n"
+        "package timm has.\n\n"
         f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"
         "Options: unshaken import FILE --help"
     )

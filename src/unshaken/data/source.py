@@ -18,6 +18,8 @@ from unshaken.data.images import Images
 from unshaken.data.parquet import parquet
 from unshaken.data.stl import stl
 
+UNKNOWN = "unknown"
+"""The name of a set of which nothing is known, and which cannot be opened: what others trained on."""
 KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 
@@ -97,6 +99,8 @@ class Source:
         return gather(own(path), path, split, self.size, limit, self.unreadable, root / "cache")
 
     def _path(self) -> Path:
+        if self.name == UNKNOWN:
+            raise ValueError("which images these weights were trained on is not known here: name a set by --data")
         path = Path(self.name).expanduser()
         if not self.name or not path.exists():
             near = get_close_matches(self.name.lower().replace("-", "").replace("_", ""), KNOWN, n=1)

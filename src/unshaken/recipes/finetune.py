@@ -132,7 +132,8 @@ MODES = ("slf", "alf", "aff")
 
 def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
     """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
-    known = source_of(Given.read(encoder_file(encoder)).about["pretrain"]["recipe"]["data"])
+    file = encoder_file(encoder)
+    known = source_of(Given.read(file).about["pretrain"]["recipe"]["data"], file.parent)
     source = replace(known, name=data, size=None, limit=None) if data else known
     return replace(source, size=size) if size else source
 
@@ -146,9 +147,10 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
         raise ValueError(
             f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
         )
-    given = Given.read(encoder_file(encoder))
+    file = encoder_file(encoder)
+    given = Given.read(file)
     pretrained = given.about["pretrain"]["recipe"]
-    origin = source_of(pretrained["data"])
+    origin = source_of(pretrained["data"], file.parent)
     source = data or origin
     setting, target = setting_of(source), known_as(source)
     if target == "stl10" and (source.size or given.backbone.stem) == 32:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.clock import Milestones, Schedule, WarmupCosine
-from unshaken.data.source import Source
+from unshaken.data.source import KNOWN, UNKNOWN, Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
 from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Transform
@@ -97,9 +97,19 @@ def known_as(source: Source) -> str:
     return called if called in SETTINGS and called != "digits" else source.name
 
 
-def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in JSON names."""
-    return Source(**{name: value for name, value in saved.items() if name != "type"})
+def source_of(saved: dict[str, Any], run: Path | None = None) -> Source:
+    """The image set that a recipe in JSON names. What a file says of places and of the network is not followed.
+
+    run  the folder that the recipe is of. If it is that of a run, its set may be a path, and lie in another root that
+         is there. Elsewhere, in a file that somebody sent, a path is an unknown set, and known sets lie in the own root.
+    """
+    fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
+    own = run is not None and (run / "recipe.json").exists()
+    if own and Path(saved.get("root", "")).expanduser().is_dir():
+        fields["root"] = saved["root"]
+    if not own and fields["name"] not in KNOWN:
+        fields["name"] = UNKNOWN
+    return Source(**fields)
 
 
 def setting_of(source: Source) -> Setting:
