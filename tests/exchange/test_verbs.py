@@ -29,7 +29,7 @@ def test_from_a_published_file_to_one_of_ours_and_on(capsys):
         "(from the file)",
         "projection head (",
         "1 (assumed",
-        "trained on cifar100",
+        "trained on     cifar100",
         "next: unshaken finetune runs/ACL_DS",
     ):
         assert words in said

@@ -53,9 +53,9 @@ def layouts() -> str:
     rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
-        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. It is searched for the\n"
-        "one place and prefix under which all weights of a known network lie; all of them are there, or nothing is\n"
-        "taken. Where several networks fit, --key, --prefix and --drop say which is meant. A file with weights of\n"
+        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. It is searched for\n"
+        "the one place and prefix under which all weights of a known network lie; all are there, or none are taken.\n"
+        "Where several networks fit, --key, --prefix and --drop say which is meant. A file with weights of\n"
         "another network of timm's: --network timm/NAME. Or timm/NAME in the place of FILE, for weights that the\n"
         "package timm has.\n\n"
         f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"

@@ -70,6 +70,7 @@ def read(path: Path) -> Foreign:
     if not containers:
         kind = value.name if isinstance(value, Skipped) else type(value).__name__
         shown = f"; its entries are {', '.join(entries[:8])}" if entries else ""
+        shown += f"; it names {', '.join(skipped[:4])}, and nothing of that was run" if skipped else ""
         raise ValueError(f"{path} holds a {printable(kind)} without tensors by name{shown}")
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -101,7 +101,7 @@ def source_of(saved: dict[str, Any], run: Path | None = None) -> Source:
     """The image set that a recipe in JSON names. What a file says of places and of the network is not followed.
 
     run  the folder that the recipe is of. If it is that of a run, its set may be a path, and lie in another root that
-         is there. Elsewhere, in a file that somebody sent, a path is an unknown set, and known sets lie in the own root.
+         is there. Elsewhere, in a file that somebody sent, a path is an unknown set, and known ones lie in one's root.
     """
     fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
     own = run is not None and (run / "recipe.json").exists()
