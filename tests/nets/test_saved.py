@@ -220,3 +220,44 @@ def test_a_header_of_another_version_is_named(lost, tmp_path):
     write_tensors(tmp_path / "more.safetensors", tensors, about)
     with pytest.raises(ValueError, match="more.safetensors has a header that this version cannot read"):
         load_encoder(tmp_path / "more.safetensors")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "wrn-28-300"},
+        {"name": "wrn-600004-1"},
+        {"name": "wrn-28-999999999"},
+        {"name": "wide_resnet28w300"},
+        {"name": "resnet50", "channels": 1_000_000, "mean": [0.0] * 1_000_000, "std": [1.0] * 1_000_000},
+    ],
+    ids=lambda network: network["name"],
+)
+def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_before_it_is_built(network, tmp_path, monkeypatch):
+    """A header of a hundred bytes once took gigabytes before its network was held against the file."""
+    backbone = Backbone("resnet-small", 32)
+    save_encoder(tmp_path / "e.safetensors", backbone.build(), backbone, {})
+    tensors, about = read_tensors(tmp_path / "e.safetensors")
+    write_tensors(tmp_path / "e.safetensors", tensors, about | {"backbone": about["backbone"] | network})
+
+    def build(self: Backbone) -> Encoder:
+        net = whole(self)
+        assert next(net.backbone.parameters()).is_meta, "memory was taken"
+        return net
+
+    whole = Backbone.build
+    monkeypatch.setattr(Backbone, "build", build)
+    with pytest.raises(ValueError, match="does not fit the network it names: a .* has") as caught:
+        load_encoder(tmp_path / "e.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_more_classes_than_the_file_has_are_refused_before_they_are_built(tmp_path, monkeypatch):
+    backbone = Backbone("resnet-small", 32)
+    net = backbone.build()
+    save_classifier(tmp_path / "c.safetensors", Network(net, zero_classifier(64, 2)), backbone, ("a", "b"), {})
+    tensors, about = read_tensors(tmp_path / "c.safetensors")
+    write_tensors(tmp_path / "c.safetensors", tensors, about | {"names": ["a"] * 500_000})
+    monkeypatch.setattr("unshaken.nets.saved.zero_classifier", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(ValueError, match="does not fit the network it names"):
+        load_classifier(tmp_path / "c.safetensors")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unshaken.base.canon import plain
 from unshaken.base.files import write_bytes
 from unshaken.nets.backbone import Backbone
+from unshaken.nets.bounds import check_size
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routed, routes_of
@@ -57,6 +58,7 @@ def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
     _expect(about, "encoder", path)
     with legible(path):
         backbone, routes = backbone_of(about), tuple(about["routes"])
+    _within(path, backbone, routes, 0, tensors)
     encoder = backbone.build()
     if routes:
         routed(encoder, routes)
@@ -78,6 +80,7 @@ def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
     _expect(about, "classifier", path)
     with legible(path):
         backbone, classes = backbone_of(about), len(about["names"])
+    _within(path, backbone, (), classes, tensors)
     encoder = backbone.build()
     net = Network(encoder, zero_classifier(encoder.features, classes))
     _fill(net, tensors, path)
@@ -111,6 +114,14 @@ def legible(path: Path) -> Iterator[None]:
 def _expect(about: dict[str, Any], kind: str, path: Path) -> None:
     if about.get("kind") != kind:
         raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; needed is one of kind {kind!r}")
+
+
+def _within(path: Path, backbone: Backbone, routes: tuple[str, ...], classes: int, tensors: dict[str, Tensor]) -> None:
+    """What the header asks for is bounded by what the file holds."""
+    try:
+        check_size(backbone, routes, classes, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit the network it names: {error}") from None
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
