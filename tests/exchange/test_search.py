@@ -304,3 +304,46 @@ def test_names_from_a_file_are_harmless_on_a_terminal(tmp_path: Path):
     with pytest.raises(ValueError, match="left over") as caught:
         import_file(saved({"\x1b]0;title\x07": state}, tmp_path), replace(WITHOUT, out=tmp_path / "ours"))
     assert str(caught.value).isprintable()
+
+
+OF_TIMM = {"test_vit": 96, "test_resnet": 32, "test_efficientnet": 96, "test_convnext": 32}
+
+
+@pytest.mark.parametrize("name", OF_TIMM)
+def test_a_file_with_weights_of_timm_s(name: str, tmp_path: Path):
+    """By the name of the network, under any prefix, with its classifier."""
+    timm = pytest.importorskip("timm", exc_type=RuntimeError)
+    side = OF_TIMM[name]
+    made = timm.create_model(name, num_classes=7, **({"img_size": side} if "vit" in name else {})).eval()
+    with torch.no_grad():
+        for tensor in made.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.01)
+    torch.save({"state_dict": under("module.net.")(made.state_dict()), "epoch": 1}, tmp_path / "x.pt")
+    known = replace(WITHOUT, network=f"timm/{name}", stem=side, out=tmp_path / "ours")
+    written = import_file(tmp_path / "x.pt", known)
+    x = torch.rand(2, 3, side, side)
+    encoder, backbone, about = load_encoder(written.encoder)
+    assert (backbone.name, backbone.stem) == (f"timm/{name}", side)
+    assert about["pretrain"]["reading"]["prefix"] == "module.net."
+    net, _ = load_classifier(written.classifier / "classifier.safetensors")
+    with torch.no_grad():
+        assert torch.allclose(net.eval()(x, "adv"), made(x), atol=1e-4)
+    del known
+    with pytest.raises(ValueError, match="does not say how its network normalises pixels"):
+        import_file(tmp_path / "x.pt", Importing(network=f"timm/{name}", stem=side, out=tmp_path / "more"))
+    with pytest.raises(ValueError, match="does not fill a timm/test_byobnet|no conv1.weight"):
+        import_file(tmp_path / "x.pt", replace(WITHOUT, network="timm/test_byobnet", out=tmp_path / "more"))
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"layout": "timm"}, "--layout timm needs the network's name: --network timm/NAME"),
+        ({"network": "resnet18"}, "--network is timm/NAME, and not resnet18"),
+        ({"std": (0.0, 1.0, 1.0), "mean": (0.0,) * 3}, "each number of --std is more than 0"),
+    ],
+)
+def test_what_is_asked_has_to_make_sense(known: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=words):
+        Importing(**known)

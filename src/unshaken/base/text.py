@@ -6,8 +6,8 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-MARKS = r"\`*_{}[]<>#|~$&"
-"""Signs that Markdown or HTML acts on wherever they stand."""
+MARKS = r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])"
+"""Signs that Markdown or HTML acts on within a line; an underscore only at the end of a word."""
 
 
 def printable(value: Any, most: int = 200) -> str:
@@ -18,7 +18,7 @@ def printable(value: Any, most: int = 200) -> str:
 
 def markdown(value: Any, most: int = 200) -> str:
     """The same as text of a Markdown page: it shows as it is, and makes no link, image, table or HTML."""
-    marked = re.sub(f"([{re.escape(MARKS)}])", r"\\\1", printable(value, most))
+    marked = re.sub(MARKS, r"\\\g<0>", printable(value, most))
     return re.sub(
         r"(?<=\w)(:)(?=//)|(?<=www)(\.)|(?<=\w)(@)(?=\w)", r"\\\g<0>", marked
     )  # what becomes a link by itself

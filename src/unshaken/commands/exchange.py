@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from unshaken.base.files import read_json
-from unshaken.exchange.exporting import Exporting, export
+from unshaken.exchange.exporting import Exporting, export, page_of
 from unshaken.exchange.fingerprint import stamped, verified
 from unshaken.exchange.importing import UNKNOWN, Importing
 from unshaken.exchange.layouts import LAYOUTS
@@ -117,12 +117,11 @@ def export_(args: list[str]) -> None:
     name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file")
     how = parse(Exporting(), args[1:], f"unshaken export {name}")
     out = export(Path(name), how, results_of(Path(name)))
-    page = out / "README.md" if out.is_dir() else out.with_suffix(".md")
-    print(f"{out}\n{page}  says what it is and how to load it")
+    print(f"{out}\n{page_of(out)}  says what it is and how to load it")
     if how.repo:
         print(f"https://huggingface.co/{how.repo}  has it now; it is private if it was made just now")
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
-    """Of whole test sets, at or below a run."""
-    return [read_json(file) for file in sorted(path.rglob("result.json"))] if path.is_dir() else []
+    """Of whole test sets and of their first images, at or below a run."""
+    return [read_json(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []

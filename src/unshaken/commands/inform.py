@@ -10,6 +10,7 @@ from typing import Any
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json
+from unshaken.base.text import printable
 from unshaken.exchange.opening import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.resnet import KINDS
@@ -182,7 +183,7 @@ def cite(args: list[str]) -> None:
     if len(args) != 1:
         raise ValueError("`unshaken cite` needs one thing to cite: a run, a file, or a method such as acl")
     what, papers = of_word(args[0])
-    comment = what.replace("@", " at ")  # which begins an entry wherever it stands
+    comment = printable(what, 500).replace("@", " at ")  # which begins an entry wherever it stands
     print("\n\n".join([f"% {comment}", *(paper.bibtex for paper in papers)]))
 
 

@@ -105,7 +105,7 @@ def source_of(saved: dict[str, Any], run: Path | None = None) -> Source:
     """
     fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
     own = run is not None and (run / "recipe.json").exists()
-    if own and Path(saved.get("root", "")).expanduser().is_dir():
+    if own and "root" in saved and Path(saved["root"]).expanduser().is_dir():
         fields["root"] = saved["root"]
     if not own and fields["name"] not in KNOWN:
         fields["name"] = UNKNOWN
