@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from unshaken.base import files
 from unshaken.base.files import write_json
 from unshaken.commands.exchange import export_, import_
 from unshaken.commands.inform import cite
@@ -98,10 +97,10 @@ def test_an_export_that_was_killed_is_made_again(form: str, run: Path, monkeypat
             left[0] -= 1
             replace(part, place)
 
-        monkeypatch.setattr(files.os, "replace", killed)
+        monkeypatch.setattr(os, "replace", killed)
         with suppress(Stopped):
             export(run, Exporting(form, out))
-        monkeypatch.setattr(files.os, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         export(run, Exporting(form, out))
         found = {name: each for name, each in written(out).items() if not name.endswith(".part")}
         assert found.keys() == whole.keys()
@@ -142,10 +141,10 @@ def test_an_import_that_was_killed_is_made_again(tmp_path: Path, monkeypatch: py
             left[0] -= 1
             replace(part, place)
 
-        monkeypatch.setattr(files.os, "replace", killed)
+        monkeypatch.setattr(os, "replace", killed)
         with suppress(Stopped):
             import_([*args, "out"])
-        monkeypatch.setattr(files.os, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         import_([*args, "out"])
         ours, theirs = (written(Path(name)) for name in ("out", "whole"))
         assert {name.replace("whole", "out", 1): each for name, each in theirs.items()} == ours

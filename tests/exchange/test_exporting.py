@@ -253,6 +253,21 @@ def test_a_hub_is_asked_for_a_private_repository_and_given_the_folder(tmp_path, 
     assert "me/mine" in capsys.readouterr().out
 
 
+@needs("huggingface_hub")
+def test_a_hub_without_a_network_is_one_line(tmp_path, monkeypatch):
+    """Each version of its package raises something else."""
+    import huggingface_hub
+
+    class Hub:
+        def create_repo(self, repo: str, **options: Any) -> None:
+            raise RuntimeError("Name or service not known\nand eighty-three lines more")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    an_encoder(tmp_path / "encoder.safetensors", SMALL)
+    with pytest.raises(ValueError, match="did not take it: Name or service not known$"):
+        export(tmp_path, Exporting("hub", tmp_path / "hub", repo="me/mine"))
+
+
 def test_a_hub_without_its_package(tmp_path, monkeypatch):
     an_encoder(tmp_path / "encoder.safetensors", SMALL)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,7 +28,8 @@ def import_(args: list[str]) -> None:
         print(layouts())
         raise SystemExit(0)
     name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
-    known = parse(Importing(), args[1:], f"unshaken import {name}")
+    rest = [re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]]  # as pretrain calls it
+    known = parse(Importing(), rest, f"unshaken import {name}")
     methods = list(dict.fromkeys([*PAPERS, *PRESETS, "imported"]))
     if known.method not in (None, *methods):
         near = get_close_matches(known.method, methods, n=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
-from unshaken.data.source import Source
+from unshaken.data.source import UNKNOWN, Source
 from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Method, Step
 from unshaken.nets.backbone import Backbone
@@ -133,7 +134,10 @@ MODES = ("slf", "alf", "aff")
 def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
     """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
     file = encoder_file(encoder)
-    known = source_of(Given.read(file).about["pretrain"]["recipe"]["data"], file.parent)
+    recipe = Given.read(file).about["pretrain"]["recipe"]
+    if recipe["name"] == UNKNOWN:
+        print(f"{file} does not say which method it is of: the presets are those of unknown ones", file=sys.stderr)
+    known = source_of(recipe["data"], file.parent)
     source = replace(known, name=data, size=None, limit=None) if data else known
     return replace(source, size=size) if size else source
 
