@@ -4,13 +4,17 @@ PYTHON ?= python3
 DATA ?= data
 BIN := .venv/bin
 
-.PHONY: demo test bench check clean
+.PHONY: demo test fuzz bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# damage to files of every kind; SEED=2 draws other damage
+fuzz: .venv/ready
+	FAULTS=$${FAULTS:-5000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_faults.py -s --timeout 1800
 
 bench: .venv/ready
 	for name in $$($(BIN)/python -m bench --names); do OMP_NUM_THREADS=1 $(BIN)/python -m bench $$name --keep --data $(DATA) || exit 1; done

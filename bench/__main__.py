@@ -13,6 +13,7 @@ NAMES = {
     "acl-step": "one step of ACL in float32 and in bf16, against the published one",
     "air-step": "the same with adversarial invariant regularisation",
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
+    "campaign": "a robust encoder in a given time, from the plan to AutoAttack (options of its own: campaign --help)",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "gpu": "training steps on a GPU: images/s, memory, utilisation, the price of determinism, projected hours",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
@@ -25,7 +26,10 @@ NAMES = {
 def main() -> None:
     if sys.argv[1:] == ["--names"]:
         gpu = importlib.import_module("bench.gpu").there()
-        print("\n".join(name for name in NAMES if name != "gpu" or gpu))
+        print("\n".join(name for name in NAMES if name != "campaign" and (name != "gpu" or gpu)))
+        return
+    if sys.argv[1:2] == ["campaign"]:
+        importlib.import_module("bench.campaign").main(sys.argv[2:])
         return
     listing = "\n".join(f"  {name:<11} {line}" for name, line in NAMES.items())
     form = argparse.RawDescriptionHelpFormatter
@@ -35,13 +39,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each side runs; seeds are 1, 2, ...")
     parser.add_argument("--quick", action="store_true", help="the same on few images, to see that it runs")
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/NAME.json")
+    parser.add_argument("--seconds", type=float, help="gpu: the short form, in so many seconds")
+    parser.add_argument("--out", type=Path, help="gpu: a file to which each row is added as it is measured")
     options = parser.parse_args()
     if options.rounds < 1:
         sys.exit(f"bench: --rounds is 1 or more, not {options.rounds}")
     if options.data and not options.data.exists():
         sys.exit(f"bench: there is no {options.data}")
     module = importlib.import_module(f"bench.{options.name.replace('-', '_')}")
-    result = {"name": options.name} | module.compare(options.data, options.rounds, options.quick)
+    given = {"seconds": options.seconds, "out": options.out} if options.name == "gpu" else {}
+    result = {"name": options.name} | module.compare(options.data, options.rounds, options.quick, **given)
     if options.keep:
         (HERE / "results" / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

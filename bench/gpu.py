@@ -8,6 +8,7 @@ of steps only.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +100,18 @@ FULL = Survey(
     seconds=5.0,
     sides=(4096, 8192),
 )
+SHORT = Survey(
+    (
+        (ACL,),
+        (AIR,),
+        (replace(ACL, mode="repeatable"),),
+        (replace(ACL, compile="kernels"),),
+        (replace(ACL, compile="graphs"),),
+    ),
+    seconds=2.0,
+    sides=(8192,),
+)
+"""For --seconds: the most telling rows, in an order in which a cut costs least."""
 TINY = Case("acl/digits", 32)
 QUICK = Survey(
     ((TINY,), (replace(TINY, mode="repeatable"),), (Case("dynacl-air/digits", 32, precision="float32"),)),
@@ -107,11 +120,26 @@ QUICK = Survey(
 )
 
 
-def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """ratio: seconds of an ACL step, repeatable / fast: the price of bits that repeat."""
+def compare(
+    data: Path | None, rounds: int, quick: bool, seconds: float | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """ratio: seconds of an ACL step, repeatable / fast: the price of bits that repeat.
+
+    seconds  for everything: the short form
+    out      a file to which each row is added as soon as it is measured, so that a cut leaves what there is
+    """
     if not (quick or there()):
         sys.exit("bench: gpu is for a machine with a CUDA device, and here is none (--quick rehearses it on any)")
-    return surveyed(QUICK if quick else FULL, "cuda" if there() else "cpu", rounds, isolated)
+    survey, budget = QUICK if quick else SHORT if seconds else FULL, seconds or BUDGET
+    way = together if seconds else isolated
+    return surveyed(survey, "cuda" if there() else "cpu", rounds, way, budget, partial(noted, out))
+
+
+def noted(out: Path | None, row: dict[str, Any]) -> None:
+    """A line more of the file."""
+    if out is not None:
+        with open(out, "a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def there() -> bool:
@@ -123,7 +151,14 @@ Way = Callable[..., dict[str, Any]]
 """How work is done: (seconds it may take, function, arguments) to what the function returned, or {"failed": why}."""
 
 
-def surveyed(survey: Survey, device: str, rounds: int, way: Way, budget: float = BUDGET) -> dict[str, Any]:
+def surveyed(
+    survey: Survey,
+    device: str,
+    rounds: int,
+    way: Way,
+    budget: float = BUDGET,
+    note: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     began = time.monotonic()
 
     def left(limit: float) -> float:
@@ -133,16 +168,23 @@ def surveyed(survey: Survey, device: str, rounds: int, way: Way, budget: float =
     if "failed" in peaks:
         sys.exit(f"bench: not even a matrix product was timed: {peaks['failed']}")
     tell(f"peaks, TFLOP/s: {peaks}")
+    note({"peak_tflops": peaks})
     work = {name: operations(unshaken.recipe(name)) for name in {case.recipe: 0 for case, *_ in survey.plan}}
-    rows = []
+    rows, shares = [], {}
     for cases in survey.plan:
         row = largest(cases, lambda case: way(left(case.limit), measured, case, device, survey.seconds, rounds))
         rows.append(row if "failed" in row else row | utilised(row, work[row["recipe"]], peaks))
         tell(described(rows[-1]))
+        note(rows[-1])
+        if len(rows) == 1 and device == "cuda":
+            shares = way(left(60), profile, cases[0], device)
+            tell(f"  where an ACL step's time goes: {shares}")
+            note({"profile": shares})
     return (
         price(rows)
         | {"unit": "seconds of an ACL step", "peak_tflops": peaks, "gflop_an_image": work, "rows": rows}
         | {"hours": projected(rows), "world": way(left(30), world, device)}
+        | ({"profile": shares} if shares else {})
         | {"seconds": round(time.monotonic() - began, 1)}
     )
 
@@ -174,6 +216,11 @@ def isolated(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> d
     finally:
         process.kill()
         process.join()
+
+
+def together(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """In this process: it saves the start of another each time, and nothing ends what takes too long."""
+    return attempted(work, *args) if limit > 0 else {"failed": "no time was left"}
 
 
 def _answer(end: Connection, work: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
@@ -228,6 +275,52 @@ def measured(case: Case, device: str, seconds: float, rounds: int) -> dict[str, 
         "augmentation": round(views / median(taken), 4),
         "memory_gb": memory,
     }
+
+
+def profile(case: Case, device: str, steps: int = 3) -> dict[str, float]:
+    """Parts of the device's time by kind of kernel, and the part of the time in which it has nothing to do."""
+    from torch.profiler import ProfilerActivity, profile
+
+    runtime = Runtime(device=device, precision=case.precision, mode=case.mode, compile=case.compile)
+    recipe = replace(unshaken.recipe(case.recipe), batch=case.batch)
+    with TemporaryDirectory() as folder, at_work(recipe, runtime, Path(folder)) as (step, _):
+        for _ in range(WARM_UP):
+            step()
+        wait(device)
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            began = time.perf_counter()
+            for _ in range(steps):
+                step()
+            wait(device)
+            whole = 1e6 * (time.perf_counter() - began)
+    return shares_of({event.key: event.self_device_time_total for event in trace.key_averages()}, whole)
+
+
+KINDS = (
+    ("convolutions", ("conv", "implicit", "cudnn", "xmma", "wgrad", "dgrad", "fprop", "sm90_", "sm80_", "cutlass")),
+    ("matrix products", ("gemm", "nvjet", "cublas")),
+    ("batch norms", ("batch_norm", "bn_", "batchnorm")),
+    ("copies and casts", ("memcpy", "copy", "cast", "memset", "transpose", "nhwc", "nchw")),
+    ("reductions", ("reduce", "softmax", "norm")),
+    ("element by element", ("elementwise", "vectorized", "foreach", "multi_tensor", "triton")),
+)
+"""Words in the names of kernels, by kind; the first kind that fits counts."""
+
+
+SPANS = ("loss", "backward", "optimizer", "views", "profilerstep")
+"""Names of parts of a step, which a trace holds beside the kernels within them."""
+
+
+def shares_of(kernels: dict[str, float], whole: float) -> dict[str, float]:
+    """Parts of `whole` microseconds by kind; names of operators, which launch kernels, count nothing."""
+    found: dict[str, float] = {}
+    for name, taken in kernels.items():
+        word = name.lower()
+        kind = next((kind for kind, words in KINDS if any(each in word for each in words)), "others")
+        if not word.startswith(("aten::", "cuda", "autograd", *SPANS)):
+            found[kind] = found.get(kind, 0.0) + taken
+    found["nothing to do"] = max(0.0, whole - sum(found.values()))
+    return {kind: round(taken / whole, 4) for kind, taken in sorted(found.items(), key=lambda one: -one[1])}
 
 
 @contextmanager

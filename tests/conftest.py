@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("train", "coreset", "recipes", "pixels")]
+HELPERS = (".", "train", "coreset", "recipes", "pixels", "exchange", "faults")
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]

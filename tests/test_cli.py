@@ -148,11 +148,11 @@ def test_help_is_quick():
         (["pretrain", "acl/digit"], "did you mean 'digits'"),
         (["pretrain", "acl/digits", "--epoch", "3"], "did you mean --epochs"),
         (["pretrain", "acl/digits", "--epochs", "many"], "--epochs"),
-        (["pretrain", "acl/digits", "--epochs", "0"], "epochs ≥ 1"),
-        (["pretrain", "acl/digits", "--batch", "1"], "batch ≥ 2"),
+        (["pretrain", "acl/digits", "--epochs", "0"], "--epochs is a whole number ≥ 1, not 0"),
+        (["pretrain", "acl/digits", "--batch", "1"], "--batch is a whole number ≥ 2, not 1"),
         (["pretrain", "acl/digits", "--method.attack.ball.eps", "8"], "did you mean 8/255"),
         (["pretrain", "acl/digits", "--method.attack.ball.eps", "nan"], "not nan"),
-        (["pretrain", "acl/digits", "--method.attack.ball.eps", "-1/255"], "positive"),
+        (["pretrain", "acl/digits", "--method.attack.ball.eps", "-1/255"], "eps is a number > 0, not -1/255"),
         (["pretrain", "acl/digits", "--method.tau", "1/0"], "neither a number nor a fraction"),
         (["pretrain", "acl/digits", "--data.limit", "1"], "too few"),
         (["pretrain", "acl/digits", "--optimizer", "Adam"], "--optimizer is one of SGD, AdamW, LARS"),
@@ -165,15 +165,18 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--seed", "1", "--seed=2"], "--seed is given 2 times"),
         (["pretrain", "acl/digits", "--name", "mine"], "no option --name"),
         (["pretrain", "acl/digits", "--split", "test"], "the test images are for the exam"),
-        (["pretrain", "acl/digits", "--method.tau=-1"], "a positive number"),
-        (["pretrain", "acl/digits", "--rate.peak", "nan"], "finite number"),
-        (["pretrain", "acl/digits", "--method.attack.stride", "inf"], "stride > 0"),
+        (["pretrain", "acl/digits", "--method.tau=-1"], "--method.tau is a number > 0, not -1"),
+        (["pretrain", "acl/digits", "--rate.peak", "nan"], "--rate.peak is a number ≥ 0, not nan"),
+        (
+            ["pretrain", "acl/digits", "--method.attack.stride", "inf"],
+            "stride is a number > 0, not inf",
+        ),
         (["pretrain", "acl/digits", "--views.count", "3"], "takes 2 views of an image"),
         (["pretrain", "acl/digits", "--backbone.stem", "32"], "such as acl/digits"),
-        (["pretrain", "acl/cifar10", "--views.ratio", "0", "0"], "two positive numbers"),
+        (["pretrain", "acl/cifar10", "--views.ratio", "0", "0"], "--views.ratio is a number > 0, not 0"),
         (["pretrain", "acl/digits", "--runtime.device", "mps"], "no mps device here"),
-        (["pretrain", "acl/digits", "--stop-after", "-1"], "not after -1"),
-        (["pretrain", "acl/digits", "--runtime.threads", "-1"], "threads are counted from 1"),
+        (["pretrain", "acl/digits", "--stop-after", "-1"], "--stop-after is a number ≥ 0, not -1"),
+        (["pretrain", "acl/digits", "--runtime.threads", "-1"], "--runtime.threads is a whole number ≥ 0, not -1"),
         (["finetune", "nowhere"], "there is no encoder in nowhere"),
         (["evaluate", "nowhere"], "there is no folder nowhere"),
         (["report", "nowhere"], "there is no nowhere"),
@@ -183,7 +186,7 @@ def test_help_is_quick():
         (["frontier", "nowhere/digits"], "neither a file or folder of results nor a recipe, such as acl/digits"),
         (["frontier", "acl/digit"], "did you mean 'digits'"),
         (["frontier", "dynacl++/digits"], "which is dynacl/digits"),
-        (["frontier", "acl/digits", "--fractions", "0.1", "1.5"], "a fraction in (0, 1]"),
+        (["frontier", "acl/digits", "--fractions", "0.1", "1.5"], "--fractions is a number in (0, 1], not 1.5"),
         (["frontier", "acl/digits", "--fractions", "0.1", "0.1"], "given once"),
         (["frontier", "acl/digits", "--mode", "all"], "one figure each"),
         (["frontier", "acl/digits", "--seed", "2"], "--seeds 1 2 3"),
@@ -196,7 +199,7 @@ def test_help_is_quick():
         (["coreset", "show"], "needs RUN next"),
         (["coreset", "show", "nowhere"], "nowhere is not a run"),
         (["finetune", "nowhere", "--protocol", "mine"], "--protocol is clean or leaked"),
-        (["pretrain", "advcl/digits", "--clusters", "1", "5"], "at least 2 clusters"),
+        (["pretrain", "advcl/digits", "--clusters", "1", "5"], "--clusters is a whole number ≥ 2, not 1"),
         (["list", "all"], "takes no arguments"),
         (["import", "nowhere.pt"], "there is no file nowhere.pt"),
         (["verify", "nowhere"], "nowhere"),
@@ -248,7 +251,7 @@ def test_savings_are_options_by_their_dotted_names(capsys):
     assert options.parse(default, args, "test").recipe.savings == Savings(Stairs(1 / 5, 6 / 5, 6), 2, Constant(0.75))
     remark(options.parse(default, ["--savings.steps", *stairs, "30"], "test").recipe)
     assert "--savings.steps is made for more than 30 epochs, but there are 30" in capsys.readouterr().err
-    for words, wrong in (("1/2", "'1/2' is not a whole number"), ("0", "at least 1 epoch")):
+    for words, wrong in (("1/2", "every is a whole number ≥ 1, not '1/2'"), ("0", "≥ 1, not 0")):
         with pytest.raises(ValueError, match=wrong):
             options.parse(default, ["--savings.steps", *stairs, words], "test")
     with pytest.raises(ValueError, match=r"in \(0, 1\], not 3"):
@@ -283,7 +286,7 @@ def test_wrong_files_are_named(tuned, tmp_path, capsys):
     assert cli.run(["finetune", str(tuned), "--mode", "full"]) == 2
     assert "there is no mode 'full'" in said(capsys)
     assert cli.run(["finetune", str(tuned), "--stop-after", "-1"]) == 2
-    assert "not after -1" in said(capsys)
+    assert "--stop-after is a number ≥ 0, not -1" in said(capsys)
 
 
 def test_options_of_one_mode_among_all(pretrained, tmp_path, capsys):

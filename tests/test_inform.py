@@ -1,7 +1,6 @@
 """`unshaken list` and `unshaken cite`, called as the command line calls them."""
 
 import io
-import json
 import re
 import sys
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from unshaken.base.files import write_json
 from unshaken.commands import inform
 from unshaken.commands.inform import MODE_LINES, TOPICS, cite, list_
 from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS
@@ -199,7 +199,7 @@ def test_the_comment_begins_no_entry(runs, capsys, tmp_path):
 def test_mistakes_are_one_line(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "strange.json").write_text(json.dumps([1, 2]))
+    write_json(tmp_path / "strange.json", {"a": 1})
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "notes.txt").write_text("a note")
     with pytest.raises(ValueError, match=re.escape(words)) as refused:

@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from unshaken import __version__
+from unshaken.base.terminal import guarded
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
+    "plan": "what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
@@ -34,22 +36,52 @@ def main() -> None:
 
 def run(args: list[str]) -> int:
     """Do what the arguments say; returns the exit code. UNSHAKEN_TRACE=1 shows where an error came from."""
+    with guarded():
+        return _run(args)
+
+
+def _run(args: list[str]) -> int:
     try:
         return dispatch(args)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
-        if os.environ.get("UNSHAKEN_TRACE"):
-            raise
-        print(f"unshaken: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("unshaken: not enough memory; try a smaller --batch, or smaller images", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("unshaken: interrupted; the same command goes on from what was saved", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = in_a_line(error, args[:1])
+        if line is None or os.environ.get("UNSHAKEN_TRACE"):
+            raise
+        print(f"unshaken: {line}", file=sys.stderr)
+        return 2
+
+
+MEMORY = ("out of memory", "allocate memory", "not enough memory", "std::bad_alloc", "ALLOC_FAILED")
+"""What PyTorch says where memory runs out: on a CPU it raises no error of a type of its own."""
+SMALLER = {
+    "pretrain": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",
+    "finetune": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",
+    "evaluate": "a smaller --batch, or fewer images (--limit)",
+    "doctor": "fewer images (--limit)",
+    "frontier": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",
+}
+"""By verb, what takes less memory."""
+NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub", "http")
+"""Packages whose errors are about a network, or about a server that said no."""
+
+
+def in_a_line(error: Exception, verb: list[str]) -> str | None:
+    """What an error says to a user; None for one that is a mistake of this library's."""
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(w in str(error) for w in MEMORY):
+        hint = SMALLER.get(verb[0]) if verb else None
+        return f"there is not enough memory{f'; try {hint}' if hint else ' for this'}"
+    if type(error).__module__.partition(".")[0] in NETWORK:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return f"the network failed: {said} (is this machine online, and does the server know what was asked for?)"
+    if isinstance(error, (ValueError, OSError)):
+        return " ".join(str(error).split())
+    return None
 
 
 def dispatch(args: list[str]) -> int:
@@ -78,15 +110,11 @@ def with_torch(verb: str, args: list[str]) -> int:
     # Not spinning at all costs half as much again on an idle machine (docs/log.md). It is read when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    import torch
-
     from unshaken.commands import VERBS as commands
     from unshaken.train.halt import Stopped
 
     try:
         return commands[verb](args) or 0
-    except torch.OutOfMemoryError as error:
-        raise MemoryError from error
     except Stopped as stop:
         print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code

@@ -69,7 +69,7 @@ def test_dynacl_strength_of_a_thousand_epochs():
 
 
 def test_a_stair_lasts_an_epoch_or_more():
-    with pytest.raises(ValueError, match="at least 1 epoch, not 0"):
+    with pytest.raises(ValueError, match="every is a whole number ≥ 1, not 0"):
         Stairs(1, 0, every=0)
 
 

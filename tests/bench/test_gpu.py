@@ -78,6 +78,41 @@ def test_utilisation_is_of_the_precision_s_own_peak():
         assert gpu.utilised(row, {"step": 36.0}, PEAKS)["utilisation"] == pytest.approx(part)
 
 
+def test_kernels_are_counted_by_kind_and_spans_not_twice():
+    kernels = {
+        "sm90_xmma_fprop_implicit_gemm_bf16": 400.0,
+        "void at::native::vectorized_elementwise_kernel<4, AddFunctor>": 100.0,
+        "nvjet_tst_128x8": 50.0,
+        "loss": 500.0,
+        "Optimizer.step#SGD.step": 50.0,
+        "cudaLaunchKernel": 7.0,
+        "aten::conv2d": 9.0,
+    }
+    found = gpu.shares_of(kernels, 1000.0)
+    assert found == {
+        "nothing to do": 0.45,
+        "convolutions": 0.4,
+        "element by element": 0.1,
+        "matrix products": 0.05,
+    }
+
+
+def test_rows_are_written_as_they_come(tmp_path, monkeypatch):
+    """So that a cut leaves what was measured; the short form stays in this process."""
+    out = tmp_path / "rows.jsonl"
+    row = {"step_s": [0.1], "images_s": 320.0, "augmentation": 0.1, "memory_gb": 1.5}
+    monkeypatch.setattr(gpu, "peak_speeds", lambda *_: PEAKS)
+    monkeypatch.setattr(gpu, "measured", lambda case, *_: row)
+    monkeypatch.setattr(gpu, "SHORT", Survey(((TINY,), (replace(TINY, mode="repeatable"),)), 0.1, (64,)))
+    monkeypatch.setattr(gpu, "there", lambda: True)
+    monkeypatch.setattr(gpu, "profile", lambda *_: {"convolutions": 0.5})
+    monkeypatch.setattr(gpu, "world", lambda *_: {})
+    monkeypatch.setattr(gpu, "isolated", None)
+    gpu.compare(None, 1, False, seconds=30.0, out=out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [next(iter(line)) for line in lines] == ["peak_tflops", "recipe", "profile", "recipe"]
+
+
 def test_the_price_of_repeatable_bits():
     rows = [
         gpu.asdict(replace(TINY, mode=mode)) | {"step_s": seconds}

@@ -85,7 +85,7 @@ def test_a_checkpoint_of_somebody_else(run, tmp_path, capsys):
     [
         (["{run}/../encoder.safetensors"], "an encoder without a classifier"),
         (["nowhere"], "no file nowhere"),
-        (["{run}", "--limit", "0"], "limit ≥ 1"),
+        (["{run}", "--limit", "0"], "--limit is a whole number ≥ 1"),
         (["{run}", "--limmit", "3"], "did you mean --limit?"),
         (["{run}", "--ball.eps", "8"], "did you mean 8/255?"),
         ([], "CHECKPOINT"),

@@ -30,7 +30,7 @@ def test_a_copy_is_used_and_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "altered", "gone"])
-def test_a_broken_copy_is_rebuilt(tmp_path: Path, suffix: str, damage: str) -> None:
+def test_a_broken_copy_is_rebuilt(tmp_path: Path, suffix: str, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     cached(tmp_path, "key", fresh)
     file = next(tmp_path.glob(f"*{suffix}"))
     content = file.read_bytes()
@@ -38,8 +38,29 @@ def test_a_broken_copy_is_rebuilt(tmp_path: Path, suffix: str, damage: str) -> N
     file.unlink() if damage == "gone" else file.write_bytes(broken[damage])
     with pytest.raises(AssertionError, match="again"):
         cached(tmp_path, "key", never)
+    said = capsys.readouterr().err
+    assert said.startswith("the images are decoded again, for ") if damage != "gone" else said == ""
+    assert said.count("\n") == (damage != "gone")
     assert (cached(tmp_path, "key", fresh)[0] == PIXELS).all()
     assert (cached(tmp_path, "key", never)[0] == PIXELS).all()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new"),
+    [
+        (".json", b'"label": [', b'"labe1": ['),
+        (".json", b"   0,\n   1", b"   1,\n   1"),
+        (".npy", b"(2, 3, 2, 2)", b"(3, 2, 2, 2)"),
+        (".npy", b"'|u1'", b"'|i1'"),
+    ],
+)
+def test_labels_shapes_and_types_count_as_pixels_do(tmp_path: Path, suffix: str, old: bytes, new: bytes) -> None:
+    cached(tmp_path, "key", fresh)
+    file = next(tmp_path.glob(f"*{suffix}"))
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    with pytest.raises(AssertionError, match="again"):
+        cached(tmp_path, "key", never)
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Downloads from a server on this machine: whole, broken off and resumed, wrong, absent."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from unshaken.data import download as module
 from unshaken.data.download import checksum, download
 
 CONTENT = bytes(range(256)) * 1000
@@ -19,6 +23,7 @@ class Server(ThreadingHTTPServer):
 
     limit: int | None = None
     knows_ranges = True
+    pause = 0.0
     asked: list[str | None]
 
     @property
@@ -39,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
+        time.sleep(self.server.pause)
         self.wfile.write(CONTENT[start:][: self.server.limit])
 
     def log_message(self, *_: object) -> None:
@@ -89,7 +95,36 @@ def test_one_interrupted_at_the_very_end(server: Server, tmp_path: Path) -> None
 def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"md5 {MD5} instead of {'0' * 32}, now removed; .*put the file at {tmp_path}"):
         download(server.url, tmp_path / "set", "0" * 32)
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [".set.lock"]
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_many_at_once(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
+    """Twenty times two processes want one archive: every one of them ends with it, whole, and nothing else is left."""
+    server.knows_ranges, server.pause = knows_ranges, 0.002
+    code = "import sys; from pathlib import Path; from unshaken.data.download import download\n"
+    code += "for n in range(10): download(sys.argv[1], Path(sys.argv[2]) / str(n) / 'set', sys.argv[3])"
+    args = [sys.executable, "-c", code, server.url, str(tmp_path), MD5]
+    both = [subprocess.Popen(args, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate()[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    for n in range(10):
+        assert [file.name for file in (tmp_path / str(n)).iterdir()] == ["set"]
+        assert (tmp_path / str(n) / "set").read_bytes() == CONTENT
+    assert len(server.asked) == 10  # each archive was asked for by one of them
+
+
+def test_a_part_that_is_a_link_is_not_written_through(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("all that I have")
+    (tmp_path / "set.part").symlink_to(tmp_path / "precious")
+    assert download(server.url, tmp_path / "set", MD5).read_bytes() == CONTENT
+    assert (tmp_path / "precious").read_text() == "all that I have"
+
+
+def test_a_server_that_never_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 100_000)
+    with pytest.raises(ValueError, match="no archive is as long"):
+        download(server.url, tmp_path / "set", MD5)
 
 
 def test_a_wrong_beginning_does_not_stay_in_the_way(server: Server, tmp_path: Path) -> None:

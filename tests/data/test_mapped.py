@@ -181,3 +181,33 @@ def test_parts_that_would_fill_the_memory_are_refused(load: Callable[..., Images
     assert torch.equal(mapped[2:5].pixels, mapped.pixels[2:5])
     with pytest.raises(ValueError, match="2 of the 9 images of photos would have to be copied into memory: keep none"):
         mapped[[0, 1]]
+
+
+def test_a_damaged_image_is_found_when_it_is_read(load: Callable[..., Images], photos: Path) -> None:
+    """Alone: the others are still given."""
+    images = load()
+    (file,) = (photos.parent / "root" / "cache").glob("*.pixels")
+    content = bytearray(file.read_bytes())
+    content[4 * 3 * 8 * 8 + 7] ^= 16
+    file.write_bytes(content)
+    images = load()
+    assert images.floats(torch.tensor([3, 5])).shape == (2, 3, 8, 8)
+    for index in (torch.tensor([4]), torch.tensor([0, 4]), slice(3, 6), slice(None)):
+        with pytest.raises(ValueError, match=f"{file.name} was damaged"):
+            images.floats(index)
+    with pytest.raises(ValueError, match=f"{file.name} was damaged"):
+        images[3:5].floats()
+    assert len(images[:4].floats()) == 4
+
+
+@pytest.mark.parametrize("suffix", [".sums", ".journal"])
+@pytest.mark.parametrize("damage", ["cut", "altered"])
+def test_a_damaged_record_of_what_is_there(load: Callable[..., Images], photos: Path, suffix: str, damage: str) -> None:
+    load()
+    (file,) = (photos.parent / "root" / "cache").glob(f"*{suffix}")
+    content = file.read_bytes()
+    file.write_bytes(content[:-3] if damage == "cut" else bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(ValueError, match=f"{file.name}.*or remove .*journal, and the images are decoded again"):
+        load()
+    file.with_suffix(".journal").unlink()
+    assert len(load()) == COUNT

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
+from unshaken.base.bits import packed
 from unshaken.base.files import write_json
 from unshaken.commands.exchange import export_, import_
 from unshaken.commands.inform import cite
@@ -68,7 +70,8 @@ def content(file: Path) -> Any:
     if file.suffix != ".safetensors":
         return file.read_bytes()
     with safe_open(file, "pt") as tensors:
-        return {name: tensors.get_tensor(name).tolist() for name in tensors.keys()}, tensors.metadata()  # noqa: SIM118
+        said = {name: text for name, text in tensors.metadata().items() if name != "checksum"}  # of that order too
+        return {name: tensors.get_tensor(name).tolist() for name in tensors.keys()}, said  # noqa: SIM118
 
 
 def text(file: Path) -> bytes:
@@ -195,16 +198,28 @@ def test_a_header_keeps_its_answers_and_names(run: Path):
 
 
 def test_the_page_names_teacher_epsilon_and_first_images(run: Path):
-    score = {"percent": 50.0, "correct": 250, "n": 500}
-    exam = {"attack": {"type": "PGD"}, "limit": 500}
-    write_json(
-        run / "slf" / "result-first500.json", {"method": "deacl", "mode": "slf", "standard": score, "exam": exam}
-    )
+    bits = packed(np.arange(500) < 250)
+    score = {"percent": 50.0, "correct": 250, "n": 500, "interval95": [45.0, 55.0], "bits": bits}
+    result = {
+        "method": "deacl",
+        "mode": "slf",
+        "data": {"name": f"{HOME}/photos", "split": "test", "n": 1000, "digest": "d"},
+        "standard": score,
+        "robust": score,
+        "exam": {"attack": {"type": "PGD", "steps": 20, "ball": {"type": "Linf", "eps": 0.1}}, "limit": 500},
+        "seeds": {"pretrain": 3, "finetune": 1, "exam": 1},
+        "seconds": {"pretrain": None},
+        "weights": "w",
+        "world": {},
+        "pretrain": {"recipe": {}},
+        "finetune": {"recipe": {}},
+    }
+    write_json(run / "slf" / "result-first500.json", result)
     export_(["run", "--out", "e.safetensors"])
     page = Path("e.safetensors.md").read_text()
     assert "teacher: simclr on photos, seed 0" in page
     assert "attacked in training: l∞ 8/255" in page
-    assert "| deacl | SLF | unknown | 500 (the first) | 50.00 % (250 of 500) |" in page
+    assert "| deacl | SLF | photos | 500 (the first) | 50.00 % (250 of 500) |" in page
     assert "Nothing" not in page
 
 

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
 
+from unshaken.base.bits import packed
 from unshaken.base.files import write_json
 from unshaken.base.keys import Key
 from unshaken.commands.exchange import export_, results_of
@@ -277,15 +279,22 @@ def test_a_hub_without_its_package(tmp_path, monkeypatch):
 
 def test_the_page_says_what_was_measured(tmp_path):
     an_encoder(tmp_path / "encoder.safetensors", SMALL)
-    score = {"percent": 50.0, "correct": 5, "n": 10}
+    bits = packed(numpy.arange(10) < 5)
+    score = {"percent": 50.0, "correct": 5, "n": 10, "interval95": [23.0, 77.0], "bits": bits}
     exam = {"attack": {"type": "PGD", "steps": 20, "ball": {"type": "Linf", "eps": 0.1}}}
     result = {
         "method": "acl",
         "mode": "slf",
-        "data": {"name": "cifar10"},
+        "data": {"name": "cifar10", "split": "test", "n": 10, "digest": "d"},
         "standard": score,
         "robust": score,
+        "seeds": {"pretrain": 3, "finetune": 1, "exam": 1},
+        "seconds": {"pretrain": None},
+        "weights": "w",
+        "world": {},
         "exam": exam,
+        "pretrain": {"recipe": {}},
+        "finetune": {"recipe": {}},
     }
     write_json(tmp_path / "slf-cifar10-0" / "result.json", result)
     export_([str(tmp_path), "--out", str(tmp_path / "one.safetensors")])

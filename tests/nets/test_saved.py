@@ -2,11 +2,12 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unshaken.base.keys import Key
@@ -15,6 +16,8 @@ from unshaken.nets.embed import Encoder, Network, born
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routed, routes_of, take
 from unshaken.nets.saved import (
+    add_checksum,
+    checksum_in,
     load_classifier,
     load_encoder,
     read_tensors,
@@ -160,7 +163,7 @@ def test_somebody_else_s_safetensors(load, header, path: Path):
 @each_load
 def test_no_file(load, path: Path):
     refused(load, path, "there is no file")
-    refused(load, path.parent, "there is no file")
+    refused(load, path.parent, "is a folder")
 
 
 def test_the_wrong_kind(path: Path):
@@ -222,42 +225,102 @@ def test_a_header_of_another_version_is_named(lost, tmp_path):
         load_encoder(tmp_path / "more.safetensors")
 
 
+@pytest.mark.parametrize("load", [load_encoder, read_tensors, checksum_in])
+def test_a_flipped_bit_anywhere_is_seen(load, path: Path):
+    """In the header's length, its words, the notes, the checksum, the weights, at both ends."""
+    save_encoder(path, encoder(ROUTES), GREY, {"from": "a test"})
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    rng = random.Random(1)
+    for at in [0, 7, 8, header - 1, header, len(content) - 1, *(rng.randrange(header) for _ in range(150)),
+               *(rng.randrange(header, len(content)) for _ in range(50))]:  # fmt: skip
+        changed = bytearray(content)
+        changed[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        refused(load, path, "damaged or altered|not a whole safetensors file|was not written by|no checksum|JSON")
+    path.write_bytes(content)
+    load(path)
+
+
 @pytest.mark.parametrize(
-    "network",
+    ("header", "said"),
     [
-        {"name": "wrn-28-300"},
-        {"name": "wrn-600004-1"},
-        {"name": "wrn-28-999999999"},
-        {"name": "wide_resnet28w300"},
-        {"name": "resnet50", "channels": 1_000_000, "mean": [0.0] * 1_000_000, "std": [1.0] * 1_000_000},
+        ({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}, "another number of bytes than its shape"),
+        ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, "tensors end at byte"),
+        ({"w": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}}, "does not begin where"),
+        ({"w": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, "'w.dtype' is 'F99'"),
+        ({"w": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, r"'w.shape\[0\]' is -1"),
+        ({"w": {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}}, "'w.shape' is '1'"),
+        ({"w": {"dtype": "F32", "shape": [1]}}, "it has no 'w.data_offsets'"),
+        ({"w": [1]}, "'w' is a list of 1 items"),
+        ({"__metadata__": {"about": 3}}, "'__metadata__.about' is 3"),
+        ([], "is a list of 0 items"),
+        ({"deep": "DEEP"}, "nested more than"),
     ],
-    ids=lambda network: network["name"],
 )
-def test_a_header_that_asks_for_more_than_the_file_holds_is_refused_before_it_is_built(network, tmp_path, monkeypatch):
-    """A header of a hundred bytes once took gigabytes before its network was held against the file."""
-    backbone = Backbone("resnet-small", 32)
-    save_encoder(tmp_path / "e.safetensors", backbone.build(), backbone, {})
-    tensors, about = read_tensors(tmp_path / "e.safetensors")
-    write_tensors(tmp_path / "e.safetensors", tensors, about | {"backbone": about["backbone"] | network})
-
-    def build(self: Backbone) -> Encoder:
-        net = whole(self)
-        assert next(net.backbone.parameters()).is_meta, "memory was taken"
-        return net
-
-    whole = Backbone.build
-    monkeypatch.setattr(Backbone, "build", build)
-    with pytest.raises(ValueError, match="does not fit the network it names: a .* has") as caught:
-        load_encoder(tmp_path / "e.safetensors")
-    assert "\n" not in str(caught.value)
+def test_a_header_is_checked_before_it_is_trusted(header, said, path: Path):
+    text = json.dumps(header).replace('"DEEP"', "[" * 5000 + "]" * 5000).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    refused(read_tensors, path, said)
 
 
-def test_more_classes_than_the_file_has_are_refused_before_they_are_built(tmp_path, monkeypatch):
-    backbone = Backbone("resnet-small", 32)
-    net = backbone.build()
-    save_classifier(tmp_path / "c.safetensors", Network(net, zero_classifier(64, 2)), backbone, ("a", "b"), {})
-    tensors, about = read_tensors(tmp_path / "c.safetensors")
-    write_tensors(tmp_path / "c.safetensors", tensors, about | {"names": ["a"] * 500_000})
-    monkeypatch.setattr("unshaken.nets.saved.zero_classifier", lambda *_: pytest.fail("memory was taken"))
-    with pytest.raises(ValueError, match="does not fit the network it names"):
-        load_classifier(tmp_path / "c.safetensors")
+def test_a_declared_length_is_bounded_by_the_file(path: Path):
+    path.write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    refused(read_tensors, path, "it has 10 bytes, and its header would have 4,611,686,018,427,387,904")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: about["backbone"].update(name="wrn-28-300"), "does not fit the network it names: that has"),
+        (
+            lambda about: about["backbone"].update(name="wide_resnet28w300"),
+            "does not fit the network it names: that has",
+        ),
+        (lambda about: about["backbone"].update(name="wide_resnet60004w2"), "header that this version cannot read"),
+        (lambda about: about["backbone"].update(name="wrn-60004-2"), "header that this version cannot read"),
+        (lambda about: about["backbone"].update(name=3), "'backbone.name' is 3, and has to be text"),
+        (lambda about: about["backbone"].update(mean="x"), "'backbone.mean' is 'x', and has to be a list"),
+        (lambda about: about["backbone"].update(std=[]), "'backbone.std' is a list of 0 items"),
+        (lambda about: about.update(backbone=None), "'backbone' is null, and has to be an object"),
+        (lambda about: about.update(routes={"a": 1}), "'routes' is an object"),
+        (lambda about: about.update(kind=["encoder"]), "'kind' is a list"),
+    ],
+)
+def test_a_header_whose_words_are_of_another_kind(change, said, path: Path):
+    """Written by our writer, so that its checksum is right; and refused at once, before anything large is made."""
+    save_encoder(path, encoder(()), GREY, {})
+    rewritten(path, lambda _, about: change(about))
+    refused(load_encoder, path, said)
+
+
+def test_a_file_of_an_earlier_version_says_how_it_gets_a_checksum(path: Path):
+    net = encoder(ROUTES)
+    save_encoder(path, net, GREY, {"from": "a test"})
+    tensors, about = read_tensors(path)
+    save_file(tensors, path, {"format": "unshaken/1", "about": json.dumps(about)})
+    refused(load_encoder, path, "has no checksum.*verify --write")
+    add_checksum(path)
+    assert equal(load_encoder(path)[0], net)
+    before = path.read_bytes()
+    add_checksum(path)
+    assert path.read_bytes() == before
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    refused(add_checksum, path, "damaged or altered")
+
+
+def test_any_reader_of_safetensors_reads_our_files(path: Path):
+    net = encoder(())
+    save_encoder(path, net, GREY, {})
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in load_file(path).items())
+
+
+def test_empty_tensors_and_all_kinds_of_numbers(path: Path):
+    kinds = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    kinds += (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    stored = {str(kind): torch.ones(3, dtype=kind) for kind in kinds} | {"empty": torch.empty(0, 4)}
+    write_tensors(path, stored, {})
+    found = read_tensors(path)[0]
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in stored.items()
+    )

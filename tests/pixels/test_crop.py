@@ -184,3 +184,16 @@ def test_flip_mirrors_the_chosen():
     result = crop.flip(image, torch.tensor([True, False]))
     assert (result[0].numpy() == image[0].numpy()[:, :, ::-1]).all()
     assert torch.equal(result[1], image[1])
+
+
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("sides", [(32, 32), (8, 8), (32, 12), (12, 32)])
+def test_weights_are_the_same_looked_up_and_laid_down(filter, sides):
+    """A GPU has each pixel look for its weight, a CPU lays each weight where its pixel is: the same bits."""
+    source, target = sides
+    length = torch.arange(1, source + 1)
+    start = ((source - length + 1) * torch.rand(source, generator=rng())).long()
+    for mirrored in (None, torch.arange(source) % 2):
+        taps = crop.resampling(start, length, source, target, filter, mirrored)
+        assert torch.equal(taps.looked_up(source), taps.matrix(source))
+        assert (taps.pixel.diff(dim=2) == 1).all()

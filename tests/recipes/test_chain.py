@@ -13,7 +13,6 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli
-from unshaken.base import files
 from unshaken.base.keys import Key
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import born
@@ -152,11 +151,11 @@ def test_stopped_in_any_stage_it_goes_on_to_the_same_bits(base, tmp_path):
         moves.append(Path(file).name)
         replace(part, file)
 
-    files.os.replace, kept = counted, files.os.replace
+    os.replace, kept = counted, os.replace
     try:
         recipe.run(tmp_path / "counted", save_every=0, quiet=True)
     finally:
-        files.os.replace = kept
+        os.replace = kept
     assert {"pseudo-labels.safetensors", "head.safetensors", "encoder.safetensors"} <= set(moves)
     for at in range(len(moves)):
         root = tmp_path / f"broken{at}"
@@ -176,7 +175,7 @@ def dying(at: int, work) -> None:
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    files.os.replace = move
+    os.replace = move
     work()
 
 

@@ -55,9 +55,9 @@ def test_the_fraction_that_costs_as_much_is_of_the_runs_own_seconds(tmp_path):
     """4 epochs of warm-up in 8 s; 20 s of selections are 10 of the 16 epochs after."""
     plan = Frontier(replace(compared("acl/digits")[0], epochs=20, coreset=RCS(warmup=4)), "acl")
     spent = {"warmup": 8.0, "selection": 20.0, "training": 5.0}
-    write_json(tmp_path / "run.json", {"seconds": 33.0, "spent": spent})
+    write_json(tmp_path / "run.json", {"digest": "d", "seconds": 33.0, "spent": spent})
     assert plan.as_dear(RCS(0.1, warmup=4), tmp_path) == 0.725
-    write_json(tmp_path / "run.json", {"seconds": 33.0})
+    write_json(tmp_path / "run.json", {"digest": "d", "seconds": 33.0})
     with pytest.raises(ValueError, match="does not say what its selections took"):
         plan.as_dear(RCS(0.1, warmup=4), tmp_path)
 

@@ -10,6 +10,7 @@ from fitted import least_squares, write_run
 
 from unshaken import cli
 from unshaken.base.bits import packed, unpacked
+from unshaken.base.files import read_json, write_json
 from unshaken.evaluate.exam import Exam
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.recipes.examine import examine
@@ -30,12 +31,12 @@ def run(tmp_path) -> Path:
 
 def forged(run: Path, score: str, flips: int, **changes) -> Path:
     """The result with so many verdicts of each hundred turned."""
-    result = json.loads((run / "result.json").read_text()) | changes
+    result = read_json(run / "result.json") | changes
     bits = unpacked(result[score]["bits"], 445)
     turned = numpy.arange(445) % 100 < flips
     result[score] |= Verdicts.read(result[score] | {"bits": packed(bits ^ turned)}).summary()
     file = run / "forged.json"
-    file.write_text(json.dumps(result))
+    write_json(file, result)
     return file
 
 
@@ -49,7 +50,7 @@ def test_the_same_world_gives_the_same_bits(run):
 
 
 def test_numbers_that_are_not_those_of_the_verdicts_are_refused(run):
-    kept = json.loads((run / "result.json").read_text())
+    kept = read_json(run / "result.json")
     for path, value in (
         (("robust", "correct"), 444),
         (("standard", "percent"), 99.9),
@@ -61,10 +62,10 @@ def test_numbers_that_are_not_those_of_the_verdicts_are_refused(run):
         for word in path[:-1]:
             part = part[word]
         part[path[-1]] = value
-        file.write_text(json.dumps(result))
+        write_json(file, result)
         with pytest.raises(ValueError, match="was altered: the numbers of"):
             receipt(file, sample=1, seed=3, quiet=True)
-    (run / "altered.json").write_text(json.dumps(kept | {"corruption_accuracy": {"mean": 99.0}}))
+    write_json(run / "altered.json", kept | {"corruption_accuracy": {"mean": 99.0}})
     with pytest.raises(ValueError, match="numbers of corruption_accuracy"):
         receipt(run / "altered.json", sample=1, seed=3, quiet=True)
 
@@ -111,8 +112,8 @@ def test_what_is_not_the_result_s_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="there is no classifier in"):
         receipt(away)
     with pytest.raises(ValueError, match="name them by --data"):
-        receipt(forged(run, "robust", 0, data={"digest": "0", "split": "test"}))
-    (tmp_path / "no.json").write_text("{}")
+        receipt(forged(run, "robust", 0, data={"name": "digits", "n": 445, "digest": "0", "split": "test"}))
+    write_json(tmp_path / "no.json", {})
     with pytest.raises(ValueError, match="is not a result"):
         receipt(tmp_path / "no.json")
     with pytest.raises(ValueError, match="at least 1 image"):

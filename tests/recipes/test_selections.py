@@ -1,6 +1,5 @@
 """What a run picked, shown: the images of its own source in the order picked, and a table of them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from PIL import Image
 
 from unshaken import cli
+from unshaken.base.files import read_json, write_json
 from unshaken.nets.saved import read_tensors
 from unshaken.recipes.selections import selections_in
 
@@ -58,10 +58,10 @@ def opened(file: Path) -> np.ndarray:
 def test_a_run_without_selections_says_why(run, tmp_path, capsys):
     plain = tmp_path / "plain"
     plain.mkdir()
-    recipe = json.loads((run / "recipe.json").read_text())
+    recipe = read_json(run / "recipe.json")
     for coreset, words in ((None, "its recipe has no coreset"), ({"warmup": 3}, "due before epoch 3")):
         recipe["recipe"]["coreset"] = coreset
-        (plain / "recipe.json").write_text(json.dumps(recipe))
+        write_json(plain / "recipe.json", recipe)
         assert cli.run(["coreset", "show", str(plain)]) == 2
         said = capsys.readouterr().err
         assert words in said
@@ -73,8 +73,8 @@ def test_a_run_without_selections_says_why(run, tmp_path, capsys):
 def test_other_images_than_the_runs_are_refused(run, tmp_path, capsys):
     for file in [*run.glob("coreset-*.safetensors"), run / "recipe.json"]:
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    recipe = json.loads((run / "recipe.json").read_text())
+    recipe = read_json(run / "recipe.json")
     recipe["recipe"]["data"]["limit"] = 79
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    write_json(tmp_path / "recipe.json", recipe)
     assert cli.run(["coreset", "show", str(tmp_path)]) == 2
     assert "put back what was there" in capsys.readouterr().err

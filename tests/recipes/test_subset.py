@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import unshaken
-from unshaken.base import files
 from unshaken.base.clock import Stairs
 from unshaken.base.keys import Key
 from unshaken.coreset.rcs import RCS
@@ -98,11 +97,11 @@ def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(select
         moves.append(Path(file).name)
         replace(part, file)
 
-    files.os.replace, kept = counted, files.os.replace
+    os.replace, kept = counted, os.replace
     try:
         recipe(selector, savings=savings).run(tmp_path / "counted", save_every=0, quiet=True)
     finally:
-        files.os.replace = kept
+        os.replace = kept
     spots = [at for at, name in enumerate(moves) if name.startswith("coreset")]
     for at in {0, 3, *spots, *(spot + 1 for spot in spots), *(spot - 1 for spot in spots), len(moves) - 1}:
         root = tmp_path / f"broken{at}"
@@ -132,7 +131,7 @@ def killed(at: int, work) -> bool:
         child = os.fork()
     if child == 0:
         try:
-            files.os.replace = move
+            os.replace = move
             work()
         finally:
             os._exit(0)

@@ -1,13 +1,13 @@
 """Paired comparisons against scipy's exact test, and against what must not be compared."""
 
 import copy
-import json
 
 import numpy
 import pytest
 from scipy.stats import binomtest
 
 from unshaken.base.bits import packed
+from unshaken.base.files import write_json
 from unshaken.commands.evaluate import compare
 from unshaken.report.compare import Paired, compared, sign_test
 
@@ -16,7 +16,7 @@ N = 40
 
 def score(right: numpy.ndarray, judged: numpy.ndarray | None = None) -> dict:
     if judged is None:
-        return {"correct": int(right.sum()), "n": len(right), "bits": packed(right)}
+        return {"correct": int(right.sum()), "n": len(right), "bits": packed(right)} | share(right.mean())
     right = right & judged
     return {
         "correct": int(right.sum()),
@@ -24,7 +24,11 @@ def score(right: numpy.ndarray, judged: numpy.ndarray | None = None) -> dict:
         "of": len(right),
         "bits": packed(right),
         "judged": packed(judged),
-    }
+    } | share(right.sum() / judged.sum())
+
+
+def share(part: float) -> dict:
+    return {"percent": round(100 * float(part), 2), "interval95": [0.0, 100.0]}
 
 
 def result(seed: int = 0, **changes) -> dict:
@@ -36,11 +40,13 @@ def result(seed: int = 0, **changes) -> dict:
         "data": {"name": "digits", "split": "test", "n": N, "digest": "0123456789abcdef"},
         "standard": score(draws.random(N) < 0.9),
         "robust": score(draws.random(N) < 0.5),
-        "seeds": {},
-        "seconds": {},
+        "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
+        "seconds": {"pretrain": None},
+        "weights": "w",
+        "world": {},
         "exam": {"attack": attack},
-        "pretrain": {},
-        "finetune": {},
+        "pretrain": {"recipe": {}},
+        "finetune": {"recipe": {}},
     } | changes
 
 
@@ -127,7 +133,7 @@ def test_other_images_are_refused_in_one_line(tmp_path, capsys):
     b["data"]["digest"] = "f" * 16
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     for file, each in zip(files, (a, b), strict=True):
-        file.write_text(json.dumps(each))
+        write_json(file, each)
     with pytest.raises(ValueError, match="only results on the same images can be compared") as refused:
         compare([str(file) for file in files])
     assert "\n" not in str(refused.value)
@@ -137,6 +143,6 @@ def test_other_images_are_refused_in_one_line(tmp_path, capsys):
         compare([str(files[0])])
     (tmp_path / "several").mkdir()
     for name in ("result.json", "result-first5.json"):
-        (tmp_path / "several" / name).write_text(json.dumps(a))
+        write_json(tmp_path / "several" / name, a)
     with pytest.raises(ValueError, match="more than one result"):
         compare([str(files[0]), str(tmp_path / "several")])

@@ -1,36 +1,45 @@
 """The frontier: results to points, total against total; what cannot be compared is refused in one line."""
 
 import copy
-import json
 from statistics import stdev
 from xml.etree import ElementTree
 
+import numpy
 import pytest
 
 from unshaken import cli
+from unshaken.base.bits import packed
+from unshaken.base.files import write_json
 from unshaken.report.frontier import COLUMNS, picture, points, rows
 
 CHOICES = {"warmup": 10, "every": 2, "validation": 0.01}
+
+
+def score(correct: int) -> dict:
+    """Of 40 images."""
+    bits = packed(numpy.arange(40) < correct)
+    return {"correct": correct, "n": 40, "percent": 2.5 * correct, "interval95": [60.1, 85.9], "bits": bits}
 
 
 def result(
     selector: str | None = None, fraction: float = 1.0, seed: int = 1, robust: int = 30, spent=None, **choices
 ) -> dict:
     """One result of 40 images. By default all images take 100 s."""
-    score = {"n": 40, "interval95": [60.1, 85.9]}
     spent = spent or ({"training": 100.0} if selector is None else {"warmup": 10.0, "selection": 4.0, "training": 18.0})
     coreset = selector and {"type": selector, "fraction": fraction, **CHOICES, **choices}
     recipe = {"name": "acl-rcs" if selector else "acl", "method": {"type": "ACL"}, "seed": seed, "epochs": 100}
     return {
         "method": recipe["name"],
         "mode": "slf",
-        "data": {"name": "digits", "digest": "d"},
-        "standard": score | {"correct": 38, "percent": 95.0},
-        "robust": score | {"correct": robust, "percent": 2.5 * robust},
+        "data": {"name": "digits", "split": "test", "n": 40, "digest": "d"},
+        "standard": score(38),
+        "robust": score(robust),
         "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
         "seconds": {"pretrain": sum(spent.values()), "finetune": 2.0, "exam": 1.0},
         "spent": spent,
         "exam": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
+        "weights": str(seed),
+        "world": {},
         "pretrain": {"recipe": recipe | {"coreset": coreset}, "data": {"precision": "float32"}},
         "finetune": {"recipe": {"seed": seed, "method": {"type": "SLF"}}, "data": {"encoder": str(seed)}},
     }
@@ -157,7 +166,7 @@ def test_a_time_that_is_not_known_has_no_place_in_a_figure():
 def written(folder, results) -> None:
     for k, each in enumerate(results):
         (folder / f"run{k}").mkdir(parents=True)
-        (folder / f"run{k}" / "result.json").write_text(json.dumps(each))
+        write_json(folder / f"run{k}" / "result.json", each)
 
 
 def test_the_command_draws_what_is_there(tmp_path, capsys):

@@ -1,27 +1,37 @@
 """Tables from results: counts beside percentages, seeds taken together only where all else is equal."""
 
 import copy
-import json
 from pathlib import Path
 from statistics import stdev
 
+import numpy
 import pytest
 
+from unshaken import cli
+from unshaken.base.bits import packed
+from unshaken.base.files import write_json
 from unshaken.report.table import attack, board, markdown, means, results_in, rows, summary
+
+
+def score(correct: int) -> dict:
+    """Of 40 images."""
+    bits = packed(numpy.arange(40) < correct)
+    return {"correct": correct, "n": 40, "percent": 2.5 * correct, "interval95": [60.1, 85.9], "bits": bits}
 
 
 def result(seed: int = 1, robust: int = 30, **changes) -> dict:
     """One result of 40 images, with what the tables read of it."""
-    score = {"n": 40, "interval95": [60.1, 85.9]}
     return {
         "method": "acl",
         "mode": "slf",
-        "data": {"name": "digits", "digest": "d"},
-        "standard": score | {"correct": 38, "percent": 95.0},
-        "robust": score | {"correct": robust, "percent": 2.5 * robust},
+        "data": {"name": "digits", "split": "test", "n": 40, "digest": "d"},
+        "standard": score(38),
+        "robust": score(robust),
         "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
         "seconds": {"pretrain": 9.0, "finetune": 2.0, "exam": 1.0},
         "exam": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
+        "weights": str(seed),
+        "world": {},
         "pretrain": {"recipe": {"seed": seed, "epochs": 3}},
         "finetune": {"recipe": {"seed": seed}, "data": {"encoder": str(seed)}},
     } | changes
@@ -45,7 +55,7 @@ def test_a_row_shows_counts_and_seeds():
 
 def full(seed: int = 1, fallen: int = 0) -> dict:
     """With AutoAttack and corruptions."""
-    autoattack = {"n": 40, "interval95": [50.0, 80.0], "correct": 28 - fallen, "percent": 2.5 * (28 - fallen)}
+    autoattack = score(28 - fallen)
     return result(seed, autoattack=autoattack, corruption_accuracy={"CS-1": 90.0, "mean": 80.25 + fallen})
 
 
@@ -86,9 +96,40 @@ def test_a_time_that_is_not_known_is_no_number():
 
 
 def test_what_is_no_result_is_named(tmp_path):
-    (tmp_path / "result.json").write_text("{}")
+    write_json(tmp_path / "result.json", {})
     with pytest.raises(ValueError, match="is not a result: it has no 'method'"):
         results_in([tmp_path])
+
+
+def test_a_result_whose_counts_are_not_those_of_its_verdicts_is_refused(tmp_path):
+    """Even where the checksum was made to fit."""
+    wrong = {"correct": 39}, {"n": 39}, {"percent": 100.0}, {"bits": "////"}, {"bits": "not bits"}
+    for change in wrong:
+        write_json(tmp_path / "result.json", result() | {"robust": score(30) | change})
+        with pytest.raises(ValueError, match="was altered: the numbers of robust are not those of its verdicts"):
+            results_in([tmp_path])
+    write_json(tmp_path / "result.json", result(corruptions={"fog": {"3": score(30) | {"correct": 40}}}))
+    with pytest.raises(ValueError, match="was altered: the numbers of fog/3"):
+        results_in([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": 3}, "'method' is 3, and has to be text"),
+        ({"seeds": {}}, "it has no 'seeds.pretrain'"),
+        ({"seconds": {"pretrain": "long"}}, "'seconds.pretrain' is 'long', and has to be a finite number"),
+        ({"standard": [1]}, "'standard' is a list of 1 items, and has to be an object"),
+        ({"exam": {"attack": {"steps": 20, "ball": {"type": "L7", "eps": 1}}}}, "'exam.attack.ball.type' is 'L7'"),
+        ({"corruptions": {"fog": []}}, "'corruptions.fog' is a list"),
+    ],
+)
+def test_a_field_of_a_result_that_is_of_another_kind_is_named(change, said, tmp_path, capsys):
+    write_json(tmp_path / "result.json", result() | change)
+    assert cli.run(["report", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/result.json is not a result: {said}" in err
+    assert err.count("\n") == 1
 
 
 def test_means_over_seeds():
@@ -158,7 +199,7 @@ def test_markdown_is_a_table_with_a_legend():
 def test_results_are_found_by_folder_and_by_file(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("a/b/result.json", "kept.json"):
-        (tmp_path / name).write_text(json.dumps(result()))
+        write_json(tmp_path / name, result())
     assert len(results_in([tmp_path])) == 1
     assert len(results_in([tmp_path, tmp_path / "kept.json"])) == 2
     (tmp_path / "empty").mkdir()

@@ -16,7 +16,7 @@ from unshaken.recipes.pretrain import Pretrain
 from unshaken.threat.ball import L2, Linf
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
-from unshaken.train.recall import Again, Attacks, Noted, attacking, exchanged, hurried
+from unshaken.train.recall import SUM, Again, Attacks, Noted, attacking, exchanged, hurried
 
 METHODS = [name for name in PAPERS if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
 
@@ -45,7 +45,7 @@ def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
     order = torch.tensor([3, 1])
     part = Again(attack, attacks, index[order])(None, x[..., order, :, :, :], None)
     assert torch.equal(part, again[..., order, :, :, :])
-    assert (tmp_path / "a.bits").stat().st_size == 10 * -(-75 * x[..., 0, 0, 0, 0].numel() // 8)
+    assert (tmp_path / "a.bits").stat().st_size == 10 * (-(-75 * x[..., 0, 0, 0, 0].numel() // 8) + SUM)
 
 
 def test_written_again_it_is_the_same_file(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -12,9 +13,9 @@ import torch
 from tiny import RECIPE, STEPS
 
 import unshaken
-from unshaken.base import files
+from unshaken.base.canon import short_hash
 from unshaken.train.fit import Training
-from unshaken.train.halt import Stopped, stopping
+from unshaken.train.halt import LATER, Stopped, stopping
 from unshaken.train.run import Run, flatten, unflatten
 
 
@@ -65,7 +66,7 @@ def test_killed_while_saving(tmp_path, unbroken, saves, moment):
     die_at_checkpoint.count = 0
 
     def work() -> None:
-        files.os.replace = die_at_checkpoint
+        os.replace = die_at_checkpoint
         finish(tmp_path)
 
     assert in_child(work) == -signal.SIGKILL
@@ -120,22 +121,56 @@ def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
         update(*given)
         time.sleep(0.1)
 
-    def early(number: int, _) -> None:
-        raise Stopped("before training began", 128 + number)
-
     monkeypatch.setattr(Training, "_update", slowly)
-    before = signal.signal(signal.SIGTERM, early)
     while run is None:
         try:
             with stopping(0.5):
                 run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
         except Stopped as stop:
             codes.append(stop.code)
-    signal.signal(signal.SIGTERM, before)
     assert len(codes) >= 2
-    assert set(codes) == {143}
+    assert set(codes) == {LATER}
     assert json.loads((run / "run.json").read_text())["digest"] == unbroken["digest"]
     assert logged(tmp_path) == [3, 7, 9, 11]
+
+
+def test_less_time_than_a_step_takes_is_enough_for_one(tmp_path, unbroken):
+    """However short the time, decoding included, each command goes on by a step, and the last one ends."""
+    run, stops = None, 0
+    while run is None:
+        try:
+            with stopping(1e-9):
+                run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
+        except Stopped as stop:
+            stops, code = stops + 1, stop.code
+    assert (stops, code) == (STEPS, LATER)
+    assert json.loads((run / "run.json").read_text())["digest"] == unbroken["digest"]
+
+
+def test_a_folder_that_is_taken_away_ends_its_run(tmp_path):
+    """It is said; and nothing is written where the folder was, without the recipe that it belongs to."""
+
+    def take(training, *given) -> None:
+        shutil.move(tmp_path / training.run.path.name, tmp_path / "elsewhere")
+        update(training, *given)
+
+    update = Training._update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_update", take)
+        with pytest.raises(ValueError, match="was moved or removed while the run was at work in it"):
+            RECIPE.run(tmp_path, save_every=0, quiet=True)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["elsewhere"]
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path, unbroken):
+    """Nothing is written to what it points to."""
+    (tmp_path / "precious").write_text("all that I have")
+    folder = tmp_path / "runs" / f"acl-digits-{short_hash(RECIPE)}"
+    folder.mkdir(parents=True)
+    (folder / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match="is a link"):
+        RECIPE.run(tmp_path / "runs", quiet=True)
+    assert (tmp_path / "precious").read_text() == "all that I have"
 
 
 def test_nobody_stops_what_is_over_or_was_not_asked_to_stop():

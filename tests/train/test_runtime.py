@@ -107,6 +107,37 @@ def test_what_is_compiled_computes_the_same(word, mode, monkeypatch):
     assert torch.allclose(*losses)
 
 
+def test_an_output_of_graphs_outlives_the_next_one(monkeypatch):
+    """A graph of launches writes each output where the last one was, as this stand-in for the compiler does."""
+    places = {}
+
+    def compile_(compute, **how):
+        def call(x):
+            place = places.setdefault(compute, torch.empty_like(compute(x)))
+            return place.copy_(compute(x))
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    net = unshaken.recipe("acl/digits").embedder().eval().requires_grad_(False)
+    Runtime("cpu", compile="graphs").prepare(net)
+    x = torch.rand(4, 1, 8, 8, generator=Key("x").on("cpu"))
+    first = net.features(x, "clean")
+    kept = first.clone()
+    assert not torch.equal(net.features(x.flip(-1), "clean"), kept)
+    assert torch.equal(first, kept)
+    assert places
+
+
+def test_fabric_recommends_nothing(capfd):
+    """On GPUs it has a line about precision at every start, which is not ours to say."""
+    Runtime("cpu").open()
+    from lightning_fabric.utilities.rank_zero import rank_zero_info
+
+    rank_zero_info("you should set another precision")
+    assert "another precision" not in "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_freed_memory_stays_with_the_process(there, monkeypatch):
     """Asked of the C library by the numbers of its malloc.h; one that knows no such thing is left alone."""

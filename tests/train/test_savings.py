@@ -14,7 +14,6 @@ from test_resume import in_child
 from tiny import RECIPE
 
 import unshaken
-from unshaken.base import files
 from unshaken.base.canon import canonical, plain
 from unshaken.base.clock import Clock, Constant, Stairs, WarmupCosine
 from unshaken.base.keys import Key
@@ -207,7 +206,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(saves, moment, unbroken, tmp
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        files.os.replace = die
+        os.replace = die
         digest(tmp_path)
 
     assert in_child(work) == -signal.SIGKILL

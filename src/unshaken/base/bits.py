@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
-import numpy
+if TYPE_CHECKING:
+    import numpy
 
 
 def packed(bits: numpy.ndarray) -> str:
+    import numpy
+
     return base64.b64encode(numpy.packbits(bits).tobytes()).decode()
 
 
 def unpacked(text: str, n: int) -> numpy.ndarray:
-    """The first n of them, as booleans. ValueError if there are fewer."""
-    raw = numpy.frombuffer(base64.b64decode(text), dtype=numpy.uint8)
-    if 8 * len(raw) < n:
-        raise ValueError(f"these are {8 * len(raw)} bits, and not {n}")
+    """The first n of them, as booleans. ValueError unless these are n bits, filled up with zeros to whole bytes."""
+    import numpy
+
+    raw = numpy.frombuffer(raw_of(text, n), dtype=numpy.uint8)
     return numpy.unpackbits(raw, count=n).astype(bool)
+
+
+def counted(text: str, n: int) -> int:
+    """How many of them are yes. ValueError unless these are n bits."""
+    return int.from_bytes(raw_of(text, n), "big").bit_count()
+
+
+def raw_of(text: str, n: int) -> bytes:
+    """The bytes of n bits."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"these are no bits in base 64 ({error})") from None
+    if len(raw) != -(-n // 8):
+        raise ValueError(f"these are {8 * len(raw)} bits, and not {n}")
+    if n % 8 and raw[-1] & (0xFF >> n % 8):
+        raise ValueError(f"these are more than {n} bits")
+    return raw

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, floor, isfinite, pi
+from math import cos, floor, pi
+
+from unshaken.base.ranges import Count, Natural, NonNegative, Positive, ranged
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,23 @@ class Clock:
 class Schedule(ABC):
     """A value that depends on the clock alone."""
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not isfinite(value):
-                raise ValueError(f"{type(self).__name__}.{name} is a finite number, not {value}")
-
     @abstractmethod
     def __call__(self, clock: Clock) -> float: ...
 
 
 @dataclass(frozen=True)
+@ranged
 class Constant(Schedule):
     """The same at all times."""
 
-    value: float
+    value: NonNegative
 
     def __call__(self, clock: Clock) -> float:
         return self.value
 
 
 @dataclass(frozen=True)
+@ranged
 class Stairs(Schedule):
     """From `start` towards `stop` in equal stairs, one every `every` epochs.
 
@@ -53,14 +52,9 @@ class Stairs(Schedule):
     (Luo et al., ICLR 2023, arXiv:2303.01289): `stop` would be reached at the epoch after the last.
     """
 
-    start: float
-    stop: float
-    every: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.every < 1:
-            raise ValueError(f"a stair lasts at least 1 epoch, not {self.every}")
+    start: NonNegative
+    stop: NonNegative
+    every: Count
 
     def __call__(self, clock: Clock) -> float:
         done = floor(clock.epoch / self.every) * self.every / clock.epochs
@@ -68,12 +62,13 @@ class Stairs(Schedule):
 
 
 @dataclass(frozen=True)
+@ranged
 class WarmupCosine(Schedule):
     """Linear from 0 to `peak` in `warmup` epochs, then half a cosine down to `floor` at the end."""
 
-    peak: float
-    warmup: float = 10.0
-    floor: float = 1e-6
+    peak: NonNegative
+    warmup: NonNegative = 10.0
+    floor: NonNegative = 1e-6
 
     def __call__(self, clock: Clock) -> float:
         if clock.time < self.warmup:
@@ -85,12 +80,13 @@ class WarmupCosine(Schedule):
 
 
 @dataclass(frozen=True)
+@ranged
 class Milestones(Schedule):
     """`peak`, multiplied by `gamma` when each of the epochs in `at` begins."""
 
-    peak: float
-    at: tuple[int, ...] = ()
-    gamma: float = 0.1
+    peak: NonNegative
+    at: tuple[Natural, ...] = ()
+    gamma: Positive = 0.1
 
     def __call__(self, clock: Clock) -> float:
         return self.peak * self.gamma ** sum(clock.epoch >= epoch for epoch in self.at)

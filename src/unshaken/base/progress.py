@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import floor
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
+
+from unshaken.base.terminal import console, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,15 +27,13 @@ class Advance(Protocol):
 @contextmanager
 def progress(caption: str, total: float | None, unit: str, done: float = 0.0, quiet: bool = False) -> Iterator[Advance]:
     """For as long as the work lasts. `done` units were done before; standard output is left for results."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    shown = console(stderr=True)
     if quiet:
         yield lambda amount, note="": None
-    elif not console.is_terminal:
+    elif not shown.is_terminal:
         yield _lines(caption, total, unit, done)
     else:
-        with _bar(console, caption, total, unit, done) as advance:
+        with _bar(shown, printable(caption), total, unit, done) as advance:
             yield advance
 
 
@@ -43,13 +44,19 @@ def _bar(console: Console, caption: str, total: float | None, unit: str, done: f
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.completed:,.0f}" + _of(total, unit)),
+        TextColumn("{task.fields[done]}" + _of(total, unit)),
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(caption, total=total, completed=done, note="")
-        yield lambda amount, note="": bar.update(task, advance=amount, note=note)
+        task = bar.add_task(caption, total=total, completed=done, note="", done=_done(done, total))
+
+        def advance(amount: float, note: str = "") -> None:
+            nonlocal done
+            done += amount
+            bar.update(task, advance=amount, note=printable(note), done=_done(done, total))
+
+        yield advance
 
 
 def _lines(caption: str, total: float | None, unit: str, done: float) -> Advance:
@@ -64,11 +71,30 @@ def _lines(caption: str, total: float | None, unit: str, done: float) -> Advance
             return
         last = now
         known = total is not None and done > before
-        left = f"{(now - begun) / (done - before) * (total - done):,.0f} s left" if known else ""
-        parts = (f"{caption}: {done:,.0f}{_of(total, unit)}", note, left)
+        left = f"{lasting((now - begun) / (done - before) * (total - done))} left" if known else ""
+        parts = (f"{caption}: {_done(done, total)}{_of(total, unit)}", note, left)
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return advance
+
+
+def lasting(seconds: float) -> str:
+    """A duration as people say it: 95 s, 12 min, 3 h 20 min, 18 days."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 60 * 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes / 1440:,.0f} days"
+
+
+def _done(done: float, total: float | None) -> str:
+    """Rounded down, so that nothing is said to be done before it is; of few units with a decimal place."""
+    if total is not None and total < 100 and done != int(done):
+        return f"{floor(done * 10) / 10:.1f}"
+    return f"{floor(done + 1e-6):,}"
 
 
 def _of(total: float | None, unit: str) -> str:

@@ -10,10 +10,12 @@ from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
 from unshaken.commands.frontier import frontier
 from unshaken.commands.inform import cite, list_
+from unshaken.commands.plan import plan
 from unshaken.commands.pretrain import pretrain
 
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
+    "plan": plan,
     "finetune": finetune,
     "evaluate": evaluate,
     "compare": compare,

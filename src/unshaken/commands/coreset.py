@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unshaken.base.files import naming
+from unshaken.base.ranges import Count, ranged
 from unshaken.options import parse, subject
 from unshaken.recipes.selections import selections_in
 from unshaken.report.picks import CLASS_COLUMNS, CLASS_LEGEND, COLUMNS, LEGEND, Selection, rows
@@ -15,10 +17,11 @@ from unshaken.report.table import display
 
 
 @dataclass(frozen=True)
+@ranged
 class Showing:
     """The picked images of each selection: classes and overlaps as a table, the images as a contact sheet each."""
 
-    images: int = 200
+    images: Count = 200
     """On a sheet at most, the first that were picked."""
     out: Path | None = None
     """The folder for coreset-EPOCH.png; the run's own if it is not given."""
@@ -35,7 +38,7 @@ def coreset(args: list[str]) -> None:
 
 
 def show(args: list[str]) -> None:
-    name, rest = subject(args, "coreset show", "RUN", "the folder of a pre-training run on a coreset")
+    name, rest = subject(args, "coreset show", "RUN", "the folder of a pre-training run on a coreset", Showing())
     options = parse(Showing(), rest, f"unshaken coreset show {name}")
     if options.images < 1:
         raise ValueError(f"a sheet has at least 1 image, not {options.images}")
@@ -44,7 +47,8 @@ def show(args: list[str]) -> None:
     for file, selection in zip(found, selections, strict=True):
         picture = (options.out or file.parent) / f"{file.stem}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
+        with naming(picture):
+            sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
         print(picture, file=sys.stderr)
     label = None if images.label is None else images.label.tolist()
     table = rows(selections, candidates, label, images.names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshaken.base.files import write_json, write_text
+from unshaken.base.files import write_text
 from unshaken.options import parse
 from unshaken.recipes.demo import demo as demonstrate
 from unshaken.report.table import markdown, show, summary
@@ -28,7 +29,7 @@ def demo(args: list[str]) -> None:
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     # bars where they can live, else a line before and after each part
     results = list(demonstrate(options.out / "runs", options.runtime, tell=tell, quiet=not sys.stderr.isatty()))
-    write_json(options.out / "summary.json", summary(results))
+    write_text(options.out / "summary.json", json.dumps(summary(results), indent=1) + "\n")  # for other programs
     write_text(options.out / "table.md", markdown(results))
     show(results)
     print(f"{options.out}/summary.json and {options.out}/table.md hold this; every run lies under {options.out}/runs")

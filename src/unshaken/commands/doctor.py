@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Whole, ranged
+from unshaken.base.tensor_file import read_header
+from unshaken.base.terminal import console, printable
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.checks import examination
@@ -34,6 +36,7 @@ BARE = "an encoder without a classifier, and only answers can be examined"
 
 
 @dataclass(frozen=True)
+@ranged
 class Visit:
     """Look for signs that an attack fails, or the set-up does, and not the defence.
 
@@ -45,11 +48,11 @@ class Visit:
     """Whose test images; by default of the set that the classifier was fine-tuned on."""
     ball: Ball
     """What the adversary of the evaluation may do; by default what goes with the set."""
-    limit: int = 192
+    limit: Count = 192
     """So many test images, drawn from all of them."""
-    attacked: int = 48
+    attacked: Natural = 48
     """So many of these are attacked too; 0 leaves attacks out."""
-    seed: int = 1
+    seed: Whole = 1
     runtime: Runtime = Runtime()
 
     def __post_init__(self) -> None:
@@ -60,7 +63,7 @@ class Visit:
 def doctor(args: list[str]) -> int:
     """Exit code 1 if there are findings."""
     what = "a fine-tuning run's folder, a classifier file, or a checkpoint that `unshaken import` reads"
-    name, rest = subject(args, "doctor", "CHECKPOINT", what)
+    name, rest = subject(args, "doctor", "CHECKPOINT", what, Visit(Source("cifar10"), Linf()))
     with TemporaryDirectory() as folder:
         file, rest = _classifier(Path(name), rest, Path(folder))
         net, about = load_classifier(file)
@@ -94,9 +97,8 @@ def _ours(file: Path) -> bool:
     if sniffed(file) != "safetensors":
         return False
     try:
-        with safe_open(file, "pt") as opened:
-            return (opened.metadata() or {}).get("format") == FORMAT
-    except SafetensorError:
+        return read_header(file).metadata.get("format") == FORMAT
+    except ValueError:
         return True  # whoever reads it will say what is wrong with it
 
 
@@ -151,7 +153,6 @@ def _say(line: str, style: str = "") -> None:
     if not sys.stdout.isatty():
         print(line, flush=True)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    Console().print(Text(line, style))
+    console().print(Text(printable(line), style))

@@ -44,21 +44,27 @@ class Evaluation:
 
 
 def evaluate(args: list[str]) -> None:
-    name, rest = subject(
-        args, "evaluate", "RUN", "a fine-tuning run's folder, a folder that holds several, or timm/NAME"
-    )
+    what = "a fine-tuning run's folder, a folder that holds several, or timm/NAME"
+    name, rest = subject(args, "evaluate", "RUN", what, Evaluation(Exam(), Source("cifar10")))
     if name.startswith(PUBLISHED) and not Path(name).exists():
         show([result for result in [published(name, rest)] if result is not None])
         return
-    runs, results = fine_tuned(Path(name)), []
+    runs, results, refused = fine_tuned(Path(name)), {}, []
+    asked = parse(Evaluation(Exam(), Source("cifar10")), rest, f"unshaken evaluate {name}")  # a mistake here stops all
     for run in runs:
-        options = parse(Evaluation(exam_for(run), tuned_on(run)), rest, f"unshaken evaluate {name}")
-        results.append(judged(options, run))
-    found = [result for result in results if result is not None]
-    if len(found) == len(runs) and not options.held_out:
-        write_means(runs, found)
-    if found:
-        show(found)
+        try:
+            options = parse(Evaluation(exam_for(run), tuned_on(run)), rest, f"unshaken evaluate {name}")
+            results[run] = judged(options, run)
+        except ValueError as error:  # of one run; the others are judged all the same
+            if len(runs) == 1:
+                raise
+            refused.append(f"{run}: {error}")
+    if found := {run: result for run, result in results.items() if result is not None}:
+        if len(found) == len(results) and not asked.held_out:
+            write_means(list(found), list(found.values()))
+        show(list(found.values()))
+    if refused:
+        raise ValueError(f"{len(refused)} of {len(runs)} runs were not judged: {'; '.join(refused)}")
 
 
 def judged(options: Evaluation, model: Path | Candidate, side: int | None = None) -> dict | None:

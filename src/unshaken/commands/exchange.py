@@ -10,12 +10,15 @@ from typing import Any
 
 import tyro
 
-from unshaken.base.files import read_json
+from unshaken.base.files import add_checksum, add_checksums_to_lines
+from unshaken.base.ranges import Count, Whole, ranged
+from unshaken.evaluate.reading import read_result
 from unshaken.exchange.exporting import Exporting, export, page_of
 from unshaken.exchange.fingerprint import stamped, verified
 from unshaken.exchange.importing import UNKNOWN, Importing
 from unshaken.exchange.layouts import LAYOUTS
 from unshaken.exchange.writing import Written, import_file, import_timm
+from unshaken.nets import saved
 from unshaken.options import parse, subject
 from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.presets import PRESETS
@@ -66,6 +69,7 @@ def layouts() -> str:
 
 
 @dataclass(frozen=True)
+@ranged
 class Verifying:
     """Whether networks still answer as their fingerprints say, and whether images get the verdicts again that a result
     says; exit code 2 if one does not, or has no fingerprint."""
@@ -73,10 +77,11 @@ class Verifying:
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Encoder or classifier files, or the folders of runs; or results, NAME.json."""
     write: bool = False
-    """Take the fingerprint of files that have none, and write it into them."""
-    sample: int = 100
+    """Take the fingerprint of files that have none, and write it into them; and checksums into files of an earlier
+    version, and into the other files of their runs."""
+    sample: Count = 100
     """Of a result: how many images at least are attacked again, in whole blocks drawn at random."""
-    seed: int | None = None
+    seed: Whole | None = None
     """Of that draw; a fresh one if it is not given."""
     run: Path | None = None
     """Of a result that does not lie in the run of its classifier: that run."""
@@ -90,12 +95,31 @@ def verify(args: list[str]) -> None:
     options = parse(Verifying(), args, "unshaken verify")
     if not options.files:
         raise ValueError("`unshaken verify` needs one or more files or runs")
+    if options.write:
+        for path in options.files:
+            with_checksums(path)
     words = (
         _reattack(path, options) if path.suffix == ".json" else _verify(path, options.write) for path in options.files
     )
     wrong = [word for word in words if word]
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+OWN = ("*.safetensors", "recipe.json", "run.json", "result*.json", "history.json", "verdicts*.jsonl", "log.jsonl")
+"""The files of a run that have checksums."""
+
+
+def with_checksums(path: Path) -> None:
+    """Add checksums to the files of an earlier version, which had none: a file, or those in a run's folder."""
+    kinds = {".json": add_checksum, ".jsonl": add_checksums_to_lines, ".safetensors": saved.add_checksum}
+    found = sorted({file for name in OWN for file in path.glob(name)}) if path.is_dir() else [path]
+    for file in found:
+        if file.suffix in kinds:
+            before = file.stat().st_mtime_ns
+            kinds[file.suffix](file)
+            if file.stat().st_mtime_ns != before:
+                print(f"{file}: it had no checksum, and has one now")
 
 
 def _verify(path: Path, write: bool) -> str | None:
@@ -116,7 +140,7 @@ def _reattack(path: Path, options: Verifying) -> str | None:
 
 
 def export_(args: list[str]) -> None:
-    name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file")
+    name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file", Exporting())
     how = parse(Exporting(), args[1:], f"unshaken export {name}")
     out = export(Path(name), how, results_of(Path(name)))
     print(f"{out}\n{page_of(out)}  says what it is and how to load it")
@@ -126,4 +150,4 @@ def export_(args: list[str]) -> None:
 
 def results_of(path: Path) -> list[dict[str, Any]]:
     """Of whole test sets and of their first images, at or below a run."""
-    return [read_json(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []
+    return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []

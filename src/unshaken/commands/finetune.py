@@ -10,16 +10,20 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.files import read_json
+from unshaken.base.ranges import NonNegative, ranged
+from unshaken.commands.pretrain import remark
 from unshaken.options import meant_for, parse, subject, taken
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, labelled, protocol
 from unshaken.train.halt import stopping
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
+@ranged
 class Finetuning:
     """Fine-tune an encoder with labels.
 
@@ -32,15 +36,16 @@ class Finetuning:
     runtime: Runtime = Runtime()
     out: Path | None = None
     """Under which folder the run's own is made; beside the encoder if it is not given."""
-    save_every: float = 60.0
+    save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
-    stop_after: float = 0.0
-    """Seconds after which the command ends as by SIGTERM, with a checkpoint; given again, it goes on. 0: never. Nothing
-    is stopped within a step or a selection."""
+    stop_after: NonNegative = 0.0
+    """Seconds after which the command ends, with a checkpoint and exit code 75; given again, it goes on from there. 0:
+    never. It makes one step at least; nothing is stopped within a step or a selection."""
 
 
 def finetune(args: list[str]) -> None:
-    name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file")
+    shown = Finetuning(Finetune())
+    name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
     mode, rest = taken(rest, "--mode")
     data, rest = taken(rest, "--data.name")
     size, rest = taken(rest, "--data.size")
@@ -63,15 +68,18 @@ def finetune(args: list[str]) -> None:
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
         for default in defaults
     ]
+    for options, default in zip(all_options, defaults, strict=True):
+        remark(options.recipe, default.recipe)
     with stopping(all_options[0].stop_after):
         for options in all_options:
             print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
             run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
-            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json')['digest']}")
+            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
             print(f"next: unshaken evaluate {run}")
 
 
 def described(chosen: Finetune | AutoFinetune) -> str:
     """The few choices that a reader of a table asks for."""
     limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
-    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.rate}"
+    views = type(chosen.views).__name__
+    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.rate}, views {views}"

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from unshaken.base.ranges import Share, Whole, ranged
+from unshaken.commands.pretrain import on_its_split, remark
 from unshaken.options import parse, subject
 from unshaken.recipes.frontier import Frontier, compared
 from unshaken.recipes.papers import PAPERS
@@ -20,6 +22,7 @@ Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
+@ranged
 class Comparing:
     """What a speed-up of pre-training costs in accuracy: all images, a selector, and chance.
 
@@ -29,8 +32,8 @@ class Comparing:
     """
 
     recipe: Annotated[Pretrain, Flat]
-    fractions: tuple[float, ...] = (0.05, 0.1, 0.2)
-    seeds: tuple[int, ...] = (1, 2, 3)
+    fractions: tuple[Share, ...] = (0.05, 0.1, 0.2)
+    seeds: tuple[Whole, ...] = (1, 2, 3)
     """Of pre-training and of fine-tuning."""
     mode: str = "slf"
     """Of fine-tuning: slf, alf, aff."""
@@ -42,14 +45,18 @@ class Comparing:
 
 
 def frontier(args: list[str]) -> None:
-    name, rest = subject(args, "frontier", "RUNS or RECIPE", "results to draw; or acl/digits, to make its runs first")
-    if "/" not in name or name.partition("/")[0] not in PAPERS:
+    shown = Comparing(compared("acl/cifar10")[0])
+    what = "results to draw; or acl/digits, to make its runs first"
+    name, rest = subject(args, "frontier", "RUNS or RECIPE", what, shown)
+    if name.partition("/")[0] not in PAPERS:
         raise ValueError(f"{name!r} is neither a file or folder of results nor a recipe, such as acl/digits")
     part, whole = compared(name)
     options = parse(Comparing(part), rest, f"unshaken frontier {name}")
     selector = options.recipe.coreset
     if options.recipe.seed != part.seed or (selector and selector.fraction != part.coreset.fraction):
         raise ValueError("a frontier has several seeds and fractions: --seeds 1 2 3 --fractions 0.1 0.2")
-    plan = Frontier(options.recipe, whole, options.fractions, options.seeds, options.mode)
+    chosen = on_its_split(options.recipe, part)
+    remark(chosen, part)
+    plan = Frontier(chosen, whole, options.fractions, options.seeds, options.mode)
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     draw(list(plan.run(options.runs, options.runtime, tell, quiet=not sys.stderr.isatty())), options.out)

@@ -10,11 +10,12 @@ from typing import Any
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json
-from unshaken.base.text import printable
+from unshaken.base.shapes import checked
+from unshaken.base.terminal import console, printable
 from unshaken.exchange.opening import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.resnet import KINDS
-from unshaken.nets.saved import read_tensors
+from unshaken.nets.saved import ORIGIN, RECIPE, read_tensors
 from unshaken.options import spelled
 from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS, OF_DATA, Paper, cited, of_method, of_network
 from unshaken.recipes.papers import PAPERS, recipe
@@ -41,6 +42,8 @@ LIST_USAGE = """usage: unshaken list [TOPIC]
   networks  names for --backbone.name
 
 A table on a terminal, Markdown in a pipe or a file."""
+RECORD = {"recipe?": RECIPE, "pretrain?": ORIGIN, "finetune?": ORIGIN}
+"""What is noted about a run, wherever that is."""
 CITE_USAGE = """usage: unshaken cite RUN
 
 RUN: a run's folder, an encoder or classifier file, a result; or a recipe (acl/cifar10), a method (acl), a mode (aff)
@@ -147,7 +150,6 @@ def show(columns: Row, rows: list[Row]) -> None:
         print("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
         return
     from rich import table
-    from rich.console import Console
     from rich.text import Text
 
     columns, rows = stacked(columns, rows)
@@ -156,8 +158,8 @@ def show(columns: Row, rows: list[Row]) -> None:
     for column, width in zip(columns, widths, strict=True):
         shown.add_column(column, no_wrap=width < 16, overflow="fold")
     for first, *others in rows:
-        shown.add_row(Text(first, style="bold"), *map(Text, others))
-    Console().print(shown)
+        shown.add_row(Text(printable(first), style="bold"), *(Text(printable(cell)) for cell in others))
+    console().print(shown)
 
 
 def stacked(columns: Row, rows: list[Row]) -> Table:
@@ -183,7 +185,7 @@ def cite(args: list[str]) -> None:
     if len(args) != 1:
         raise ValueError("`unshaken cite` needs one thing to cite: a run, a file, or a method such as acl")
     what, papers = of_word(args[0])
-    comment = printable(what, 500).replace("@", " at ")  # which begins an entry wherever it stands
+    comment = printable(" ".join(what.split())).replace("@", " at ")  # which begins an entry wherever it stands
     print("\n\n".join([f"% {comment}", *(paper.bibtex for paper in papers)]))
 
 
@@ -191,7 +193,7 @@ def of_word(name: str) -> tuple[str, list[Paper]]:
     """What a word stands for, in one line, and its papers. ValueError if it stands for nothing."""
     path = Path(name)
     if path.exists():
-        record = record_of(path)
+        record = checked(record_of(path), RECORD, name)
         return f"What {name} used: {made_by(record)}", cited(record)
     if "/" in name and name.partition("/")[0] in PAPERS:
         return f"What the recipe {name} uses", cited(planned(name))
@@ -213,13 +215,13 @@ def record_of(path: Path) -> dict[str, Any]:
     """What is noted about a run: in the header of its file, and in its result if it has one."""
     if path.suffix == ".json":
         content = read_json(path)
-        if not (isinstance(content, dict) and content.keys() & {"recipe", "pretrain"}):
+        if not content.keys() & {"recipe", "pretrain"}:
             raise ValueError(f"{path} is neither a result nor a recipe")
         beside = path.with_name("classifier.safetensors")
         return (read_tensors(beside)[1] if beside.exists() else {}) | content
     if (path / "recipe.json").exists() and not any((path / name).exists() for name in WITHIN):
         begun = read_json(path / "recipe.json")
-        if "encoder" in begun.get("data", {}):
+        if "encoder" in checked(begun, {"data?": {}}, str(path / "recipe.json")).get("data", {}):
             raise ValueError(f"the fine-tuning in {path} has not finished; cite its encoder, in {path.parent}")
         return begun
     about = read_tensors(file_in(path))[1]

@@ -6,22 +6,26 @@ import sys
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from unshaken.base.clock import Milestones
 from unshaken.base.files import read_json
+from unshaken.base.ranges import Natural, NonNegative, ranged
 from unshaken.options import parse, subject
 from unshaken.recipes.papers import recipe
 from unshaken.recipes.plusplus import PlusPlus
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.halt import stopping
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
+@ranged
 class Pretraining:
     """Train an encoder: without labels, but for st, sat, trades, sat-rcs and trades-rcs.
 
@@ -34,38 +38,59 @@ class Pretraining:
     runtime: Runtime = Runtime()
     out: Path = Path("runs")
     """Under which folder the run's own is made."""
-    save_every: float = 60.0
+    save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
-    stop_after: float = 0.0
-    """Seconds after which the command ends as by SIGTERM, with a checkpoint; given again, it goes on. 0: never. Nothing
-    is stopped within a step or a selection."""
-    profile: int = 0
+    stop_after: NonNegative = 0.0
+    """Seconds after which the command ends, with a checkpoint and exit code 75; given again, it goes on from there. 0:
+    never. It makes one step at least; nothing is stopped within a step or a selection."""
+    profile: Natural = 0
     """Steps to profile from where the run begins or goes on: profile.md and profile.json.gz in the run's folder."""
 
 
 def pretrain(args: list[str]) -> None:
-    name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all")
+    shown = Pretraining(recipe("acl/cifar10"))
+    name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
     default = recipe(name)
     options = parse(Pretraining(default), rest, f"unshaken pretrain {name}")
-    chosen = options.recipe
-    if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
-        chosen = replace(chosen, split="train")  # STL-10 alone has an unlabeled split
-    remark(chosen)
+    chosen = on_its_split(options.recipe, default)
+    remark(chosen, default)
     how = (options.out, options.runtime, options.save_every)
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
     with stopping(options.stop_after):
         run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)
-    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json')['digest']}")
+    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
     print(f"next: unshaken finetune {run}")
 
 
-def remark(chosen: Pretrain | PlusPlus) -> None:
-    """Say what a short run makes of schedules that were made for a long one."""
+def on_its_split(chosen: Pretrain | PlusPlus, default: Pretrain | PlusPlus) -> Pretrain | PlusPlus:
+    """On other images than STL-10, which alone has an unlabeled split, a recipe for that takes the train split."""
+    if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
+        return replace(chosen, split="train")
+    return chosen
+
+
+def remark(chosen: Any, default: Any = None) -> None:
+    """Say what a short run makes of schedules that were made for a long one, and what another optimiser keeps."""
     stairs = [(name, "every") for name in ("strength", "savings.steps", "savings.side")]
-    for name, field in (("rate", "warmup"), ("coreset", "warmup"), *stairs):
+    epochs = getattr(chosen, "epochs", None)
+    for name, field in (("rate", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
-        if lasting and lasting >= chosen.epochs:
-            print(
-                f"note: --{name} is made for more than {lasting} epochs, but there are {chosen.epochs}", file=sys.stderr
-            )
+        if lasting and lasting >= epochs:
+            note(f"--{name} is made for more than {lasting} epochs, but there are {epochs}")
+    rate = getattr(chosen, "rate", None)
+    at = rate.at if isinstance(rate, Milestones) else ()
+    if epochs and (unmet := [epoch for epoch in at if epoch >= epochs]):
+        falls = ", ".join(map(str, unmet))
+        note(f"--rate.at: the rate never falls at {falls}, for the run has {epochs} epochs, counted from 0")
+    rule, before = getattr(chosen, "optimizer", None), getattr(default, "optimizer", None)
+    if type(rule) is not type(before) and rule and before and chosen.rate == default.rate:
+        rate = next((name for name in ("peak", "value") if hasattr(chosen.rate, name)), None)
+        if rate is not None:
+            kind, was = type(rule).__name__, type(before).__name__
+            value = getattr(chosen.rate, rate)
+            note(f"{kind} takes the rate that goes with {was}, {value:g}: --rate.{rate} sets another")
+
+
+def note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)

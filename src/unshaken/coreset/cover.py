@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import BelowOne, ranged
 from unshaken.base.types import Float, Int
 from unshaken.coreset.gradients import Gradients
 from unshaken.coreset.problem import Granularity, Problem
@@ -42,10 +43,11 @@ class KCenter(Selector):
 
 
 @dataclass(frozen=True)
+@ranged
 class FacilityLocation(Selector):
     """max_S Σ_x max_{s ∈ S} (1 + cos(f(x), f(s))), greedily, which keeps at least 1 − 1/e of the maximum."""
 
-    slack: float = 0.0
+    slack: BelowOne = 0.0
     """0: every pick is greedy's own. Else a pick looks at a random part of the images (see `glance`); 0.05 say."""
 
     def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
@@ -56,6 +58,7 @@ class FacilityLocation(Selector):
 
 
 @dataclass(frozen=True)
+@ranged
 class GradientMatching(Selector):
     """min_S Σ_k min_{s ∈ S} ‖q_k − q_s‖, q the gradients of the training loss by the head, greedily.
 
@@ -63,7 +66,7 @@ class GradientMatching(Selector):
     """
 
     granularity: Granularity = "batch"
-    slack: float = 0.0
+    slack: BelowOne = 0.0
 
     def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)

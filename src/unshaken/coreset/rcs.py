@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import BelowOne, Count, NonNegative, ranged
 from unshaken.base.types import Float, Int
 from unshaken.coreset.gradients import Gradients, Theta
 from unshaken.coreset.problem import Granularity, Problem
@@ -29,6 +30,7 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class RCS(Selector):
     """Repeat:  r = ∇L_RD(U; θ′);  b* = argmax_b ⟨q_b, r⟩;  θ′ ← θ′ − η′ q_b*,   from θ′ = θ, q_b = ∇L(b; θ).
 
@@ -37,21 +39,21 @@ class RCS(Selector):
     and sees half of U.
     """
 
-    eta: float = 0.01
+    eta: NonNegative = 0.01
     """η′."""
     granularity: Granularity = "batch"
     distance: Distance = "kl"
     attack: PGD = PGD(Linf(8 / 255), steps=3, stride=5 / 12)
     """On U."""
-    refresh: int | None = None
+    refresh: Count | None = None
     """Picks from one attack on U to the next; 1 is the published search, None attacks once. L_RD's gradient is that of
     θ′ after every pick in any case: a computation on the head alone, for it alone moves."""
-    at_once: int = 1
+    at_once: Count = 1
     """Picks that share one r. 1 is the definition; more for samples, each of which hardly moves θ′."""
-    slack: float = 0.0
+    slack: BelowOne = 0.0
     """0: every pick is greedy's own. Else a pick looks at a random part of the items (see `glance`); for samples, 0.05
     say."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """Mini-batches whose gradients are in memory at a time; each chunk has its share of the picks, and θ′ goes on from
     chunk to chunk. None: as many as take 512 MiB, which on CIFAR is all of them."""
 

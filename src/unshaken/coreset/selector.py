@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Inside, Natural, Several, Share, ranged
 from unshaken.base.types import Int
 from unshaken.coreset.problem import Granularity, Problem
 from unshaken.losses.diverge import Distance
@@ -20,21 +21,22 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class Selector(ABC):
     """A subclass's fields are its choices, `select` its search. Pure in (problem, key)."""
 
-    fraction: float = 0.2
+    fraction: Share = 0.2
     """Of the candidates, that are trained on once the warm-up is over."""
-    warmup: int = 100
+    warmup: Natural = 100
     """Epochs of all candidates before the first selection."""
-    every: int | None = 20
+    every: Count | None = 20
     """Epochs from one selection to the next; None: there is only one."""
-    validation: float = 0.01
+    validation: Inside = 0.01
     """Of all images, set aside once: not trained on, whether a selector looks at them or not, so that what two
     selectors are compared on is the same."""
-    batch: int | None = None
+    batch: Several | None = None
     """Images in a mini-batch of candidates; None: as many as the training's. Smaller ones are a finer choice."""
-    steps: int | None = None
+    steps: Count | None = None
     """Of the attack by which candidates are looked at; None: as many as the training's. One step reaches as far,
     costs a third, and picks much the same (docs/methods/rcs.md)."""
     recall: bool = False
@@ -71,11 +73,12 @@ class Selector(ABC):
 
 
 @dataclass(frozen=True)
+@ranged
 class All(Selector):
     """Every candidate: what a fraction is compared with."""
 
-    fraction: float = 1.0
-    every: int | None = None
+    fraction: Share = 1.0
+    every: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -68,8 +70,33 @@ class Archive:
                 f"{place} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
                 "remove it, and fetch it again with --data.download"
             )
-        with tarfile.open(place, "r|*") as tar:  # one pass: seeking in a compressed file means reading it again
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                if name in wanted and (stream := tar.extractfile(member)) is not None:
-                    yield name, stream, member.size
+        try:
+            with tarfile.open(place, "r|*") as tar:  # one pass: seeking in a compressed file means reading it again
+                for member in tar:
+                    name = PurePosixPath(member.name).name
+                    if name in wanted and (stream := tar.extractfile(member)) is not None:
+                        yield name, io.BufferedReader(_Member(stream, place)), member.size
+        except BROKEN as error:
+            raise ValueError(f"{place} cannot be read ({error}): fetch it again with --data.download") from None
+
+
+BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
+"""What a broken archive raises as it is read."""
+
+
+class _Member(io.RawIOBase):
+    """A file in an archive, whose errors name the archive."""
+
+    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+        self.stream, self.archive = stream, archive
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        try:
+            content = self.stream.read(len(buffer))
+        except BROKEN as error:
+            raise ValueError(f"{self.archive} cannot be read ({error}): fetch it again with --data.download") from None
+        buffer[: len(content)] = content
+        return len(content)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -13,8 +11,15 @@ from zlib import crc32
 
 import numpy as np
 
+from unshaken.base.files import naming, read_json, replacing, write_json
+from unshaken.base.shapes import Whole
+from unshaken.data.array_files import array_from, header_of
+
 FORMAT = 2
 """Raise this when decoding changes, so that copies made by the old one are left alone."""
+
+NOTES = {"crc32": Whole(0), "about": {}}
+"""What is beside the pixels: the checksum of their file, and what is known of them."""
 
 Decoded = tuple[np.ndarray, dict[str, Any]]
 """Pixels (N C H W) uint8, and what else is known of them, as JSON."""
@@ -41,7 +46,8 @@ def place(folder: Path, key: object) -> Path:
 def cached(folder: Path, key: object, decode: Callable[[], Decoded]) -> Decoded:
     """What `decode` gave for an equal key, else what it gives now.
 
-    A copy that is cut short or altered is made again; where none can be written, a line on stderr says so.
+    A copy that is cut short or altered is made again, and where none can be written none is kept: a line on stderr says
+    so.
     """
     stem = place(folder, key)
     decoded = _read(stem)
@@ -52,31 +58,31 @@ def cached(folder: Path, key: object, decode: Callable[[], Decoded]) -> Decoded:
 
 
 def _read(stem: Path) -> Decoded | None:
+    """A sound copy. None if there is none, which is said if there is a damaged one."""
+    file, notes = stem.with_suffix(".npy"), stem.with_suffix(".json")
+    if not (file.exists() and notes.exists()):
+        return None
     try:
-        about = json.loads(stem.with_suffix(".json").read_text())
-        pixels = np.load(stem.with_suffix(".npy"))
-        return (pixels, about["about"]) if about["crc32"] == crc32(pixels) else None
-    except (OSError, ValueError, EOFError, KeyError, TypeError):  # what a missing or broken copy can raise
+        about = read_json(notes, NOTES)
+        with naming(file):
+            content = np.fromfile(file, np.uint8)
+        if crc32(content) != about["crc32"]:
+            raise ValueError(f"{file} was damaged: its checksum is not that of its pixels")
+        return array_from(content, str(file)), about["about"]
+    except (ValueError, OSError) as error:
+        reason = str(error).partition(". ")[0].partition(": an earlier version")[0]
+        print(f"the images are decoded again, for {reason}", file=sys.stderr)
         return None
 
 
 def _write(stem: Path, pixels: np.ndarray, about: dict[str, Any]) -> None:
-    part = stem.with_suffix(f".{os.getpid()}.part")  # several processes may decode the same images at once
+    """Not forced to the disk: what a power failure takes is decoded again."""
+    pixels = np.ascontiguousarray(pixels)
+    header = header_of(pixels)
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.save(file, pixels)
-        part.replace(stem.with_suffix(".npy"))
-        part.write_text(json.dumps({"crc32": crc32(pixels), "about": about}))
-        part.replace(stem.with_suffix(".json"))
+        with replacing(stem.with_suffix(".npy"), sync=False) as file:
+            file.write(header)
+            file.write(memoryview(pixels).cast("B") if pixels.size else b"")
+        write_json(stem.with_suffix(".json"), {"crc32": crc32(pixels, crc32(header)), "about": about})
     except OSError as error:
         print(f"decoded images cannot be kept in {stem.parent} ({error.strerror})", file=sys.stderr)
-    finally:
-        _remove(part)
-
-
-def _remove(part: Path) -> None:
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:  # as unwritable as the note above has said
-        return

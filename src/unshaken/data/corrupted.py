@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unshaken.data.array_files import mapped_array
 from unshaken.data.images import Images
 from unshaken.pixels.severity import SEVERITIES, check
 
@@ -41,11 +42,11 @@ def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ())
 
 
 def _array(root: Path, name: str) -> np.ndarray:
-    """Mapped, so that one severity is not five in memory; a pickle in it is refused."""
+    """Mapped, so that one severity is not five in memory."""
     path = root / f"{name}.npy"
     if not path.is_file():
         raise ValueError(f"{root} has no {name}.npy: it is not the unpacked folder of CIFAR-10-C or CIFAR-100-C")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}): unpack it again") from None
+        return mapped_array(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; unpack it again") from None

@@ -57,7 +57,9 @@ def gather(
         _complain(path, len(listing), list(broken.values()), unreadable)
     kept = [row for row in range(len(listing)) if str(row) not in broken]
     label = None if listing.label is None else torch.from_numpy(listing.label[kept])
-    return Images(pixels, label, listing.names, path.resolve().name, split, about.get("content", ""))
+    return Images(
+        pixels, label, listing.names, path.resolve().name, split, about.get("content", ""), sums=about.get("sums")
+    )
 
 
 def _complain(path: Path, count: int, broken: list[str], unreadable: str) -> None:

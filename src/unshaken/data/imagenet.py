@@ -101,12 +101,16 @@ def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
         return
     try:
         packed = ZipFile(place)
-    except BadZipFile as error:
+    except (BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from error
     with packed:
         for member in packed.namelist():
             if PurePosixPath(member).name in (name, f"{name}.npz"):
-                with packed.open(member) as stream:
+                try:
+                    stream = packed.open(member)
+                except (RuntimeError, BadZipFile, OSError, ValueError) as error:  # it needs a password, say
+                    raise ValueError(f"{place}: {member} cannot be read ({error}): fetch it anew") from None
+                with stream:
                     yield stream, PurePosixPath(member).name
                 return
         raise ValueError(f"{place} has no {name} in it: fetch it anew")
@@ -114,7 +118,8 @@ def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
 
 def _batch(stream: IO[bytes], name: str, place: Path) -> tuple[np.ndarray, list[int]]:
     """(n 3 32 32) uint8 and classes 1..1000. ValueError if the file is broken or another's."""
-    read: Any = _arrays(stream, name) if name.endswith(".npz") else unpickled(stream, name)
+    called = name if place.name == name else f"{place}: {name}"
+    read: Any = _arrays(stream, called) if name.endswith(".npz") else unpickled(stream, called)
     if not isinstance(read, dict) or not {"data", "labels"} <= read.keys():
         raise ValueError(f"{place}: {name} has no entries 'data' and 'labels': it is not of this set")
     data, classes = np.asarray(read["data"]), np.asarray(read["labels"])

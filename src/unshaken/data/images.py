@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base.types import Float, Int
+from unshaken.data.mapped import Sums
 
 LARGE = 8 * 2**30
 """Bytes of pixels. More are not copied: neither to a device, nor from a file into memory."""
@@ -26,6 +27,7 @@ class Images:
     split   of it, both for people and for results
     content a digest of the pixels where these are in a file that is too large to read for it; else empty
     wanted  where LARGE pixels are to be used, which stay where they are
+    sums    the checksums of pixels that are in a file, where what is read of it is held against them
     """
 
     pixels: Int[Tensor, "N C H W"]
@@ -35,6 +37,7 @@ class Images:
     split: str = "train"
     content: str = ""
     wanted: torch.device | None = None
+    sums: Sums | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
@@ -69,7 +72,8 @@ class Images:
                 f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "
                 "aside, or choose a smaller --data.size"
             )
-        return replace(self, pixels=self.pixels[index], label=label, content=content)
+        sums = None if self.sums is None else self.sums[index]
+        return replace(self, pixels=self.pixels[index], label=label, content=content, sums=sums)
 
     def to(self, device: torch.device | str) -> Images:
         """For use there: as they are, or if they are LARGE batch by batch, which changes no number."""
@@ -85,7 +89,10 @@ class Images:
     def floats(self, index: Int[Tensor, "n"] | slice = slice(None)) -> Float[Tensor, "n C H W"]:
         """The chosen images as float32 in [0, 1], where they are used."""
         index = index.to(self.pixels.device) if isinstance(index, Tensor) else index
-        return self.pixels[index].to(self.device).float() / 255
+        pixels = self.pixels[index]
+        if self.sums is not None:
+            self.sums[index].check(pixels)
+        return pixels.to(self.device).float() / 255
 
     @cached_property
     def digest(self) -> str:

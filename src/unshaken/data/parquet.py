@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unshaken.base.files import parsed
+from unshaken.base.shapes import Items, Or
 from unshaken.data.cache import stamp
 from unshaken.data.decode import Encoded
 from unshaken.data.listing import TEST_PARTS, Listing, fifths
@@ -153,25 +155,38 @@ def _classes(shard: Path, labels: dict[str, np.ndarray | None]) -> tuple[tuple[s
 def _declared(shard: Path) -> tuple[str, ...]:
     with _opened(shard) as file:
         text = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
-        feature: Any = json.loads(text).get("info", {}).get("features", {}).get(_column(file, LABEL)) or {}
-    return tuple(feature.get("names") or ())
+        column = _column(file, LABEL)
+        names = Or((Items(str), None))
+        feature = {f"{column}?": Or(({"names?": names}, None))}
+        found = parsed(text, f"{shard}, in its note 'huggingface',", {"info?": {"features?": feature}})
+    named = found.get("info", {}).get("features", {}).get(column) or {}
+    return tuple(named.get("names") or ())
 
 
 def _column(file: ParquetFile, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in file.schema_arrow.names), None)
 
 
-def _opened(shard: Path) -> ParquetFile:
-    """The file, with a column of images in it, or a ValueError that says what is wrong."""
+@contextmanager
+def _opened(shard: Path) -> Iterator[ParquetFile]:
+    """The file, with a column of images in it. What goes wrong while it is open is a ValueError that names it."""
     try:
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ValueError(f"{shard}: Parquet needs another package: pip install 'unshaken[data]'") from error
     try:
-        file = ParquetFile(shard)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{shard} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        with ParquetFile(shard) as file:
+            _check_column(file, shard)
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{shard} cannot be read as Parquet: {reason}") from error
+
+
+def _check_column(file: ParquetFile, shard: Path) -> None:
+    import pyarrow as pa
+
     name = _column(file, IMAGE)
     kind = None if name is None else file.schema_arrow.field(name).type
     if kind is not None and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
@@ -181,4 +196,3 @@ def _opened(shard: Path) -> ParquetFile:
             f"{shard} has no column 'image' of encoded images (binary, or a struct with bytes); "
             f"it has {', '.join(file.schema_arrow.names)}"
         )
-    return file

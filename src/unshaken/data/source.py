@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from unshaken.base.canon import ASIDE
+from unshaken.base.ranges import Count, ranged
 from unshaken.data.cifar import cifar
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
@@ -24,6 +25,7 @@ KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 
 @dataclass(frozen=True)
+@ranged
 class Source:
     """A known set, or a user's own images: a folder of images, a Parquet file, or a folder of Parquet files.
 
@@ -42,12 +44,12 @@ class Source:
     root: str = field(default="data", metadata=ASIDE)
     """Where archives lie or are downloaded to; decoded copies are kept under its cache/."""
 
-    size: int | None = None
+    size: Count | None = None
     """Side in pixels. None: in a recipe, the side that the network's stem is for; else as stored (imagenet: 224), and a
     set of one's own has the size of its first 64 training images if they are squares of one size (at most 224), or 32.
     """
 
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first so many images, but always all of the test split."""
 
     download: bool = field(default=False, metadata=ASIDE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.base.canon import ASIDE
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Range, Whole, ranged
 from unshaken.base.types import Float, Int
 from unshaken.data.corrupted import corrupted
 from unshaken.data.images import Images
@@ -48,6 +49,7 @@ class Part:
 
 
 @dataclass(frozen=True)
+@ranged
 class Exam:
     """SA, RA under PGD and AutoAttack, and accuracy under common corruptions.
 
@@ -64,19 +66,19 @@ class Exam:
     corruptions: tuple[str, ...] = ()
     """Common corruptions by name (fog, gaussian_noise, ...), each at the severities; fifteen stands for CIFAR-10-C's
     fifteen, extra for its four others."""
-    severities: tuple[int, ...] = SEVERITIES
+    severities: tuple[Annotated[int, Range(1, 5)], ...] = SEVERITIES
     """At which the corruptions are."""
     published: str | None = field(default=None, metadata=ASIDE)
     """The unpacked folder of CIFAR-10-C or CIFAR-100-C, to take the corrupted images from there; they are made here if
     it is not given. 30 MB of memory for each corruption and severity."""
-    batch: int = 256
+    batch: Count = 256
     """Images at a time: a block."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first so many test images; the result then says so."""
-    until: float | None = None
+    until: Annotated[float, Range(0, 100)] | None = None
     """Stop after the block that makes the 95 % interval of the last attack's final value at most so many percentage
     points wide, from end to end; the result then says how many images were judged."""
-    seed: int = 1
+    seed: Whole = 1
 
     def __post_init__(self) -> None:
         if self.batch < 1 or (self.limit is not None and self.limit < 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,15 @@ from torch import Tensor
 
 from unshaken.base import bits as text
 from unshaken.base.canon import short_hash
-from unshaken.base.files import write_text
+from unshaken.base.files import Lines
+from unshaken.base.shapes import Number, Whole
 from unshaken.base.shard import Shard
 from unshaken.base.types import Int
 from unshaken.evaluate.verdicts import Verdicts
+
+VERDICT = {"part": str, "block": Whole(0), "bits": str, "n": Whole(1), "seconds": Number(0)}
+LINE = {"identity?": str} | {f"{name}?": shape for name, shape in VERDICT.items()}
+"""What a line says: whose verdicts these are, or the verdicts of a block."""
 
 
 class Notes:
@@ -24,8 +29,8 @@ class Notes:
 
     Each process appends to a file of its own and reads those of all: whatever was judged before, by however many
     processes, is not judged again. A file is called by the identity of the exam, network, images and world whose
-    verdicts it holds, and its first line says so too: another exam has other files. A line that is not whole is
-    forgotten with all after it.
+    verdicts it holds, and its first line says so too: another exam has other files. What was damaged in a file is not
+    believed, and is judged again.
     """
 
     def __init__(self, folder: Path | None = None, *identity: object, label: str = "", shard: Shard = Shard()) -> None:
@@ -41,15 +46,19 @@ class Notes:
             self.gather()
 
     def _begin(self) -> None:
-        """Our own file with whole lines of this identity alone."""
-        kept = _lines(self.file, self.identity) if self.file.exists() else []
-        lines = [{"identity": self.identity}, *kept]
-        write_text(self.file, "".join(json.dumps(line) + "\n" for line in lines))
+        """Our own file with sound lines of this identity alone."""
+        self._lines = Lines(self.file, LINE)
+        if aside := self._lines.set_aside():
+            _say(f"{self._lines.fault}; what is damaged is judged again, and the damaged file is {aside.name} now")
+        self._lines.rewrite([{"identity": self.identity}, *_verdicts(self._lines, self.identity)])
 
     def gather(self) -> None:
         """Learn what other processes have noted by now."""
         for file in sorted(self.folder.glob("verdicts*.jsonl")) if self.folder is not None else ():
-            for line in _lines(file, self.identity):
+            lines = Lines(file, LINE)
+            if lines.fault:
+                _say(f"{lines.fault}; what is damaged is judged again")
+            for line in _verdicts(lines, self.identity):
                 place = line["part"], line["block"]
                 self.bits[place] = torch.from_numpy(text.unpacked(line["bits"], line["n"]))
                 self.spent[place] = line["seconds"]
@@ -62,6 +71,11 @@ class Notes:
         verdicts = Verdicts.none(sum(map(len, blocks)))
         for block, places in enumerate(blocks):
             if (bits := self.read(part, block)) is not None:
+                if len(bits) != len(places):
+                    raise ValueError(
+                        f"the verdicts of {part} in {self.folder} are of {len(bits)} images in block {block}, "
+                        f"and it has {len(places)}: move verdicts*.jsonl away to judge anew"
+                    )
                 verdicts.bits[places], verdicts.judged[places] = bits, True
         return verdicts
 
@@ -71,8 +85,7 @@ class Notes:
         line = {"part": part, "block": block, "bits": text.packed(bits.numpy()), "n": len(bits)}
         line["seconds"] = self.spent[part, block]
         if self.file is not None:
-            with open(self.file, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            self._lines.append(line)
 
     def seconds(self) -> dict[str, float]:
         """By part, of all processes together."""
@@ -82,15 +95,26 @@ class Notes:
         return total
 
 
-def _lines(file: Path, identity: str) -> list[dict[str, Any]]:
-    """Those of this identity, up to the first that is not whole."""
-    found = []
-    for line in file.read_text(errors="replace").splitlines(keepends=True):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            break
-        if not line.endswith("\n"):
-            break
-        found.append(value)
-    return found[1:] if found[:1] == [{"identity": identity}] else []
+def _verdicts(lines: Lines, identity: str) -> list[dict[str, Any]]:
+    """Those of this identity; none if it is not certain whose they are."""
+    if lines.values[:1] != [{"identity": identity}]:
+        return []
+    found = [line for line in lines.values[1:] if line.keys() == VERDICT.keys()]
+    return [line for line in found if _sound(line)]
+
+
+def _sound(line: dict[str, Any]) -> bool:
+    try:
+        return text.raw_of(line["bits"], line["n"]) is not None
+    except ValueError:
+        return False
+
+
+def _say(line: str) -> None:
+    """On stderr, once in the life of a process."""
+    if line not in _SAID:
+        _SAID.add(line)
+        print(line, file=sys.stderr)
+
+
+_SAID: set[str] = set()

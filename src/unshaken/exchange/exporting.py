@@ -18,7 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.canon import plain
-from unshaken.base.files import read_json, write_bytes, write_json, write_text
+from unshaken.base.files import read_foreign_json, write_bytes, write_json, write_text
+from unshaken.base.tensor_file import seal, sealed
 from unshaken.base.text import printable, without_paths
 from unshaken.exchange.card import card, front_matter, side_of
 from unshaken.exchange.fingerprint import fingerprint, images
@@ -113,7 +114,10 @@ def _is_hub(folder: Path) -> bool:
 
 
 def _ours(config: Path) -> bool:
-    return read_json(config).get("library_name") == "unshaken"
+    try:
+        return read_foreign_json(config, {"library_name": str})["library_name"] == "unshaken"
+    except ValueError:
+        return False
 
 
 def _is_export(out: Path, subject: Opened) -> bool:
@@ -174,7 +178,7 @@ def _to_theirs(whose: str) -> Callable[[Opened, Path], None]:
             "std": json.dumps(subject.backbone.std),
             "about": json.dumps(about),
         }
-        write_bytes(out, save(weights, metadata))
+        write_bytes(out, *seal(save(weights, sealed(metadata))))
 
     return write
 

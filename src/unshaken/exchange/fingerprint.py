@@ -93,13 +93,17 @@ def compared(subject: Opened, stored: dict[str, Any]) -> Proof:
     if stored.get("version") != VERSION:
         raise ValueError(f"this is a fingerprint of version {stored.get('version')!r}; this program knows {VERSION}")
     now = answers(subject.net, subject.backbone.channels, subject.backbone.stem)
-    before = {
-        route: torch.from_numpy(np.frombuffer(base64.b64decode(text), "<f4").copy()).view(COUNT, -1)
-        for route, text in stored["answers"].items()
-    }
+    before = {route: _numbers(text) for route, text in stored["answers"].items()}
     routes = {route: deviation(now.get(route), before.get(route)) for route in {**before, **now}}
     weights = digest(subject.net)
     return Proof(weights, weights == stored["weights"], routes)
+
+
+def _numbers(text: str) -> Tensor:
+    raw = base64.b64decode(text, validate=True)
+    if not raw or len(raw) % (4 * COUNT):
+        raise ValueError(f"the fingerprint has {len(raw)} bytes of answers, and they are of {COUNT} images")
+    return torch.from_numpy(np.frombuffer(raw, "<f4").copy()).view(COUNT, -1)
 
 
 def deviation(now: Tensor | None, before: Tensor | None) -> float | None:

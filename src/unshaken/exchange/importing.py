@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unshaken.base.ranges import Number, Positive, ranged
 from unshaken.data.source import UNKNOWN
 from unshaken.exchange.fitting import Reading, Wanted
 from unshaken.exchange.layouts import LAYOUTS, NONE
@@ -26,6 +27,7 @@ from unshaken.nets.torch_files import real
 
 
 @dataclass(frozen=True)
+@ranged
 class Importing:
     """Where the encoder goes, and what the user knows of the file; None leaves that to the file and its layout."""
 
@@ -43,9 +45,9 @@ class Importing:
     """timm/NAME: the file holds weights of this network of timm's."""
     normalisation: Literal["imagenet", "cifar", "none"] | None = None
     """What the network does to pixels in [0, 1] first."""
-    mean: tuple[float, ...] | None = None
+    mean: tuple[Number, ...] | None = None
     """Of the normalisation, one a channel; with --std."""
-    std: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     padding: Literal[1, 2] | None = None
     """Of a 3x3 stem: 2 for DeACL's and solo-learn's."""
     stem: Literal[8, 32, 96, 224] | None = None
@@ -70,8 +72,6 @@ class Importing:
             raise ValueError("--mean and --std go together")
         if self.mean is not None and self.normalisation is not None:
             raise ValueError("--normalisation and --mean, --std say the same thing: give one of them")
-        if self.std is not None and not min(self.std, default=0) > 0:
-            raise ValueError(f"each number of --std is more than 0, not {min(self.std, default=0)}")
         if self.layout is not None and self.layout not in LAYOUTS:
             near = get_close_matches(self.layout, LAYOUTS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""

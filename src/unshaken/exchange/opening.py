@@ -9,7 +9,7 @@ from typing import Any
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import backbone_of, load_classifier, load_encoder, read_tensors
+from unshaken.nets.saved import backbone_of, load
 
 WITHIN = ("model.safetensors", "encoder.safetensors", "classifier.safetensors")
 """What a folder is opened by: a folder for a hub, a run of pre-training, a run of fine-tuning."""
@@ -52,10 +52,5 @@ class Opened:
 
 def opened(path: Path) -> Opened:
     """In eval mode. ValueError if it is no file of ours."""
-    file = file_in(path)
-    kind = read_tensors(file)[1].get("kind")
-    if kind == "classifier":
-        net, about = load_classifier(file)
-        return Opened(net.eval(), backbone_of(about), about)
-    encoder, backbone, about = load_encoder(file)
-    return Opened(encoder.eval(), backbone, about)
+    net, about = load(file_in(path))
+    return Opened(net.eval(), backbone_of(about), about)

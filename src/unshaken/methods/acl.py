@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unshaken.base.clock import Clock, Constant, Schedule
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Positive, ranged
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.losses.contrast import check_temperature, nt_xent
 from unshaken.methods.method import Method
@@ -24,6 +25,7 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class ACL(Method):
     """min_θ (1 + ω) l_CL(x̃ⁱ, x̃ʲ) + (1 − ω) l_CL(xⁱ, xʲ),   (x̃ⁱ, x̃ʲ) = argmax over B_ε[xⁱ] × B_ε[xʲ] of l_CL(x̃ⁱ, x̃ʲ).
 
@@ -32,7 +34,7 @@ class ACL(Method):
     """
 
     attack: PGD = PGD(Linf(8 / 255), steps=5)
-    tau: float = 0.5
+    tau: Positive = 0.5
     omega: Schedule = Constant(0.0)
 
     routes: ClassVar = ("clean", "adv")

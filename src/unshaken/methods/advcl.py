@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import NonNegative, Positive, ranged
 from unshaken.base.types import Batch, Float, Int, Terms
 from unshaken.losses.contrast import check_temperature, multi_view
 from unshaken.methods.method import Method
@@ -32,6 +33,7 @@ Contrast = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+@ranged
 class AdvCL(Method):
     """min_θ l_CL(x_cl, τ₁(x), τ₂(x), x_h) + λ l_CE(x_ce),   (x_cl, x_ce) = argmax over B_ε[x] × B_ε[x] of the same.
 
@@ -43,10 +45,10 @@ class AdvCL(Method):
     """
 
     attack: PGD = PGD(Linf(8 / 255), steps=5)
-    tau: float = 0.5
-    ce_weight: float = 0.2
+    tau: Positive = 0.5
+    ce_weight: NonNegative = 0.2
     """λ."""
-    radius: float = 8.0
+    radius: NonNegative = 8.0
     """Frequencies nearer to 0 than this, in cycles an image, are not in x_h; 8 is meant for images of 32 pixels."""
     form: Literal["paper", "released"] = "paper"
     """released: what the authors' code computes (LijieFan/AdvCL, losses.py and pretraining_advCL.py at 24cb7a6). l_CL

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import BelowOne, Count, NonNegative, Unit, ranged
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.losses.contrast import between, hard_pairs, pairs
 from unshaken.methods.advcl import AdvCL
@@ -31,12 +32,13 @@ from unshaken.nets.embed import Network, evaluating
 
 
 @dataclass(frozen=True)
+@ranged
 class IP:
     """Adversarial views as inferior positives."""
 
-    alpha: float = 0.2
+    alpha: Unit = 0.2
     """α, the clean side's part of the gradient: at 0 clean views do not follow adversarial ones, at 1/2 both equal."""
-    adv_weight: float = 1.0
+    adv_weight: NonNegative = 1.0
     """Of the pairs of an adversarial and a clean view."""
 
     def __post_init__(self) -> None:
@@ -45,6 +47,7 @@ class IP:
 
 
 @dataclass(frozen=True)
+@ranged
 class Adaptive:
     """α rises as adversarial views come nearer to the clean image (AdvCL's tree alone).
 
@@ -52,8 +55,8 @@ class Adaptive:
     images of the first `epochs` epochs, in which α stays. Then α goes from its own value at d = d_avg to 1/2 at d_min.
     """
 
-    epochs: int = 30
-    d_min: float = 0.4
+    epochs: Count = 30
+    d_min: NonNegative = 0.4
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -61,12 +64,13 @@ class Adaptive:
 
 
 @dataclass(frozen=True)
+@ranged
 class HN:
     """Adversarial views as hard negatives: negatives near to the anchor weigh most (`hard_pairs`)."""
 
-    tau_plus: float = 0.1
+    tau_plus: BelowOne = 0.1
     """τ⁺, the chance that a negative is of the anchor's class."""
-    beta: float = 1.0
+    beta: NonNegative = 1.0
     """How much more near negatives weigh: as exp(sim/τ) to this power."""
 
     def __post_init__(self) -> None:

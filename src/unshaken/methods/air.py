@@ -19,6 +19,7 @@ from torch.nn.functional import cosine_similarity
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import NonNegative, ranged
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.losses.diverge import kl
 from unshaken.methods.acl import ACL
@@ -27,6 +28,7 @@ from unshaken.nets.embed import Network
 
 
 @dataclass(frozen=True)
+@ranged
 class AIR(Method):
     """min_θ L_ACL(U) + λ₁ L_AIR(U; 0) + λ₂ L_AIR(U; ε).
 
@@ -36,8 +38,8 @@ class AIR(Method):
     """
 
     acl: ACL = ACL()
-    lambda1: float = 0.5
-    lambda2: float = 0.5
+    lambda1: NonNegative = 0.5
+    lambda2: NonNegative = 0.5
     divergence: Literal["kl", "normalized", "released"] = "kl"
     """kl: the equation above. normalized: the same with each product scaled to sum to 1 over the batch (products of two
     softmaxes sum to about 1/N, so the equation's gradient is some hundred times weaker). released: what the authors'

@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import NonNegative, ranged
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.methods.method import Method
 from unshaken.nets.embed import Network, frozen
@@ -23,6 +24,7 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class DeACL(Method):
     """min_f −cos(f(x), T(x)) − γ cos(f(x̃), f(x)),   x̃ = argmax over B_ε[x] of −cos(f(x̃), T(x)); means over the batch.
 
@@ -31,7 +33,7 @@ class DeACL(Method):
     """
 
     attack: PGD = PGD(steps=5)
-    gamma: float = 2.0
+    gamma: NonNegative = 2.0
     """2 in the authors' scripts, 3 in their constructor (pantheon5100/DeACL at 3fb81e3, `trades_k`)."""
 
     routes: ClassVar = ("shared",)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unshaken.base.clock import Clock, Stairs
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Unit, ranged
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.methods.acl import ACL
 from unshaken.methods.method import Method
@@ -23,6 +24,7 @@ from unshaken.nets.embed import Network
 
 
 @dataclass(frozen=True)
+@ranged
 class DynACL(Method):
     """min_θ ½ [(1 + ω) l_CL(h_θ(x̃ⁱ), h_ξ(x̃ʲ)) + (1 − ω) l_CL(h_θ(xⁱ), h_ξ(xʲ))],   ξ ← m ξ + (1 − m) θ.
 
@@ -32,7 +34,7 @@ class DynACL(Method):
     """
 
     acl: ACL = ACL(omega=Stairs(0.0, 2 / 3, every=50))
-    momentum: float = 0.99
+    momentum: Unit = 0.99
     """m."""
 
     routes: ClassVar = ACL.routes

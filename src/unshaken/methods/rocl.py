@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import NonNegative, Positive, ranged
 from unshaken.base.types import Batch, Float, Terms
 from unshaken.losses.contrast import between, check_temperature, info_nce, pairs
 from unshaken.methods.method import Method
@@ -26,6 +27,7 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class RoCL(Method):
     """min_θ L_con(t(x), {t′(x), t(x)ᵃᵈᵛ}, {t(x)_neg}) + λ L_con(t(x)ᵃᵈᵛ, {t′(x)}, {t(x)_neg}).
 
@@ -34,8 +36,8 @@ class RoCL(Method):
     """
 
     attack: PGD = PGD(Linf(8 / 255), steps=7, stride=0.007 / 0.0314)
-    tau: float = 0.5
-    weight: float = 1 / 256
+    tau: Positive = 0.5
+    weight: NonNegative = 1 / 256
     """λ."""
     form: Literal["paper", "released"] = "paper"
     """paper: the equation above. released: what the authors' code computes (Kim-Minseon/RoCL, loss.py, attack_lib.py

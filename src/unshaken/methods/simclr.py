@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Positive, ranged
 from unshaken.base.types import Batch, Terms
 from unshaken.losses.contrast import check_temperature, nt_xent
 from unshaken.methods.method import Method
@@ -18,10 +19,11 @@ from unshaken.nets.embed import Network
 
 
 @dataclass(frozen=True)
+@ranged
 class SimCLR(Method):
     """min_θ l_CL(xⁱ, xʲ)."""
 
-    tau: float = 0.5
+    tau: Positive = 0.5
 
     routes: ClassVar = ("clean",)
 

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import NonNegative, ranged
 from unshaken.base.types import Batch, Terms
 from unshaken.losses.classify import trades
 from unshaken.losses.diverge import kl_rows
@@ -56,6 +57,7 @@ class SAT(Method):
 
 
 @dataclass(frozen=True)
+@ranged
 class TRADES(Method):
     """min_{c,f} CE(c(f(x)), y) + β KL(c(f(x)) ‖ c(f(x̃))),   x̃ = argmax over B_ε[x] of the same KL.
 
@@ -63,7 +65,7 @@ class TRADES(Method):
     """
 
     attack: PGD = PGD(steps=10, start="near")
-    beta: float = 6.0
+    beta: NonNegative = 6.0
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1

@@ -8,6 +8,7 @@ from typing import get_args
 
 from torch import nn
 
+from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
 from unshaken.nets.embed import Encoder, Normalize
 from unshaken.nets.resnet import KINDS, Stem, resnet
 from unshaken.nets.solo_wrn import is_solo_wrn, solo_depth_and_widen, solo_wrn
@@ -18,6 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
+@ranged
 class Backbone:
     """Which encoder."""
 
@@ -26,12 +28,12 @@ class Backbone:
     vit-small, or timm/NAME."""
     stem: Stem = 32
     """For which side in pixels."""
-    channels: int = 3
+    channels: Count = 3
     """3, or 1 for grey images."""
-    mean: tuple[float, ...] = IMAGENET_MEAN
+    mean: tuple[Number, ...] = IMAGENET_MEAN
     """Of the normalisation inside the network, one a channel; the ACL family uses ImageNet's for all sets."""
-    std: tuple[float, ...] = IMAGENET_STD
-    padding: int = 1
+    std: tuple[Positive, ...] = IMAGENET_STD
+    padding: Natural = 1
     """Of the 3×3 stem convolution of a 32-pixel ResNet; DeACL's published encoders have 2."""
 
     def __post_init__(self) -> None:

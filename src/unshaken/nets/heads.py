@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from unshaken.base.ranges import Count, ranged
 from unshaken.base.types import Float
 
 
@@ -25,6 +26,7 @@ class Head(ABC):
 
 
 @dataclass(frozen=True)
+@ranged
 class Projection(Head):
     """g: linear layers with a ReLU between them, and batch norms.
 
@@ -33,9 +35,9 @@ class Projection(Head):
     """
 
     layers: Literal[2, 3] = 3
-    hidden: int | None = None
+    hidden: Count | None = None
     """Width between the layers; None is that of the features."""
-    out: int | None = None
+    out: Count | None = None
     """Width of the embedding; None is that of the features."""
     norm: Literal["all", "hidden", "none"] = "all"
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.canon import plain
-from unshaken.base.files import write_bytes
+from unshaken.base.checksum import FIELD
+from unshaken.base.files import parsed, write_bytes
+from unshaken.base.shapes import Each, Items, Number, Or, Shape, Whole, checked, shown
+from unshaken.base.tensor_file import Entry, Header, check_seal, read_tensor_file, seal, sealed
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.bounds import check_size
 from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routed, routes_of
@@ -25,25 +26,95 @@ from unshaken.nets.routed import routed, routes_of
 FORMAT = "unshaken/1"
 
 
+RECIPE = {
+    "type?": str,
+    "name?": str,
+    "seed?": Or((Whole(), str, None)),
+    "data?": {"name?": str},
+    "method?": {"type?": str},
+}
+ORIGIN = {"recipe?": RECIPE, "data?": {}, "file?": {"name": str, "sha256?": str}}
+ABOUT = {
+    "kind?": str,
+    "pretrain?": ORIGIN,
+    "finetune?": ORIGIN,
+    "fingerprint?": {"version": Whole(), "weights": str, "answers": Each(str)},
+}
+BACKBONE = {
+    "name": str,
+    "stem": Whole(1, 1 << 12),
+    "channels": Whole(1, 1 << 10),
+    "mean": Items(Number(), 1),
+    "std": Items(Number(), 1),
+    "padding?": Whole(0, 64),
+}
+NETWORK = ABOUT | {"kind": str, "backbone": BACKBONE}
+ENCODER = NETWORK | {"routes": Items(str)}
+CLASSIFIER = NETWORK | {"names": Items(str, 1)}
+"""What the header of a file says, by its kind."""
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Atomically, with `about` in the header."""
+    """Atomically, with `about` in the header, and a checksum of the whole file."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(stored, {"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))
+    write_bytes(path, *seal(save(stored, sealed({"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote. A foreign or truncated file is a ValueError that names it."""
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); remove it, or take another copy") from None
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by unshaken: its format is {header.get('format')!r}, not {FORMAT!r}")
-    return tensors, json.loads(header["about"])
+def read_tensors(path: Path, shape: Shape = ABOUT) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote, whose `about` has a shape.
+
+    ValueError, in one line with the file's name in it, if it is not one of ours, or not bit for bit as it was written.
+    """
+    content, header = read_tensor_file(path)
+    about = _about(path, header, shape)
+    check_seal(content, header, path)
+    return {name: _tensor(content, entry, path) for name, entry in header.tensors.items()}, about
+
+
+def checksum_in(path: Path) -> str:
+    """The checksum of one of our files, which is checked."""
+    content, header = read_tensor_file(path)
+    _about(path, header, ABOUT)
+    check_seal(content, header, path)
+    return header.metadata[FIELD]
+
+
+def add_checksum(path: Path) -> None:
+    """Write a file of an earlier version again, with a checksum. ValueError if it has one that is wrong."""
+    content, header = read_tensor_file(path)
+    about = _about(path, header, ABOUT)
+    if FIELD in header.metadata:
+        check_seal(content, header, path)
+    else:
+        write_tensors(path, {name: _tensor(content, each, path) for name, each in header.tensors.items()}, about)
+
+
+def _about(path: Path, header: Header, shape: Shape) -> dict[str, Any]:
+    if header.metadata.get("format") != FORMAT:
+        found = shown(header.metadata.get("format"))
+        raise ValueError(f"{path} was not written by unshaken: its format is {found}, not {FORMAT!r}")
+    return parsed(header.metadata.get("about", ""), f"the header of {path}", shape)
+
+
+def _tensor(content: bytearray, entry: Entry, path: Path) -> Tensor:
+    if entry.dtype not in DTYPES:
+        raise ValueError(f"{path} has numbers of kind {entry.dtype}; known are {', '.join(DTYPES)}")
+    if 0 in entry.shape:
+        return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+    part = memoryview(content)[entry.begin : entry.end]
+    return torch.frombuffer(part, dtype=DTYPES[entry.dtype]).view(entry.shape)
 
 
 def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[str, Any]) -> None:
@@ -54,16 +125,8 @@ def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[s
 
 def load_encoder(path: Path) -> tuple[Encoder, Backbone, dict[str, Any]]:
     """The encoder with its routes, the recipe of its network, and what was noted about it."""
-    tensors, about = read_tensors(path)
-    _expect(about, "encoder", path)
-    with legible(path):
-        backbone, routes = backbone_of(about), tuple(about["routes"])
-    _within(path, backbone, routes, 0, tensors)
-    encoder = backbone.build()
-    if routes:
-        routed(encoder, routes)
-    _fill(encoder, tensors, path)
-    return encoder, backbone, about
+    net, about = load(path, "encoder")
+    return net, backbone_of(about), about
 
 
 def save_classifier(
@@ -76,15 +139,45 @@ def save_classifier(
 
 def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
     """The classifier, and what was noted about it; "names" are its classes."""
+    return load(path, "classifier")
+
+
+def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """An encoder or a classifier, and what was noted about it. ValueError if it is of another kind than the given."""
     tensors, about = read_tensors(path)
-    _expect(about, "classifier", path)
+    wanted = (kind,) if kind else ("encoder", "classifier")
+    if about.get("kind") not in wanted:
+        kinds = " or ".join(map(repr, wanted))
+        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; needed is one of kind {kinds}")
     with legible(path):
-        backbone, classes = backbone_of(about), len(about["names"])
-    _within(path, backbone, (), classes, tensors)
-    encoder = backbone.build()
-    net = Network(encoder, zero_classifier(encoder.features, classes))
+        checked(about, ENCODER if about["kind"] == "encoder" else CLASSIFIER, "it")
+        backbone = backbone_of(about)
+    _check_sizes(about, backbone, tensors, path)
+    net = _built(about, backbone)
     _fill(net, tensors, path)
     return net, about
+
+
+def _built(about: dict[str, Any], backbone: Backbone) -> nn.Module:
+    """The network that a header describes, without its weights."""
+    encoder = backbone.build()
+    if about["kind"] == "classifier":
+        return Network(encoder, zero_classifier(encoder.features, len(about["names"])))
+    return routed(encoder, tuple(about["routes"])) if about["routes"] else encoder
+
+
+def _check_sizes(about: dict[str, Any], backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> None:
+    """ValueError if the header names a network much larger than what the file holds: it would fill the memory."""
+    try:
+        with torch.device("meta"):  # where tensors have shapes alone
+            needed = sum(tensor.numel() for tensor in _built(about, backbone).state_dict().values())
+    except (NotImplementedError, RuntimeError):  # a network of timm's that looks at its numbers as it is made
+        return
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if needed > 2 * held + (1 << 20):
+        raise ValueError(
+            f"{path} does not fit the network it names: that has {needed:,} numbers, and the file holds {held:,}"
+        )
 
 
 def backbone_of(about: dict[str, Any]) -> Backbone:
@@ -106,22 +199,9 @@ def legible(path: Path) -> Iterator[None]:
     """What a header lacks, or has too much, as a ValueError that names the file."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} has a header that this version cannot read ({reason}): is it newer?") from None
-
-
-def _expect(about: dict[str, Any], kind: str, path: Path) -> None:
-    if about.get("kind") != kind:
-        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; needed is one of kind {kind!r}")
-
-
-def _within(path: Path, backbone: Backbone, routes: tuple[str, ...], classes: int, tensors: dict[str, Tensor]) -> None:
-    """What the header asks for is bounded by what the file holds."""
-    try:
-        check_size(backbone, routes, classes, tensors)
-    except ValueError as error:
-        raise ValueError(f"{path} does not fit the network it names: {error}") from None
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

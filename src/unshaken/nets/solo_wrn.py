@@ -74,11 +74,12 @@ def is_solo_wrn(name: str) -> bool:
 
 def solo_depth_and_widen(name: str) -> tuple[int, int]:
     """(28, 10) of "wide_resnet28w10". ValueError if there is no such network."""
-    found = re.fullmatch(r"wide_resnet([1-9]\d*)w([1-9]\d*)", name)
+    found = re.fullmatch(r"wide_resnet([1-9]\d{,2})w([1-9]\d{,2})", name)
     depth, widen = map(int, found.groups()) if found else (0, 0)
     if depth < 10 or depth % 6 != 4:
         raise ValueError(
-            f"there is no network {name!r}: it is wide_resnetDEPTHwFACTOR with a depth of 6n + 4, as wide_resnet28w10"
+            f"there is no network {name!r}: it is wide_resnetDEPTHwFACTOR with a depth of 6n + 4, both below 1,000, "
+            "as wide_resnet28w10"
         )
     return depth, widen
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unshaken.base.arrays import ARRAYS
 from unshaken.base.pickles import Builder, Named, Reader, Skipped
+from unshaken.base.tensor_file import check_own
 from unshaken.base.text import printable
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -74,6 +75,7 @@ def read_torch(path: Path) -> Content:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A safetensors file of anybody's: its tensors, and the text in its header."""
+    check_own(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -75,12 +75,12 @@ SIDES = (8, 32)
 
 def depth_and_widen(name: str) -> tuple[int, int]:
     """(28, 10) of "wrn-28-10". ValueError if the name is not of that form, or no such network is defined."""
-    found = re.fullmatch(r"wrn-([1-9]\d*)-([1-9]\d*)", name)
+    found = re.fullmatch(r"wrn-([1-9]\d{,2})-([1-9]\d{,2})", name)
     depth, widen = map(int, found.groups()) if found else (0, 0)
     if depth < 10 or depth % 6 != 4:
         raise ValueError(
-            f"there is no network {name!r}: it is wrn-DEPTH-WIDEN, with a depth of 6n + 4 and a factor of 1 or more, "
-            "such as wrn-28-10"
+            f"there is no network {name!r}: it is wrn-DEPTH-WIDEN, with a depth of 6n + 4 below 1,000 and a factor of "
+            "1 to 999, such as wrn-28-10"
         )
     return depth, widen
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import radians
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import BelowOne, Count, Natural, NonNegative, Positive, Range, Share, Unit, ranged
 from unshaken.base.types import Float
 from unshaken.pixels import colour, crop
 from unshaken.pixels.turn import turned
@@ -77,6 +78,7 @@ class Chance(NamedTuple):
 
 
 @dataclass(frozen=True)
+@ranged
 class SimCLR(Transform):
     """Resized crop, flip, colour jitter and grey, at strength s as in DynACL (Luo et al., ICLR 2023, arXiv:2303.01289).
 
@@ -89,15 +91,15 @@ class SimCLR(Transform):
     al., NeurIPS 2020, arXiv:2010.13337). ACL's and AIR's code resizes bicubically, DynACL's with filter="bilinear".
     """
 
-    count: int = 2
+    count: Count = 2
     filter: crop.Filter = "bicubic"
-    min_area: float = 0.1
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.4
-    hue: float = 0.1
-    p_jitter: float = 0.8
-    p_grey: float = 0.2
+    min_area: Share = 0.1
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    flip: Unit = 0.5
+    jitter: Unit = 0.4
+    hue: Annotated[float, Range(0, 0.5)] = 0.1
+    p_jitter: Unit = 0.8
+    p_grey: Unit = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,6 +134,7 @@ class SimCLR(Transform):
 
 
 @dataclass(frozen=True)
+@ranged
 class Digit(Transform):
     """Views of small grey digits, which a mirror or a colour would make into something else.
 
@@ -140,12 +143,12 @@ class Digit(Transform):
     contrast by factors in 1 ± jitter s, and Gaussian noise of deviation noise s.
     """
 
-    count: int = 2
-    crop: float = 0.4
-    shift: float = 0.1
-    degrees: float = 15.0
-    jitter: float = 0.4
-    noise: float = 0.0
+    count: Count = 2
+    crop: BelowOne = 0.4
+    shift: Unit = 0.1
+    degrees: Annotated[float, Range(0, 180)] = 15.0
+    jitter: Unit = 0.4
+    noise: NonNegative = 0.0
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         rng = (key / "window").on(image.device)
@@ -171,12 +174,13 @@ class Digit(Transform):
 
 
 @dataclass(frozen=True)
+@ranged
 class CropFlip(Transform):
     """The zero-padded image cut back at random, and flipped: what fine-tuning sees, at any strength. Digits: flip=0."""
 
-    count: int = 1
-    padding: int = 4
-    flip: float = 0.5
+    count: Count = 1
+    padding: Natural = 4
+    flip: Unit = 0.5
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         place = torch.rand((2, len(image)), generator=(key / "crop").on(image.device), device=image.device)
@@ -189,17 +193,18 @@ class CropFlip(Transform):
 
 
 @dataclass(frozen=True)
+@ranged
 class ResizedCrop(Transform):
     """A part of the image enlarged to the whole, and flipped: what networks for ImageNet are trained on.
 
     At strength s the part's area is uniform in (1 - (1 - min_area) s, 1), its width / height log-uniform in `ratio`.
     """
 
-    count: int = 1
+    count: Count = 1
     filter: crop.Filter = "bilinear"
-    min_area: float = 0.08
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
+    min_area: Share = 0.08
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    flip: Unit = 0.5
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         area, size = (1 - (1 - self.min_area) * strength, 1.0), (image.shape[2], image.shape[3])
@@ -212,10 +217,11 @@ class ResizedCrop(Transform):
 
 
 @dataclass(frozen=True)
+@ranged
 class Still(Transform):
     """The image as it is, at any strength."""
 
-    count: int = 1
+    count: Count = 1
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         return ()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from unshaken.base.draws import Draws
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Range, ranged
 from unshaken.base.types import Float, Int
 from unshaken.pixels import blur, digital, noise, spatter, weather
 from unshaken.pixels.augment import CACHED_PIXELS
@@ -25,6 +27,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 
 
 @dataclass(frozen=True)
+@ranged
 class Corruption:
     """One of the corruptions of CIFAR-10-C and ImageNet-C (Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261).
 
@@ -38,7 +41,7 @@ class Corruption:
     """
 
     name: str
-    severity: int
+    severity: Annotated[int, Range(1, 5)]
     constants: Which | None = None
     """None: by the image's side."""
 

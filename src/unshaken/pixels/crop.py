@@ -92,15 +92,24 @@ def resized_crop(
 
 
 class Taps(NamedTuple):
-    """The few pixels of a line that each pixel of the new line is made of, and their weights, which sum to 1."""
+    """The few neighbouring pixels of a line that each pixel of the new line is made of, and their weights, of sum 1."""
 
     pixel: Int[Tensor, "N target taps"]
     weight: Float[Tensor, "N target taps"]
 
     def matrix(self, source: int) -> Float[Tensor, "N target source"]:
+        if self.weight.device.type != "cpu":
+            return self.looked_up(source)
         N, target, taps = self.weight.shape
         padded = torch.zeros((N, target, source + taps), device=self.weight.device)  # some taps lie beyond the image
         return padded.scatter_(2, self.pixel, self.weight)[:, :, :source]
+
+    def looked_up(self, source: int) -> Float[Tensor, "N target source"]:
+        """The same: each pixel looks for its weight. On a GPU a scatter that repeats its bits waits for the device."""
+        tap = torch.arange(source, device=self.weight.device) - self.pixel[:, :, :1]
+        last = self.weight.shape[2] - 1
+        weight = self.weight.gather(2, tap.clamp(0, last))
+        return torch.where((tap >= 0) & (tap <= last), weight, 0)
 
 
 def windows(

@@ -17,6 +17,8 @@ from unshaken.base.canon import plain
 from unshaken.base.clock import Constant
 from unshaken.base.files import read_json, write_json
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
+from unshaken.base.shapes import Items, Number
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import Source
@@ -44,6 +46,7 @@ from unshaken.tune.autolora import AutoLoRa, AutoRate
 
 
 @dataclass(frozen=True)
+@ranged
 class AutoFinetune:
     """A classifier on an encoder by AutoLoRa. A recipe like `Finetune`, and a run like its runs."""
 
@@ -52,17 +55,17 @@ class AutoFinetune:
     views: Transform = CropFlip()
     optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
     rate: AutoRate = AutoRate()
-    epochs: int = 50
-    batch: int = 128
-    aside: int = 20
+    epochs: Count = 50
+    batch: Several = 128
+    aside: Several = 20
     """Every so many-th training image of each class is not trained on: after each epoch the robust accuracy there says
     what becomes of the rate, and which epoch is kept."""
     validation: Exam = Exam()
     """That robust accuracy: under PGD-20."""
-    hold: int = 0
+    hold: Natural = 0
     """Every so many-th training image of each class is kept from all this too, for choices between recipes
     (`evaluate --held-out` judges there); 0 keeps none."""
-    seed: int = 1
+    seed: Whole = 1
 
     def __post_init__(self) -> None:
         if self.aside < 2:
@@ -184,6 +187,10 @@ def accuracy(method: AutoLoRa, net: Network, feed: Feed, place: Place) -> float:
     return int(sum(right)) / len(feed.images)
 
 
+HISTORY = {"validation": Items(Number(0, 1))}
+"""What history.json says."""
+
+
 class History:
     """The robust accuracy on validation images after each epoch, and the weights of the best, on disk.
 
@@ -193,7 +200,8 @@ class History:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self.file, self.best = folder / "history.json", folder / BEST
-        known = read_json(self.file)["validation"] if place.epoch and self.file.exists() else []
+        found = read_json(self.file, HISTORY) if place.epoch and self.file.exists() else {}
+        known = found.get("validation", [])
         self.values: list[float] = known[: place.epoch]
         if len(self.values) < place.epoch - (place.batch == 0):
             raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to begin anew")

@@ -23,6 +23,7 @@ from unshaken.nets.timm_nets import published_classifier
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import fitting
 from unshaken.recipes.settings import source_of
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 
@@ -147,4 +148,4 @@ def _answering(net: Network, images: Images) -> None:
 
 def _noted(run: Path, what: str) -> Any:
     """What a run noted at its end, if it lies where it was made and notes such things."""
-    return read_json(run / "run.json").get(what) if (run / "run.json").exists() else None
+    return read_json(run / "run.json", ENDED).get(what) if (run / "run.json").exists() else None

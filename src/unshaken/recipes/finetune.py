@@ -11,6 +11,7 @@ import torch
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.data.held_out import held_out as every_nth
 from unshaken.data.images import Images
 from unshaken.data.source import UNKNOWN, Source
@@ -38,6 +39,7 @@ from unshaken.tune.linear import ALF, SLF
 
 
 @dataclass(frozen=True)
+@ranged
 class Finetune:
     """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
 
@@ -46,12 +48,12 @@ class Finetune:
     views: Transform = CropFlip()
     optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
     rate: Schedule = Milestones(0.01, at=(10, 20))
-    epochs: int = 25
-    batch: int = 512
-    hold: int = 0
+    epochs: Count = 25
+    batch: Several = 512
+    hold: Natural = 0
     """Every so many-th training image of each class is kept aside, for choices that must not see test images
     (`evaluate --held-out` judges there); 0 keeps none."""
-    seed: int = 1
+    seed: Whole = 1
 
     def __post_init__(self) -> None:
         if self.hold < 0 or self.hold == 1:
@@ -155,14 +157,21 @@ def protocol(mode: str, encoder: Path, data: Source | None = None, leaked: bool 
     given = Given.read(file)
     pretrained = given.about["pretrain"]["recipe"]
     origin = source_of(pretrained["data"], file.parent)
-    source = data or origin
+    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked)
+
+
+def chosen(mode: str, name: str, origin: Source, source: Source, side: int, leaked: bool = False) -> Finetune:
+    """The field's choices for an encoder that a method pre-trained on one set, for the same or another set.
+
+    side  of the images that the encoder reads, in pixels
+    """
     setting, target = setting_of(source), known_as(source)
-    if target == "stl10" and (source.size or given.backbone.stem) == 32:
+    if target == "stl10" and (source.size or side) == 32:
         target = "stl10@32"
     first = known_as(origin)
-    choice = preset(pretrained["name"], mode, target, leaked, first)
+    choice = preset(name, mode, target, leaked, first)
     return Finetune(
-        _method(mode, setting.ball, single(pretrained["name"], first, target)),
+        _method(mode, setting.ball, single(name, first, target)),
         source,
         setting_of(origin).weak if first == "imagenet" else setting.weak,  # what a side of 224 pixels needs
         choice.optimizer,

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.files import read_json
+from unshaken.base.ranges import Share, Whole, ranged
 from unshaken.coreset.cost import matched
 from unshaken.coreset.selector import All, Random, Selector
 from unshaken.recipes.examine import examine
-from unshaken.recipes.finetune import MODES, protocol
+from unshaken.recipes.finetune import MODES, Finetune, protocol
 from unshaken.recipes.papers import PAPERS, rcs, recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.settings import SETTINGS, setting_of
+from unshaken.train.run import ENDED
 from unshaken.train.runtime import Runtime
 
 
 @dataclass(frozen=True)
+@ranged
 class Frontier:
     """Which runs to compare.
 
@@ -29,8 +32,8 @@ class Frontier:
 
     part: Pretrain
     whole: str
-    fractions: tuple[float, ...] = (0.05, 0.1, 0.2)
-    seeds: tuple[int, ...] = (1,)
+    fractions: tuple[Share, ...] = (0.05, 0.1, 0.2)
+    seeds: tuple[Whole, ...] = (1,)
     mode: str = "slf"
 
     def __post_init__(self) -> None:
@@ -54,6 +57,7 @@ class Frontier:
         self, root: Path, runtime: Runtime, tell: Callable[[str], None] = lambda _: None, quiet: bool = False
     ) -> Iterator[dict[str, Any]]:
         """One result after the other: pre-trained, fine-tuned and examined, or found under `root`, where all lie."""
+        Finetune(data=self.part.data).images(self.part.backbone)  # without labels nothing could be judged in the end
         for seed in self.seeds:
             part = replace(self.part, seed=seed)
             judge = lambda chosen, what: self._judged(chosen, what, root, runtime, tell, quiet)  # noqa: E731
@@ -71,7 +75,7 @@ class Frontier:
 
     def as_dear(self, selector: Selector, run: Path) -> float:
         """The fraction by chance at the cost of a finished run: as long as that run lies there, the same."""
-        spent = read_json(run / "run.json").get("spent")
+        spent = read_json(run / "run.json", ENDED).get("spent")
         if spent is None:
             raise ValueError(
                 f"{run} does not say what its selections took, as an older version made it; move it away, or choose "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,14 @@ def begun(
     first = replace(recipe(name), data=like.data, split=like.split, seed=like.seed)
     if network and hasattr(first, "backbone"):
         first = replace(first, backbone=like.backbone)
+    if not quiet:
+        epochs = getattr(first, "epochs", None)
+        long = "" if epochs is None else f", {epochs:,} epoch{'s' * (epochs > 1)}"
+        print(
+            f"{like.name} begins with {name}{long}: it is looked for under {root}, and trained there "
+            "first if it has not come to its end; an encoder that there is can be named in its place",
+            file=sys.stderr,
+        )
     return first.run(root, runtime, save_every, quiet) / "encoder.safetensors"
 
 

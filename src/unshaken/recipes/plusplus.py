@@ -16,6 +16,7 @@ import tyro
 from unshaken.base.canon import plain
 from unshaken.base.clock import Constant, Milestones, Schedule
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Several, Whole, ranged
 from unshaken.data.source import Source
 from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Method, Step
@@ -36,17 +37,19 @@ from unshaken.tune.linear import SLF
 
 
 @dataclass(frozen=True)
+@ranged
 class Stage:
     """One of the two trainings on pseudo-labels."""
 
     method: Method
     rate: Schedule
-    epochs: int
-    batch: int = 512
+    epochs: Count
+    batch: Several = 512
     optimizer: Optimizer = SGD(momentum=0.9, weight_decay=1e-4)
 
 
 @dataclass(frozen=True)
+@ranged
 class PlusPlus:
     """Three stages: cluster f's clean features, fit a classifier on frozen f to the clusters, then TRADES on all of it.
 
@@ -58,7 +61,7 @@ class PlusPlus:
     """The encoder: a recipe, then run first on the same images; a run; or a file."""
     data: Source = Source("cifar10")
     split: str = "train"
-    clusters: int = 10
+    clusters: Several = 10
     """Of k-means. 10 in DynACL's code, on CIFAR-100 too; as many as there are classes in AIR's."""
     views: Transform = CropFlip()
     probe: Stage = Stage(SLF(), Constant(0.01), epochs=10)
@@ -66,7 +69,7 @@ class PlusPlus:
     dual: bool = True
     """Keep the clean route beside the adversarial one, as it was: the released encoders for dual AFF have it so, though
     the convolutions have moved away under it. False: the adversarial route alone, a plain encoder."""
-    seed: int = 1
+    seed: Whole = 1
 
     def __post_init__(self) -> None:
         if self.split == "test":

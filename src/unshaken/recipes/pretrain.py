@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unshaken.base.canon import LATER, plain
 from unshaken.base.clock import Constant, Schedule, WarmupCosine
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Several, Whole, ranged
 from unshaken.coreset.selector import Selector
 from unshaken.data.images import Images
 from unshaken.data.source import Source
@@ -37,6 +38,7 @@ from unshaken.train.savings import Savings
 
 
 @dataclass(frozen=True)
+@ranged
 class Pretrain:
     """An encoder from images. Equal values, equal bits: the run is named by their hash.
 
@@ -59,14 +61,14 @@ class Pretrain:
     optimizer: Optimizer = LARS()
     rate: Schedule = WarmupCosine(peak=5.0, warmup=10)
     """Of learning, over time."""
-    epochs: int = 1000
-    batch: int = 512
-    seed: int = 1
+    epochs: Count = 1000
+    batch: Several = 512
+    seed: Whole = 1
     teacher: str | None = None
     """An encoder to learn from, for the methods that do: simclr/cifar10, a run, a file."""
     start: str | None = None
     """An encoder whose weights to start from; "teacher" for the teacher's."""
-    clusters: tuple[int, ...] = ()
+    clusters: tuple[Several, ...] = ()
     """Into how many clusters the teacher's features are divided, to be pseudo-labels; one labelling for each number."""
 
     coreset: Selector | None = None
@@ -151,6 +153,10 @@ class Pretrain:
             stamped(run.path)
             run.finish(net, runtime.world(fabric.device))
             return run.path
+
+    def images(self) -> Images:
+        """The images that are trained on, in the size that the network reads."""
+        return self._images(self.backbone)
 
     def _images(self, backbone: Backbone) -> Images:
         return fitting(replace(self.data, size=self.data.size or backbone.stem).load(self.split), backbone)

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from unshaken.base.files import read_json
 from unshaken.base.keys import Key
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
+from unshaken.evaluate.reading import read_result
 from unshaken.evaluate.result import VERSION, by_part, misstated
 from unshaken.evaluate.verdicts import Verdicts
 from unshaken.recipes.candidate import Candidate
@@ -76,9 +76,7 @@ def receipt(
     """
     if sample < 1:
         raise ValueError(f"a sample has at least 1 image, not {sample}")
-    result, seed = read_json(file), secrets.randbelow(1 << 31) if seed is None else seed
-    if not {"exam", "weights", "data", "world", "standard"} <= set(result):
-        raise ValueError(f"{file} is not a result")
+    result, seed = read_result(file), secrets.randbelow(1 << 31) if seed is None else seed
     exam, candidate, images = Exam.read(result["exam"]), *_subject(file, result, run, data)
     exam = replace(exam, until=None)
     if wrong := misstated(result):

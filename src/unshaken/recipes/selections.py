@@ -6,11 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from unshaken.base.files import read_json
+from unshaken.base.shapes import Or, Whole
 from unshaken.data.images import Images
 from unshaken.nets.saved import read_tensors
 from unshaken.recipes.pretrain import met
 from unshaken.recipes.settings import source_of
+from unshaken.recipes.subset import SELECTION, picked
 
+BEGUN = {
+    "recipe": {
+        "data": {},
+        "split": str,
+        "backbone": {"stem": Whole(1)},
+        "coreset?": Or(({"warmup": Whole(0)}, None)),
+    },
+    "data": {"images": {}},
+}
+"""What recipe.json says of a run of pre-training."""
 Picked = tuple[int, tuple[int, ...], float]
 """The epoch before which a selection was made, the images in the order in which they were picked, the seconds taken."""
 
@@ -22,19 +34,19 @@ def selections_in(run: Path) -> tuple[dict[Path, Picked], list[int], Images]:
     """
     if not (run / "recipe.json").exists():
         raise ValueError(f"{run} is not a run: it has no recipe.json")
-    begun = read_json(run / "recipe.json")
+    begun = read_json(run / "recipe.json", BEGUN)
     files = sorted(run.glob("coreset-*.safetensors"))
     if not files:
         coreset = begun["recipe"].get("coreset")
         why = f"the first is due before epoch {coreset['warmup']}" if coreset else "its recipe has no coreset"
         raise ValueError(f"there is no selection in {run}: {why}")
+    images = _images(begun, run)
     found: dict[Path, Picked] = {}
     held: list[int] = []
     for file in files:
-        tensors, about = read_tensors(file)
-        found[file] = (about["epoch"], tuple(tensors["index"].tolist()), about["seconds"])
+        tensors, about = read_tensors(file, SELECTION)
+        found[file] = (about["epoch"], tuple(picked(file, len(images)).tolist()), about["seconds"])
         held = tensors["held"].tolist()
-    images = _images(begun, run)
     return found, sorted({*range(len(images))} - {*held}), images
 
 

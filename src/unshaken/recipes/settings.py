@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.clock import Milestones, Schedule, WarmupCosine
+from unshaken.base.shapes import Or, Whole, checked
 from unshaken.data.source import KNOWN, UNKNOWN, Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
@@ -97,19 +98,36 @@ def known_as(source: Source) -> str:
     return called if called in SETTINGS and called != "digits" else source.name
 
 
+SOURCE = {
+    "name": str,
+    "root?": str,
+    "size?": Or((Whole(1), None)),
+    "limit?": Or((Whole(1), None)),
+    "download?": bool,
+    "unreadable?": ("stop", "skip"),
+}
+"""What a recipe in JSON says of its images."""
+
+
 def source_of(saved: dict[str, Any], run: Path | None = None) -> Source:
     """The image set that a recipe in JSON names. What a file says of places and of the network is not followed.
 
     run  the folder that the recipe is of. If it is that of a run, its set may be a path, and lie in another root that
          is there. Elsewhere, in a file that somebody sent, a path is an unknown set, and known ones lie in one's root.
+
+    ValueError if this version knows no such source.
     """
+    saved = checked(saved, SOURCE, "the recipe's data")
     fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
     own = run is not None and (run / "recipe.json").exists()
     if own and "root" in saved and Path(saved["root"]).expanduser().is_dir():
         fields["root"] = saved["root"]
     if not own and fields["name"] not in KNOWN:
         fields["name"] = UNKNOWN
-    return Source(**fields)
+    try:
+        return Source(**fields)
+    except TypeError as error:
+        raise ValueError(f"the recipe's data cannot be read by this version ({error}): is it newer?") from None
 
 
 def setting_of(source: Source) -> Setting:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from unshaken.base.clock import Schedule
+from unshaken.base.shapes import Number, Whole
 from unshaken.base.types import Int
 from unshaken.coreset.selector import Selector, split
 from unshaken.methods.method import Step
@@ -23,6 +25,20 @@ from unshaken.train.run import Run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+SELECTION = {"kind": ("coreset",), "selector?": str, "seconds": Number(0), "epoch": Whole(0)}
+"""What the header of a selection's file says."""
+
+
+def picked(file: Path, images: int) -> Int[Tensor, "S"]:
+    """The places of the images of a selection, in the order in which they were picked."""
+    index = read_tensors(file, SELECTION)[0].get("index")
+    if index is None or index.ndim != 1 or index.dtype != torch.int64 or not len(index):
+        raise ValueError(f"{file} is no selection: it has no places of images")
+    if int(index.min()) < 0 or int(index.max()) >= images:
+        raise ValueError(f"{file} is a selection of other images: it has a place that is not one of {images}")
+    return index
 
 
 def fit_on_coresets(
@@ -84,7 +100,11 @@ class Course:
         """The selection that is made when an epoch begins, once: which images, in that order, and the seconds taken."""
         file, key = self.file(epoch), self.whole.key / "coreset" / epoch
         if not file.exists():
-            assert (place.epoch, place.batch) == (epoch, 0), "a selection is made where an epoch begins"
+            if (place.epoch, place.batch) != (epoch, 0):
+                raise ValueError(
+                    f"{file} is gone, and the run is past the epoch that it was made for: put it back, or remove "
+                    f"{self.run.checkpoint.name} beside it to begin anew"
+                )
             began = time.monotonic()
             recalled = Recalled(self.feed(epoch - 1), self.attacks(epoch)) if self.recalls else None
             how = (self.coreset.batch, self.coreset.steps, recalled)
@@ -94,7 +114,7 @@ class Course:
             write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch})
         self.attacks(epoch).file.unlink(missing_ok=True)
         made = [self.file(e) for e in range(epoch + 1) if self.coreset.due(e)]
-        self.run.spent["selection"] = sum(read_tensors(one)[1]["seconds"] for one in made)
+        self.run.spent["selection"] = sum(read_tensors(one, SELECTION)[1]["seconds"] for one in made)
 
     @property
     def recalls(self) -> bool:
@@ -110,7 +130,9 @@ class Course:
     def feed(self, epoch: int) -> Feed:
         """Of the images that an epoch sees."""
         at = self.selection(epoch)
-        return replace(self.whole, index=self.candidates if at is None else read_tensors(self.file(at))[0]["index"])
+        return replace(
+            self.whole, index=self.candidates if at is None else picked(self.file(at), len(self.whole.images))
+        )
 
     def selection(self, epoch: int) -> int | None:
         """When the selection was made that an epoch sees; None: it sees all candidates."""

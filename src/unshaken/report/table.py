@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import tyro
 
-from unshaken.base.files import read_json
+from unshaken.base.terminal import console, printable
+from unshaken.evaluate.reading import read_result
 
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
@@ -46,15 +47,7 @@ def results_in(paths: list[Path], verb: str = "report") -> list[dict[str, Any]]:
         files += [path] if path.is_file() else sorted(path.rglob("result*.json"))
     if not files:
         raise ValueError(f"there is no result.json in {', '.join(map(str, paths))}; `unshaken evaluate RUN` writes one")
-    return [_result(file) for file in files]
-
-
-def _result(file: Path) -> dict[str, Any]:
-    found = read_json(file)
-    lacking = [key for key in (*ALIKE, "standard", "robust", "seeds", "seconds") if key not in found]
-    if lacking:
-        raise ValueError(f"{file} is not a result: it has no {lacking[0]!r}")
-    return found
+    return [read_result(file) for file in files]
 
 
 def more(results: list[dict[str, Any]]) -> Row:
@@ -277,12 +270,12 @@ def display(columns: Row, body: list[Row], legend: str) -> None:
     if not sys.stdout.isatty():
         print(page(columns, body, legend), end="")
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(caption=legend, caption_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in ("n", "seconds") else "left")
     for row in body:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console().print(table)

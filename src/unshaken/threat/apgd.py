@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Inside, Natural, Unit, ranged
 from unshaken.base.types import Float, Int
 from unshaken.threat.attack import Attack, Model, aimed, choose, rows
 from unshaken.threat.ball import Ball, Linf
@@ -17,6 +18,7 @@ from unshaken.threat.objective import dlr, targeted_dlr
 
 
 @dataclass(frozen=True)
+@ranged
 class APGD(Attack):
     """z = Π(x_k + η ∇f(x_k)),   x_{k+1} = Π(x_k + α (z − x_k) + (1 − α)(x_k − x_{k−1}))
 
@@ -29,13 +31,13 @@ class APGD(Attack):
 
     ball: Ball = Linf(8 / 255)
     loss: Literal["ce", "dlr"] = "ce"
-    targets: int = 0
+    targets: Natural = 0
     """0: away from the label. Else towards the so many likeliest wrong classes one after the other, or all of them."""
-    steps: int = 100
-    restarts: int = 1
-    rho: float = 0.75
-    alpha: float = 0.75
-    draws: int = 1
+    steps: Count = 100
+    restarts: Count = 1
+    rho: Inside = 0.75
+    alpha: Unit = 0.75
+    draws: Count = 1
     """Passes whose logits, losses and gradients are averaged in each step: 20 for a network that is itself random."""
 
     def __post_init__(self) -> None:

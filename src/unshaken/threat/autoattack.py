@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, ranged
 from unshaken.threat.apgd import APGD
 from unshaken.threat.attack import Attack, Model, in_turn
 from unshaken.threat.ball import Ball, Linf
@@ -16,6 +17,7 @@ from unshaken.threat.square import Square
 
 
 @dataclass(frozen=True)
+@ranged
 class AutoAttack(Attack):
     """An image is robust if it withstands every one (Croce and Hein, ICML 2020, arXiv:2003.01690).
 
@@ -27,11 +29,11 @@ class AutoAttack(Attack):
     version: Literal["standard", "plus", "rand"] = "standard"
     """standard: APGD-CE, APGD-T, FAB-T, Square. plus: more restarts and the untargeted forms too. rand, for networks
     that are themselves random: APGD-CE and APGD-DLR, gradients averaged over 20 draws."""
-    steps: int = 100
+    steps: Count = 100
     """Of APGD and FAB."""
-    queries: int = 5000
+    queries: Natural = 5000
     """Of Square."""
-    targets: int = 9
+    targets: Count = 9
     """Wrong classes that APGD-T and FAB-T aim at."""
 
     def __post_init__(self) -> None:

@@ -9,19 +9,21 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from unshaken.base.ranges import Positive, ranged
 from unshaken.base.types import Float
 
 PIXELS = (-3, -2, -1)  # the last three axes are one image; any number of axes may stand before them
 
 
 @dataclass(frozen=True)
+@ranged
 class Ball(ABC):
     """All valid images within eps of an image.
 
     eps is in units of a [0, 1] pixel: the usual l∞ budget is 8/255, not 8.
     """
 
-    eps: float
+    eps: Positive
 
     def __post_init__(self) -> None:
         if not (isfinite(self.eps) and self.eps > 0):
@@ -48,10 +50,11 @@ class Ball(ABC):
 
 
 @dataclass(frozen=True)
+@ranged
 class Linf(Ball):
     """Every pixel within eps."""
 
-    eps: float = 8 / 255
+    eps: Positive = 8 / 255
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,10 +77,11 @@ class Linf(Ball):
 
 
 @dataclass(frozen=True)
+@ranged
 class L2(Ball):
     """Euclidean distance over all pixels of an image within eps."""
 
-    eps: float = 0.5
+    eps: Positive = 0.5
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         direction = torch.empty_like(x).normal_(generator=rng)

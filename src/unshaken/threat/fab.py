@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Positive, Unit, ranged
 from unshaken.base.types import Float, Int
 from unshaken.threat.attack import Attack, Model, aimed, choose, rows, wrong
 from unshaken.threat.ball import Ball, Linf
@@ -19,6 +20,7 @@ a little short, and the next step of the attack makes up for that."""
 
 
 @dataclass(frozen=True)
+@ranged
 class FAB(Attack):
     """x_k ← (1 − a)(x_k + η d_k) + a (x + η d),   d_k and d onto the boundary's tangent from x_k and from x,
 
@@ -33,14 +35,14 @@ class FAB(Attack):
     """
 
     ball: Ball = Linf(8 / 255)
-    targets: int = 9
+    targets: Natural = 9
     """Towards the so many likeliest wrong classes one after the other, or all of them. 0: away from the label."""
-    steps: int = 100
-    restarts: int = 1
+    steps: Count = 100
+    restarts: Count = 1
     """The first starts at x, others in the ball of half the size."""
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
+    alpha_max: Unit = 0.1
+    eta: Positive = 1.05
+    beta: Unit = 0.9
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unshaken.base.ranges import Count, Natural, Positive, ranged
 from unshaken.base.types import Float
 from unshaken.threat.ball import Ball, Linf
 
@@ -18,17 +19,18 @@ Loss = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+@ranged
 class PGD:
     """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
     ball: Ball = Linf(8 / 255)
-    steps: int = 5
+    steps: Natural = 5
     """Gradients taken."""
-    stride: float = 0.25
+    stride: Positive = 0.25
     """ρ as a part of eps: 1/4 of 8/255 is the usual 2/255."""
     start: Literal["ball", "near"] = "ball"
     """Uniform in the ball; or x + 0.001·N(0, 1), as TRADES has it."""
-    restarts: int = 1
+    restarts: Count = 1
     """Independent starts. The one that ends higher is kept: image by image if the loss has one value an image, else as
     a whole."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, Share, ranged
 from unshaken.base.types import Float
 from unshaken.threat.attack import Attack, Model, choose, in_turn
 from unshaken.threat.ball import Ball, Linf
@@ -24,6 +25,7 @@ LOOK = 10
 
 
 @dataclass(frozen=True)
+@ranged
 class Square(Attack):
     """A square of the image is changed, and the change is kept if the margin of the label falls
     (Andriushchenko et al., ECCV 2020, arXiv:1912.00049).
@@ -33,13 +35,13 @@ class Square(Attack):
     """
 
     ball: Ball = Linf(8 / 255)
-    queries: int = 5000
+    queries: Natural = 5000
     """After the first, of the random start."""
-    part: float = 0.8
+    part: Share = 0.8
     """Of the image's area, that the first squares cover (the paper's p_init)."""
-    schedule: int = 10000
+    schedule: Count = 10000
     """Queries for which squares shrink as in the paper. AutoAttack makes the first half of them, and so does this."""
-    restarts: int = 1
+    restarts: Count = 1
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.schedule < 1 or self.restarts < 1 or not 0 < self.part <= 1:

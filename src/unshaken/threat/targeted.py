@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, ranged
 from unshaken.threat.attack import Attack, Model, aimed, choose
 from unshaken.threat.ball import Ball, Linf
 from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class TargetedPGD(Attack):
     """min over the ball of CE(z(x̃), t), for one class t after the other; where the steps end is what counts.
 
@@ -22,7 +24,7 @@ class TargetedPGD(Attack):
     """
 
     pgd: PGD = PGD(Linf(8 / 255), steps=20)
-    targets: int = 9
+    targets: Count = 9
     """The so many likeliest wrong classes, or all there are. 0: max over the ball of CE(z(x̃), y), the usual PGD."""
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from unshaken.methods.method import Step
 from unshaken.train.feed import Feed, Place
 from unshaken.train.halt import Halt, Stopped
 from unshaken.train.optim import Optimizer
+from unshaken.train.plan import Pace, plan
 from unshaken.train.profile import profiled
 from unshaken.train.run import Run
 
@@ -64,9 +66,20 @@ def training(
     """The same in legs, for what has to be done between them; signals are noted for as long as this is open."""
     rule = optimizer.over(step)
     place = run.restore(step, rule, fabric.device)
+    if not quiet:
+        print(plan(run.path.name, feed, place, described(step, fabric)), file=sys.stderr)
     shown = progress(run.path.name, feed.epochs, "epochs", feed.began(place), quiet)
     with Halt() as halt, shown as advance, profiled(step, run.path, profile) as looked:
-        yield Training(step, feed, rule, run, fabric, save_every, place, halt, advance, looked)
+        pace = Pace(run.path.name, feed.epochs, quiet)
+        yield Training(step, feed, rule, run, fabric, save_every, place, halt, advance, looked, pace)
+
+
+def described(step: Step, fabric: Fabric) -> str:
+    """How large the network is, in which precision it computes, and where."""
+    net = step.net
+    millions = sum(p.numel() for p in net.parameters()) / 1e6
+    low = getattr(net, "precision", torch.float32) == torch.bfloat16
+    return f"{millions:.1f} million weights, {'bf16' if low else 'float32'} on {fabric.device.type}"
 
 
 class Training:
@@ -84,9 +97,11 @@ class Training:
         halt: Halt,
         advance: Advance,
         looked: Callable[[], None] = lambda: None,
+        pace: Pace | None = None,
     ) -> None:
         self.step, self.feed, self.rule, self.run, self.fabric = step, feed, rule, run, fabric
         self.save_every, self.place, self.halt, self.advance, self.looked = save_every, place, halt, advance, looked
+        self.pace = pace or Pace(run.path.name, feed.epochs, quiet=True)
         self.module, self.stepper = fabric.setup(step.train(), rule)
         self.meter, self.saved = Meter(run, feed.began(place)), time.monotonic()
 
@@ -101,15 +116,17 @@ class Training:
             clock = self.feed.clock(place)
             self._update(batch, clock, place, rate(clock))
             self._tell(clock, onward, rate(clock))
+            self.pace.step(clock.time)
             self.place, there = onward, onward.epoch == self.feed.epochs or onward.step == until
-            due = self.halt.code is not None or self.meter.now - self.saved >= self.save_every
+            asked = self.halt.code  # once, for it changes with time
+            due = asked is not None or self.meter.now - self.saved >= self.save_every
             if there or due and self.feed.rests(onward):
                 self.meter.check(clock)
                 self.meter.stop()
                 self.run.save(onward, self.step, self.rule, self.fabric.device)
                 self.saved = time.monotonic()
-            if self.halt.code is not None and self.feed.rests(onward):
-                raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", self.halt.code)
+            if asked is not None and self.feed.rests(onward):
+                raise Stopped(f"stopped after step {onward.step}; the same command goes on from there", asked)
             if there:
                 self.meter.stop()
                 return

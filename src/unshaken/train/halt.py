@@ -1,15 +1,17 @@
-"""SIGTERM and Ctrl-C as a question that is asked between steps; and SIGTERM by the clock."""
+"""Signals, and a limit on time, as a question that is asked between steps."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LATER = 75
+"""The exit code of a command that --stop-after ended: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
 class Stopped(Exception):
@@ -20,13 +22,28 @@ class Stopped(Exception):
         self.code = code
 
 
+class Deadline:
+    """When runs of this process are to stop, in seconds of the monotonic clock; None: never."""
+
+    at: float | None = None
+
+
 class Halt:
     """While open, the first signal only sets `code`; a second Ctrl-C interrupts at once, unsaved.
 
-    Outside the main thread signals are not ours to take, and nothing changes.
+    Outside the main thread signals are not ours to take, and nothing changes. A deadline that has passed sets `code`
+    too: it is asked for between steps, so a run goes on by one step at least, however little time it has.
     """
 
-    code: int | None = None
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    @property
+    def code(self) -> int | None:
+        """The exit code with which the run is asked to stop; None while it is not."""
+        if self._signal is not None:
+            return 128 + self._signal
+        return LATER if Deadline.at is not None and monotonic() >= Deadline.at else None
 
     def __enter__(self) -> Halt:
         self._before = {}
@@ -35,9 +52,9 @@ class Halt:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None and number == signal.SIGINT:
+        if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.code = 128 + number
+        self._signal = number
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
@@ -46,14 +63,14 @@ class Halt:
 
 @contextmanager
 def stopping(after: float) -> Iterator[None]:
-    """As if somebody sent SIGTERM after so many seconds; 0: nobody does."""
+    """Runs within are asked to stop once so many seconds have passed; 0: they are not.
+
+    Nothing is killed: what has no checkpoint yet, decoding for example, is done first.
+    """
     if after < 0:
         raise ValueError(f"a run is stopped after a number of seconds, or with 0 never; not after {after:g}")
-    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    if after:
-        timer.start()
+    before, Deadline.at = Deadline.at, monotonic() + after if after else None
     try:
         yield
     finally:
-        timer.cancel()
+        Deadline.at = before

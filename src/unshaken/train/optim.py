@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unshaken.base.ranges import BelowOne, NonNegative, Positive, ranged
+
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
@@ -20,11 +22,12 @@ class Optimizer(ABC):
 
 
 @dataclass(frozen=True)
+@ranged
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum; weight decay on everything, as this field's code has it."""
 
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
+    momentum: BelowOne = 0.9
+    weight_decay: NonNegative = 2e-4
     nesterov: bool = False
 
     def over(self, net: nn.Module) -> torch.optim.Optimizer:
@@ -34,12 +37,13 @@ class SGD(Optimizer):
 
 
 @dataclass(frozen=True)
+@ranged
 class AdamW(Optimizer):
     """Adam with decoupled weight decay, on matrices and convolutions only."""
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.05
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
+    weight_decay: NonNegative = 0.05
 
     def over(self, net: nn.Module) -> torch.optim.Optimizer:
         decaying, other = by_dimension(learning(net))
@@ -49,6 +53,7 @@ class AdamW(Optimizer):
 
 
 @dataclass(frozen=True)
+@ranged
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling (You et al., arXiv:1708.03888).
 
@@ -56,9 +61,9 @@ class LARS(Optimizer):
 
     """
 
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    trust: float = 0.001
+    momentum: BelowOne = 0.9
+    weight_decay: NonNegative = 1e-6
+    trust: Positive = 0.001
     """η."""
     exclude: bool = False
     """False, as the ACL family released it: biases and batch norms are scaled and decay like the rest (a batch norm's

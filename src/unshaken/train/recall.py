@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unshaken.base.clock import Clock
+from unshaken.base.files import naming
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Int, Terms
 from unshaken.methods.method import Method
@@ -24,7 +27,8 @@ class Attacks:
 
     After some steps most pixels of x̃ − x are at ±ε, so their signs are nearly all there is to keep: an l∞ attack is
     given again as x + ε · sign, an l2 attack as the step of length ε that way. A row is written with the step that made
-    it, and holds the same bits whenever that step is made again, so a run that was killed finds what it needs.
+    it, and holds the same bits whenever that step is made again, so a run that was killed finds what it needs. A
+    checksum ends each row.
     """
 
     def __init__(self, file: Path, images: int) -> None:
@@ -32,10 +36,10 @@ class Attacks:
 
     def note(self, index: Int[Tensor, "n"], x: Float[Tensor, "... n C H W"], x_adv: Tensor) -> None:
         up = (x_adv > x) | (x_adv >= 1)  # pushed up, a white pixel stays where it is, as pushed down a black one does
-        bits = np.packbits(_by_image(up).cpu().numpy(), axis=1)
-        rows = self._rows(bits.shape[1], "r+" if self.file.exists() else "w+")
-        rows[index.cpu().numpy()] = bits
-        rows.flush()
+        rows = np.packbits(_by_image(up).cpu().numpy(), axis=1)
+        with naming(self.file), open(self.file, "r+b" if self.file.exists() else "w+b", buffering=0) as file:
+            for place, row in zip(index.tolist(), rows, strict=True):
+                os.pwrite(file.fileno(), _with_sum(row.tobytes(), place), place * (len(row) + SUM))
 
     def again(
         self, attack: PGD, index: Int[Tensor, "n"], x: Float[Tensor, "... n C H W"]
@@ -44,14 +48,32 @@ class Attacks:
         if not self.file.exists():
             raise ValueError(f"{self.file} is gone, and with it the attacks that the next selection was to use again")
         pixels = _by_image(x).shape[1]
-        rows = self._rows(-(-pixels // 8), "r")
-        bits = torch.from_numpy(np.unpackbits(rows[index.cpu().numpy()], axis=1, count=pixels))
+        rows = np.stack([np.frombuffer(row, np.uint8) for row in self._rows(index.tolist(), -(-pixels // 8))])
+        bits = torch.from_numpy(np.unpackbits(rows, axis=1, count=pixels))
         shape = (len(index), *x.shape[:-4], *x.shape[-3:])
         sign = bits.view(shape).movedim(0, -4).to(x) * 2 - 1
         return attack.ball.project(attack.ball.ascend(x, sign, attack.ball.eps), x)
 
-    def _rows(self, width: int, mode: str) -> np.memmap:
-        return np.memmap(self.file, np.uint8, mode, shape=(self.images, width))
+    def _rows(self, index: list[int], width: int) -> Iterator[bytes]:
+        """The rows of these images, each held against its checksum."""
+        with naming(self.file), open(self.file, "rb", buffering=0) as file:
+            for place in index:
+                stored = os.pread(file.fileno(), width + SUM, place * (width + SUM))
+                if stored != _with_sum(stored[:width], place):
+                    raise ValueError(
+                        f"{self.file} was damaged, or lacks the attack on image {place}: remove checkpoint.safetensors "
+                        "beside it to begin anew"
+                    )
+                yield stored[:width]
+
+
+SUM = 4
+"""Bytes of the checksum at the end of a row."""
+
+
+def _with_sum(row: bytes, place: int) -> bytes:
+    """A row and its checksum, which depends on whose row it is too."""
+    return row + crc32(row, place).to_bytes(SUM, "little")
 
 
 def _by_image(x: Tensor) -> Tensor:

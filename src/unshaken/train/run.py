@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.canon import plain, short_hash
-from unshaken.base.files import read_json, write_json, write_text
-from unshaken.nets.saved import digest, read_tensors, write_tensors
+from unshaken.base.files import Lines, read_json, sweep, write_json
+from unshaken.base.locks import Busy, Lock
+from unshaken.base.shapes import Each, Number, Or, Whole
+from unshaken.nets.saved import checksum_in, digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
+
+BEGUN = {"hash": str, "recipe": {}, "data": {}}
+ENDED = {"digest": str, "seconds": Or((Number(0), None)), "spent?": Each(Number(0)), "files?": Each(str)}
+CHECKPOINT = {
+    "kind": ("checkpoint",),
+    "place": {"step": Whole(0), "epoch": Whole(0), "batch": Whole(0)},
+    "optimizer": Each(Each(object)),
+    "spent?": Each(Number(0)),
+    "device": str,
+}
+"""What recipe.json, run.json and the header of a checkpoint say."""
+PRODUCTS = ("encoder.safetensors", "classifier.safetensors")
+"""What runs make."""
 
 
 class Run:
@@ -32,13 +47,13 @@ class Run:
         self.path, self.recipe = path, recipe
         self.spent, self.note = {"training": 0.0}, {}
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the run)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._check(data)
-        except BlockingIOError:
-            self.close()
+            self._lock = Lock(path / ".lock")
+        except Busy:
             raise ValueError(f"another process is at work in {path}") from None
+        self._folder = identity(path)
+        try:
+            self._check(data)
         except BaseException:
             self.close()
             raise
@@ -50,12 +65,11 @@ class Run:
 
     def _check(self, data: dict[str, Any]) -> None:
         """A directory belongs to one recipe, one set of images and one precision: others would give a mixture."""
-        for part in self.path.glob("*.part"):  # of a process that was killed as it wrote
-            part.unlink()
+        sweep(self.path)
         file = self.path / "recipe.json"
         if not file.exists():
             write_json(file, {"hash": short_hash(self.recipe), "recipe": plain(self.recipe), "data": data})
-        found = read_json(file)
+        found = read_json(file, BEGUN)
         if found["hash"] != short_hash(self.recipe):
             raise ValueError(f"{self.path} belongs to another recipe; choose another --out")
         if found["data"] != data:
@@ -87,11 +101,34 @@ class Run:
         return self.path / "checkpoint.safetensors"
 
     def finished(self, product: str) -> bool:
-        """Whether the run came to its end, and what it made is still there."""
-        return (self.path / "run.json").exists() and (self.path / product).exists()
+        """Whether the run came to its end, and what it made is still there. ValueError if either was damaged since."""
+        end, file = self.path / "run.json", self.path / product
+        if not (end.exists() and file.exists()):
+            return False
+        stated = read_json(end, ENDED).get("files", {})
+        try:
+            found = checksum_in(file)
+        except ValueError as error:
+            raise ValueError(f"{error}; or remove it, and the same command trains it anew") from None
+        if stated.get(product, found) != found:
+            raise ValueError(
+                f"{file} is sound, but it is not the file that this run made, which {end.name} names by its checksum: "
+                "put that one back, or remove this one, and the same command trains it anew"
+            )
+        self.checkpoint.unlink(missing_ok=True)  # of a process that was killed just before it did so
+        return True
+
+    def _present(self) -> None:
+        """ValueError if somebody has taken the directory away while the run is at work."""
+        if identity(self.path) != self._folder or not (self.path / "recipe.json").exists():
+            raise ValueError(
+                f"{self.path} was moved or removed while the run was at work in it: put it back, and the same command "
+                "goes on from its last checkpoint"
+            )
 
     def save(self, place: Place, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         """Atomically, all that is needed to go on: randomness is keyed by place and needs no state."""
+        self._present()
         lost = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
         if lost:
             raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower rate.peak")
@@ -104,7 +141,10 @@ class Run:
         """Where to go on; the very beginning if there is no checkpoint. The log forgets what comes after."""
         place = Place()
         if self.checkpoint.exists():
-            tensors, about = read_tensors(self.checkpoint)
+            try:
+                tensors, about = read_tensors(self.checkpoint, CHECKPOINT)
+            except ValueError as error:
+                raise ValueError(f"{error}; or remove it, and the run begins anew") from None
             if about["device"] != device.type:
                 raise ValueError(
                     f"{self.path} was begun on {about['device']}, and would not end with its bits on {device.type}; "
@@ -112,27 +152,39 @@ class Run:
                 )
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
-            place, self.spent = Place(**about["place"]), about.get("spent") or {"training": about["seconds"]}
+            place, self.spent = Place(**about["place"]), about.get("spent") or {"training": 0.0}
         self._forget(place.step)
         return place
 
     def _forget(self, step: int) -> None:
-        file = self.path / "log.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
-        write_text(file, "".join(line + "\n" for line in kept))
+        """The log without what comes after a step. It is for people alone, so damage to it does not stop the run."""
+        self._log = Lines(self.path / "log.jsonl", {"step": Whole(0)})
+        if aside := self._log.set_aside():
+            print(f"{self._log.fault}; the run goes on, and the damaged log is {aside.name} now", file=sys.stderr)
+        self._log.rewrite([line for line in self._log.values if line["step"] < step])
 
     def log(self, line: dict[str, float]) -> None:
         """One line of log.jsonl, with the run's note in it: its precision and mode."""
-        with open(self.path / "log.jsonl", "a") as file:
-            file.write(json.dumps(line | self.note, allow_nan=False) + "\n")
+        self._present()
+        self._log.append(line | self.note)
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """The run is whole: what it ended with, and in which world. Its checkpoint has served."""
+        self._present()
         spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
+        result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, whatever its path; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unshaken import __version__
+from unshaken.base.ranges import Natural, ranged
 from unshaken.nets.embed import Network
 from unshaken.nets.folded import Fold
 from unshaken.nets.small import small_maps
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+@ranged
 class Runtime:
     """Where and how to compute. Not part of a recipe: it should not change what a number means."""
 
@@ -43,11 +47,11 @@ class Runtime:
     compile: Literal["no", "kernels", "graphs"] = "no"
     """Networks by torch.compile: kernels that are made for them, and on GPUs graphs of their launches too. Minutes
     at the start; bits change. It does not pay on CPUs."""
-    at_most: int = 0
+    at_most: Natural = 0
     """Views that go through a network at a time while it is attacked, and whether what lies between its blocks is
     computed again in an update instead of kept: less memory for large batches. Contrasts and batch norms are those
     of the whole batch all the same. 0: all, and nothing twice."""
-    threads: int = 0
+    threads: Natural = 0
     """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
 
     def __post_init__(self) -> None:
@@ -85,6 +89,12 @@ class Runtime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Fabric's own imports
             from lightning_fabric import Fabric
+            from lightning_fabric.plugins.environments import LightningEnvironment
+        alone()
+        # without an environment of its own Fabric takes what it finds: SLURM's, torchrun's or MPI's
+        return Fabric(accelerator=kind, devices=1, precision="32-true", plugins=LightningEnvironment())
+        # Fabric recommends another precision at every start on a GPU; the precision is chosen here
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         return Fabric(accelerator=kind, devices=1, precision="32-true")
 
     def prepare(self, net: Network) -> None:
@@ -108,8 +118,11 @@ class Runtime:
 
     def finish(self, net: nn.Module) -> None:
         """Compile it, in place, if that is asked."""
-        if self.compile != "no":
-            net.compile(mode="reduce-overhead" if self.compile == "graphs" else None)
+        if self.compile == "kernels":
+            net.compile(mode=None)
+        elif self.compile == "graphs":
+            net.compile(mode="reduce-overhead")
+            net._compiled_call_impl = copied(net._compiled_call_impl)
 
     @property
     def note(self) -> dict[str, str]:
@@ -139,6 +152,27 @@ class Runtime:
             | self.identity
             | self.note
         )
+
+
+TASKS = {"SLURM_NTASKS": "SLURM", "WORLD_SIZE": "torchrun", "OMPI_COMM_WORLD_SIZE": "MPI", "PMI_SIZE": "MPI"}
+"""Variables in which a launcher says how many copies of a command it has started."""
+
+
+@cache
+def alone() -> None:
+    """Say once that every command is one process, where a launcher has started several copies of it."""
+    counts = {launcher: os.environ[name] for name, launcher in TASKS.items() if os.environ.get(name, "1") != "1"}
+    for launcher, count in counts.items():
+        print(
+            f"note: {launcher} started {count} copies of this command, and each works alone: start one "
+            "(`srun --ntasks=1`), or share an exam by --shard 1/2 and 2/2",
+            file=sys.stderr,
+        )
+
+
+def copied(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A graph writes its next output where the last one is, so what it returns is copied at once."""
+    return lambda *args, **how: compute(*args, **how).clone()
 
 
 def multiplies_bf16(kind: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import Count, Natural, NonNegative, Number, Positive, Range, Unit, ranged
 from unshaken.base.types import Batch, Float, Int, Terms
 from unshaken.losses.diverge import kl_rows
 from unshaken.methods.method import Method
@@ -28,6 +29,7 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class AutoLoRa(Method):
     """min λ₁ CE(c(f_{W+ΔW}(x)), y) + (1 − λ₁) CE(c(f_W(x̃)), y) + λ₂ KL(c(f_{W+ΔW}(x)) ‖ c(f_W(x̃))).
 
@@ -38,11 +40,11 @@ class AutoLoRa(Method):
     """
 
     attack: PGD = PGD(steps=10, start="near")
-    scale: float = 6.0
+    scale: NonNegative = 6.0
     """Of λ₂."""
-    rank: int = 8
+    rank: Count = 8
     """r, of the branch."""
-    alpha: float = 1.0
+    alpha: Number = 1.0
     """α: ΔW = (α / r) · B A."""
     natural: Literal["adv", "clean"] = "adv"
     """The route of natural images: "adv", one for all, as published; "clean", one of their own."""
@@ -97,6 +99,7 @@ FULL = (0, 16, 24, 28, 36, 40, 42, 44, 46, 48, 50)
 
 
 @dataclass(frozen=True)
+@ranged
 class AutoRate:
     """η, halved where the robust accuracy aᵢ on validation images, taken after each epoch i, has stopped to rise.
 
@@ -107,14 +110,14 @@ class AutoRate:
     Epochs are counted from 0, so that wⱼ is decided once wⱼ + 1 of them are done.
     """
 
-    start: float = 0.1
+    start: Positive = 0.1
     """η before the first checkpoint."""
-    divide: float = 2.0
-    rho: float = 0.75
+    divide: Annotated[float, Range(1, open_low=True)] = 2.0
+    rho: Unit = 0.75
     """ρ: the part of the epochs that have to bring a rise."""
-    at: tuple[int, ...] = FULL
+    at: tuple[Natural, ...] = FULL
     """W, if there are `of` epochs; for another number of them it is scaled."""
-    of: int = 50
+    of: Count = 50
     unchanged: Literal["paper", "released"] = "paper"
     """Condition 2. "released": as the code has it, which compares η with a copy of itself: it applies after a halving
     too, and never at the first checkpoint."""

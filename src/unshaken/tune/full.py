@@ -9,6 +9,7 @@ import torch
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
+from unshaken.base.ranges import NonNegative, ranged
 from unshaken.base.types import Batch, Terms
 from unshaken.losses.classify import trades
 from unshaken.losses.diverge import kl_rows
@@ -18,6 +19,7 @@ from unshaken.threat.pgd import PGD
 
 
 @dataclass(frozen=True)
+@ranged
 class AFF(Method):
     """min_{c,f} CE(c(f(x)), y) + β KL(c(f(x)) ‖ c(f(x̃))),   x̃ = argmax over B_ε[x] of the same KL.
 
@@ -29,7 +31,7 @@ class AFF(Method):
     """
 
     attack: PGD = PGD(steps=10, start="near")
-    beta: float = 6.0
+    beta: NonNegative = 6.0
     natural: Literal["clean", "adv"] = "clean"
     target: Literal["natural", "clean"] = "natural"
 

@@ -1,0 +1,93 @@
+"""`unshaken plan RECIPE --seconds S`: what this machine can do in that time, and the commands that do it"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from unshaken.options import parse, spelled, subject
+from unshaken.recipes.papers import recipe
+from unshaken.recipes.plan import Plan, make_plan, teacher_recipe
+from unshaken.recipes.plusplus import PlusPlus
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.train.runtime import Runtime
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Say what this machine can do with a recipe in a given time, and print the commands that do it.
+
+    The speed of each stage is measured by a few seconds of real steps. Nothing is trained, and nothing is written.
+    """
+
+    recipe: Annotated[Pretrain | PlusPlus, Flat]
+    seconds: float = 600.0
+    """Time for everything: a teacher if the recipe has one, pre-training, SLF, PGD-20 and AutoAttack."""
+    runtime: Runtime = Runtime(precision="auto")
+
+
+def plan(args: list[str]) -> None:
+    name, rest = subject(args, "plan", "RECIPE", "acl/cifar10; `unshaken list` shows them all")
+    options = parse(PlanOptions(recipe(name)), rest, f"unshaken plan {name}")
+    if not isinstance(options.recipe, Pretrain):
+        raise ValueError(f"{options.recipe.name} is made of several recipes: plan {options.recipe.teacher} first")
+    found = make_plan(options.recipe, options.seconds, options.runtime, tell=lambda line: print(line, file=sys.stderr))
+    for line in [*table(found), "", *commands(name, options.recipe, found)]:
+        print(line)
+
+
+def table(found: Plan) -> list[str]:
+    """The stages as text, with what was chosen and why."""
+    how = f"{found.images:,} images, {found.runtime.precision} on {found.runtime.kind}"
+    lines = [f"{found.budget:,.0f} s on this machine: {how}; {found.seconds:,.0f} s are planned"]
+    lines += [f"{'stage':<12}{'epochs':>7}{'batch':>7}{'images/s':>11}{'seconds':>9}"]
+    for stage in found.stages:
+        speed = f"{stage.images_s:,.0f}" if stage.recipe else "-"
+        batch = stage.recipe.batch if stage.recipe else "-"
+        lines.append(f"{stage.name:<12}{stage.epochs or '-':>7}{batch:>7}{speed:>11}{stage.seconds:>9,.0f}")
+    return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
+    """What to type to carry the plan out."""
+    how = f"--runtime.precision {found.runtime.precision}"
+    given, teacher = _options(recipe(name), wanted), teacher_recipe(wanted)
+    lines, chosen = [], found.stage("pretrain").recipe
+    if teacher is not None:
+        planned = found.stage("teacher").recipe
+        lines.append(f"unshaken pretrain {wanted.teacher} {_options(recipe(wanted.teacher), planned)} {how}")
+        given = f"--teacher RUN {given}"
+    lines.append(f"unshaken pretrain {name} {' '.join(filter(None, [given, _options(wanted, chosen)]))} {how}")
+    slf = found.stage("slf").recipe
+    lines.append(f"unshaken finetune RUN --mode slf --epochs {slf.epochs} {how}")
+    lines.append(f"unshaken evaluate RUN --autoattack standard --until 1.0 {how}")
+    return lines
+
+
+def _options(default: Pretrain, value: Pretrain) -> str:
+    return " ".join(
+        spelled(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
+    ).replace("--data.name", "--data")
+
+
+def differences(default: Any, value: Any, prefix: str = "--") -> list[str | int | float | Path]:
+    """The command-line options that turn one recipe into the other: flags and values in turn."""
+    found: list[Any] = []
+    for field in fields(value):
+        old, new = getattr(default, field.name), getattr(value, field.name)
+        if old == new or field.name == "name" and prefix == "--":
+            continue
+        flag = prefix + field.name.replace("_", "-")
+        if is_dataclass(new) and type(new) is type(old):
+            found += differences(old, new, f"{flag}.")
+        elif is_dataclass(new):
+            needed = [getattr(new, each.name) for each in fields(new) if each.default is MISSING]
+            found += [flag, type(new).__name__, *differences(type(new)(*needed), new, f"{flag}.")]
+        else:
+            found += [flag, *new] if isinstance(new, tuple) else [flag, new]
+    return found
