@@ -144,4 +144,4 @@ def export_(args: list[str]) -> None:
 
 def results_of(path: Path) -> list[dict[str, Any]]:
     """Of whole test sets, at or below a run."""
-    return [read_result(file) for file in sorted(path.rglob("result.json"))] if path.is_dir() else []
+    return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []
