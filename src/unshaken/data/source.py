@@ -6,14 +6,14 @@ import sys
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unshaken.base.canon import ASIDE, LATER
-from unshaken.base.ranges import Count, ranged
+from unshaken.base.ranges import Count, Range, ranged
 from unshaken.base.types import Int
 from unshaken.data.cifar import cifar
 from unshaken.data.digests import falls
@@ -67,7 +67,7 @@ class Source:
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do when images cannot be read: say which and stop, or say which and go on without them."""
 
-    bits: int | None = field(default=None, metadata=LATER)
+    bits: Annotated[int, Range(8, 16)] | None = field(default=None, metadata=LATER)
     """How many of the 16 bits of grey 16-bit files are used, such as 12. None: those that a file declares, or 16; where
     all images look like fewer, reading stops."""
 
@@ -79,8 +79,6 @@ class Source:
                 raise ValueError(f"--data.{name} must be at least 1, not {value}")
         if self.unreadable not in ("stop", "skip"):
             raise ValueError(f"--data.unreadable is stop or skip, not {self.unreadable!r}")
-        if self.bits is not None and not 8 <= self.bits <= 16:
-            raise ValueError(f"--data.bits is 8 to 16, not {self.bits}")
 
     def load(self, split: str = "train") -> Images:
         """The images of "train" or "test"; STL-10 also has "unlabeled", and a set of one's own without parts "all".
