@@ -149,5 +149,5 @@ def export_(args: list[str]) -> None:
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
-    """Of whole test sets and of their first images, at or below a run."""
+    """Every result at or below a run; each says how many images it is of."""
     return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []
