@@ -57,7 +57,7 @@ def test_an_issue_holds_the_file_in_a_fence(tmp_path):
 def test_weights_are_attacked_again(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
     examine(run, exam=Exam(limit=40, batch=20), quiet=True)
-    file = run / "result-first40.json"
+    file = next(run.glob("result*.json"))
     code, lines = check(file, "--weights", run, "--sample", "20")
     assert (code, len(lines)) == (0, 1)
     assert "20 images were attacked again and agree" in lines[0]
