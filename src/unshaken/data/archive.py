@@ -88,10 +88,13 @@ class _Member(io.RawIOBase):
     """A file in an archive, whose errors name the archive."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
-        self.stream, self.archive = stream, archive
+        self.stream, self.archive, self.at = stream, archive, 0
 
     def readable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        return self.at
 
     def readinto(self, buffer: bytearray) -> int:
         try:
@@ -99,4 +102,5 @@ class _Member(io.RawIOBase):
         except BROKEN as error:
             raise ValueError(f"{self.archive} cannot be read ({error}): fetch it again with --data.download") from None
         buffer[: len(content)] = content
+        self.at += len(content)
         return len(content)
