@@ -155,9 +155,9 @@ def test_the_attack_of_the_exam_is_cited_too(capsys, tmp_path):
     capsys.readouterr()
     found = keys(printed(capsys, cite, str(run)))
     assert "madry2018towards" in found
-    assert keys(printed(capsys, cite, str(run / "result.json"))) == found
+    assert keys(printed(capsys, cite, str(run / "result-steps1.json"))) == found
     alone = tmp_path / "elsewhere.json"
-    alone.write_text((run / "result.json").read_text())
+    alone.write_text((run / "result-steps1.json").read_text())
     assert keys(printed(capsys, cite, str(alone))) == found
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -14,6 +15,7 @@ from unshaken.base.terminal import Guarded, guarded, printable, raw
 from unshaken.train import runtime
 from unshaken.train.runtime import Runtime
 
+RESULT = Path(__file__).parent.parent / "results" / "digits" / "acl-slf-seed1.json"
 EVIL = "a\x1b]0;owned\x07b\x1b[2Jc\u202e"
 
 
@@ -26,10 +28,9 @@ def run(*args: str, **variables: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
 def test_any_encoding_can_hold_a_table(encoding):
     """ε, ∞, ω, θ and – are in them; what an encoding lacks is written by its number, and the command succeeds."""
-    for args in (("list", "data"), ("list",)):
-        done = run(*args, PYTHONIOENCODING=encoding)
-        assert done.returncode == 0, done.stderr
-        assert ("l∞".encode() if encoding == "utf-8" else b"l\\u221e") in done.stdout or args == ("list",)
+    done = run("report", str(RESULT), PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert ("l∞".encode() if encoding == "utf-8" else b"l\\u221e") in done.stdout
 
 
 def test_so_can_a_mistake():

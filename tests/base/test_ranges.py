@@ -1,7 +1,6 @@
 """Every number of every component has a range, and what lies outside of it is refused by name."""
 
 from dataclasses import MISSING, dataclass, fields
-from inspect import isabstract
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
@@ -9,23 +8,7 @@ import pytest
 from components import components
 from unshaken.base.ranges import Count, Number, Positive, Range, Unit, checks, ranged
 
-WORKS = (
-    "base.ranges. base.shapes. base.tensor_file. recipes.plan. train.speed. base.clock.Clock base.dist.Processes "
-    "base.keys.Key base.shard. coreset.gradients. "
-    "threat.apgd.Climb threat.fab.Approach threat.square.Draws train.feed. "
-    "train.problem.MiniBatch train.problem.Posed recipes.bibliography.Paper recipes.presets.Preset "
-    "recipes.settings.Setting recipes.receipt.Receipt report. exchange.fingerprint.Proof data.cifar.Release "
-    "data.imagenet.Release data.parquet.Rows data.listing. recipes.candidate. evaluate. exchange.layouts "
-)
-"""What is computed, or written in the source, and never typed; Exam is typed, and is checked all the same."""
-
-
-def typed(kind: type) -> bool:
-    name = f"{kind.__module__}.{kind.__name__}".removeprefix("unshaken.")
-    return kind.__name__ == "Exam" or not any(name.startswith(each) for each in WORKS.split())
-
-
-COMPONENTS = [kind for kind in components() if typed(kind) and not isabstract(kind)]
+COMPONENTS = components()
 
 
 def innermost(hint) -> list:

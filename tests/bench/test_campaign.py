@@ -67,5 +67,5 @@ def test_another_recipe_is_refused_and_more_time_is_another_plan(tmp_path):
     campaign.write_json(tmp_path / "campaign.json", kept)
     assert Campaign(WANTED, 10.0, tmp_path, RUNTIME).state == State(10.0, 4.0, {"slf": {}}, {"plan": 1.0})
     assert Campaign(WANTED, 20.0, tmp_path, RUNTIME).state == State(20.0)
-    with pytest.raises(SystemExit, match="another recipe; choose another --out"):
+    with pytest.raises(SystemExit, match="another recipe; choose another folder"):
         Campaign(replace(WANTED, seed=2), 10.0, tmp_path, RUNTIME)

@@ -176,7 +176,7 @@ def test_a_set_of_twelve_bits_stops_until_it_is_said(tmp_path: Path) -> None:
     assert Source(str(tmp_path), str(tmp_path / "root"), bits=16).load().pixels.max() <= 16
     with pytest.raises(ValueError, match="do not lie in 0 to 1023"):
         Source(str(tmp_path), str(tmp_path / "root"), bits=10).load()
-    with pytest.raises(ValueError, match="--data.bits is 8 to 16, not 17"):
+    with pytest.raises(ValueError, match=r"bits is a whole number in \[8, 16\], not 17"):
         Source(bits=17)
     Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "bright.png")
     assert Source(str(tmp_path), str(tmp_path / "root")).load().pixels.max() == 255

@@ -381,9 +381,9 @@ def test_limit_and_missing_labels():
         Exam().judge(net, Images(data.pixels))
     for wrong, words in (
         ({"limit": 0}, "limit"),
-        ({"until": -1.0}, "width in percentage points"),
+        ({"until": -1.0}, r"until is a number in \[0, 100\], not -1"),
         ({"corruptions": ("fogg",)}, "no corruption 'fogg'.*did you mean fog"),
-        ({"corruptions": ("fog",), "severities": (0, 1)}, "a severity is 1, 2, 3, 4 or 5, not 0"),
+        ({"corruptions": ("fog",), "severities": (0, 1)}, r"whole number in \[1, 5\], not 0"),
         ({"severities": ()}, "one severity or more"),
     ):
         with pytest.raises(ValueError, match=words):

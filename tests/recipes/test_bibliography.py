@@ -18,7 +18,7 @@ from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS, OF_DATA, OF_TYP
 from unshaken.recipes.finetune import MODES, Finetune
 from unshaken.recipes.papers import PAPERS, recipe
 from unshaken.recipes.settings import SETTINGS
-from unshaken.train.optim import AdamW
+from unshaken.train.optim import AdamW, Optimizer
 from unshaken.tune.full import AFF
 
 PAGES = Path(__file__).parents[2] / "docs" / "methods"

@@ -185,7 +185,7 @@ def cite(args: list[str]) -> None:
     if len(args) != 1:
         raise ValueError("`unshaken cite` needs one thing to cite: a run, a file, or a method such as acl")
     what, papers = of_word(args[0])
-    comment = what.replace("@", " at ")  # which begins an entry wherever it stands
+    comment = printable(" ".join(what.split())).replace("@", " at ")  # which begins an entry wherever it stands
     print("\n\n".join([f"% {comment}", *(paper.bibtex for paper in papers)]))
 
 
@@ -227,8 +227,8 @@ def record_of(path: Path) -> dict[str, Any]:
     about = read_tensors(file_in(path))[1]
     if about.get("kind") not in ("encoder", "classifier"):
         raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; name an encoder or a classifier")
-    result = path / "result.json"
-    return about | ({"exam": read_json(result).get("exam")} if result.exists() else {})
+    results = sorted(path.glob("result*.json"), key=lambda file: (len(file.name), file.name))  # the usual exam first
+    return about | ({"exam": read_json(results[0]).get("exam")} if results else {})
 
 
 def made_by(record: dict[str, Any]) -> str:

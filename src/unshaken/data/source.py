@@ -6,14 +6,14 @@ import sys
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unshaken.base.canon import ASIDE, LATER
-from unshaken.base.ranges import Count, ranged
+from unshaken.base.ranges import Count, Range, ranged
 from unshaken.base.types import Int
 from unshaken.data.cifar import cifar
 from unshaken.data.digests import falls
@@ -28,6 +28,8 @@ from unshaken.data.parquet import parquet
 from unshaken.data.stl import stl
 from unshaken.data.tree import LeftOut, read_tree
 
+UNKNOWN = "unknown"
+"""The name of a set of which nothing is known, and which cannot be opened: what others trained on."""
 KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 
@@ -67,7 +69,7 @@ class Source:
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do when images cannot be read: say which and stop, or say which and go on without them."""
 
-    bits: int | None = field(default=None, metadata=LATER)
+    bits: Annotated[int, Range(8, 16)] | None = field(default=None, metadata=LATER)
     """How many of the 16 bits of grey 16-bit files are used, such as 12. None: those that a file declares, or 16; where
     all images look like fewer, reading stops."""
 
@@ -79,8 +81,6 @@ class Source:
                 raise ValueError(f"--data.{name} must be at least 1, not {value}")
         if self.unreadable not in ("stop", "skip"):
             raise ValueError(f"--data.unreadable is stop or skip, not {self.unreadable!r}")
-        if self.bits is not None and not 8 <= self.bits <= 16:
-            raise ValueError(f"--data.bits is 8 to 16, not {self.bits}")
 
     def load(self, split: str = "train") -> Images:
         """The images of "train" or "test"; STL-10 also has "unlabeled", and a set of one's own without parts "all".
@@ -142,6 +142,8 @@ class Source:
         return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
 
     def _path(self) -> Path:
+        if self.name == UNKNOWN:
+            raise ValueError("which images these weights were trained on is not known here: name a set by --data")
         path = Path(self.name).expanduser()
         if not self.name or not path.exists():
             near = get_close_matches(self.name.lower().replace("-", "").replace("_", ""), KNOWN, n=1)

@@ -203,5 +203,5 @@ class Meter:
             sound = self.run.checkpoint.exists()
             kept = f"{self.run.checkpoint} holds the last sound state" if sound else "there was no checkpoint yet"
             raise ValueError(
-                f"the loss is no longer a finite number (seen at step {clock.step}); {kept}; try a lower rate.peak"
+                f"the loss is no longer a finite number (seen at step {clock.step}); {kept}; try a lower learning rate"
             )

@@ -79,11 +79,11 @@ class Run:
             write_json(file, {"hash": short_hash(self.recipe), "recipe": plain(self.recipe), "data": data})
         found = read_json(file, BEGUN)
         if found["hash"] != short_hash(self.recipe):
-            raise ValueError(f"{self.path} belongs to another recipe; choose another --out")
+            raise ValueError(f"{self.path} belongs to another recipe; choose another folder for runs")
         if found["data"] != data:
             raise ValueError(
                 f"{self.path} was begun on {found['data']}, but now there is {data}; "
-                "put back what was there, or choose another --out"
+                "put back what was there, or choose another folder for runs"
             )
 
     def compute(self, runtime: Runtime) -> Fabric:
@@ -149,7 +149,7 @@ class Run:
         self._present()
         lost = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
         if lost:
-            raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower rate.peak")
+            raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower learning rate")
         tensors, values = flatten(optimizer)
         tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
         about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "spent": self.spent}
@@ -167,7 +167,7 @@ class Run:
             if about["device"] != device.type:
                 raise ValueError(
                     f"{self.path} was begun on {about['device']}, and would not end with its bits on {device.type}; "
-                    f"go on with --runtime.device {about['device']}, or choose another --out"
+                    f"go on with --runtime.device {about['device']}, or choose another folder for runs"
                 )
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])

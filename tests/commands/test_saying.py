@@ -1,0 +1,186 @@
+"""What commands say before they begin: the work, the time, what a change leaves as it was, what is trained first."""
+
+import ast
+import re
+import time
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import unshaken
+from unshaken import cli
+from unshaken.commands.coreset import Showing
+from unshaken.commands.demo import Demonstration
+from unshaken.commands.doctor import Visit
+from unshaken.commands.evaluate import Evaluation
+from unshaken.commands.exchange import Verifying
+from unshaken.commands.finetune import Finetuning
+from unshaken.commands.frontier import Comparing
+from unshaken.commands.plan import PlanOptions
+from unshaken.commands.pretrain import Pretraining, on_its_split, remark
+from unshaken.data.source import Source
+from unshaken.evaluate.exam import Exam
+from unshaken.exchange.exporting import Exporting
+from unshaken.exchange.importing import Importing
+from unshaken.options import flags, parse
+from unshaken.options.meant import ALIASES, ANSWERS
+from unshaken.options.parsing import parts
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.frontier import Frontier, compared
+from unshaken.recipes.papers import PAPERS
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.report.frontier import Drawing
+from unshaken.report.table import Reporting
+from unshaken.threat.ball import Linf
+from unshaken.train import pace
+from unshaken.train.pace import Pace
+
+evaluate = import_module("unshaken.commands.evaluate")
+SOURCE = Path(unshaken.__file__).parent
+QUICK = ["--epochs", "1", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
+
+
+def photos(folder, count: int) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for k in range(count):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+
+
+def test_the_work_is_said_before_it_begins(tmp_path, capsys):
+    assert cli.run(["pretrain", "acl/digits", *QUICK, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "64 images of 8 pixels (digits, train); 1 epoch of 2 steps, 2 steps of 32 images in all" in said
+    assert "million weights, float32 on cpu" in said
+
+
+def test_the_time_is_told_once_the_first_steps_are_measured(capsys, monkeypatch):
+    """Ten epochs of a step of 100 s: after two measured steps seven are left, which is 11 min; it is told once."""
+    now = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(pace, "monotonic", lambda: float(next(now)))
+    told = Pace("acl-photos", epochs=10, quiet=False)
+    for done in range(1, 6):
+        told.step(float(done))
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"acl-photos: about \d+ min at this pace\n", said)
+    long = Pace("acl-photos", epochs=1000, quiet=False)
+    for done in range(1, 6):
+        long.step(float(done))
+    assert "h" in (said := capsys.readouterr().err)
+    assert "fewer epochs" in said
+
+
+def test_a_short_run_tells_no_time(capsys):
+    short = Pace("acl", epochs=3, quiet=False)
+    for done in range(1, 4):
+        short.step(float(done))
+        time.sleep(0.001)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_trained_first_is_said(tmp_path, capsys, monkeypatch):
+    def first(self, *args, **named):
+        if self.name == "simclr":
+            raise ValueError("here it would be trained")
+        return run(self, *args, **named)
+
+    run = Pretrain.run
+    monkeypatch.setattr(Pretrain, "run", first)
+    assert cli.run(["pretrain", "advcl/digits", "--epochs", "1", "--out", str(tmp_path)]) == 2
+    assert "advcl begins with simclr/digits, 30 epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--optimizer", "AdamW"], "AdamW takes the rate that goes with LARS, 5: --rate.peak sets another"),
+        (["--optimizer", "AdamW", "--rate.peak", "1e-3"], ""),
+        (["--optimizer", "LARS"], ""),
+        (["--epochs", "2"], "--rate is made for more than 3 epochs, but there are 2"),
+    ],
+)
+def test_what_a_change_leaves_as_it_was(args, words, capsys):
+    default = Pretraining(unshaken.recipe("simclr/digits"))
+    remark(parse(default, args, "test").recipe, default.recipe)
+    said = capsys.readouterr().err
+    assert words in said if words else not said
+
+
+def test_milestones_that_a_run_does_not_reach_are_said(capsys):
+    remark(replace(Finetune(), epochs=5), Finetune())
+    assert "the rate never falls at 10, 20, for the run has 5 epochs" in capsys.readouterr().err
+
+
+def test_a_frontier_takes_images_of_one_s_own_as_pre_training_does(tmp_path, capsys, monkeypatch):
+    """--data is understood, and labels are asked for before anything is trained."""
+    photos(tmp_path / "photos", 12)
+    for name in ("cats", "dogs"):
+        photos(tmp_path / "labelled" / name, 10)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pretrain, "run", lambda *_, **__: pytest.fail("nothing is to be trained"))
+    assert cli.run(["frontier", "acl", "--data", "photos"]) == 2
+    assert "has no labels, and fine-tuning needs them" in capsys.readouterr().err
+    found = []
+    monkeypatch.setattr(Frontier, "run", lambda self, *_, **__: found.append(self) or iter(()))
+    cli.run(["frontier", "acl", "--data", "labelled"])
+    assert found[0].part.data.name == "labelled"
+
+
+def test_other_images_than_stl10_have_no_unlabeled_split():
+    stl = unshaken.recipe("acl/stl10")
+    assert on_its_split(stl, stl).split == "unlabeled"
+    assert on_its_split(replace(stl, data=Source("photos")), stl).split == "train"
+
+
+def test_a_folder_with_and_without_a_slash_is_one_set():
+    assert Source("photos/") == Source("photos")
+    assert (Source("./cifar10").name, Source("/").name) == ("./cifar10", "/")
+
+
+OPTION = re.compile(r"--[a-z][a-z-]*(?:\.[a-z-]+)*")
+NOT_OURS = {"--ntasks", "--help", "--version", "--no", "--flag"}
+"""Of srun, and those that every verb has."""
+
+
+def named() -> dict[str, set[str]]:
+    """Every option that a text of the source names, and where."""
+    found: dict[str, set[str]] = {}
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for option in OPTION.findall(node.value):
+                    found.setdefault(option.rstrip("-."), set()).add(file.name)
+    return found
+
+
+def test_messages_and_pages_of_help_name_options_that_there_are():
+    """Each is shown by the help of some verb, or by its own text where a verb reads it by itself."""
+    defaults = [Pretraining(unshaken.recipe(f"{name}/digits")) for name in PAPERS]
+    known = {flag for default in defaults for flag in (*flags(default), *parts(default))}
+    for kind in (Finetuning(Finetune()), Finetuning(AutoFinetune()), Evaluation(Exam(), Source("digits"))):
+        known |= {*flags(kind), *parts(kind)}
+    others = (
+        evaluate.Comparing(),
+        Importing(),
+        Exporting(),
+        Verifying(),
+        Showing(),
+        Demonstration(),
+        Reporting(),
+        Drawing(),
+    )
+    known |= {flag for other in others for flag in flags(other)}
+    known |= {*flags(Comparing(compared("acl/digits")[0])), *flags(Visit(Source("digits"), Linf()))}
+    known |= {*flags(PlanOptions(unshaken.recipe("acl/digits"))), *READ_BY_THEMSELVES, *NOT_OURS}
+    known |= {f"--{name}" for name in ALIASES} | {f"--{name}" for name in ANSWERS}
+    wrong = {option: files for option, files in named().items() if option not in known}
+    assert not wrong
+
+
+READ_BY_THEMSELVES = {"--mode", "--protocol", "--data", "--dataset", "--rate.value", "--optimizer.momentum"}
+"""Options that a verb reads before the others, and those of kinds that a part can be exchanged for."""
