@@ -4,13 +4,23 @@ PYTHON ?= python3
 DATA ?= data
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kills bench check clean
+.PHONY: demo test test-browser fuzz kills board bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# the pages in a real browser: Chromium where there is one, else the one that Playwright fetches
+test-browser: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium
+	test -e .venv/axe/node_modules/axe-core/axe.min.js || npm install --silent --prefix .venv/axe axe-core || echo "no npm: accessibility is not tested"
+	UNSHAKEN_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+
+board: .venv/ready
+	$(BIN)/unshaken board results --out site
 
 # damage to files of every kind; SEED=2 draws other damage
 fuzz: .venv/ready
@@ -28,7 +38,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check src tests bench
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unshaken needs Python 3.11 or newer; say which by make PYTHON=python3.11")'

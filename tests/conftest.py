@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-HELPERS = (".", "train", "coreset", "recipes", "pixels", "exchange", "faults")
+HELPERS = (".", "train", "coreset", "recipes", "pixels", "exchange", "faults", "board")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]

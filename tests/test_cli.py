@@ -31,10 +31,13 @@ def test_the_verbs_are_these():
     """A new verb is a decision: it is made here too."""
     ours = [
         "pretrain",
+        "plan",
         "finetune",
         "evaluate",
         "compare",
         "report",
+        "board",
+        "submit",
         "doctor",
         "frontier",
         "coreset",

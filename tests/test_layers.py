@@ -13,12 +13,13 @@ import unshaken
 SOURCE = Path(unshaken.__file__).parent
 LAYERS = [
     {"base"},
-    {"losses", "threat", "pixels"},
+    {"losses", "threat", "pixels", "charts"},
     {"nets", "data"},
     {"methods", "exchange", "coreset"},
     {"tune"},
     {"train", "evaluate"},
     {"recipes", "report"},
+    {"board"},
     {"options"},
     {"commands"},
     {"cli", "__init__"},

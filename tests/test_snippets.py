@@ -53,6 +53,8 @@ HOW = {
     "verify": "run",
     "compare": "run",
     "report": "run",
+    "board": "run",
+    "submit": "run",
     "coreset": "run",
     "import": "run",
     "export": "run",
@@ -234,7 +236,7 @@ def worded(command: str) -> list[str]:
             words.append("run/slf")
         elif run := re.match(r"runs/([\w+-]+)-(\w+)(-\.\.\.|-[0-9a-f]{8})$", word):
             words.append("run" if words[1] == "evaluate" else named(run[1], run[2]))
-        elif (words + [word])[1:] in (["export", "RUN"], ["doctor", "RUN"]):
+        elif (words + [word])[1:] in (["export", "RUN"], ["doctor", "RUN"], ["submit", "RUN"]):
             words.append("run18" if words[1] == "export" else "run/slf")
         elif word == "FOLDER":
             drawn = [str(found) for found in sorted(ROOT.glob("results/coresets/*.json"))]

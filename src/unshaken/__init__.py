@@ -27,7 +27,7 @@ _WHERE = {
     "load_encoder": "unshaken.nets.saved",
     "load_classifier": "unshaken.nets.saved",
     "Importing": "unshaken.exchange.importing",
-    "import_file": "unshaken.exchange.importing",
+    "import_file": "unshaken.exchange.writing",
     "Exporting": "unshaken.exchange.exporting",
     "export": "unshaken.exchange.exporting",
 }

@@ -16,7 +16,9 @@ VERBS = {
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
     "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
-    "report": "results as a table: unshaken report RUN [RUN ...]",
+    "report": "results as a table, or as a page: unshaken report RUN [RUN ...] [--html FILE]",
+    "board": "results as a site of static pages: unshaken board results --out site",
+    "submit": "one file of a run, for a board: unshaken submit RUN --by NAME",
     "doctor": "whether that can be believed: unshaken doctor RUN",
     "frontier": "accuracy against speed-up on coresets, as a figure: unshaken frontier RUN [RUN ...]",
     "coreset": "which images were picked: unshaken coreset show RUN",
@@ -96,7 +98,8 @@ def dispatch(args: list[str]) -> int:
         close = get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VERBS)}"
         raise ValueError(f"there is no command {verb!r}; {hint}")
-    if verb == "report":  # needs no torch, and does not wait for it
+    pictured = {arg.partition("=")[0] for arg in rest} & {"--html", "--png", "--pdf"}
+    if verb == "report" and not pictured:  # needs no torch, and does not wait for it
         report(rest)
         return 0
     if verb == "frontier" and rest and Path(rest[0]).exists():  # nor does it, to draw what is there

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import batch_norm, conv2d, max_pool2d
+from torch.nn.functional import batch_norm, conv2d, leaky_relu, max_pool2d
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
@@ -34,13 +34,13 @@ class Weights:
         weight = self.get(f"{name}.weight", out, x.shape[1], side, side, low=-bound, high=bound)
         return conv2d(x, weight, stride=stride, padding=padding)
 
-    def norm(self, name: str, x: Tensor) -> Tensor:
+    def norm(self, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
         """As a network in eval mode has it; every batch norm of every branch has numbers of its own."""
         count = x.shape[1]
         mean, var = self.get(f"{name}.running_mean", count), self.get(f"{name}.running_var", count, low=0.5, high=2)
         weight, bias = self.get(f"{name}.weight", count, low=0.5, high=1.5), self.get(f"{name}.bias", count)
         self.state[f"{self.prefix}{name}.num_batches_tracked"] = torch.tensor(7)
-        return batch_norm(x, mean, var, weight, bias, training=False, eps=1e-5)
+        return batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
 
     def linear(self, name: str, features: int, out: int, bias: bool = True) -> None:
         self.get(f"{name}.weight", out, features)
@@ -128,6 +128,29 @@ def wrn(w: Weights, x: Tensor, style: Style, branch: int = 0, blocks: int = 1, w
             same = x.shape[1] == width
             x = y + (x if same else w.conv(f"{at}.convShortcut", first, width, 1, stride))
     return w.norm(style.norm("bn1", branch), x).relu().mean((2, 3))
+
+
+def solo_wrn(w: Weights, x: Tensor, style: Style, branch: int = 0, blocks: int = 1, widen: int = 1) -> Tensor:
+    """solo-learn's: leaky ReLUs, biases, ε = 0.001, and a shortcut that is activated in the first stage alone."""
+
+    def act(name: str, x: Tensor) -> Tensor:
+        return leaky_relu(w.norm(name, x, eps=1e-3), 0.1)
+
+    def conv(name: str, x: Tensor, out: int, side: int, stride: int = 1) -> Tensor:
+        return w.conv(name, x, out, side, stride, side // 2) + w.get(f"{name}.bias", out)[:, None, None]
+
+    x = conv("conv1", normalized(w, x, style), 16, 3)
+    for stage in (1, 2, 3):
+        for k in range(blocks):
+            at, width, stride = f"block{stage}.layer.{k}", 8 * widen * 2**stage, 2 if stage > 1 and not k else 1
+            first = act(f"{at}.bn1", x)
+            if x.shape[1] == width:
+                x = x + conv(f"{at}.conv2", act(f"{at}.bn2", conv(f"{at}.conv1", first, width, 3, stride)), width, 3)
+                continue
+            x = first if stage == 1 else x
+            y = conv(f"{at}.conv2", act(f"{at}.bn2", conv(f"{at}.conv1", x, width, 3, stride)), width, 3)
+            x = conv(f"{at}.convShortcut", x, width, 1, stride) + y
+    return act("bn1", x).mean((2, 3))
 
 
 def acl_head(w: Weights, features: int, branches: int, three: bool = True, at: str = "fc") -> None:

@@ -110,7 +110,7 @@ def test_the_page_s_own_lines_give_the_same_features(backbone, forms, tmp_path, 
     expected = an_encoder(tmp_path / "encoder.safetensors", backbone)
     for form, ways in forms.items():
         export(tmp_path, Exporting(form, tmp_path / f"{form}.safetensors"))
-        shown = blocks(tmp_path / f"{form}.md")
+        shown = blocks(tmp_path / f"{form}.safetensors.md")
         assert len(shown) == ways
         for code in shown:
             assert close(run_block(code, pixels(backbone), tmp_path, monkeypatch), expected)
@@ -123,7 +123,7 @@ def test_the_page_s_own_lines_give_the_same_logits(tmp_path, monkeypatch):
     for form in ("torchvision", "timm", "hub"):
         out = tmp_path / ("hub" if form == "hub" else f"{form}.safetensors")
         export(tmp_path / "classifier.safetensors", Exporting(form, out))
-        page = out / "README.md" if form == "hub" else out.with_suffix(".md")
+        page = out / "README.md" if form == "hub" else out.with_name(f"{out.name}.md")
         assert "cat, dog, é" in page.read_text()
         for code in blocks(page):
             assert close(run_block(code, pixels(backbone), page.parent, monkeypatch), expected)
@@ -139,7 +139,7 @@ def test_networks_of_timm(backbone, tmp_path, monkeypatch):
     plain = "vit" in backbone.name
     expected = an_encoder(tmp_path / "encoder.safetensors", backbone, None if plain else "adv")
     export(tmp_path, Exporting("timm", tmp_path / "theirs.safetensors"))
-    (code,) = blocks(tmp_path / "theirs.md")
+    (code,) = blocks(tmp_path / "theirs.safetensors.md")
     assert close(run_block(code, pixels(backbone), tmp_path, monkeypatch), expected)
     with pytest.raises(ValueError, match="torchvision has no"):
         export(tmp_path, Exporting("torchvision", tmp_path / "x.safetensors"))
@@ -157,7 +157,7 @@ def test_normalisation_is_beside_weights_that_cannot_hold_it(tmp_path):
             file.get_tensor("conv1.weight"), load_encoder(tmp_path / "encoder.safetensors")[0].backbone.conv1.weight
         )
     assert (json.loads(header["mean"]), json.loads(header["std"])) == ([0.5], [0.25])
-    assert "must be normalised first" in (tmp_path / "theirs.md").read_text()
+    assert "must be normalised first" in (tmp_path / "theirs.safetensors.md").read_text()
 
 
 ONNX = needs("onnx", "onnxscript", "onnxruntime")
@@ -170,7 +170,7 @@ ONNX = needs("onnx", "onnxscript", "onnxruntime")
 def test_onnx_gives_the_same_features(backbone, tmp_path, monkeypatch):
     expected = an_encoder(tmp_path / "encoder.safetensors", backbone)
     export(tmp_path, Exporting("onnx", tmp_path / "net.onnx"))
-    (code,) = blocks(tmp_path / "net.md")
+    (code,) = blocks(tmp_path / "net.onnx.md")
     x = pixels(backbone)
     assert close(run_block(code, x, tmp_path, monkeypatch), expected)
     assert close(run_block(code, x[:1], tmp_path, monkeypatch), expected[:1])  # batches of any size
@@ -181,7 +181,7 @@ def test_onnx_gives_the_same_features(backbone, tmp_path, monkeypatch):
 def test_onnx_gives_the_same_logits(tmp_path, monkeypatch):
     expected = a_classifier(tmp_path / "classifier.safetensors", SMALL)
     export(tmp_path, Exporting("onnx", tmp_path / "net.onnx"))
-    (code,) = blocks(tmp_path / "net.md")
+    (code,) = blocks(tmp_path / "net.onnx.md")
     assert close(run_block(code, pixels(SMALL), tmp_path, monkeypatch), expected)
 
 
@@ -204,7 +204,7 @@ def test_one_file_with_one_route(route, tmp_path, monkeypatch):
     with torch.no_grad():
         assert torch.equal(net.eval()(pixels(backbone)), expected)
     assert verified(out).holds
-    (code,) = blocks(tmp_path / "one.md")
+    (code,) = blocks(tmp_path / "one.safetensors.md")
     assert torch.equal(run_block(code, pixels(SMALL), tmp_path, monkeypatch), expected)
 
 
@@ -244,7 +244,7 @@ def test_a_hub_is_asked_for_a_private_repository_and_given_the_folder(tmp_path, 
         def create_repo(self, repo: str, **options: Any) -> None:
             asked.append((repo, options))
 
-        def upload_folder(self, repo_id: str, folder_path: str) -> None:
+        def upload_folder(self, repo_id: str, folder_path: str, ignore_patterns: list[str]) -> None:
             asked.append((repo_id, sorted(file.name for file in Path(folder_path).iterdir())))
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
@@ -253,6 +253,21 @@ def test_a_hub_is_asked_for_a_private_repository_and_given_the_folder(tmp_path, 
     files = ["README.md", "config.json", "model.safetensors"]
     assert asked == [("me/mine", {"private": True, "exist_ok": True}), ("me/mine", files)]
     assert "me/mine" in capsys.readouterr().out
+
+
+@needs("huggingface_hub")
+def test_a_hub_without_a_network_is_one_line(tmp_path, monkeypatch):
+    """Each version of its package raises something else."""
+    import huggingface_hub
+
+    class Hub:
+        def create_repo(self, repo: str, **options: Any) -> None:
+            raise RuntimeError("Name or service not known\nand eighty-three lines more")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    an_encoder(tmp_path / "encoder.safetensors", SMALL)
+    with pytest.raises(ValueError, match="did not take it: Name or service not known$"):
+        export(tmp_path, Exporting("hub", tmp_path / "hub", repo="me/mine"))
 
 
 def test_a_hub_without_its_package(tmp_path, monkeypatch):
@@ -283,7 +298,7 @@ def test_the_page_says_what_was_measured(tmp_path):
     }
     write_json(tmp_path / "slf-cifar10-0" / "result.json", result)
     export_([str(tmp_path), "--out", str(tmp_path / "one.safetensors")])
-    page = (tmp_path / "one.md").read_text()
+    page = (tmp_path / "one.safetensors.md").read_text()
     assert "| acl | SLF | cifar10 | 10 | 50.00 % (5 of 10) | 50.00 % (5 of 10) | {type: PGD, steps: 20," in page
     for fact in (
         "acl on cifar10, seed 3",
@@ -320,14 +335,14 @@ def test_mistakes(how: dict[str, Any], words: str, tmp_path, monkeypatch):
     ("how", "words"),
     [
         ({"to": "safetensors", "out": "other.safetensors"}, "is there already"),
-        ({"to": "onnx", "out": "README.onnx"}, "its page README.md is there already"),
+        ({"to": "onnx", "out": "README.onnx"}, "its page README.onnx.md is there already"),
         ({"to": "hub", "out": "."}, "is something else"),
     ],
 )
 def test_nothing_of_others_is_written_over(how: dict[str, str], words: str, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     an_encoder(tmp_path / "encoder.safetensors", SMALL)
-    theirs = {"other.safetensors": "weights", "README.md": "mine", "config.json": '{"model_type": "bert"}'}
+    theirs = {"other.safetensors": "weights", "README.onnx.md": "mine", "config.json": '{"model_type": "bert"}'}
     for name, text in theirs.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words):
@@ -340,5 +355,5 @@ def test_routes_and_repositories_that_make_no_sense(tmp_path):
     with pytest.raises(ValueError, match="has no routes"):
         export(tmp_path / "plain.safetensors", Exporting(route="adv", out=tmp_path / "x.safetensors"))
     for wrong in ({"repo": "me/mine"}, {"repo": "mine", "to": "hub"}):
-        with pytest.raises(ValueError, match="OWNER/NAME goes with --to hub"):
+        with pytest.raises(ValueError, match="--repo is OWNER/NAME, with --to hub; not"):
             Exporting(**wrong)

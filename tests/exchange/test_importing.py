@@ -23,6 +23,7 @@ from published import (
     bn_list,
     moduled,
     resnet,
+    solo_wrn,
     wrn,
 )
 from safetensors.torch import save_file
@@ -32,9 +33,10 @@ from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
 from unshaken.exchange import importing
 from unshaken.exchange.fingerprint import verified
-from unshaken.exchange.importing import Importing, import_file, import_timm, imported
+from unshaken.exchange.importing import Importing, imported
 from unshaken.exchange.layouts import LAYOUTS
-from unshaken.exchange.reading import Foreign
+from unshaken.exchange.reading import Container, Foreign
+from unshaken.exchange.writing import import_file, import_timm
 from unshaken.nets.backbone import timm_encoder
 from unshaken.nets.routed import routes_of, take
 from unshaken.nets.saved import load_classifier, load_encoder
@@ -74,7 +76,7 @@ class Row:
     name: str = "resnet-small"
     padding: int = 1
     dropped: tuple[str, ...] = ()
-    method: str = "imported"
+    method: str = "unknown"
 
     def made(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The file's weights, and their network's features of `pixels` by our route."""
@@ -87,7 +89,7 @@ class Row:
 
 
 ACL = {"clean": 0, "adv": 1}
-TWO = Row("acl", DUAL, ACL, heads=lambda w: acl_head(w, 64, 2), dropped=("projection head",), method="acl")
+TWO = Row("acl", DUAL, ACL, heads=lambda w: acl_head(w, 64, 2), dropped=("projection head",))
 
 
 def with_other_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -110,6 +112,20 @@ def lora_conv(name: str) -> str:
     return name if name == "conv1" else f"{name}.conv"
 
 
+def with_clean_branch(w: Weights, x: Tensor, style: Style, branch: int) -> Tensor:
+    """The adversarial branch, of a file that has the clean one too."""
+    resnet(w, x, style, 0)
+    return resnet(w, x, style, branch)
+
+
+def with_probe(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state | {"classifier.weight": torch.ones(10, 64), "classifier.bias": torch.ones(10)}
+
+
+def with_wide_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state | {f"classifier{suffix}.weight": torch.ones(10, 2048) for suffix in ("", "_adv")}
+
+
 def classifier(w: Weights) -> None:
     w.linear("fc", 64, 10)
 
@@ -127,34 +143,48 @@ TABLE = {
     "acl, resnet50": replace(TWO, style=replace(DUAL, **OF_50), name="resnet50", change=moduled),
     "cl": replace(TWO, branches={"clean": 0}, heads=lambda w: acl_head(w, 64, 1)),
     "dynacl": Row("dynacl", DUAL, ACL, prefix="encoder_k.", heads=lambda w: acl_head(w, 64, 2),
-                  change=with_other_encoder, dropped=("encoder_q", "projection head"), method="dynacl"),
+                  change=with_other_encoder, dropped=("encoder_q", "projection head")),
     "dynacl++, dual": replace(TWO, heads=classifier, dropped=()),
-    "finetuned": Row("finetuned", Style(normalize=IMAGENET, stored=True), heads=classifier, method="acl"),
+    "finetuned": Row("finetuned", Style(normalize=IMAGENET, stored=True), heads=classifier, method="acl",
+                     known=Importing(method="acl")),
+    "finetuned, other statistics": Row("finetuned", Style(normalize=CIFAR, stored=True), heads=classifier),
     "advcl": Row("advcl", replace(DUAL, normalize=None), {"clean": 0, "adv": 1, "adv_ce": 2},
-                 heads=lambda w: advcl_heads(w, 64), change=moduled, dropped=("heads",), method="advcl",
+                 heads=lambda w: advcl_heads(w, 64), change=moduled, dropped=("heads",),
                  container=lambda state: {"model": state, "epoch": 1, "rng_state": torch.get_rng_state()}),
-    "rocl": Row("rocl", Style(shortcut=("shortcut.0", "shortcut.1")), change=moduled, method="rocl",
+    "rocl": Row("rocl", Style(shortcut=("shortcut.0", "shortcut.1")), change=moduled,
+                known=Importing(normalisation="none"),
                 container=lambda state: {"epoch": 1, "acc": 1.5, "model": state, "optimizer_state": {"state": {}}}),
     "deacl": Row("deacl", Style(normalize=CIFAR, stored=True, padding=2), prefix="backbone.", padding=2,
                  change=with_teacher, dropped=("teacher", "heads"), method="deacl"),
     "deacl without buffers": Row("deacl", Style(normalize=CIFAR, padding=2), prefix="backbone.", padding=2,
-                                 method="deacl"),
-    "lightning, other statistics": Row("deacl", Style(normalize=IMAGENET, stored=True), prefix="backbone.",
-                                       method="deacl"),
-    "deacl, padding 1 said": Row("deacl", Style(normalize=CIFAR, stored=True), prefix="backbone.",
-                                 known=Importing(padding=1), method="deacl"),
+                                 change=with_teacher, dropped=("teacher", "heads"), method="deacl"),
+    "deacl, resnet50": Row("deacl", Style(padding=2, **OF_50), prefix="backbone.", padding=2, change=with_wide_heads,
+                           dropped=("heads",), method="deacl", name="resnet50"),
+    "deacl, padding 1 said": Row("deacl", Style(normalize=CIFAR, stored=True), prefix="backbone.", change=with_teacher,
+                                 dropped=("teacher", "heads"), known=Importing(padding=1), method="deacl"),
+    "deacl, wide": Row("deacl-wrn", Style(normalize=CIFAR, stored=True), net=solo_wrn, prefix="backbone.",
+                       change=with_teacher, dropped=("teacher", "heads"), name="wide_resnet10w1"),
+    "lightning, other statistics": Row("finetuned", Style(normalize=IMAGENET, stored=True), prefix="backbone.",
+                                       known=Importing(method="simclr"), method="simclr"),
+    "solo-learn": Row("solo-learn", Style(padding=2), prefix="backbone.", padding=2,
+                      known=Importing(normalisation="none"),
+                      container=lambda s: {"state_dict": s, "hyper_parameters": {"num_large_crops": 2}}),
+    "lightning, an online classifier": Row("lightning", Style(), prefix="backbone.", change=with_probe,
+                                           known=Importing(normalisation="none", padding=1)),
     "acl on imagenet-32": Row("acl-wrn", WRN, {"adv": 0, "clean": 1}, net=wrn, change=moduled, name="wrn-10-1",
                               heads=lambda w: acl_head(w, 64, 2, three=False, at="linear"),
-                              dropped=("projection head",), method="acl"),
-    "sat on imagenet-32": Row("sat-wrn", PLAIN, net=wrn, name="wrn-10-1", change=moduled, method="sat",
-                              heads=lambda w: w.linear("linear", 64, 1000)),
-    "sat on imagenet-32, older": Row("sat-wrn", PLAIN, net=wrn, name="wrn-10-1", change=moduled, method="sat",
-                                     heads=lambda w: w.linear("fc", 64, 1000)),
+                              dropped=("projection head",)),
+    "sat on imagenet-32": Row("sat-wrn", PLAIN, net=wrn, name="wrn-10-1", change=moduled,
+                              known=Importing(normalisation="none"), heads=lambda w: w.linear("linear", 64, 1000)),
+    "sat on imagenet-32, older": Row("sat-wrn", PLAIN, net=wrn, name="wrn-10-1", change=moduled,
+                                     known=Importing(normalisation="none"), heads=lambda w: w.linear("fc", 64, 1000)),
     "sat on imagenet": Row("sat", replace(PLAIN, wide=True), side=224, heads=lambda w: w.linear("fc", 64, 1000),
                            container=lambda state: {"state_dict": state, "test_pgd10_acc": 1.0, "test_natloss_list": [],
-                                                    "test_natacc_list": []}, method="sat"),
+                                                    "test_natacc_list": []}),
     "autolora": Row("autolora", Style(normalize=IMAGENET, stored=True, conv=lora_conv), heads=classifier,
-                    change=with_lora, dropped=("LoRA",)),
+                    change=with_lora, dropped=("LoRA",), known=Importing(method="acl"), method="acl"),
+    "autolora, both branches": Row("autolora-dual", replace(DUAL, conv=lora_conv), {"": 1}, heads=classifier,
+                                   net=with_clean_branch, change=with_lora, dropped=("other branches", "LoRA")),
     "acl before its release": Row("acl-old", Style(norm=adv_suffix, shortcut=("downsample.conv", "downsample.bn"),
                                                    normalize=IMAGENET), ACL, method="acl",
                                   heads=lambda w: [w.linear("fc.fc1", 64, 64), w.norm1d("fc.bn1", 64),
@@ -188,7 +218,7 @@ def test_features_are_those_of_the_published_network(row: Row, tmp_path: Path):
 
 
 def test_every_layout_is_tried():
-    assert {row.layout for row in TABLE.values()} == set(LAYOUTS)
+    assert {row.layout for row in TABLE.values()} | {"timm"} == set(LAYOUTS)
 
 
 def test_the_references_branches_and_choices_matter():
@@ -214,7 +244,7 @@ def foreign(row: Row = TWO, change: Callable[[dict[str, Tensor]], Any] = lambda 
     state = row.made()[0]
     change(state)
     beside = tuple(key for key in row.container({}) if key != "state_dict") if row.layout == "sat" else ()
-    return Foreign(state, "under 'state_dict'", beside, "theirs.pt", "0" * 64)
+    return Foreign((Container("state_dict", state),), "theirs.pt", "0" * 64, beside)
 
 
 def test_what_was_recognised_is_said_and_kept():
@@ -240,10 +270,10 @@ def test_the_branches_of_the_wide_resnet_are_the_other_way_round():
     [
         (lambda s: s.pop("layer1.0.bn1.bn_list.1.weight"), "1 missing, the first is layer1.0.bn1.routes.adv.weight"),
         (lambda s: s.pop("layer2.0.downsample.conv.weight"), "1 missing, the first is layer2.0.downsample.0.weight"),
-        (lambda s: s.update({"extra.weight": torch.zeros(1)}), "1 left over, the first is extra.weight"),
+        (lambda s: s.update({"layer1.0.se.weight": torch.zeros(1)}), "1 left over, the first is layer1.0.se.weight"),
+        (lambda s: s.update({"stem.weight": torch.zeros(3, 3, 1, 1)}), "--drop stem leaves that out"),
         (lambda s: s.update({"bn1.bn_list.7.bias": torch.zeros(1)}), "1 left over, the first is bn1.bn_list.7.bias"),
         (lambda s: s.update({"bn1.bn_list.0.bias": torch.zeros(1)}), "1 of another shape"),
-        (lambda s: s.update({"module.bn1.bn_list.0.bias": torch.zeros(1)}), "1 left over, the first is module.bn1"),
         (lambda s: s.pop("conv1.weight"), "no conv1.weight"),
         (lambda s: [s.pop(name) for name in list(s) if ".bn_list.1.running" in name], "12 missing, the first is bn1."),
         (lambda s: s.update({"fc.weight": torch.zeros(10, 3)}), "does not fit 64 features"),
@@ -277,7 +307,6 @@ def test_what_a_file_cannot_tell_is_asked_for():
 def test_the_stem_is_asked_for_only_where_a_file_cannot_tell():
     wide = foreign(TABLE["acl, stl"])
     assert imported(wide).backbone.stem == 96
-    assert imported(wide).about["pretrain"]["recipe"]["data"]["name"] == "stl10"
     assert imported(wide, Importing(stem=224)).backbone.stem == 224
     with pytest.raises(ValueError, match="a 7x7 stem is for 96 or 224 pixels, not for 32"):
         imported(wide, Importing(stem=32))
@@ -300,7 +329,7 @@ def test_wrong_options(known: dict[str, Any], words: str):
 
 def test_what_is_no_layout():
     with pytest.raises(ValueError, match="of no layout that is known here.*--layout"):
-        imported(Foreign({"features.0.weight": torch.zeros(1)}, "", (), "vgg.pt", ""))
+        imported(Foreign((Container("", {"features.0.weight": torch.zeros(1)}),), "vgg.pt", ""))
 
 
 def photos(folder: Path) -> str:
@@ -319,8 +348,8 @@ def test_an_imported_encoder_goes_on_like_one_of_ours(tmp_path: Path):
     """Its paper's presets, a fine-tuning run, an exam, and a table in which its seed is said to be unknown."""
     row = TABLE["advcl"]
     torch.save(row.container(row.made()[0]), tmp_path / "advcl.pt")
-    written = import_file(tmp_path / "advcl.pt", Importing(out=tmp_path / "run"))
-    assert protocol("aff", tmp_path / "run").data.name == "cifar10"
+    written = import_file(tmp_path / "advcl.pt", Importing(out=tmp_path / "run", method="advcl"))
+    assert protocol("aff", tmp_path / "run").data.name == "unknown"
     source = Source(photos(tmp_path / "photos"), root=str(tmp_path / "data"))
     recipe = replace(protocol("slf", tmp_path / "run", source), epochs=1)
     run = recipe.run(written.encoder.parent, quiet=True)
@@ -334,7 +363,8 @@ def test_a_fine_tuned_file_goes_to_the_exam(tmp_path: Path):
     row = replace(TABLE["finetuned"], heads=lambda w: w.linear("fc", 64, 2))
     state = row.made()[0]
     torch.save({"state_dict": state}, tmp_path / "x.pt")
-    known = Importing(out=tmp_path / "run", classes="dark, light", mode="aff", tuned=photos(tmp_path / "photos"))
+    known = Importing(out=tmp_path / "run", classes="dark, light", mode="aff", tuned=photos(tmp_path / "photos"),
+                      method="acl")  # fmt: skip
     written = import_file(tmp_path / "x.pt", known)
     source = Source(str(tmp_path / "photos"), root=str(tmp_path / "data"))
     exam = Exam(PGD(Linf(1 / 255), steps=1))
@@ -352,7 +382,8 @@ def classified(tmp_path: Path, **known: Any):
     row = TABLE["finetuned"]
     state, features = row.made()
     torch.save({"state_dict": state}, tmp_path / "AFF_model_finetune.pt")
-    written = import_file(tmp_path / "AFF_model_finetune.pt", Importing(out=tmp_path / "run", **known))
+    known = {"method": "acl", "out": tmp_path / "run"} | known
+    written = import_file(tmp_path / "AFF_model_finetune.pt", Importing(**known))
     return written, features[""] @ state["fc.weight"].T + state["fc.bias"]
 
 
@@ -381,7 +412,7 @@ def test_classes_are_not_guessed(tmp_path: Path):
 
 def test_a_classifier_of_zeros_or_one_that_is_not_wanted_is_none(tmp_path: Path):
     assert classified(tmp_path, classifier=False)[0].classifier is None
-    what = imported(foreign(TABLE["finetuned"], lambda s: s["fc.weight"].zero_()))
+    what = imported(foreign(TABLE["finetuned"], lambda s: s["fc.weight"].zero_()), Importing(method="acl"))
     assert what.head is None
     assert what.said["dropped"] == "classifier of zeros (2)"
 
@@ -419,10 +450,3 @@ def test_weights_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert verified(written.encoder).holds
     with pytest.raises(ValueError, match="--layout is for files"):
         import_timm("timm/resnet18", Importing(layout="acl"))
-
-    def offline(name: str, stem: int | None) -> None:
-        raise FileNotFoundError("No connection. Try again")
-
-    monkeypatch.setattr(importing, "timm_encoder", offline)
-    with pytest.raises(ValueError, match="weights of timm/resnet18 were not to be had: No connection$"):
-        import_timm("timm/resnet18")

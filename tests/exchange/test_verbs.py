@@ -29,15 +29,15 @@ def test_from_a_published_file_to_one_of_ours_and_on(capsys):
         "(from the file)",
         "projection head (",
         "1 (assumed",
-        "trained on cifar100",
+        "trained on     cifar100",
         "next: unshaken finetune runs/ACL_DS",
     ):
         assert words in said
     verify(["runs/ACL_DS"])
     export_(["runs/ACL_DS", "--out", "acl.safetensors", "--route", "clean"])
-    assert "acl.md" in capsys.readouterr().out
+    assert "acl.safetensors.md" in capsys.readouterr().out
     verify(["acl.safetensors"])
-    assert "imported from: ACL_DS.pt (sha256 " in Path("acl.md").read_text()
+    assert "imported from: ACL_DS.pt (sha256 " in Path("acl.safetensors.md").read_text()
 
 
 def test_a_fine_tuned_file(capsys):

@@ -52,7 +52,7 @@ from unshaken.recipes.autolora import History
 from unshaken.recipes.candidate import Candidate
 from unshaken.recipes.seen import Seen
 from unshaken.recipes.subset import picked
-from unshaken.report.table import results_in
+from unshaken.report.alike import results_in
 from unshaken.threat.ball import Linf
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Place

@@ -33,7 +33,7 @@ from unshaken.train.run import Run
 
 PRETRAIN = ["pretrain", "acl/digits", "--method.attack.steps", "1", "--data.limit", "100", "--epochs", "3", "--batch"]
 PRETRAIN += ["32", "--runtime.threads", "1"]
-EXAM = Exam(PGD(Linf(0.1), steps=1), batch=150)
+EXAM = Exam(PGD(Linf(0.1), steps=20), batch=150)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,12 @@ def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def encoder_of(root: Path) -> Path:
     return next(root.glob("runs/*/encoder.safetensors"))
+
+
+def result_of(run: Path) -> Path:
+    """The one that there is: its name says what was asked."""
+    (found,) = run.glob("result*.json")
+    return found
 
 
 def flipped(at: float) -> Callable[[bytes], bytes]:
@@ -150,7 +156,7 @@ def test_a_damaged_classifier_is_found_by_every_command(damage: str, root: Path,
         ["evaluate", str(file.parent), "--attack.steps", "1"],
         ["export", str(file.parent), "--out", "x.safetensors"],
         ["verify", str(file.parent)],
-        ["verify", str(file.parent / "result.json")],
+        ["verify", str(result_of(file.parent))],
         ["doctor", str(file.parent)],
         ["cite", str(file.parent)],
     ):
@@ -158,7 +164,7 @@ def test_a_damaged_classifier_is_found_by_every_command(damage: str, root: Path,
 
 
 def test_an_altered_result_is_found_by_every_command(root: Path, capsys):
-    file = root / "slf-digits-1" / "result.json"
+    file = result_of(root / "slf-digits-1")
     sound = read_json(file)
     sealed = json.loads(file.read_text())
     all_right = {"correct": 445, "percent": 100.0, "interval95": [99.1, 100.0]}
@@ -194,14 +200,14 @@ def test_a_damaged_selection(damage: str, root: Path, capsys):
 def test_damaged_verdicts_are_said_and_judged_again(root: Path, capsys):
     """The altered lines alone, to the same bits; what was damaged is kept aside."""
     run = root / "slf-digits-1"
-    sound = read_json(run / "result.json")
+    sound = read_json(result_of(run))
     (file,) = run.glob("verdicts*.jsonl")
     lines = file.read_text().splitlines(keepends=True)
     block = json.loads(lines[2])
     assert block["part"] == "pgd"
     lines[2] = lines[2].replace(block["bits"][:6], "//////")
     file.write_text("".join(lines))
-    (run / "result.json").unlink()
+    result_of(run).unlink()
     notes._SAID.clear()
     again = examine(run, exam=EXAM, quiet=True)
     assert again["robust"]["bits"] == sound["robust"]["bits"]
@@ -300,7 +306,7 @@ def test_a_sound_file_of_another_kind_is_not_to_be_removed(root: Path, capsys):
 def test_verify_write_gives_files_of_an_earlier_version_their_checksums(root: Path, capsys):
     """As they were before checksums: read again after it, and refused before."""
     run = root / "slf-digits-1"
-    for file in (run / "run.json", run / "recipe.json", run / "result.json"):
+    for file in (run / "run.json", run / "recipe.json", result_of(run)):
         content = json.loads(file.read_text())
         del content["checksum"]
         file.write_text(json.dumps(content))
@@ -312,7 +318,7 @@ def test_verify_write_gives_files_of_an_earlier_version_their_checksums(root: Pa
     sound, content = checksum_in(file), file.read_bytes()
     file.write_bytes(content.replace(b'"checksum":"' + sound.encode() + b'"', b'"checksun":"' + sound.encode() + b'"'))
     refused(["verify", str(run)], file, capsys)
-    refused(["report", str(run)], run / "result.json", capsys)
+    refused(["report", str(run)], result_of(run), capsys)
     assert cli.run(["verify", "--write", str(run)]) == 0
     assert capsys.readouterr().out.count("it had no checksum, and has one now") == 5
     assert cli.run(["verify", str(run)]) == 0

@@ -318,6 +318,11 @@ def test_a_declared_length_is_bounded_by_the_file(path: Path):
     ("change", "said"),
     [
         (lambda about: about["backbone"].update(name="wrn-28-300"), "does not fit the network it names: that has"),
+        (
+            lambda about: about["backbone"].update(name="wide_resnet28w300"),
+            "does not fit the network it names: that has",
+        ),
+        (lambda about: about["backbone"].update(name="wide_resnet60004w2"), "header that this version cannot read"),
         (lambda about: about["backbone"].update(name="wrn-60004-2"), "header that this version cannot read"),
         (lambda about: about["backbone"].update(name=3), "'backbone.name' is 3, and has to be text"),
         (lambda about: about["backbone"].update(mean="x"), "'backbone.mean' is 'x', and has to be a list"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli
+from unshaken.base.files import write_json
 from unshaken.data.source import Source
 from unshaken.evaluate.exam import Exam
 from unshaken.nets.backbone import Backbone
@@ -185,10 +186,12 @@ def test_a_source_in_a_file_leads_to_no_download_and_no_folder(exists: bool, tmp
     if exists:
         root.mkdir()
     saved = {"type": "Source", "name": "cifar10", "root": str(root), "download": True, "size": 16}
-    assert source_of(saved) == Source("cifar10", size=16)
+    write_json(tmp_path / "recipe.json", {})
+    assert source_of(saved, tmp_path) == Source("cifar10", size=16)
     (root / "cache").mkdir(parents=True)  # where decoded images of this root are
-    assert source_of(saved) == Source("cifar10", str(root), size=16)
-    assert not source_of(saved).download
+    assert source_of(saved, tmp_path) == Source("cifar10", str(root), size=16)
+    assert source_of(saved) == Source("cifar10", size=16)
+    assert not source_of(saved, tmp_path).download
     with pytest.raises(ValueError, match=r"the recipe's data.*size"):
         source_of(saved | {"size": "16"})
 

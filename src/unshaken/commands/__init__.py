@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from unshaken.commands.board import board, submit
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
 from unshaken.commands.doctor import doctor
@@ -12,6 +13,7 @@ from unshaken.commands.frontier import frontier
 from unshaken.commands.inform import cite, list_
 from unshaken.commands.plan import plan
 from unshaken.commands.pretrain import pretrain
+from unshaken.commands.report import report
 
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
@@ -21,6 +23,9 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "compare": compare,
     "doctor": doctor,
     "frontier": frontier,
+    "report": report,
+    "board": board,
+    "submit": submit,
     "coreset": coreset,
     "demo": demo,
     "import": import_,

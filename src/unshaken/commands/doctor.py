@@ -21,9 +21,10 @@ from unshaken.evaluate.checks import Checked, examination
 from unshaken.evaluate.constant import constant
 from unshaken.evaluate.leak import leak
 from unshaken.evaluate.patient import Finding, Patient
-from unshaken.exchange.importing import Importing, import_file
+from unshaken.exchange.importing import Importing
 from unshaken.exchange.opening import file_in
 from unshaken.exchange.reading import sniffed
+from unshaken.exchange.writing import import_file
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Network
 from unshaken.nets.routed import alone, routes_of
@@ -71,7 +72,7 @@ def doctor(args: list[str]) -> int:
         file, rest = _classifier(Path(name), rest, Path(folder))
         net, about = load_classifier(file)
         with legible(file):
-            tuned_on = source_of(about["finetune"]["recipe"]["data"])
+            tuned_on = source_of(about["finetune"]["recipe"]["data"], file.parent)
         net = _with_routes(net, file)
     visit = Visit(tuned_on, setting_of(tuned_on).ball)
     # ε goes with the set that is named, unless it is named too

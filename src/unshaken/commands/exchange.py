@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,10 +13,11 @@ import tyro
 from unshaken.base.files import add_checksum, add_checksums_to_lines
 from unshaken.base.ranges import Count, Whole, ranged
 from unshaken.evaluate.reading import read_result
-from unshaken.exchange.exporting import Exporting, export
+from unshaken.exchange.exporting import Exporting, export, page_of
 from unshaken.exchange.fingerprint import stamped, verified
-from unshaken.exchange.importing import Importing, Written, import_file, import_timm
+from unshaken.exchange.importing import UNKNOWN, Importing
 from unshaken.exchange.layouts import LAYOUTS
+from unshaken.exchange.writing import Written, import_file, import_timm
 from unshaken.nets import saved
 from unshaken.options import parse, subject
 from unshaken.recipes.papers import PAPERS
@@ -29,7 +31,8 @@ def import_(args: list[str]) -> None:
         print(layouts())
         raise SystemExit(0)
     name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
-    known = parse(Importing(), args[1:], f"unshaken import {name}")
+    rest = [re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]]  # as pretrain calls it
+    known = parse(Importing(), rest, f"unshaken import {name}")
     methods = list(dict.fromkeys([*PAPERS, *PRESETS, "imported"]))
     if known.method not in (None, *methods):
         near = get_close_matches(known.method, methods, n=1)
@@ -45,7 +48,8 @@ def said(written: Written) -> list[str]:
     width = max(map(len, written.said))
     lines = [f"{what:<{width}}  {text}" for what, text in written.said.items()]
     where = written.encoder.parent if written.encoder.name == "encoder.safetensors" else written.encoder
-    lines += [str(written.encoder), f"next: unshaken finetune {where}"]
+    data = " --data NAME" if written.data == UNKNOWN else ""
+    lines += [str(written.encoder), f"next: unshaken finetune {where}{data}"]
     return lines if written.classifier is None else [*lines, f"  or: unshaken evaluate {written.classifier}"]
 
 
@@ -54,8 +58,11 @@ def layouts() -> str:
     rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
-        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run, and all of its\n"
-        "weights find their place or none are taken. Or timm/NAME, for weights that the package timm has.\n\n"
+        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. It is searched for\n"
+        "the one place and prefix under which all weights of a known network lie; all are there, or none are taken.\n"
+        "Where several networks fit, --key, --prefix and --drop say which is meant. A file with weights of\n"
+        "another network of timm's: --network timm/NAME. Or timm/NAME in the place of FILE, for weights that the\n"
+        "package timm has.\n\n"
         f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"
         "Options: unshaken import FILE --help"
     )
@@ -136,12 +143,11 @@ def export_(args: list[str]) -> None:
     name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file", Exporting())
     how = parse(Exporting(), args[1:], f"unshaken export {name}")
     out = export(Path(name), how, results_of(Path(name)))
-    page = out / "README.md" if out.is_dir() else out.with_suffix(".md")
-    print(f"{out}\n{page}  says what it is and how to load it")
+    print(f"{out}\n{page_of(out)}  says what it is and how to load it")
     if how.repo:
         print(f"https://huggingface.co/{how.repo}  has it now; it is private if it was made just now")
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
-    """Of whole test sets, at or below a run."""
-    return [read_result(file) for file in sorted(path.rglob("result.json"))] if path.is_dir() else []
+    """Of whole test sets and of their first images, at or below a run."""
+    return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []

@@ -185,7 +185,7 @@ def cite(args: list[str]) -> None:
     if len(args) != 1:
         raise ValueError("`unshaken cite` needs one thing to cite: a run, a file, or a method such as acl")
     what, papers = of_word(args[0])
-    comment = what.replace("@", " at ")  # which begins an entry wherever it stands
+    comment = printable(" ".join(what.split())).replace("@", " at ")  # which begins an entry wherever it stands
     print("\n\n".join([f"% {comment}", *(paper.bibtex for paper in papers)]))
 
 

@@ -28,6 +28,8 @@ from unshaken.data.parquet import parquet
 from unshaken.data.stl import stl
 from unshaken.data.tree import LeftOut, read_tree
 
+UNKNOWN = "unknown"
+"""The name of a set of which nothing is known, and which cannot be opened: what others trained on."""
 KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 
@@ -140,6 +142,8 @@ class Source:
         return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
 
     def _path(self) -> Path:
+        if self.name == UNKNOWN:
+            raise ValueError("which images these weights were trained on is not known here: name a set by --data")
         path = Path(self.name).expanduser()
         if not self.name or not path.exists():
             near = get_close_matches(self.name.lower().replace("-", "").replace("_", ""), KNOWN, n=1)

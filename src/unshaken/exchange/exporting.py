@@ -7,18 +7,21 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_foreign_json, write_bytes, write_json, write_text
 from unshaken.base.tensor_file import seal, sealed
-from unshaken.exchange.card import card, front_matter
+from unshaken.base.text import printable, without_paths
+from unshaken.exchange.card import card, front_matter, side_of
 from unshaken.exchange.fingerprint import fingerprint, images
 from unshaken.exchange.loading import CODE, THEIRS
 from unshaken.exchange.opening import Opened, file_in, opened
@@ -42,19 +45,22 @@ class Exporting:
 
     def __post_init__(self) -> None:
         if self.repo is not None and (self.to != "hub" or self.repo.count("/") != 1):
-            raise ValueError("--repo OWNER/NAME goes with --to hub")
+            raise ValueError(f"--repo is OWNER/NAME, with --to hub; not {self.repo!r} with --to {self.to}")
 
 
 def export(path: Path, how: Exporting, results: list[dict[str, Any]] = ()) -> Path:
     """Write a run's or a file's network in another form, with its page; returns the file, or the folder for a hub.
 
     results  the contents of result files that belong to it, for the page
+
+    The same export again, after a stop at any moment, writes the same files. Nothing that is written holds a path.
     """
     whole = opened(path)
     subject, route = whole.alone(how.route)
     made = {"fingerprint": fingerprint(subject), "exported": {"from": digest(whole.net), "route": route}}
-    subject = replace(subject, about=whole.about | made)
-    out = _place(path, how)
+    known = {part: value if part in WORDLESS else without_paths(value) for part, value in whole.about.items()}
+    subject = replace(subject, about=known | made)
+    out = _place(path, how, subject)
     if how.to == "hub":
         to_hub(subject, out, route, results, how.license)
         if how.repo:
@@ -62,24 +68,49 @@ def export(path: Path, how: Exporting, results: list[dict[str, Any]] = ()) -> Pa
         return out
     WRITERS[how.to](subject, out)
     page = card(subject, how.to, out.name, route, list(results), CODE[how.to](subject, out.name))
-    write_text(out.with_suffix(".md"), page)
+    write_text(page_of(out), f"{_mark(subject, out.name)}\n\n{page}")
     return out
 
 
-def _place(path: Path, how: Exporting) -> Path:
-    """Where to write: never over what is exported, nor among other things."""
+WORDLESS = ("fingerprint", "names", "backbone", "routes", "kind")
+"""Parts of a header that hold no path, and text that may look like one."""
+
+
+def page_of(out: Path) -> Path:
+    """Where the page of an exported file is: files of several forms may have one name."""
+    return out / "README.md" if out.is_dir() else out.with_name(f"{out.name}.md")
+
+
+def _mark(subject: Opened, file: str) -> str:
+    """The first line of a page, by which it is known to be of these weights in this file."""
+    weights = subject.about["fingerprint"]["weights"]
+    return f"<!-- unshaken export, {blake2b(file.encode(), digest_size=4).hexdigest()}, weights {weights} -->"
+
+
+def _place(path: Path, how: Exporting, subject: Opened) -> Path:
+    """Where to write: never over what is exported, nor over anything but an earlier export of the same weights."""
     suffix = SUFFIXES[how.to]
     out = how.out or Path(f"{path.resolve().name.removesuffix('.safetensors')}-{how.to}{suffix}")
     if how.to == "hub":
-        if out.is_file() or (out.is_dir() and any(out.iterdir()) and not _ours(out / "config.json")):
+        if out.is_file() or (out.is_dir() and not _is_hub(out)):
             raise ValueError(f"--to hub writes a folder of its own, and {out} is something else; choose another --out")
     elif out.suffix != suffix:
         raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and {out} does not")
     elif out.resolve() == file_in(path).resolve():
         raise ValueError(f"{out} is what is exported; choose another --out")
-    elif out.exists() or out.with_suffix(".md").exists():
-        raise ValueError(f"{out} or its page {out.with_suffix('.md').name} is there already; choose another --out")
+    elif (out.exists() and not _is_export(out, subject)) or not _is_page(page_of(out), subject, out.name):
+        raise ValueError(f"{out} or its page {page_of(out).name} is there already; choose another --out")
     return out
+
+
+def _is_hub(folder: Path) -> bool:
+    """Whether a folder was written for a hub, whole or in part: config.json comes after the weights."""
+    config, names = folder / "config.json", {file.name for file in folder.iterdir() if file.suffix != ".part"}
+    if config.exists():
+        return _ours(config)
+    return not names or (
+        names == {"model.safetensors"} and _header(folder / "model.safetensors").get("format") == FORMAT
+    )
 
 
 def _ours(config: Path) -> bool:
@@ -87,6 +118,27 @@ def _ours(config: Path) -> bool:
         return read_foreign_json(config, {"library_name": str})["library_name"] == "unshaken"
     except ValueError:
         return False
+
+
+def _is_export(out: Path, subject: Opened) -> bool:
+    """Whether a file is an export of the same weights, which is made again as it is."""
+    weights = subject.about["fingerprint"]["weights"]
+    if out.suffix == ".onnx":
+        return f"unshaken {weights}".encode() in out.read_bytes()
+    text = _header(out).get("about", "")
+    return f'"weights": "{weights}"' in text or f'"digest": "{weights}"' in text
+
+
+def _is_page(page: Path, subject: Opened, file: str) -> bool:
+    return not page.exists() or page.read_bytes().startswith(_mark(subject, file).encode())
+
+
+def _header(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, "pt") as opened_file:
+            return opened_file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def to_safetensors(subject: Opened, out: Path) -> None:
@@ -138,7 +190,7 @@ def to_onnx(subject: Opened, out: Path) -> None:
         raise ValueError(f"--to onnx needs {' and '.join(lacking)}: pip install 'unshaken[onnx]'")
     net = subject.net
     whole = nn.Sequential(net.encoder, net.head) if isinstance(net, Network) else net
-    pixels = images(subject.backbone.channels, subject.backbone.stem)
+    pixels = images(subject.backbone.channels, side_of(subject))
     name = "logits" if subject.kind == "classifier" else "features"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own insides
@@ -153,7 +205,23 @@ def to_onnx(subject: Opened, out: Path) -> None:
         )
     stored = io.BytesIO()
     program.save(stored)
-    write_bytes(out, stored.getvalue())
+    write_bytes(out, _without_traces(stored.getvalue(), subject.about["fingerprint"]["weights"]))
+
+
+def _without_traces(model: bytes, weights: str) -> bytes:
+    """An ONNX file without the source lines that the exporter notes at each node, which hold this machine's paths."""
+    import onnx
+
+    whole = onnx.load_from_string(model)
+    graphs = [whole.graph, *whole.functions]
+    for part in [whole, *graphs, *(node for graph in graphs for node in graph.node)]:
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for value in [*whole.graph.value_info, *whole.graph.input, *whole.graph.output, *whole.graph.initializer]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    whole.metadata_props.add(key="weights", value=f"unshaken {weights}")
+    return whole.SerializeToString()
 
 
 def to_hub(subject: Opened, out: Path, route: str | None, results: list[dict[str, Any]], license: str) -> None:
@@ -173,14 +241,14 @@ def upload(folder: Path, repo: str) -> None:
     if find_spec("huggingface_hub") is None:
         raise ValueError("--repo needs huggingface_hub: pip install 'unshaken[hub]'")
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
 
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(repo, private=True, exist_ok=True)
-        hub.upload_folder(repo_id=repo, folder_path=str(folder))
-    except (HfHubHTTPError, OSError) as error:
-        raise ValueError(f"{folder} is whole, but {repo} did not take it: {str(error).splitlines()[0]}") from None
+        hub.upload_folder(repo_id=repo, folder_path=str(folder), ignore_patterns=["*.part"])
+    except Exception as error:  # without a network each version of it raises something else
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+        raise ValueError(f"{folder} is whole, but {repo} did not take it: {reason}") from None
 
 
 SUFFIXES = dict.fromkeys(("safetensors", "timm", "torchvision"), ".safetensors") | {"onnx": ".onnx", "hub": ""}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,23 +11,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.canon import plain
-from unshaken.base.files import write_json
 from unshaken.base.ranges import Number, Positive, ranged
-from unshaken.exchange.classes import CLASSES, names_of
-from unshaken.exchange.fingerprint import fingerprint
-from unshaken.exchange.layouts import CIFAR, LAYOUTS, NORMALISATIONS, Layout, Normalisation
-from unshaken.exchange.opening import Opened
-from unshaken.exchange.reading import Foreign, read
+from unshaken.data.source import UNKNOWN
+from unshaken.exchange.fitting import Reading, Wanted
+from unshaken.exchange.layouts import LAYOUTS, NONE
+from unshaken.exchange.normalising import chosen
+from unshaken.exchange.reading import Foreign
+from unshaken.exchange.search import read_as
 from unshaken.nets.backbone import Backbone, timm_encoder
-from unshaken.nets.embed import Encoder, Network
+from unshaken.nets.embed import Encoder
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
-from unshaken.nets.routed import alone, routed
-from unshaken.nets.saved import digest, read_tensors, save_classifier, save_encoder
-
-UNKNOWN = "unknown"
-"""The seed of what others trained: a file does not say it, and no number would be true."""
+from unshaken.nets.resnet import KINDS
+from unshaken.nets.routed import routed
+from unshaken.nets.torch_files import real
 
 
 @dataclass(frozen=True)
@@ -40,17 +35,25 @@ class Importing:
     """A folder, or a file NAME.safetensors; runs/ and the file's name if it is not given."""
     layout: str | None = None
     """Which one the file has, if it is not recognised rightly."""
+    key: str | None = None
+    """Where in the file the weights lie: its entry, such as state_dict or model.ema with a dot between two."""
+    prefix: str | None = None
+    """What the names of the network's weights begin with, such as module.encoder_q."""
+    drop: tuple[str, ...] = ()
+    """Weights or parts to leave out, by their names or by patterns such as adapter.*; they are recorded."""
+    network: str | None = None
+    """timm/NAME: the file holds weights of this network of timm's."""
     normalisation: Literal["imagenet", "cifar", "none"] | None = None
     """What the network does to pixels in [0, 1] first."""
     mean: tuple[Number, ...] | None = None
     """Of the normalisation, one a channel; with --std."""
     std: tuple[Positive, ...] | None = None
     padding: Literal[1, 2] | None = None
-    """Of a 3x3 stem: 2 for DeACL's."""
+    """Of a 3x3 stem: 2 for DeACL's and solo-learn's."""
     stem: Literal[8, 32, 96, 224] | None = None
     """For images of which side: a 7x7 stem is of 96 or 224 pixels, and no file says of which."""
     method: str | None = None
-    """The paper's: acl, acl-air, dynacl, dynacl-air, advcl, ...; presets of fine-tuning go by it."""
+    """The paper's: acl, acl-air, dynacl, dynacl-air, advcl, ...; presets of fine-tuning and citations go by it."""
     data: str | None = None
     """What the encoder was trained on: cifar10, cifar100, stl10, or a path."""
     classes: str | None = None
@@ -73,6 +76,15 @@ class Importing:
             near = get_close_matches(self.layout, LAYOUTS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(f"there is no layout {self.layout!r}{hint}; there are {', '.join(LAYOUTS)}")
+        if self.network is not None and not self.network.removeprefix("timm/") not in ("", self.network):
+            raise ValueError(f"--network is timm/NAME, and not {self.network}; others are recognised by their shapes")
+        if self.layout == "timm" and self.network is None:
+            raise ValueError("--layout timm needs the network's name: --network timm/NAME")
+
+    @property
+    def wanted(self) -> Wanted:
+        layout = None if self.layout == "timm" else self.layout
+        return Wanted(layout, self.key, self.prefix, self.drop, self.network, self.stem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,225 +99,160 @@ class Imported:
 
 
 def imported(foreign: Foreign, known: Importing = Importing()) -> Imported:
-    """Strictly: ValueError if any weight is missing or left over."""
-    layout = _layout(foreign, known)
-    found = _translated(foreign, layout)
-    said = {"file": f"{foreign.name}, {foreign.place}{_beside(foreign)}", "layout": f"{layout.name}: {layout.what}"}
-    backbone = _backbone(found, layout, known, said)
-    routes = tuple(route for route in layout.routes if any(f".routes.{route}." in name for name in found.weights))
-    encoder = routed(backbone.build(), routes) if routes else backbone.build()
-    _fill(encoder, found, foreign, said)
-    said["routes"] = _routes(layout, routes)
-    head = _head(found, encoder, said)
-    said["dropped"] = ", ".join(f"{what} ({count})" for what, count in found.dropped.items()) or "nothing"
-    method = known.method or layout.method
-    data = known.data or ("stl10" if backbone.stem == 96 else layout.data)
-    said["method"] = f"{method}, trained on {data} (--method and --data, if it was another)"
+    """Strictly: ValueError if any weight of the network is missing, or if what was found may compute more than it."""
+    reading = read_as(foreign, known.wanted)
+    layout = reading.layout
+    said = {"file": f"{foreign.name}, {reading.place}{_beside(foreign, reading)}"}
+    said["layout"] = f"{layout.name}: {layout.what}"
+    if foreign.skipped:
+        said["not run"] = f"{', '.join(foreign.skipped[:6])}: named in the file, skipped"
+    backbone = _backbone(reading, known, said)
+    encoder = routed(backbone.build(), reading.routes) if reading.routes else backbone.build()
+    _fill(encoder, reading, foreign, said)
+    said["routes"] = _routes(reading)
+    head = _head(foreign, reading, encoder, known, said)
+    said["dropped"] = ", ".join(f"{what} ({count})" for what, count in reading.dropped.items()) or "nothing"
+    method, data = _identity(reading, known, said)
     origin = {
-        "recipe": _recipe(method, data),
+        "recipe": recipe_of(method, data),
         "file": {"name": foreign.name, "sha256": foreign.sha256},
         "layout": layout.name,
-        "dropped": dict(found.dropped),
+        "reading": {"key": reading.container.key, "prefix": reading.prefix, "drop": list(known.drop)},
+        "dropped": dict(reading.dropped),
         "said": dict(said),
     }
     return Imported(encoder.eval(), backbone, {"pretrain": origin}, said, head)
 
 
-def _recipe(name: str, data: str, **others: Any) -> dict[str, Any]:
+def recipe_of(name: str, data: str, **others: Any) -> dict[str, Any]:
     """What stands where a recipe of ours would."""
     return {"type": "Imported", "name": name, "data": {"type": "Source", "name": data}, "seed": UNKNOWN} | others
 
 
-def _beside(foreign: Foreign) -> str:
-    return f" beside {', '.join(foreign.beside)}" if foreign.beside else ""
+def _beside(foreign: Foreign, reading: Reading) -> str:
+    others = [name for name in foreign.entries if "." not in name and name != reading.container.key.partition(".")[0]]
+    return f" beside {', '.join(others[:8])}" if others else ""
 
 
-def _layout(foreign: Foreign, known: Importing) -> Layout:
-    if known.layout:
-        return LAYOUTS[known.layout]
-    names = [name.removeprefix("module.") for name in foreign.tensors]
-    found = next((layout for layout in LAYOUTS.values() if layout.fits(names, foreign.beside)), None)
-    if found is None:
-        raise ValueError(
-            f"{foreign.name} is of no layout that is known here; its first weights are {', '.join(names[:3])} "
-            "(`unshaken import --help` lists the layouts, --layout NAME names one)"
-        )
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Weights by the names of our backbone, and what was among them."""
-
-    weights: dict[str, Tensor]
-    normalize: dict[str, Tensor]
-    head: dict[str, Tensor]
-    dropped: Counter[str]
-    strange: list[str]
-
-
-def _translated(foreign: Foreign, layout: Layout) -> _Found:
-    found = _Found({}, {}, {}, Counter(), [])
-    for full, tensor in foreign.tensors.items():
-        name = full.removeprefix("module.")
-        if what := layout.dropped(name):
-            found.dropped[what] += 1
-            continue
-        new = layout.renamed(name)
-        kept = found.weights
-        if new is not None and (part := re.fullmatch(r"(normalize|fc|linear)\.(mean|std|weight|bias)", new)):
-            kept, new = (found.normalize if part[1] == "normalize" else found.head), part[2]
-        if new is None or new in kept:
-            found.strange.append(full)
-        else:
-            kept[new] = tensor
-    return found
-
-
-def _backbone(found: _Found, layout: Layout, known: Importing, said: dict[str, str]) -> Backbone:
-    name, conv = _network(found.weights)
-    channels, kernel = conv.shape[1], conv.shape[-1]
-    sides = (32, 8) if kernel == 3 else (layout.wide, 96 + 224 - layout.wide)
-    stem: Stem = known.stem or sides[0]
-    if stem not in sides:
-        raise ValueError(f"a {kernel}x{kernel} stem is for {sides[0]} or {sides[1]} pixels, not for {stem}")
-    how = "as given" if known.stem else "recognised by its shape" if kernel == 3 else "assumed: --stem if not"
-    said["network"] = f"{name}, {kernel}x{kernel} stem for {stem} pixels ({how})"
-    mean, std = _normalisation(found, layout, known, said)
-    padding = _padding(kernel == 3 and name in KINDS, bool(found.normalize), (mean, std), layout, known, said)
-    return Backbone(name, stem, channels, mean, std, padding=padding)
-
-
-def _network(weights: dict[str, Tensor]) -> tuple[str, Tensor]:
-    """Its name by blocks and shapes, and the first convolution."""
-    conv = weights.get("conv1.weight")
-    if conv is None or conv.ndim != 4 or conv.shape[-1] not in (3, 7):
-        raise ValueError("there is no conv1.weight of 3x3 or 7x7, so this is no ResNet that is known here")
-    wide = _count(weights, r"block1\.layer\.(\d+)\.")
-    if wide:
-        first = weights.get("block1.layer.0.conv1.weight")
-        width = first.shape[0] // 16 if first is not None else 0
-        return f"wrn-{6 * wide + 4}-{width}", conv
-    stages = _count(weights, r"layer(\d+)\.") - 1
-    blocks = tuple(_count(weights, rf"layer{stage + 1}\.(\d+)\.") for stage in range(stages))
-    kind = Bottleneck if any(name.startswith("layer1.0.conv3.") for name in weights) else BasicBlock
-    row = (kind, blocks, conv.shape[0])
-    name = next((name for name, each in KINDS.items() if each == row), None)
-    if name is None:
-        raise ValueError(f"a ResNet with {blocks} blocks of first width {row[2]} is none of {', '.join(KINDS)}")
-    return name, conv
-
-
-def _count(names: dict[str, Tensor], pattern: str) -> int:
-    """One more than the highest number at a place in the names; 0 if there is none."""
-    return max((int(at[1]) + 1 for name in names if (at := re.match(pattern, name))), default=0)
-
-
-def _normalisation(found: _Found, layout: Layout, known: Importing, said: dict[str, str]) -> Normalisation:
-    if known.mean is not None and known.std is not None:
-        chosen, why = (known.mean, known.std), "as given"
-    elif known.normalisation:
-        chosen, why = NORMALISATIONS[known.normalisation], "as given"
-    elif {"mean", "std"} <= found.normalize.keys():
-        # as decimals, which is how a float32 was meant
-        mean, std = (tuple(float(f"{v:.7g}") for v in found.normalize[part].flatten()) for part in ("mean", "std"))
-        chosen, why = (mean, std), "from the file"
-    elif layout.normalisation:
-        chosen, why = layout.normalisation, "not in the file; as this layout's paper has it"
+def _identity(reading: Reading, known: Importing, said: dict[str, str]) -> tuple[str, str]:
+    """The paper and the image set: as given, or as only one has it; else unknown, and who it may be."""
+    methods = reading.layout.methods
+    method = known.method or (methods[0] if len(methods) == 1 else UNKNOWN)
+    data = known.data or reading.layout.data or UNKNOWN
+    if method == UNKNOWN:
+        may = f"{', '.join(methods)} write such files" if methods else "many write such files"
+        said["method"] = f"unknown: {may} (--method NAME, for its presets and citations)"
     else:
-        raise ValueError(
-            "the file does not say how its network normalises pixels, and those who write such files differ: say it by "
-            "--normalisation imagenet, cifar or none, or by --mean and --std; or whose file it is by --layout NAME "
-            "(sat, rocl, ...)"
-        )
-    mean, std = chosen
-    none = chosen == NORMALISATIONS["none"]
+        said["method"] = method + ("" if known.method else " (alone writes such files)")
+    said["trained on"] = f"{data} (--data, if it was another)" if data != UNKNOWN else "unknown (--data NAME)"
+    return method, data
+
+
+def _backbone(reading: Reading, known: Importing, said: dict[str, str]) -> Backbone:
+    name, kernel = reading.network, reading.kernel
+    if known.network:
+        stem = reading.stem
+        said["network"] = f"{name}, for {stem} pixels"
+    else:
+        sides = (32, 8) if kernel == 3 else (reading.layout.wide, 96 + 224 - reading.layout.wide)
+        stem = known.stem or sides[0]
+        if stem not in sides:
+            raise ValueError(f"a {kernel}x{kernel} stem is for {sides[0]} or {sides[1]} pixels, not for {stem}")
+        how = "as given" if known.stem else "recognised by its shape" if kernel == 3 else "assumed: --stem if not"
+        said["network"] = f"{name}, {kernel}x{kernel} stem for {stem} pixels ({how})"
+    given = None if known.mean is None or known.std is None else (known.mean, known.std)
+    normalisation, why = chosen(reading, given, known.normalisation, known.method)
+    mean, std = normalisation
+    none = set(mean) == set(NONE[0]) and set(std) == set(NONE[1])
     said["normalisation"] = f"{'none' if none else f'mean {list(mean)}, std {list(std)}'} ({why})"
-    return chosen
+    padding = _padding(kernel == 3 and name in KINDS, reading, known, said)
+    return Backbone(name, stem, reading.channels, mean, std, padding=padding)
 
 
-def _padding(
-    free: bool, stated: bool, normalisation: Normalisation, layout: Layout, known: Importing, said: dict[str, str]
-) -> Literal[1, 2]:
-    """No weight shows it. What Lightning wrote is DeACL's unless its normalisation is another than DeACL's."""
+def _padding(free: bool, reading: Reading, known: Importing, said: dict[str, str]) -> Literal[1, 2]:
+    """No weight shows it: as given, as only one paper has it, or 1, which is said; or a question where many differ."""
     if not free:
         return known.padding or 1  # another is refused by the network, which knows why
-    pairs = zip((v for part in normalisation for v in part), (v for part in CIFAR for v in part), strict=False)
-    others = stated and any(abs(a - b) > 1e-3 for a, b in pairs)
-    padding = known.padding or (1 if others else layout.padding)
+    if known.padding is None and reading.layout.padding is None:
+        raise ValueError(
+            "the file does not say how its 3x3 stem is padded, and those who write such files differ: give --padding 2 "
+            "if it is solo-learn's, --padding 1 if it is not"
+        )
+    padding = known.padding or reading.layout.padding
     why = "as given" if known.padding else f"assumed, for no file says it: --padding {3 - padding} if not"
     said["padding"] = f"{padding} ({why})"
     return padding
 
 
-def _fill(encoder: Encoder, found: _Found, foreign: Foreign, said: dict[str, str]) -> None:
-    """Every weight finds its place and every place its weight, or nothing is taken."""
+def _fill(encoder: Encoder, reading: Reading, foreign: Foreign, said: dict[str, str]) -> None:
+    """Every weight finds its place and every place its weight, with finite numbers."""
     expected = encoder.backbone.state_dict()
-    counters = [name for name in expected if name.endswith("num_batches_tracked") and name not in found.weights]
-    missing = [name for name in expected if name not in found.weights and name not in counters]
-    strange = found.strange + [name for name in found.weights if name not in expected]
-    other = [name for name in expected if name in found.weights and found.weights[name].shape != expected[name].shape]
-    faults = [
-        f"{len(names)} {what}, the first is {names[0]}"
-        for names, what in ((missing, "missing"), (strange, "left over"), (other, "of another shape"))
-        if names
-    ]
-    if faults:
-        network = said["network"].split(",")[0]
-        raise ValueError(f"{foreign.name} does not fill a {network} by its layout {said['layout'].split(':')[0]}: "
-                         f"weights {'; '.join(faults)}. Nothing was taken")  # fmt: skip
-    encoder.backbone.load_state_dict(found.weights | {name: torch.zeros_like(expected[name]) for name in counters})
+    taken = {name: real(tensor, name, foreign.name) for name, tensor in reading.weights.items()}
+    counters = [name for name in expected if name.endswith("num_batches_tracked") and name not in taken]
+    encoder.backbone.load_state_dict(taken | {name: torch.zeros_like(expected[name]) for name in counters})
     said["weights"] = f"all {len(expected)} found" + (f", {len(counters)} counters of batches at 0" if counters else "")
 
 
-def _routes(layout: Layout, routes: tuple[str, ...]) -> str:
-    if not routes:
+def _routes(reading: Reading) -> str:
+    layout = reading.layout
+    if layout.only is not None:
+        return f"none: branch {layout.only}, the adversarial one, is taken alone"
+    if not reading.routes:
         return "none: one batch norm for all images"
-    return ", ".join(f"{route} is branch {layout.routes.index(route)}" for route in routes)
+    return ", ".join(f"{route} is branch {layout.routes.index(route)}" for route in reading.routes)
 
 
-def _head(found: _Found, encoder: Encoder, said: dict[str, str]) -> nn.Linear | None:
-    """A plain linear classifier, if the file has one that has learned anything."""
-    if not found.head:
+def _head(
+    foreign: Foreign, reading: Reading, encoder: Encoder, known: Importing, said: dict[str, str]
+) -> nn.Linear | None:
+    """A plain linear classifier, if the file has one alone, and it has learned anything."""
+    found = dict(reading.heads) or dict(_elsewhere(foreign, reading, encoder.features))
+    projects = reading.prefix.endswith(("encoder_q.", "encoder_k."))  # what a contrastive pair has on top
+    if not known.classifier or projects or len(found) != 1:
+        for name, parts in found.items():
+            reading.dropped["projection head" if projects else "classifier" if len(found) == 1 else name] += len(parts)
         return None
-    weight, bias = found.head.get("weight"), found.head.get("bias")
-    if weight is None or bias is None or weight.shape != (len(bias), encoder.features):
-        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in found.head.items())
-        raise ValueError(f"the classifier in the file does not fit {encoder.features} features: it has {shapes}")
+    ((name, parts),) = found.items()
+    tensors = {part: real(tensor, f"{name}.{part}", foreign.name) for part, tensor in parts.items()}
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    rows = len(weight) if weight is not None else 0
+    if weight is None or tuple(weight.shape) != (rows, encoder.features) or bias is not None and len(bias) != rows:
+        shapes = ", ".join(f"{name}.{part} {tuple(tensor.shape)}" for part, tensor in tensors.items())
+        raise ValueError(
+            f"the classifier in the file does not fit {encoder.features} features: it has {shapes} "
+            "(--no-classifier leaves it out)"
+        )
     if not bool(weight.any()):
-        found.dropped["classifier of zeros"] += 2
+        reading.dropped["classifier of zeros"] += len(tensors)
         return None
-    head = zero_classifier(encoder.features, len(bias))
-    head.load_state_dict({"weight": weight, "bias": bias})
-    said["classifier"] = f"{len(bias)} classes"
+    head = zero_classifier(encoder.features, rows)
+    head.load_state_dict({"weight": weight, "bias": torch.zeros(rows) if bias is None else bias})
+    said["classifier"] = f"{rows} classes" + (" (without a bias)" if bias is None else "")
     return head
 
 
-@dataclass(frozen=True)
-class Written:
-    """Where things are: the encoder, and the folder of the classifier if there was one; and what was said."""
-
-    encoder: Path
-    classifier: Path | None
-    said: dict[str, str]
-
-
-def import_file(path: Path, known: Importing = Importing()) -> Written:
-    """Read a checkpoint of somebody else's and write ours. ValueError, in one sentence, for all that goes wrong."""
-    return write(imported(read(path), known), known.out or Path("runs") / path.name.split(".")[0], known)
+def _elsewhere(foreign: Foreign, reading: Reading, features: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """A dictionary of its own that holds one linear layer for these features: AdvCL's {model, classifier}."""
+    for container in foreign.containers:
+        if container is reading.container or container.key.rpartition(".")[2] not in ("classifier", "fc", "linear"):
+            continue
+        parts = {name.rpartition(".")[2]: tensor for name, tensor in container.tensors.items()}
+        weight = parts.get("weight")
+        alone = len(container.tensors) == len(parts) and parts.keys() <= {"weight", "bias"}
+        if alone and weight is not None and weight.ndim == 2 and weight.shape[1] == features:
+            yield container.key, parts
 
 
-def import_timm(name: str, known: Importing = Importing()) -> Written:
+def imported_timm(name: str, known: Importing = Importing()) -> Imported:
     """timm/NAME: a network of timm's with the weights that timm has for it, downloaded if they are not there."""
-    others = [field for field in ("layout", "padding", "classes", "mode") if getattr(known, field) is not None]
+    fields = ("layout", "padding", "classes", "mode", "key", "prefix", "network")
+    others = [field for field in fields if getattr(known, field) is not None]
     if others:
         raise ValueError(f"--{others[0]} is for files; {name} is taken as timm has it")
-    try:
-        encoder, backbone = timm_encoder(name, known.stem)
-    except OSError as error:
-        raise ValueError(f"the weights of {name} were not to be had: {str(error).split('. ')[0]}") from None
+    encoder, backbone = timm_encoder(name, known.stem)
     if known.mean or known.normalisation:
-        mean, std = (known.mean, known.std) if known.mean else NORMALISATIONS[known.normalisation]
+        given = (known.mean, known.std) if known.mean and known.std else None
+        (mean, std), _ = chosen(Reading(None, "", channels=backbone.channels), given, known.normalisation, None)
         backbone = replace(backbone, mean=mean, std=std)
         encoder.normalize = backbone.build().normalize
     said = {
@@ -314,45 +261,6 @@ def import_timm(name: str, known: Importing = Importing()) -> Written:
         "routes": "none: timm's networks have one batch norm for all images, or none",
         "dropped": "timm's classifier",
     }
-    recipe = _recipe(known.method or "imported", known.data or "imagenet")
+    recipe = recipe_of(known.method or UNKNOWN, known.data or UNKNOWN)
     origin = {"recipe": recipe, "file": {"name": name}, "layout": "timm", "dropped": {"classifier": 2}, "said": said}
-    what = Imported(encoder.eval(), backbone, {"pretrain": origin}, said)
-    return write(what, known.out or Path("runs") / name.replace("/", "-"), known)
-
-
-def write(what: Imported, out: Path, known: Importing = Importing()) -> Written:
-    """The encoder with its fingerprint, and a run of fine-tuning for `unshaken evaluate` if there is a classifier."""
-    file = out if out.suffix == ".safetensors" else out / "encoder.safetensors"
-    _spare(file, what.about["pretrain"]["file"])
-    names = None
-    if what.head is not None and known.classifier:
-        names = names_of(known.classes, what.head.out_features)
-    taken = fingerprint(Opened(what.encoder, what.backbone, {}))
-    save_encoder(file, what.encoder, what.backbone, what.about | {"fingerprint": taken})
-    said = what.said | {"digest": taken["weights"]}
-    if names is None:
-        return Written(file, None, said)
-    named = known.classes if known.classes in CLASSES else None
-    tuned = known.tuned or named or what.about["pretrain"]["recipe"]["data"]["name"]
-    run = file.parent / "-".join((*((out.stem,) if file == out else ()), known.mode or "imported", Path(tuned).stem))
-    _write_classifier(run, what, names, known.mode or "imported", tuned)
-    names = "named as given" if known.classes else "without names: --classes cifar10, say, if they are true classes"
-    return Written(file, run, said | {"classifier": f"{said['classifier']}, {names}"})
-
-
-def _write_classifier(run: Path, what: Imported, names: tuple[str, ...], mode: str, tuned: str) -> None:
-    """As a finished run of fine-tuning: the adversarial route alone, as the papers judge it."""
-    net = Network(alone(what.encoder, "adv"), what.head).eval()
-    recipe = _recipe(what.about["pretrain"]["recipe"]["name"], tuned, method={"type": mode})
-    finetune = {"recipe": recipe, "data": {"encoder": digest(what.encoder)}}
-    about = {"finetune": finetune, "pretrain": what.about["pretrain"]}
-    about["fingerprint"] = fingerprint(Opened(net, what.backbone, {}))
-    save_classifier(run / "classifier.safetensors", net, what.backbone, names, about)
-    write_json(run / "recipe.json", {"recipe": plain(recipe), "data": finetune["data"]})
-    write_json(run / "run.json", {"digest": digest(net), "seconds": None, "world": {}})
-
-
-def _spare(file: Path, origin: dict[str, str]) -> None:
-    """What is there already is kept, unless it came from the same file."""
-    if file.exists() and read_tensors(file)[1].get("pretrain", {}).get("file") != origin:
-        raise ValueError(f"{file} is there already, and comes from elsewhere; choose another --out")
+    return Imported(encoder.eval(), backbone, {"pretrain": origin}, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from unshaken.exchange.opening import Opened
@@ -17,13 +18,19 @@ def ours(subject: Opened, file: str) -> str:
     one, call = "net, backbone, about", "net.eval()(pixels)"
     if subject.kind == "classifier":
         one, call = "net, about", 'net.eval()(pixels, "adv")'
-    lines = ["from pathlib import Path", "import unshaken", "", f'{one} = unshaken.load_{subject.kind}(Path("{file}"))']
+    lines = ["from pathlib import Path", "import unshaken", ""]
+    lines += [f"{one} = unshaken.load_{subject.kind}(Path({quoted(file)}))"]
     text = fenced([*lines, f"out = {call}"])
     if subject.backbone.name not in THEIRS:
         return text
     within = "encoder." if subject.kind == "classifier" else ""
     start = f"{within}backbone."
-    lines = ["import torch, torchvision", "from safetensors.torch import load_file", "", f'file = load_file("{file}")']
+    lines = [
+        "import torch, torchvision",
+        "from safetensors.torch import load_file",
+        "",
+        f"file = load_file({quoted(file)})",
+    ]
     lines += [
         f'weights = {{name.removeprefix("{start}"): w for name, w in file.items() if name.startswith("{start}")}}'
     ]
@@ -35,15 +42,22 @@ def ours(subject: Opened, file: str) -> str:
 def theirs(subject: Opened, file: str, whose: str) -> str:
     make = {"timm": "timm.create_model(", "torchvision": "torchvision.models."}[whose]
     lines = ["import json", "import torch", f"import {whose}", "from safetensors import safe_open", ""]
-    lines += [f'with safe_open("{file}", "pt") as file:']
+    lines += [f'with safe_open({quoted(file)}, "pt") as file:']
     lines += ["    weights = {name: file.get_tensor(name) for name in file.keys()}"]
     numbers = 'torch.tensor(json.loads(file.metadata()["{}"])).view(-1, 1, 1)'
     lines += [f"    {part} = {numbers.format(part)}" for part in ("mean", "std")]
-    return fenced([*lines, *_network(subject, make), *USE])
+    return f"{fenced([*lines, *_network(subject, make), *USE])}\n\n{BESIDE_CPU}"
+
+
+BESIDE_CPU = (
+    "If the import ends in `operator torchvision::nms does not exist`, torchvision was built for CUDA and torch was "
+    "not: take both from one index, as by `pip install torch torchvision --index-url "
+    "https://download.pytorch.org/whl/cpu`, or call `unshaken.nets.torchvision_ops.declare_operators()` first."
+)
 
 
 def onnx(subject: Opened, file: str) -> str:
-    lines = ["import onnxruntime", "", f'session = onnxruntime.InferenceSession("{file}")']
+    lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({quoted(file)})"]
     return fenced([*lines, '(out,) = session.run(None, {"pixels": pixels.numpy()})'])
 
 
@@ -74,6 +88,11 @@ def _stem(subject: Opened, timm: bool) -> list[str]:
     if not timm and backbone.channels != 3:
         return [f"net.conv1 = torch.nn.Conv2d({backbone.channels}, 64, 7, 2, padding=3, bias=False)"]
     return []
+
+
+def quoted(name: str) -> str:
+    """A name as a string of Python, whatever signs it has."""
+    return json.dumps(name)
 
 
 def fenced(lines: list[str]) -> str:

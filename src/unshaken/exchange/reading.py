@@ -1,53 +1,80 @@
-"""Files that others wrote: weights and nothing else, or one sentence that says what the file is instead."""
+"""Files that others wrote: every place in them where weights lie, or one sentence that says what they are."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import warnings
 import zipfile
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unshaken.base.tensor_file import check_own
+from unshaken.base.pickles import Skipped
+from unshaken.base.text import printable
 from unshaken.nets.saved import FORMAT
+from unshaken.nets.torch_files import read_safetensors, read_torch
 
-CONTAINERS = ("state_dict_dual", "state_dict", "model", "net", "P_state")
-"""Under which of a file's entries the weights lie: the first that is there; else the file is the weights."""
+DEEPEST = 8
+"""How deep in a file weights are looked for."""
+MOST_PLACES = 100_000
+STATISTICS = ("mean", "std", "mu", "sigma")
+"""Tensors that networks keep as plain attributes, outside of their state, to normalise pixels with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Container:
+    """One dictionary of tensors in a file.
+
+    key      its place: the entries that lead to it, with dots between; empty if it is the file itself
+    tensors  by their names in it
+    """
+
+    key: str
+    tensors: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"under {self.key!r}" if self.key else "the file is the weights"
 
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """A file's weights by the names that it has for them.
+    """What somebody's file holds.
 
-    place   where in the file they lay
-    beside  the file's other entries
+    containers  the places where tensors lie
+    entries     the names of its other entries, those within an entry after a dot
+    skipped     classes and functions that it names; none of them was looked up
     """
 
-    tensors: dict[str, Tensor]
-    place: str
-    beside: tuple[str, ...]
+    containers: tuple[Container, ...]
     name: str
     sha256: str
+    entries: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Foreign:
     """Nothing in the file is run. ValueError, in one sentence, for all that is not weights."""
-    kind = sniffed(path)
-    found = _safetensors(path) if kind == "safetensors" else _unpickled(path)
-    place, weights, beside = _weights(found, path)
+    if sniffed(path) == "safetensors":
+        tensors, header = read_safetensors(path)
+        if header.get("format") == FORMAT:
+            raise ValueError(f"{path} is a file of unshaken already: there is nothing to import")
+        value, skipped = tensors, ()
+    else:
+        content = read_torch(path)
+        value, skipped = content.value, content.skipped
+    containers, entries = _places(value)
+    if not containers:
+        kind = value.name if isinstance(value, Skipped) else type(value).__name__
+        shown = f"; its entries are {', '.join(entries[:8])}" if entries else ""
+        shown += f"; it names {', '.join(skipped[:4])}, and nothing of that was run" if skipped else ""
+        raise ValueError(f"{path} holds a {printable(kind)} without tensors by name{shown}")
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Foreign(
-        {name: _tensor(name, value, path) for name, value in weights.items()}, place, beside, path.name, sha256
-    )
+    return Foreign(tuple(containers), path.name, sha256, tuple(entries), skipped)
 
 
 BEGINNINGS = (
@@ -90,7 +117,7 @@ def _zip_of_weights(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+    except zipfile.BadZipFile:
         raise ValueError(f"{path} is cut short: take another copy") from None
     if any("/code/" in name for name in names):
         raise ValueError(
@@ -101,89 +128,68 @@ def _zip_of_weights(path: Path) -> None:
         raise ValueError(f"{path} is a zip archive without weights: unpack it, and name the checkpoint in it")
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    check_own(path)
-    try:
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("format") == FORMAT:
-                raise ValueError(f"{path} is a file of unshaken already: there is nothing to import")
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): take another copy") from None
+def _places(value: Any) -> tuple[list[Container], list[str]]:
+    """All dictionaries of tensors in a file, the outer ones first; and the names of the entries at its top."""
+    containers, entries, seen = [], [], set()
+    queue = deque([((), value)])
+    while queue and len(seen) < MOST_PLACES:
+        path, node = queue.popleft()
+        if id(node) in seen:  # one dictionary under two names is one
+            continue
+        seen.add(id(node))
+        key = ".".join(path)
+        if _is_module(node):
+            if tensors := dict(_of_module(node)):
+                containers.append(Container(key, tensors))
+            continue
+        parts = [(printable(name), part) for name, part in _entries(node)]
+        if tensors := {name: part for name, part in parts if _is_tensor(part)}:
+            containers.append(Container(key, tensors))
+        inner = [(name, part) for name, part in parts if not _is_tensor(part)]
+        if len(path) < 2:
+            entries += [".".join((*path, name)) for name, _ in inner]
+        if len(path) < DEEPEST:
+            queue += [((*path, name), part) for name, part in inner if _has_entries(part)]
+    return containers, entries
 
 
-def _dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype:
-    # an old NumPy wrote 0 and 1 where a new one insists on booleans
-    return np.dtype(code, bool(align), bool(copy))
+def _has_entries(node: Any) -> bool:
+    return isinstance(node, (dict, list, tuple, Skipped))
 
 
-def _numpy() -> list[Any]:
-    """Numbers and arrays of NumPy, as old and new versions call them: they are values, made by NumPy itself."""
-    scalar, array = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
-    named = [
-        (part, f"{module}.{name}") for module in modules for part, name in ((scalar, "scalar"), (array, "_reconstruct"))
-    ]
-    return [*named, (_dtype, "numpy.dtype"), np.ndarray, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
+def _entries(node: Any) -> Iterator[tuple[Any, Any]]:
+    """By name or by number. Of an object that was not built: those that it would have had."""
+    if isinstance(node, dict):
+        yield from ((name, part) for name, part in node.items() if isinstance(name, (str, int)))
+    elif isinstance(node, (list, tuple)):
+        yield from enumerate(node)
+    elif isinstance(node, Skipped):
+        yield from _entries(node.entries)
+        state = node.state if isinstance(node.state, (dict, tuple)) else {}
+        for part in state if isinstance(state, tuple) else (state,):
+            yield from _entries(part if isinstance(part, dict) else {})
 
 
-def _unpickled(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy()):
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-    except Exception as error:  # a broken pickle may raise anything
-        raise ValueError(f"{path} is cut short or damaged ({_first(str(error))}): take another copy") from None
-    wanted = re.search(r"GLOBAL ([\w.]+)", text)
-    if wanted:
-        raise ValueError(
-            f"{path} asks for {wanted[1]}, which is no tensor and could run anything: it was not let in, and nothing "
-            "was run. Where the file is trusted and that code is there, keep the weights alone: "
-            f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pt')"
-        )
-    raise ValueError(f"{path} is a pickle, but not one of weights as torch.save writes them ({_first(text)})")
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub")
 
 
-def _first(text: str) -> str:
-    """What went wrong, without the advice to read the file in another way."""
-    lines = [line for line in text.splitlines() if line and "weights_only" not in line]
-    return (lines or ["it ends too early"])[0].split(". ")[0][:120]
+def _is_module(node: Any) -> bool:
+    """A network that was saved whole: torch.save(net) and not torch.save(net.state_dict())."""
+    return isinstance(node, Skipped) and isinstance(node.state, dict) and "_modules" in node.state
 
 
-def _weights(found: Any, path: Path) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    """Where the weights lie, they, and what lies beside them."""
-    if not isinstance(found, dict) or not found:
-        raise ValueError(f"{path} holds a {type(found).__name__}, not weights by name")
-    for key in CONTAINERS:
-        if _state(found.get(key)):
-            return f"under {key!r}", found[key], tuple(str(other) for other in found if other != key)
-    if not _state(found):
-        entries = ", ".join(str(key) for key in list(found)[:8])
-        raise ValueError(f"{path} has weights under none of {', '.join(CONTAINERS)}; its entries are {entries}")
-    return "the file is the weights", found, ()
-
-
-def _state(value: Any) -> bool:
-    named = isinstance(value, dict) and all(isinstance(name, str) for name in value)
-    return named and any(isinstance(each, (Tensor, np.ndarray)) for each in value.values())
-
-
-def _tensor(name: str, value: Any, path: Path) -> Tensor:
-    """Finite numbers in float32 (counts stay whole), or a ValueError that names them."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiu":
-        value = torch.from_numpy(np.array(value))
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor")
-    if value.layout != torch.strided or value.is_complex() or value.is_quantized:
-        raise ValueError(f"{path}: {name!r} is a sparse, complex or quantised tensor: needed are plain real numbers")
-    if not value.is_floating_point():
-        return value.detach()
-    value = value.detach().float()
-    if not bool(value.isfinite().all()):
-        count = int((~value.isfinite()).sum())
-        raise ValueError(
-            f"{path}: {name} holds {count} values that are no finite numbers: such a network computes nothing"
-        )
-    return value
+def _of_module(node: Skipped) -> Iterator[tuple[str, Any]]:
+    """Parameters and buffers by the names that they have in the state of the network, and a normalisation's numbers."""
+    stack, count = [("", node)], 0
+    while stack and count < MOST_PLACES:
+        prefix, module = stack.pop()
+        count += 1
+        groups = [module.state.get(group) for group in ("_parameters", "_buffers")]
+        groups.append({name: part for name, part in module.state.items() if name in STATISTICS})
+        for name, part in (pair for group in groups if isinstance(group, dict) for pair in group.items()):
+            if _is_tensor(part):
+                yield printable(f"{prefix}{name}"), part
+        inner = module.state.get("_modules")
+        inside = inner.items() if isinstance(inner, dict) else ()
+        stack += [(f"{prefix}{name}.", part) for name, part in inside if _is_module(part) and len(prefix) < 200]

@@ -11,6 +11,7 @@ from torch import nn
 from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
 from unshaken.nets.embed import Encoder, Normalize
 from unshaken.nets.resnet import KINDS, Stem, resnet
+from unshaken.nets.solo_wrn import is_solo_wrn, solo_depth_and_widen, solo_wrn
 from unshaken.nets.timm_nets import PATCHES, timm_config, timm_net, vit_small
 from unshaken.nets.wrn import SIDES, depth_and_widen, wrn
 
@@ -23,7 +24,8 @@ class Backbone:
     """Which encoder."""
 
     name: str = "resnet18"
-    """resnet18, resnet34, resnet50, resnet-small, wrn-28-10 (or another depth and factor), vit-small, or timm/NAME."""
+    """resnet18, resnet34, resnet50, resnet-small, wrn-28-10 (or another depth and factor), wide_resnet28w10 (DeACL's),
+    vit-small, or timm/NAME."""
     stem: Stem = 32
     """For which side in pixels."""
     channels: Count = 3
@@ -57,6 +59,9 @@ class Backbone:
         if self.name.startswith("wrn-"):
             net = wrn(self.name, self.channels)
             return self._encoder(net, net.features)
+        if is_solo_wrn(self.name):
+            net = solo_wrn(self.name, self.channels)
+            return self._encoder(net, net.features)
         if self.name == "vit-small":
             return self._encoder(*vit_small(self.stem, self.channels))
         return self._encoder(*timm_net(self.name.removeprefix("timm/"), self.stem, self.channels))
@@ -75,13 +80,16 @@ def sides(name: str) -> tuple[int, ...]:
     if name.startswith("wrn-"):
         depth_and_widen(name)
         return SIDES
+    if is_solo_wrn(name):
+        solo_depth_and_widen(name)
+        return SIDES
     if name == "vit-small":
         return tuple(PATCHES)
     near = get_close_matches(name, [*KINDS, "wrn-28-10", "vit-small"], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(
         f"there is no network {name!r}: it is none of {', '.join(KINDS)}, wrn-28-10 (or another depth and factor), "
-        f"vit-small, timm/NAME{hint}"
+        f"wide_resnet28w10, vit-small, timm/NAME{hint}"
     )
 
 

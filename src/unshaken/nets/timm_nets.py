@@ -7,13 +7,16 @@ timm's has its 7×7 stem and its pool at 32 pixels too (resnet18 without "timm/"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from unshaken.nets.embed import Normalize
+from unshaken.nets.published import from_hub, from_url
 from unshaken.nets.resnet import Stem
 from unshaken.nets.torchvision_ops import declare_operators
 
@@ -57,8 +60,9 @@ def timm_net(name: str, stem: Stem, channels: int = 3, pretrained: bool = False)
 
     pretrained  with the published weights, which timm downloads; its own initial weights otherwise
     """
-    timm_config(name)
-    wanted = {"pretrained": pretrained, "num_classes": 0, "in_chans": channels}
+    config = timm_config(name)
+    wanted: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    wanted |= _with_weights(name, config) if pretrained else {}
     create = timm_package().create_model
     try:
         net = create(name, **wanted, img_size=stem)
@@ -66,7 +70,21 @@ def timm_net(name: str, stem: Stem, channels: int = 3, pretrained: bool = False)
         if "img_size" not in str(error):
             raise
         net = create(name, **wanted)
+    net.pretrained_cfg.pop("state_dict", None)
     return net, net.head_hidden_size  # num_features is the width before a layer that some have below the classifier
+
+
+def _with_weights(name: str, config: PretrainedCfg) -> dict[str, Any]:
+    """What timm's create_model is given to load weights that were read here: it would read a pickle by itself."""
+    if config.custom_load:  # arrays of NumPy, which timm loads without pickles
+        return {"pretrained": True}
+    if config.hf_hub_id:
+        repository, _, revision = config.hf_hub_id.partition("@")
+        file = config.hf_hub_filename if config.hf_hub_filename not in (None, "pytorch_model.bin") else None
+        weights = from_hub(repository, f"timm/{name}", file, revision or None)
+    else:
+        weights = from_url(config.url, f"timm/{name}")
+    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
 
 
 def vit_small(stem: Stem, channels: int = 3) -> tuple[nn.Module, int]:
@@ -87,17 +105,15 @@ def published_classifier(name: str, pretrained: bool = True) -> tuple[nn.Module,
     make = {"timm": _timm_classifier, "torchvision": _torchvision_classifier}.get(package)
     if make is None:
         raise ValueError(f"a published classifier is named timm/NAME or torchvision/NAME, not {name!r}")
-    try:
-        return make(known, pretrained)
-    except OSError as error:
-        raise ValueError(f"the weights of {name} were not to be had: {str(error).split('. ')[0]}") from None
+    return make(known, pretrained)
 
 
 def _timm_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     config = timm_config(name)
     if pretrained and not config.has_weights:
         raise ValueError(f"timm has no weights for {name}, so there is nothing to judge")
-    net = timm_package().create_model(name, pretrained=pretrained)
+    net = timm_package().create_model(name, **(_with_weights(name, config) if pretrained else {}))
+    net.pretrained_cfg.pop("state_dict", None)
     return nn.Sequential(Normalize(config.mean, config.std), net), config.input_size[-1]
 
 
@@ -111,7 +127,8 @@ def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int
         raise ValueError(f"torchvision has no network {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
     weights = models.get_model_weights(name).DEFAULT
     how = weights.transforms()
-    net = models.get_model(name, weights=weights if pretrained else None)
+    with _our_reader(type(weights), name):
+        net = models.get_model(name, weights=weights if pretrained else None, progress=False)
     return nn.Sequential(Normalize(how.mean, how.std), net), how.crop_size[0]
 
 
@@ -136,3 +153,15 @@ def class_words(name: str, count: int) -> tuple[tuple[str, ...], ...]:
         if len(names) == count:
             words = [(*known, name) for known, name in zip(words, names, strict=True)]
     return tuple(words) if all(words) else ()
+
+
+@contextmanager
+def _our_reader(kind: type, name: str) -> Iterator[None]:
+    """torchvision's builders ask their table of weights to load them, which it does with a pickle that may run code."""
+    owner = next(each for each in kind.__mro__ if "get_state_dict" in vars(each))
+    theirs = owner.get_state_dict
+    owner.get_state_dict = lambda weights, *_, **__: from_url(weights.url, f"torchvision/{name}")
+    try:
+        yield
+    finally:
+        owner.get_state_dict = theirs

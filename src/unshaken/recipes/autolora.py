@@ -221,8 +221,9 @@ class History:
 
 def autolora(encoder: Path, data: Source | None = None) -> AutoFinetune:
     """The published choices for what pre-trained the encoder, on the same images or on others; for digits our own."""
-    _, _, about = load_encoder(encoder_file(encoder))
-    source = data or source_of(about["pretrain"]["recipe"]["data"])
+    file = encoder_file(encoder)
+    _, _, about = load_encoder(file)
+    source = data or source_of(about["pretrain"]["recipe"]["data"], file.parent)
     setting = setting_of(source)
     recipe = AutoFinetune(
         AutoLoRa(PGD(setting.ball, steps=10, start="near")),

@@ -71,7 +71,7 @@ class Candidate:
         data = self.about["finetune"]["recipe"].get("data")
         if data is None:
             raise ValueError("a network that was not fine-tuned here has no images of its own: name them")
-        return source_of(data)
+        return source_of(data, self.folder)
 
     @classmethod
     def of_run(cls, run: Path) -> Candidate:

@@ -45,7 +45,7 @@ def tuned_on(run: Path) -> Source:
     recipe = read_json(run / "recipe.json").get("recipe", {})
     if "data" not in recipe:
         raise ValueError(f"{run / 'recipe.json'} is not of a fine-tuning run")
-    return source_of(recipe["data"])
+    return source_of(recipe["data"], run)
 
 
 def examine(

@@ -13,7 +13,7 @@ from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.data.digests import HOLD
 from unshaken.data.images import Images
-from unshaken.data.source import Source
+from unshaken.data.source import UNKNOWN, Source
 from unshaken.exchange.fingerprint import stamped
 from unshaken.methods.method import Method, Step
 from unshaken.nets.backbone import Backbone
@@ -140,7 +140,11 @@ MODES = ("slf", "alf", "aff")
 
 def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
     """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
-    known = source_of(Given.read(encoder_file(encoder)).about["pretrain"]["recipe"]["data"])
+    file = encoder_file(encoder)
+    recipe = Given.read(file).about["pretrain"]["recipe"]
+    if recipe["name"] == UNKNOWN:
+        print(f"{file} does not say which method it is of: the presets are those of unknown ones", file=sys.stderr)
+    known = source_of(recipe["data"], file.parent)
     source = replace(known, name=data, size=None, limit=None) if data else known
     return replace(source, size=size) if size else source
 
@@ -187,7 +191,8 @@ class Protocol:
     def of_encoder(cls, encoder: Given, source: Source, like: str | None = None) -> Protocol:
         """For a trained encoder, by what is noted about it."""
         pretrained = encoder.about["pretrain"]["recipe"]
-        return cls.of(pretrained["name"], source_of(pretrained["data"]), source, encoder.backbone.stem, like)
+        origin = Source(pretrained["data"]["name"])  # its name alone is asked for: nothing is opened
+        return cls.of(pretrained["name"], origin, source, encoder.backbone.stem, like)
 
     @property
     def words(self) -> str:
@@ -229,9 +234,10 @@ def protocol(
         raise ValueError(
             f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
         )
-    given = Given.read(encoder_file(encoder))
+    file = encoder_file(encoder)
+    given = Given.read(file)
     pretrained = given.about["pretrain"]["recipe"]
-    origin = source_of(pretrained["data"])
+    origin = source_of(pretrained["data"], file.parent)
     return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked, like)
 
 

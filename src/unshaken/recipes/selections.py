@@ -52,7 +52,7 @@ def selections_in(run: Path) -> tuple[dict[Path, Picked], list[int], Images]:
 
 def _images(begun: dict, run: Path) -> Images:
     recipe = begun["recipe"]
-    source = source_of(recipe["data"])
+    source = source_of(recipe["data"], run)
     images = replace(source, size=source.size or recipe["backbone"]["stem"]).load(recipe["split"])
     if met(images) != begun["data"]["images"]:
         raise ValueError(

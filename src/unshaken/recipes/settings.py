@@ -9,7 +9,7 @@ from typing import Any
 
 from unshaken.base.clock import Milestones, Schedule, WarmupCosine
 from unshaken.base.shapes import Or, Whole, checked
-from unshaken.data.source import Source
+from unshaken.data.source import KNOWN, UNKNOWN, Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
 from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Transform
@@ -115,17 +115,23 @@ SOURCE = {
 """What a recipe in JSON says of its images."""
 
 
-def source_of(saved: dict[str, Any]) -> Source:
-    """The source that a recipe in a file names. ValueError if this version knows no such source.
+def source_of(saved: dict[str, Any], run: Path | None = None) -> Source:
+    """The image set that a recipe in JSON names. What a file says of places and of the network is not followed.
 
-    A file may be a stranger's: what it says leads to no download, and makes no folder. So its root counts only where
-    no folder for decoded images would be made in it; for another, or to download, the user says so.
+    run  the folder that the recipe is of. If it is that of a run, its set may be a path, and lie in another root, as
+         long as no folder for decoded images would be made there. Elsewhere, in a file that somebody sent, a path is an
+         unknown set, and known ones lie in one's root.
+
+    ValueError if this version knows no such source.
     """
-    fields = {name: value for name, value in checked(saved, SOURCE, "the recipe's data").items() if name != "type"}
-    root = Path(fields.pop("root", "") or "data").expanduser()
-    fields.pop("download", None)
-    if (root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK):
-        fields["root"] = str(root)
+    saved = checked(saved, SOURCE, "the recipe's data")
+    fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
+    own = run is not None and (run / "recipe.json").exists()
+    root = Path(saved.get("root") or "data").expanduser()
+    if own and ((root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)):
+        fields["root"] = saved["root"]
+    if not own and fields["name"] not in KNOWN:
+        fields["name"] = UNKNOWN
     try:
         return Source(**fields)
     except TypeError as error:

@@ -68,6 +68,7 @@ SHAPES = (
 """By series, about the origin: who cannot tell the colours apart can tell these. The third is not filled."""
 STYLE = """
 .paper{fill:#ffffff} .ink{fill:#24292f} .faint{fill:#59636e} .grid{stroke:#d8dee4} .frame{stroke:#8c959f;fill:none}
+.leader{stroke:#8c959f;stroke-width:.8}
 .halo{stroke:#ffffff;stroke-width:3;stroke-linejoin:round;paint-order:stroke} .hollow{fill:#ffffff}
 @media (prefers-color-scheme:dark){
 .paper{fill:#0d1117} .ink{fill:#e6edf3} .faint{fill:#9198a1} .grid{stroke:#2b323a} .frame{stroke:#6e7681}
@@ -159,8 +160,22 @@ def labels(box: Box, dots: list[Dot], x: Axis, y: Axis) -> list[str]:
         ]
         best = spots[costs.index(min(costs))]
         taken.append(best)
+        if reach(best, place) > FAR:  # a label that had to go further has a line to its point
+            near = min(max(place[0], best[0]), best[2]), min(max(place[1], best[1]), best[3])
+            parts.append(line(*place, *near, 'class="leader"'))
         parts.append(text((best[0] + best[2]) / 2, best[3] - 3, d.label, "ink halo", 11.5, "middle"))
     return parts
+
+
+FAR = 14.0
+"""Pixels from a point to its label beyond which a line joins them."""
+
+
+def reach(label: Box, point: tuple[float, float]) -> float:
+    """How far a label's box is from a point."""
+    across = max(label[0] - point[0], 0.0, point[0] - label[2])
+    down = max(label[1] - point[1], 0.0, point[1] - label[3])
+    return dist((across, down), (0.0, 0.0))
 
 
 SIDES = ((1, 0), (0, -1), (0, 1), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1))

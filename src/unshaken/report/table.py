@@ -36,6 +36,12 @@ class Reporting:
     """One row a method, its modes side by side: means over seeds."""
     out: Path | None = None
     """A file for the same table in Markdown."""
+    html: Path | None = None
+    """A file for one self-contained page about the runs, instead of a table: scores, curves, examples, provenance."""
+    png: Path | None = None
+    """A file for a picture of their scores and losses (extra plots)."""
+    pdf: Path | None = None
+    """The same as a PDF."""
 
 
 def more(results: list[dict[str, Any]]) -> Row:

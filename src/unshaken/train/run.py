@@ -15,6 +15,7 @@ from unshaken.base.canon import plain, short_hash
 from unshaken.base.files import Lines, read_json, sweep, write_json
 from unshaken.base.locks import Busy, Lock
 from unshaken.base.shapes import Each, Number, Or, Whole
+from unshaken.charts.curve import write_curve
 from unshaken.nets.saved import checksum_in, digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
 from unshaken.train.runtime import Runtime
@@ -42,6 +43,7 @@ class Run:
     recipe.json              what was asked for, and which images it met
     log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
+    curve.svg                the log as curves
     run.json                 written last: digest, seconds, what they were spent on, world, and all worlds it was in
 
     The same recipe opens the same directory and goes on from there.
@@ -211,6 +213,7 @@ class Run:
         spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
         result["worlds"] = self.worlds or [world]
+        write_curve(self.path)
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+"""What a page about a run shows beyond its result, with the network at hand: examples, classes, other ε, selections."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from unshaken.base.keys import Key
+from unshaken.board.check import Result
+from unshaken.data.images import Images
+from unshaken.evaluate.exam import Exam, through
+from unshaken.evaluate.verdicts import Verdicts, wilson
+from unshaken.nets.embed import frozen
+from unshaken.recipes.candidate import Candidate
+from unshaken.recipes.selections import selections_in
+from unshaken.report.sheet import sheet
+from unshaken.threat.pgd import PGD
+
+SHOWN, MEASURED = 8, 128
+"""How many images are shown, and on how many other ε are tried."""
+MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
+"""Of the evaluation's ε, at which the network is attacked too."""
+TIMES = 10
+"""So many times a perturbation is enlarged, about grey."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image: as it is, what the attack adds (enlarged), and the sum; with the network's two answers."""
+
+    index: int
+    label: str
+    clean: str
+    perturbation: str
+    adversarial: str
+    answer: str
+    answer_under_attack: str
+
+    @property
+    def held(self) -> bool:
+        return self.answer == self.answer_under_attack == self.label
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that took the network or the images; lacking says, in a sentence, why a part is empty."""
+
+    examples: list[Example] = field(default_factory=list)
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+    against_epsilon: list[tuple[float, float]] = field(default_factory=list)
+    measured: int = 0
+    lacking: str = ""
+
+
+def seen(run: Path, result: Result) -> Seen:
+    """Look at a run again. What cannot be had is said and not guessed."""
+    try:
+        candidate = Candidate.of_run(run)
+        if candidate.weights != result["weights"]:
+            return Seen(lacking=f"The classifier in {run} is not the one that the result is of.")
+        images = candidate.images()
+        if images.digest != result["data"]["digest"]:
+            return Seen(lacking=f"The images of {images.name} here are not those that the result is of.")
+    except (ValueError, OSError) as error:
+        return Seen(lacking=f"Examples, classes and other ε need the classifier and its test images: {error}.")
+    exam = Exam.read(result["exam"])
+    images = exam.of(images)
+    with frozen(candidate.net):
+        answers = through(candidate.net)
+        examples = [*shown(answers, images, exam.attack, result)]
+        curve = epsilons(answers, images, exam.attack)
+    return Seen(examples, by_class(images, result), curve, min(MEASURED, len(images)))
+
+
+def attacked(answers: Any, x: Tensor, y: Tensor, attack: PGD, name: str) -> Tensor:
+    return attack(lambda z: cross_entropy(answers(z), y, reduction="sum"), x, (Key(1) / "page" / name).on(x.device))
+
+
+def shown(answers: Any, images: Images, attack: PGD, result: Result) -> list[Example]:
+    """Images that fall to the attack first, then some that hold, then some that are wrong without one."""
+    clean, robust = (Verdicts.read(result[key]) for key in ("standard", "robust"))
+    groups = [clean.bits & ~robust.bits, robust.bits, ~clean.bits]
+    chosen = [
+        k
+        for group, count in zip(groups, (4, 2, 2), strict=True)
+        for k in (group & robust.judged).nonzero()[:count, 0].tolist()
+    ][:SHOWN]
+    if not chosen:
+        return []
+    x, y = images.floats(torch.tensor(chosen)), images.label[torch.tensor(chosen)]
+    x_adv = attacked(answers, x, y, replace(attack, restarts=1), "examples")
+    with torch.no_grad():
+        before, after = (answers(each).argmax(-1).tolist() for each in (x, x_adv))
+    names = [str(name) for name in images.names]
+    return [
+        Example(
+            index,
+            names[int(y[k])],
+            picture(x[k]),
+            picture(0.5 + TIMES * (x_adv[k] - x[k])),
+            picture(x_adv[k]),
+            names[before[k]],
+            names[after[k]],
+        )
+        for k, index in enumerate(chosen)
+    ]
+
+
+def epsilons(answers: Any, images: Images, attack: PGD) -> list[tuple[float, float]]:
+    """Return accuracy in percent at 0 and at multiples of ε, on the first so many images: ε and accuracy."""
+    index = torch.arange(min(MEASURED, len(images)))
+    x, y = images.floats(index), images.label[index]
+    with torch.no_grad():
+        alive = answers(x).argmax(-1) == y
+    found = [(0.0, 100 * float(alive.float().mean()))]
+    for multiple in MULTIPLES:
+        harder = replace(attack, ball=replace(attack.ball, eps=attack.ball.eps * multiple), steps=10, restarts=1)
+        x_adv = attacked(answers, x, y, harder, f"epsilon {multiple}")
+        with torch.no_grad():  # what falls at a smaller ε falls at a larger one
+            alive = alive & (answers(x_adv).argmax(-1) == y)
+        found.append((harder.ball.eps, 100 * float(alive.float().mean())))
+    return found
+
+
+def by_class(images: Images, result: Result) -> dict[str, dict[str, float]]:
+    """Return, in percent, SA and RA of each class."""
+    label = images.label.cpu()
+    found: dict[str, dict[str, float]] = {}
+    for k, name in enumerate(images.names):
+        mine = label == k
+        row = {}
+        for column, key in (("SA", "standard"), ("RA", "robust"), ("AA", "autoattack")):
+            verdicts = Verdicts.read(result[key]) if key in result else None
+            if verdicts is not None and len(verdicts.bits) == len(mine) and (judged := mine & verdicts.judged).any():
+                row[column] = 100 * float(verdicts.bits[judged].float().mean())
+        found[str(name)] = row
+    return found
+
+
+def interval(score: dict[str, Any]) -> tuple[float, float]:
+    low, high = wilson(score["correct"], score["n"])
+    return 100 * low, 100 * high
+
+
+def picture(x: Tensor) -> str:
+    """Return a PNG of one image (C H W, in [0, 1]) as a data URI."""
+    pixels = (x.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    return data_uri(pixels.transpose(1, 2, 0))
+
+
+def data_uri(array: Any) -> str:
+    """Return a PNG of an array (H W C, uint8), or of a picture, as text."""
+    from PIL import Image
+
+    if isinstance(array, numpy.ndarray):
+        array = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    out = io.BytesIO()
+    array.save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def selection_sheets(run: Path, most: int = 80) -> list[tuple[str, str]]:
+    """Return the last selection of a run on a coreset, and as many images by chance, each grouped by class."""
+    try:
+        found, candidates, images = selections_in(run)
+    except (ValueError, OSError):
+        return []
+    epoch, index, _ = list(found.values())[-1]
+    some = numpy.random.default_rng(1).choice(candidates, min(len(index), len(candidates)), replace=False).tolist()
+    return [
+        (f"Picked before epoch {epoch}: {len(index)} of {len(candidates)} images", grouped(images, index, most)),
+        (f"By chance: {len(some)} of {len(candidates)} images", grouped(images, some, most)),
+    ]
+
+
+def grouped(images: Images, index: Sequence[int], most: int) -> str:
+    """Return a contact sheet of every so-many-th image, in the order of the classes where there are any."""
+    ordered = list(index)
+    if images.label is not None:
+        ordered.sort(key=lambda i: int(images.label[i]))
+    step = max(1, len(ordered) // most)
+    return data_uri(sheet(images.pixels[ordered[::step][:most]].numpy()))

@@ -1,0 +1,137 @@
+"""Which rows are told apart: an exact sign test over images, and Welch's t-test over seeds; both have to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import exp, isfinite, lgamma, log, sqrt
+from statistics import mean, variance
+
+import numpy
+
+LEVEL = 0.05
+"""Chance alone would show a difference in at most one of twenty comparisons of equals."""
+CHUNK = 512
+"""Rows compared at a time: memory stays small with thousands of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """One score of one row: whether each image was right, for each seed.
+
+    bits    (S, N) bool
+    judged  (N) bool: the images that all seeds judged
+    """
+
+    bits: numpy.ndarray
+    judged: numpy.ndarray
+
+    @property
+    def share(self) -> numpy.ndarray:
+        """For each image, the share of the seeds under which it was right."""
+        return self.bits.mean(0)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """In percent, for each seed."""
+        return [100 * float(row[self.judged].mean()) for row in self.bits]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A and B on the images that both judged: on how many A is better, on how many B, and what each test says.
+
+    images  p of the sign test: on an image where they differ, either is better with probability 1/2
+    seeds   p of Welch's test of the seeds' accuracies; None where a row has one seed and nothing can be said
+    """
+
+    a_better: int
+    b_better: int
+    images: float
+    seeds: float | None
+
+    @property
+    def told_apart(self) -> bool:
+        return self.images < LEVEL and (self.seeds is None or self.seeds < LEVEL)
+
+
+def pair(a: Verdicts, b: Verdicts) -> Pair:
+    """Compare two rows on the same images."""
+    both = a.judged & b.judged
+    share_a, share_b = a.share[both], b.share[both]
+    more, less = int((share_a > share_b).sum()), int((share_b > share_a).sum())
+    return Pair(more, less, sign_test(more, less), welch(a.accuracies, b.accuracies))
+
+
+def ranks(rows: Sequence[Verdicts]) -> list[int]:
+    """Return, for each row, one more than the number of rows that are better by both tests."""
+    if not rows:
+        return []
+    beaten = numpy.zeros(len(rows), int)
+    for start in range(0, len(rows), CHUNK):
+        more, less = counts(rows[start : start + CHUNK], rows)
+        for i, j in zip(*numpy.nonzero(less > more), strict=True):
+            if sign_test(int(more[i, j]), int(less[i, j])) < LEVEL:
+                p = welch(rows[start + i].accuracies, rows[j].accuracies)
+                beaten[start + i] += p is None or p < LEVEL
+    return [int(count) + 1 for count in beaten]
+
+
+def counts(some: Sequence[Verdicts], rows: Sequence[Verdicts]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return on how many images each of some is better than each row, and worse: products of 0-1 matrices."""
+    mine, theirs = (numpy.stack([each.share for each in group]) for group in (some, rows))
+    my_judged, their_judged = (numpy.stack([each.judged for each in group]) for group in (some, rows))
+    more = numpy.zeros((len(some), len(rows)), numpy.float32)
+    less = more.copy()
+    for level in numpy.unique(numpy.concatenate([mine.ravel(), theirs.ravel()])):
+        here = ((mine == level) & my_judged).astype(numpy.float32)
+        more += here @ ((theirs < level) & their_judged).astype(numpy.float32).T
+        less += here @ ((theirs > level) & their_judged).astype(numpy.float32).T
+    return more.round().astype(int), less.round().astype(int)
+
+
+@cache
+def sign_test(more: int, less: int) -> float:
+    """Return the two-sided exact p of so many images for either side; with one verdict an image, McNemar's test."""
+    m, k = more + less, min(more, less)
+    if m == 0:
+        return 1.0
+    terms = [lgamma(m + 1) - lgamma(i + 1) - lgamma(m - i + 1) - m * log(2) for i in range(k + 1)]
+    top = max(terms)
+    return min(1.0, 2 * exp(top) * sum(exp(term - top) for term in terms))
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Return the two-sided p of Welch's t-test (Biometrika 1947) of the seeds' accuracies; None with one seed."""
+    if min(len(a), len(b)) < 2:
+        return None
+    va, vb = variance(a) / len(a), variance(b) / len(b)
+    if va + vb == 0:
+        return 1.0 if mean(a) == mean(b) else 0.0
+    t = (mean(a) - mean(b)) / sqrt(va + vb)
+    degrees = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+    return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Return I_x(a, b), regularised, by Lentz's continued fraction (Numerical Recipes, section 6.4)."""
+    if not 0 < x < 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - incomplete_beta(b, a, 1 - x)
+    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log(1 - x)) / a
+    tiny = 1e-300
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or tiny)
+    found = d
+    for m in range(1, 300):
+        for top in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d, c = 1 / (1 + top * d or tiny), 1 + top / c or tiny
+            found *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    assert isfinite(found)
+    return front * found

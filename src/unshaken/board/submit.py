@@ -1,0 +1,36 @@
+"""One file that a run is submitted by: its result, what goes with it, and a checksum over both."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unshaken.base.files import read_foreign_json, write_json
+from unshaken.board.check import fault
+
+LAYOUT = 1
+"""Of a submission."""
+
+
+def submission(run: Path, by: str = "", weights: str = "") -> dict[str, Any]:
+    """Return what the file holds. ValueError if the run has no result, or one that does not agree with itself."""
+    file = run if run.is_file() else run / "result.json"
+    if not file.exists():
+        raise ValueError(f"there is no result in {run}: `unshaken evaluate {run}` writes one")
+    result = read_foreign_json(file)  # with its own checksum, which is checked with the rest
+    if wrong := fault(result):
+        raise ValueError(f"{file}: {wrong}")
+    if weights and not weights.startswith(("https://", "http://")):
+        raise ValueError(f"--weights is an address such as https://example.org/classifier.safetensors, not {weights!r}")
+    day = datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
+    return {"submission": LAYOUT, "date": day, "by": by, "weights_url": weights, "result": result}
+
+
+def write_submission(content: dict[str, Any], out: Path | None = None) -> Path:
+    result = content["result"]
+    seeds = "-".join(str(seed) for seed in dict.fromkeys(result["seeds"].values()))
+    name = "".join(c if c.isalnum() or c in "-+." else "-" for c in f"{result['method']}-{result['mode']}")
+    file = out or Path(f"submission-{name}-seed{seeds}.json")
+    write_json(file, content)
+    return file

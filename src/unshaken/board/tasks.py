@@ -1,0 +1,84 @@
+"""What a board compares: a task is a pair of image sets, a threat model and a network; in words and as a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from unshaken.board.check import Result
+
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "stl10": "STL-10", "imagenet": "ImageNet-1K"}
+NETWORKS = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "wrn-28-10": "WRN-28-10",
+    "resnet-small": "ResNet-small",
+    "vit-small": "ViT-small",
+}
+NORMS = {"Linf": "l∞", "L2": "l2"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What has to be alike for two rows to stand in one table.
+
+    pretrain  the images that the encoder learned from; judged: those of the test
+    threat    what the adversary may do, such as l∞ 8/255
+    digest    of the test images; empty for published numbers, which do not say
+    """
+
+    pretrain: str
+    judged: str
+    threat: str
+    network: str
+
+    @property
+    def key(self) -> str:
+        words = f"{self.pretrain} {self.judged} {self.threat} {self.network}".lower().replace("l∞", "linf")
+        return "-".join("".join(c if c.isalnum() or c == "." else " " for c in words).split())
+
+    @property
+    def title(self) -> str:
+        return f"{self.pretrain} → {self.judged}"
+
+
+def task_of(result: Result) -> Task:
+    pretrain, finetune = result["pretrain"]["recipe"], result["finetune"]["recipe"]
+    learned = pretrain.get("data", {}).get("name", "unknown")
+    ball = result["exam"]["attack"]["ball"]
+    threat = f"{NORMS.get(ball['type'], ball['type'])} {epsilon(ball['eps'])}"
+    told = result["pretrain"].get("said", {}).get("network", "").split(",")[0]  # of an imported encoder
+    network = backbone_in(result["pretrain"]) or told or finetune.get("name", "unknown")
+    return Task(named(learned), named(result["data"]["name"]), threat, NETWORKS.get(network, network))
+
+
+def backbone_in(part: Any) -> str | None:
+    """Return the network's name, wherever in a chain of recipes it is said."""
+    if not isinstance(part, dict):
+        return None
+    if isinstance(part.get("backbone"), dict):
+        return part["backbone"].get("name")
+    return next((name for inner in part.values() if (name := backbone_in(inner))), None)
+
+
+def named(data: str) -> str:
+    return NAMES.get(data, data.rstrip("/").rsplit("/", 1)[-1])
+
+
+def epsilon(eps: float) -> str:
+    """Return 8/255 where that is how it was meant, and 0.1 otherwise."""
+    ratio = Fraction(eps).limit_denominator(255)
+    return f"{round(eps * 255)}/255" if ratio.denominator in (51, 85, 255) and abs(ratio - eps) < 1e-9 else f"{eps:g}"
+
+
+def budget(threat: str) -> float:
+    """Return ε of a threat model in words: the inverse of `epsilon`."""
+    return float(Fraction(threat.split()[-1]))
+
+
+def attack_of(result: Result) -> dict[str, Any]:
+    """Return what robust accuracy was measured under; rows of other attacks are other rows."""
+    attack = result["exam"]["attack"]
+    return {"steps": attack["steps"], "restarts": attack.get("restarts", 1), "limit": result["exam"].get("limit")}

@@ -1,0 +1,51 @@
+"""A run's log as curves: the loss, its terms, every gauge, the learning rate and the speed, over epochs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unshaken.base.files import write_text
+from unshaken.charts.svg import Points, panels
+
+NOT_CURVES = ("step", "epoch")
+NAMES = {"rate": "learning rate", "images_per_s": "images per second"}
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log.jsonl; one that is not whole ends it."""
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
+    """Return the panels: the loss with its terms first, then each other number, where it changes at all."""
+    keys = dict.fromkeys(key for each in lines for key, value in each.items() if isinstance(value, (int, float)))
+    last = [key for key in ("rate", "images_per_s") if key in keys]
+    others = [key for key in keys if key not in (*NOT_CURVES, *last, "loss")]
+    found: dict[str, dict[str, Points]] = {}
+    for key in [*(["loss"] if "loss" in keys else []), *others, *last]:
+        points = [(each["epoch"], float(each[key])) for each in lines if isinstance(each.get(key), (int, float))]
+        found[NAMES.get(key, key)] = {key: points}
+    return found
+
+
+def curve_svg(lines: list[dict[str, Any]], title: str, alone: bool = True) -> str:
+    """Return the whole chart. alone: as a file of its own."""
+    return panels(curves(lines), "epoch", title, alone=alone)
+
+
+def write_curve(folder: Path) -> Path | None:
+    """Draw a run's log.jsonl into curve.svg beside it; None where there is nothing to draw."""
+    lines = [each for each in read_log(folder / "log.jsonl") if "epoch" in each]
+    if len(lines) < 2:
+        return None
+    file = folder / "curve.svg"
+    write_text(file, curve_svg(lines, f"Training of {folder.name}"))
+    return file

@@ -1,0 +1,94 @@
+"""`unshaken board`, `unshaken submit`: results as a site of static pages, and a run as one file for a board."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from unshaken.board.collect import files, receipts
+from unshaken.board.pictures import pictures_of
+from unshaken.board.remake import commands
+from unshaken.board.reported import published
+from unshaken.board.site import write
+from unshaken.board.submit import submission, write_submission
+from unshaken.commands.operations import pflop_of
+from unshaken.options import parse
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """Make static pages from results: tables with ranks by paired tests, and published numbers beside them."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Result files, or folders in which all results are looked for."""
+    out: Path = Path("site")
+    """The folder of the site. One that holds something else is refused."""
+    reported: Path | None = None
+    """A file of published numbers, in the form of the package's own (board/reported.json), to show instead of those."""
+    count: bool = True
+    """Count the operations of each row's pre-training, which takes seconds a row."""
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """Make one file of a run's result, which can be sent to a board; or check such files."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """The folder of a fine-tuning run, or its result file. With --check: submissions or results, any number."""
+    by: str = ""
+    """Who submits it, as the board is to say it."""
+    weights: str = ""
+    """The address of the run's classifier.safetensors, so that others can attack it again."""
+    out: Path | None = None
+    """The file to write; submission-METHOD-MODE-seedS.json if it is not given."""
+    check: bool = False
+    """Check files that others made, and write nothing."""
+
+
+def board(args: list[str]) -> None:
+    options = parse(BoardOptions(), args, "unshaken board")
+    if not options.results:
+        raise ValueError("`unshaken board` needs result files or folders: unshaken board results --out site")
+    found = receipts(options.results, dates_of(files(options.results)))
+    making = {"remake": commands, "count": pflop_of if options.count else lambda row: None}
+    counts = write(options.out, found, published(options.reported), pictures=pictures_of(found), **making)
+    said = f"{counts['results']} results, {counts['measured']} rows measured, {counts['reported']} reported"
+    print(f"{options.out / 'index.html'}  ({said})")
+
+
+def submit(args: list[str]) -> None:
+    options = parse(SubmitOptions(), args, "unshaken submit")
+    if not options.run:
+        raise ValueError("`unshaken submit` needs a run: unshaken submit RUN --by NAME")
+    if options.check:
+        for receipt in receipts(options.run):
+            score = receipt.result["robust"]
+            print(f"{receipt.file}: agrees with itself ({score['correct']} of {score['n']} robust)")
+        return
+    if len(options.run) > 1:
+        raise ValueError("`unshaken submit` takes one run at a time")
+    content = submission(options.run[0], options.by, options.weights)
+    print(write_submission(content, options.out))
+    print("next: a pull request that adds it to results/submitted/, or an issue with its text", file=sys.stderr)
+
+
+def dates_of(found: list[Path]) -> dict[Path, str]:
+    """Return the day on which each file was first committed, where the files lie in a git checkout."""
+    dates: dict[Path, str] = {}
+    for folder in dict.fromkeys(file.parent for file in found):
+        asked = ["log", "--format=@%as", "--name-only", "--diff-filter=A", "--relative", "--", "."]
+        try:
+            said = subprocess.run(["git", "-C", str(folder), *asked], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        day = ""
+        for line in said.stdout.splitlines() if said.returncode == 0 else ():
+            if line.startswith("@"):
+                day = line[1:]
+            elif line:
+                dates[folder / line] = day
+    return dates

@@ -1,0 +1,150 @@
+"""The site: whole, safe for what files say, a function of the results alone; and what is made to submit one."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+from made import resealed, result, some, write
+
+from unshaken import cli
+from unshaken.base.canon import plain
+from unshaken.board.check import read
+from unshaken.board.collect import receipts
+from unshaken.board.remake import options, usual_pretrain
+from unshaken.board.reported import published
+from unshaken.board.site import SCRIPTS
+from unshaken.board.site import write as write_site
+from unshaken.commands.board import dates_of
+from unshaken.options import parse
+from unshaken.recipes.papers import recipe
+
+
+@pytest.fixture
+def found(tmp_path):
+    return receipts([write(tmp_path / "results", some())])
+
+
+def data_of(site):
+    text = (site / "data.js").read_text()
+    return json.loads(text[text.index("Board.data = ") + 13 : text.rindex(";")])
+
+
+def test_everything_is_there_and_nothing_is_fetched(found, tmp_path):
+    write_site(tmp_path / "site", found, published())
+    site = tmp_path / "site"
+    data = data_of(site)
+    assert {row["kind"] for row in data["rows"]} == {"measured", "reported"}
+    for row in data["rows"]:
+        if row["kind"] == "measured":
+            text = (site / "rows" / f"{row['id']}.js").read_text()
+            runs = json.loads(re.search(r", (\{.*\})\);", text).group(1))["runs"]
+            assert all((site / run["copy"]).exists() for run in runs)
+    assert (site / "bits" / "digits-digits-linf-0.1-resnet-small.js").exists()
+    for page in site.glob("*.html"):
+        loaded = re.findall(r'(?:src|<link[^>]* href)="([^"]+)"', page.read_text())
+        for name in loaded:
+            assert name.startswith("data:") or (site / name).exists(), name
+    for script in SCRIPTS:
+        assert not re.search(r"fetch\(|XMLHttpRequest|https?://(?!www\.w3\.org)", (site / f"{script}.js").read_text())
+
+
+def test_the_same_results_give_the_same_site(found, tmp_path):
+    for name in ("a", "b"):
+        write_site(tmp_path / name, found, published())
+    for file in (tmp_path / "a").rglob("*"):
+        if file.is_file():
+            assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_no_number_of_a_placeholder_is_in_the_plain_page(found, tmp_path):
+    write_site(tmp_path / "site", found, published())
+    page = (tmp_path / "site" / "plain.html").read_text()
+    assert page.count("missing") >= 39
+    assert "37.92 " not in page.replace("37.92</td>", "")  # ACL's own AutoLoRa entry is the one place of 37.92
+    assert page.count("37.92") == 1
+
+
+def test_what_a_file_says_is_text(tmp_path):
+    evil = '</script><img src=x onerror="alert(1)">'
+    folder = write(tmp_path / "results", [result()])
+    file = next(folder.iterdir())
+    found = json.loads(file.read_text())
+    found["method"] = found["pretrain"]["recipe"]["name"] = evil
+    file.write_text(json.dumps(resealed(found)))
+    write_site(tmp_path / "site", receipts([folder]), published())
+    for page in ("plain.html", "data.js", "index.html"):
+        assert "</script><img" not in (tmp_path / "site" / page).read_text()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(found, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds something else than a board"):
+        write_site(tmp_path / "mine", found, published())
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    write_site(tmp_path / "site", found, published())
+    write_site(tmp_path / "site", found[:1], published())
+    assert len(list((tmp_path / "site" / "results").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("acl/digits", ["--epochs", "7", "--batch", "64"]),
+        ("acl-rcs/digits", ["--coreset", "Random", "--coreset.fraction", "0.3"]),
+        ("acl/digits", ["--savings.replays", "2", "--method.tau", "0.2", "--method.attack.ball.eps", "0.05"]),
+        ("advcl/digits", []),
+        ("dynacl/digits", ["--optimizer", "SGD", "--rate.peak", "0.5"]),
+    ],
+)
+def test_the_options_make_the_recipe_again(name, args):
+    wanted = parse(recipe(name), args, "test")
+    method, _, data = name.partition("/")
+    said = " ".join(
+        options(json.loads(json.dumps(plain(wanted))), json.loads(json.dumps(usual_pretrain(method, data))))
+    )
+    assert plain(parse(recipe(name), said.split(), "test")) == plain(wanted)
+
+
+def test_a_submission_is_one_file_that_cannot_be_changed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "slf-digits-1"
+    run.mkdir(parents=True)
+    (run / "result.json").write_text(json.dumps(result()))
+    assert cli.run(["submit", str(run), "--by", "A. Author", "--weights", "https://example.org/c.safetensors"]) == 0
+    file = tmp_path / capsys.readouterr().out.strip()
+    assert file.name == "submission-acl-slf-seed1.json"
+    found, beside = read(file.read_text())
+    assert found == result()
+    assert beside["by"] == "A. Author"
+    assert cli.run(["submit", "--check", str(file)]) == 0
+    assert "agrees with itself" in capsys.readouterr().out
+    file.write_text(file.read_text().replace("A. Author", "B. Author"))
+    assert cli.run(["submit", "--check", str(file)]) == 2
+    assert "checksum: it is not that of the submission" in capsys.readouterr().err
+    assert cli.run(["submit", str(tmp_path / "runs"), "--by", "x"]) == 2
+    assert "there is no result in" in capsys.readouterr().err
+    assert cli.run(["submit", str(run), "--weights", "file.pt"]) == 2
+
+
+def test_the_command_says_what_it_made(tmp_path, capsys):
+    write(tmp_path / "results", some())
+    assert cli.run(["board", str(tmp_path / "results"), "--out", str(tmp_path / "site")]) == 0
+    said = capsys.readouterr().out
+    assert "21 results, 4 rows measured" in said
+    assert cli.run(["board", str(tmp_path / "nothing"), "--out", str(tmp_path / "site")]) == 2
+    assert cli.run(["board"]) == 2
+
+
+def test_a_file_s_date_is_that_of_its_first_commit(tmp_path):
+    folder = write(tmp_path / "results", [result(), result(seed=2)])
+    files = sorted(folder.iterdir())
+    assert dates_of(files) == {}  # no checkout: no date, and no failure
+    told = {"GIT_AUTHOR_DATE": "2026-03-04T12:00:00Z", "GIT_COMMITTER_DATE": "2026-03-04T12:00:00Z"}
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", files[0].name], [*who, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True, env=os.environ | told)
+    assert dates_of(files) == {files[0]: "2026-03-04"}
+    assert receipts([folder], dates_of(files))[0].date == "2026-03-04"
