@@ -26,7 +26,6 @@ from unshaken.nets.heads import zero_classifier
 from unshaken.nets.saved import read_tensors, save_encoder, write_tensors
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.candidate import Candidate
-from unshaken.recipes.examine import exam_for
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.frontier import Frontier
 from unshaken.recipes.plusplus import PlusPlus
@@ -62,8 +61,9 @@ HOW = {
     "cite": "run",
 }
 """What is done with the commands of a verb: run, or taken as far as the work for which its options are."""
+COMPARISON = {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}
 CAMPAIGN = {"--seconds", "--data", "--out", "--recipe", "--backbone", "--limit", "--batch", "--threads", "--seed"}
-"""Options of `python -m bench campaign`."""
+"""Options of `python -m bench NAME`, and of `python -m bench campaign`."""
 NEEDS = {"--to onnx": ("onnx", "onnxscript"), "--to hub": ("huggingface_hub",), "import timm/": ("timm",)}
 """Packages without which a command is taken no further than its options either."""
 
@@ -254,7 +254,9 @@ def done(command: str) -> None:
         return
     if words[:3] == ["python", "-m", "bench"]:
         assert words[3] in COMPARISONS, command
-        known = CAMPAIGN if words[3] == "campaign" else {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}
+        known = (
+            CAMPAIGN if words[3] == "campaign" else {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}
+        )
         assert {word for word in words if word.startswith("--")} <= known, command
         return
     verb = words[1]
