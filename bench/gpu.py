@@ -334,7 +334,7 @@ def at_work(
     runtime.prepare(net)
     feed = Feed(images, recipe.views, recipe.strength, recipe.batch, recipe.epochs, KEY).to(fabric.device)
     made = Step(recipe.method, net)
-    with Run(folder, "gpu", {}) as run, training(made, feed, recipe.optimizer, run, fabric, quiet=True) as course:
+    with Run(folder, {}, {}) as run, training(made, feed, recipe.optimizer, run, fabric, quiet=True) as course:
         places, index = feed.after(Place()), feed.batches(0, fabric.device)[0]
 
         def step() -> None:

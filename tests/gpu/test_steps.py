@@ -120,7 +120,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(device, optimizer, tmp_path)
         runtime = Runtime(device=device)
         step, feed = made.on(runtime)
         with (
-            Run(tmp_path / folder, "test", {}) as run,
+            Run(tmp_path / folder, {}, {}) as run,
             training(step, feed, made.optimizer, run, runtime.open(), quiet=True) as course_,
         ):
             course_.go(Constant(0.05), until)
