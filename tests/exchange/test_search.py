@@ -341,7 +341,7 @@ def test_a_file_with_weights_of_timm_s(name: str, tmp_path: Path):
     [
         ({"layout": "timm"}, "--layout timm needs the network's name: --network timm/NAME"),
         ({"network": "resnet18"}, "--network is timm/NAME, and not resnet18"),
-        ({"std": (0.0, 1.0, 1.0), "mean": (0.0,) * 3}, "each number of --std is more than 0"),
+        ({"std": (0.0, 1.0, 1.0), "mean": (0.0,) * 3}, "each of std is a number > 0"),
     ],
 )
 def test_what_is_asked_has_to_make_sense(known: dict[str, Any], words: str):

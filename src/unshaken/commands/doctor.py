@@ -16,7 +16,7 @@ from unshaken.base.ranges import Count, Natural, Whole, ranged
 from unshaken.base.tensor_file import read_header
 from unshaken.base.terminal import console, printable
 from unshaken.data.images import Images
-from unshaken.data.source import KNOWN, Source
+from unshaken.data.source import KNOWN, UNKNOWN, Source
 from unshaken.evaluate.checks import Checked, examination
 from unshaken.evaluate.constant import constant
 from unshaken.evaluate.leak import leak
@@ -130,7 +130,7 @@ def _images(visit: Visit, backbone: Backbone, classes: int) -> Images:
 def _learned(file: Path, tuned_on: Source, images: Images) -> Seen:
     """What the classifier has learned from: as its run noted it, else the training images of a set of one's own."""
     seen = Seen.beside(file)
-    if seen.finetune is None and tuned_on.name not in KNOWN:
+    if seen.finetune is None and tuned_on.name not in (*KNOWN, UNKNOWN):
         train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")
         seen = replace(seen, finetune=train.image_digests.numpy())
     return seen

@@ -128,7 +128,7 @@ def source_of(saved: dict[str, Any], run: Path | None = None) -> Source:
     fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
     own = run is not None and (run / "recipe.json").exists()
     root = Path(saved.get("root") or "data").expanduser()
-    if own and ((root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)):
+    if own and "root" in saved and ((root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)):
         fields["root"] = saved["root"]
     if not own and fields["name"] not in KNOWN:
         fields["name"] = UNKNOWN
