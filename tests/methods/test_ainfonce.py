@@ -353,12 +353,12 @@ def test_the_defaults_and_what_they_hold():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IP(1.1), "from 0 to 1"),
-        (lambda: IP(-0.1), "from 0 to 1"),
-        (lambda: HN(tau_plus=1.0), "tau_plus in"),
-        (lambda: HN(tau_plus=-0.1), "tau_plus in"),
-        (lambda: HN(beta=-1.0), "beta ≥ 0"),
-        (lambda: Adaptive(epochs=0), "1 epoch or more"),
+        (lambda: IP(1.1), "in \\[0, 1\\]"),
+        (lambda: IP(-0.1), "in \\[0, 1\\]"),
+        (lambda: HN(tau_plus=1.0), "tau_plus is a number in"),
+        (lambda: HN(tau_plus=-0.1), "tau_plus is a number in"),
+        (lambda: HN(beta=-1.0), "beta is a number ≥ 0"),
+        (lambda: Adaptive(epochs=0), "epochs is a whole number ≥ 1"),
         (lambda: AsymAdvCL(ip=None, adaptive=Adaptive()), "ip is None"),
     ],
 )

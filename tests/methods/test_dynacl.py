@@ -99,5 +99,5 @@ def test_the_attack_moves_both_views_within_the_ball(pair, batch):
 
 def test_the_defaults_are_the_released_ones():
     assert DynACL() == DynACL(ACL(PGD(steps=5), 0.5, Stairs(0, 2 / 3, 50)), 0.99)
-    with pytest.raises(ValueError, match="a momentum lies in"):
+    with pytest.raises(ValueError, match="momentum is a number in"):
         DynACL(momentum=1.5)

@@ -222,5 +222,5 @@ def test_the_defaults_are_the_paper_s():
 
 @pytest.mark.parametrize("tau", [0, -1, float("nan")])
 def test_a_temperature_is_positive(tau):
-    with pytest.raises(ValueError, match="temperature"):
+    with pytest.raises(ValueError, match="tau is a number > 0"):
         RoCL(tau=tau)

@@ -124,7 +124,7 @@ def test_wrong_images_and_counts_are_refused():
         SimCLR()((images() * 255).byte(), 1.0, KEY)
     with pytest.raises(ValueError, match="float32"):
         Still()(images()[0], 1.0, KEY)
-    with pytest.raises(ValueError, match="at least 1 view, not 0"):
+    with pytest.raises(ValueError, match="count is a whole number ≥ 1, not 0"):
         SimCLR(count=0)
 
 

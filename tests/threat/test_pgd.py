@@ -229,7 +229,7 @@ def test_the_gradient_of_the_input():
 
 @pytest.mark.parametrize("wrong", [{"steps": -1}, {"restarts": 0}, {"stride": 0.0}, {"stride": float("nan")}], ids=str)
 def test_fields_that_make_no_attack(wrong):
-    with pytest.raises(ValueError, match="steps ≥ 0, restarts ≥ 1 and a stride > 0"):
+    with pytest.raises(ValueError, match="is a (whole )?number [≥>] [01]"):
         PGD(**wrong)
 
 

@@ -22,7 +22,7 @@ from unshaken.train.runtime import Runtime
 
 def test_a_loss_that_heals_was_still_lost(tmp_path):
     """One NaN between two readings is seen, though the last loss is a number."""
-    with Run(tmp_path, "recipe", {}) as run:
+    with Run(tmp_path, {}, {}) as run:
         meter = Meter(run)
         for value in (1.0, float("nan"), 1.0):
             meter.note({"loss": torch.tensor(value)}, 2)
@@ -34,7 +34,7 @@ def test_a_weight_that_is_no_number_is_not_saved(tmp_path):
     net = torch.nn.Linear(2, 2)
     with torch.no_grad():
         net.weight[0, 0] = torch.inf
-    with Run(tmp_path, "recipe", {}) as run, pytest.raises(ValueError, match="weight is no longer finite"):
+    with Run(tmp_path, {}, {}) as run, pytest.raises(ValueError, match="weight is no longer finite"):
         run.save(Place(), net, torch.optim.SGD(net.parameters()), torch.device("cpu"))
     assert not run.checkpoint.exists()
 
@@ -69,7 +69,7 @@ def learned(folder: Path, until: tuple[int, ...]) -> str:
     key = Key(RECIPE.seed)
     feed = Feed(images, RECIPE.views, RECIPE.strength, RECIPE.batch, RECIPE.epochs, key)
     step, fabric = Step(RECIPE.method, RECIPE.embedder()), Runtime(device="cpu").open()
-    with Run(folder, "recipe", {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
+    with Run(folder, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
         for end in until:
             course.go(RECIPE.rate, None if end == STEPS else end)
             assert course.place.step == end
@@ -111,7 +111,7 @@ def test_what_happens_to_the_network_between_legs_counts(tmp_path):
     images, fabric = RECIPE.data.load("train"), Runtime(device="cpu").open()
     feed = Feed(images, RECIPE.views, RECIPE.strength, RECIPE.batch, RECIPE.epochs, Key(1))
     step = Step(RECIPE.method, RECIPE.embedder())
-    with Run(tmp_path, "recipe", {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
+    with Run(tmp_path, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
         course.go(Constant(0.0), 2)
         mark = step.net.encoder.backbone.conv1.weight
         with torch.no_grad():

@@ -70,7 +70,7 @@ def trained(
     step = step.to(THERE)
     runtime.prepare(step.net)
     fabric = SimpleNamespace(setup=lambda *both: both, backward=lambda loss: loss.backward(), device=THERE)
-    with Run(folder, "recipe", {}) as run, Apart() as apart:
+    with Run(folder, {}, {}) as run, Apart() as apart:
         feed = feed.to(THERE)
         before = len(apart.moved)
         halt, advance = SimpleNamespace(code=None), None

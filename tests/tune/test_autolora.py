@@ -230,7 +230,7 @@ def test_the_defaults():
 
 @pytest.mark.parametrize("changes", [{"rank": 0}, {"scale": -1.0}, {"scale": float("nan")}, {"alpha": float("inf")}])
 def test_a_branch_that_cannot_be(changes):
-    with pytest.raises(ValueError, match="a branch has a rank"):
+    with pytest.raises(ValueError, match=r"is a (whole |finite )?number"):
         AutoLoRa(**changes)
 
 
@@ -325,5 +325,5 @@ def test_the_checkpoints_of_other_lengths():
 
 @pytest.mark.parametrize("changes", [{"at": (16, 24)}, {"at": (0, 8, 8)}, {"at": ()}, {"start": 0.0}, {"divide": 1.0}])
 def test_a_rate_that_cannot_be(changes):
-    with pytest.raises(ValueError, match="an automatic rate has"):
+    with pytest.raises(ValueError, match=r"an automatic rate has|is a number"):
         AutoRate(**changes)
