@@ -67,7 +67,7 @@ def test_a_run_without_selections_says_why(run, tmp_path, capsys):
         assert words in said
         assert said.count("\n") == 1
     assert cli.run(["coreset", "show", str(run), "--images", "0"]) == 2
-    assert "at least 1 image" in capsys.readouterr().err
+    assert "a whole number ≥ 1, not 0" in capsys.readouterr().err
 
 
 def test_other_images_than_the_runs_are_refused(run, tmp_path, capsys):
