@@ -145,8 +145,8 @@ def test_a_folder_with_and_without_a_slash_is_one_set():
 
 OPTION = re.compile(r"--[a-z][a-z-]*(?:\.[a-z-]+)*")
 OF_GIT = {"--format", "--name-only", "--diff-filter", "--relative"}
-NOT_OURS = {"--ntasks", "--help", "--version", "--no", "--flag", *OF_GIT}
-"""Of srun and git, and those that every verb has."""
+NOT_OURS = {"--ntasks", "--index-url", "--help", "--version", "--no", "--flag", *OF_GIT}
+"""Of srun, pip and git, and those that every verb has."""
 
 
 def named() -> dict[str, set[str]]:
