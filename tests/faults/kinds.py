@@ -257,7 +257,7 @@ def make_published(folder: Path) -> Path:
 
 def foreign(file: Path) -> Any:
     found = read(file)
-    return {name: tensor.tolist() for name, tensor in found.tensors.items()}
+    return {f"{c.key}.{name}": value.tolist() for c in found.containers for name, value in c.tensors.items()}
 
 
 def make_pt(folder: Path) -> Path:
