@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unshaken.base.keys import Key
-from unshaken.base.ranges import Count, ranged
+from unshaken.base.ranges import Natural, ranged
 from unshaken.threat.attack import Attack, Model, aimed, choose
 from unshaken.threat.ball import Ball, Linf
 from unshaken.threat.pgd import PGD
@@ -24,7 +24,7 @@ class TargetedPGD(Attack):
     """
 
     pgd: PGD = PGD(Linf(8 / 255), steps=20)
-    targets: Count = 9
+    targets: Natural = 9
     """The so many likeliest wrong classes, or all there are. 0: max over the ball of CE(z(x̃), y), the usual PGD."""
 
     def __post_init__(self) -> None:

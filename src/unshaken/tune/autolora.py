@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.base.clock import Clock
 from unshaken.base.keys import Key
-from unshaken.base.ranges import Count, Natural, NonNegative, Number, Positive, Range, Unit, ranged
+from unshaken.base.ranges import Count, Natural, NonNegative, Number, Positive, Range, ranged
 from unshaken.base.types import Batch, Float, Int, Terms
 from unshaken.losses.diverge import kl_rows
 from unshaken.methods.method import Method
@@ -113,7 +113,7 @@ class AutoRate:
     start: Positive = 0.1
     """η before the first checkpoint."""
     divide: Annotated[float, Range(1, open_low=True)] = 2.0
-    rho: Unit = 0.75
+    rho: NonNegative = 0.75
     """ρ: the part of the epochs that have to bring a rise."""
     at: tuple[Natural, ...] = FULL
     """W, if there are `of` epochs; for another number of them it is scaled."""
