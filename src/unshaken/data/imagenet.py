@@ -120,8 +120,11 @@ def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
                     stream = packed.open(member)
                 except (RuntimeError, NotImplementedError, BadZipFile, OSError, ValueError) as error:  # encrypted, say
                     raise ValueError(f"{place}: {called} cannot be read ({error}): fetch it anew") from None
-                with stream:
-                    yield stream, called
+                try:
+                    with stream:
+                        yield stream, called
+                except BadZipFile as error:  # a checksum is looked at only where the reading comes to it
+                    raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from None
                 return
         raise ValueError(f"{place} has no {name} in it: fetch it anew")
 
