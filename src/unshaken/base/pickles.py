@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
@@ -40,13 +41,13 @@ class Skipped:
     entries: dict[Any, Any] = field(default_factory=dict)
 
 
-class Unfinished:
+class Unfinished(ABC):
     """An object that a pickle makes in two steps. `finish` takes the state of the second step."""
 
     value: Any = None
 
-    def finish(self, state: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def finish(self, state: Any) -> Any: ...
 
 
 Builder = Callable[..., Any]
