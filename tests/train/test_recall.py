@@ -60,6 +60,30 @@ def test_written_again_it_is_the_same_file(tmp_path):
         Attacks(tmp_path / "c", 4).again(attack, parts[0], x[:2])
 
 
+@pytest.mark.parametrize("pixels", [(1, 4, 8), (3, 8, 8), (1, 16, 16)])
+@pytest.mark.parametrize("filled", [b"\x00", b"\xff", b"\x80", b"\xde"])
+def test_a_block_filled_with_one_byte_is_not_believed(pixels, filled, tmp_path):
+    """Whatever the size of a row, and of the first image too, whose place is 0: a CRC of ones is ones."""
+    attack, x = PGD(steps=1), torch.rand(3, *pixels, generator=Key("x").on("cpu"))
+    attacks, index = Attacks(tmp_path / "a", 3), torch.tensor([0, 1, 2])
+    Noted(attack, attacks, index)(loss, x, Key(0).on("cpu"))
+    (tmp_path / "a").write_bytes(filled * (tmp_path / "a").stat().st_size)
+    for image in range(3):
+        with pytest.raises(ValueError, match="was damaged"):
+            attacks.again(attack, index[image : image + 1], x[image : image + 1])
+
+
+def test_a_row_of_another_image_is_not_believed(tmp_path):
+    attack, x = PGD(steps=1), torch.rand(2, 1, 4, 8, generator=Key("x").on("cpu"))
+    attacks, index = Attacks(tmp_path / "a", 2), torch.tensor([0, 1])
+    Noted(attack, attacks, index)(loss, x, Key(0).on("cpu"))
+    rows = (tmp_path / "a").read_bytes()
+    half = len(rows) // 2
+    (tmp_path / "a").write_bytes(rows[half:] + rows[:half])
+    with pytest.raises(ValueError, match="was damaged"):
+        attacks.again(attack, index, x)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_attacks_once_a_step_or_not_at_all(name):
     recipe = unshaken.recipe(f"{name}/digits")

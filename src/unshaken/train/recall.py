@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -67,13 +67,17 @@ class Attacks:
                 yield stored[:width]
 
 
-SUM = 4
+SUM = 8
 """Bytes of the checksum at the end of a row."""
 
 
 def _with_sum(row: bytes, place: int) -> bytes:
-    """A row and its checksum, which depends on whose row it is too."""
-    return row + crc32(row, place).to_bytes(SUM, "little")
+    """A row and its checksum, which depends on whose row it is too.
+
+    It lies beside what it is of, so it must not be a CRC: that of a row of nothing but ones is nothing but ones, and a
+    disk that fills a block with one byte would be believed.
+    """
+    return row + blake2b(row, digest_size=SUM, salt=place.to_bytes(16, "little")).digest()
 
 
 def _by_image(x: Tensor) -> Tensor:
