@@ -1,6 +1,7 @@
 """The site: whole, safe for what files say, a function of the results alone; and what is made to submit one."""
 
 import json
+import threading
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from made import resealed, result, some, write
 
 from unshaken import cli
 from unshaken.base.canon import plain
+from unshaken.base.locks import Lock
 from unshaken.board.check import read
 from unshaken.board.collect import receipts
 from unshaken.board.remake import options, usual_pretrain
@@ -87,6 +89,28 @@ def test_a_folder_that_holds_something_else_is_left_alone(found, tmp_path):
     write_site(tmp_path / "site", found, published())
     write_site(tmp_path / "site", found[:1], published())
     assert len(list((tmp_path / "site" / "results").iterdir())) == 1
+
+
+@pytest.mark.parametrize("left", [[], [".lock"], [".lock", f".board.{'0a' * 6}.part"]])
+def test_a_board_that_was_killed_as_it_began_is_made_again(left, found, tmp_path):
+    (tmp_path / "site").mkdir()
+    for name in left:
+        (tmp_path / "site" / name).write_bytes(b"")
+    write_site(tmp_path / "site", found, published())
+    names = {file.name for file in (tmp_path / "site").iterdir()}
+    assert {".board", "index.html"} < names
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_two_boards_at_once_wait_for_each_other(found, tmp_path):
+    (tmp_path / "site").mkdir()
+    with Lock(tmp_path / "site" / ".lock"):
+        other = threading.Thread(target=write_site, args=(tmp_path / "site", found, published()), daemon=True)
+        other.start()
+        other.join(0.3)
+        assert not (tmp_path / "site" / ".board").exists()
+    other.join(60)
+    assert (tmp_path / "site" / "index.html").exists()
 
 
 @pytest.mark.parametrize(

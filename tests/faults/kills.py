@@ -62,8 +62,11 @@ VERBS: dict[str, list[str]] = {
     "demo": ["demo", "--out", "demo"],
     "frontier": ["frontier", "acl-rcs/digits", "--fractions", "0.5", "--seeds", "1", "--epochs", "3", *TINY[:4]]
     + [*CORESETS[2:], *STEPS],
+    "board": ["board", "results", "--out", "site"],
+    "submit": ["submit", "results/0.json", "--by", "A. Author", "--out", "submission.json"],
 }
-"""A command of every verb that writes, given in a folder that holds run/, run/slf/ and theirs.pt."""
+"""A command of every verb that writes, given in a folder that holds run/, run/slf/, results/ and theirs.pt."""
+RESULTS = Path(__file__).parents[2] / "results" / "digits"
 
 
 def made_tiny() -> None:
@@ -109,6 +112,9 @@ def prepared(folder: Path) -> None:
     grey = Backbone("resnet-small", stem=8, channels=1, mean=(0.5,), std=(0.5,))
     torch.manual_seed(3)
     torch.save(grey.build().backbone.state_dict(), folder / "theirs.pt")
+    (folder / "results").mkdir()
+    for number, result in enumerate(sorted(RESULTS.glob("acl-slf-seed*.json"))):
+        shutil.copy2(result, folder / "results" / f"{number}.json")
 
 
 @dataclass

@@ -88,7 +88,7 @@ def sweep(folder: Path, name: str = "") -> None:
     name  of the file whose leftovers are meant; those of all files if it is empty
     """
     try:
-        parts = [entry.path for entry in os.scandir(folder) if _is_part(entry.name, name)]
+        parts = [entry.path for entry in os.scandir(folder) if is_part(entry.name, name)]
     except OSError:
         return
     for part in parts:
@@ -97,7 +97,7 @@ def sweep(folder: Path, name: str = "") -> None:
                 os.unlink(part)
 
 
-def _is_part(entry: str, name: str) -> bool:
+def is_part(entry: str, name: str) -> bool:
     """Whether an entry is called as `_part_of` calls the parts of a file, or as earlier versions did."""
     stem, _, mark = entry.removesuffix(PART).rpartition(".")
     known = mark.isdecimal() or (len(mark) == 12 and set(mark) <= set("0123456789abcdef"))

@@ -8,7 +8,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.atomic import is_part, naming, sweep
 from unshaken.base.files import write_bytes, write_text
+from unshaken.base.locks import Lock
 from unshaken.board.build import build
 from unshaken.board.collect import Receipt
 
@@ -20,13 +22,24 @@ PAGES = {
 }
 MARK = "made by `unshaken board`"
 """What the file .board of a site says: only a folder with it, or an empty one, is written into."""
+LOCK = ".lock"
+"""Held while a board is written into its folder."""
 
 
 def write(out: Path, receipts: list[Receipt], published: dict[str, Any], **making: Any) -> dict[str, int]:
     """Write the site, and return how many results and rows it shows. ValueError if the folder holds something else.
 
     making  as of `build`; pictures: by digest of an image set, small images of its first so many, as data URIs
+    Where another process is writing a board into the folder, this one waits for it.
     """
+    check_folder(out)
+    with naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with Lock(out / LOCK, wait=-1):
+        return _write(out, receipts, published, **making)
+
+
+def _write(out: Path, receipts: list[Receipt], published: dict[str, Any], **making: Any) -> dict[str, int]:
     pictures = making.pop("pictures", {})
     prepare(out)
     board = build(receipts, published, **making)
@@ -52,10 +65,19 @@ def write(out: Path, receipts: list[Receipt], published: dict[str, Any], **makin
 SCRIPTS = ("theme", "bits", "hash", "check", "charts", "cells", "table", "detail", "cards", "drop", "main")
 
 
-def prepare(out: Path) -> None:
-    """Empty a folder that a board was written into before; refuse any other that is not empty."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ".board").exists())):
+def check_folder(out: Path) -> None:
+    """ValueError if a folder holds what no board of ours is; what is left of one that was killed as it began is ours."""
+    if out.exists() and not (out.is_dir() and ((out / ".board").exists() or not _foreign(out))):
         raise ValueError(f"{out} holds something else than a board: name another folder by --out")
+
+
+def _foreign(out: Path) -> list[str]:
+    sweep(out, ".board")
+    return [file.name for file in out.iterdir() if file.name != LOCK and not is_part(file.name, ".board")]
+
+
+def prepare(out: Path) -> None:
+    """Empty the folder of a board that was written before."""
     for folder in ("rows", "bits", "results"):
         shutil.rmtree(out / folder, ignore_errors=True)
     write_text(out / ".board", f"{MARK}\n")
