@@ -304,3 +304,14 @@ def test_what_is_no_plain_number_is_refused():
         real(torch.ones(2, dtype=torch.complex64), "a", "x.pt")
     with pytest.raises(ValueError, match="'a' is a float, not a tensor"):
         real(0.5, "a", "x.pt")
+
+
+def test_a_zip_whose_list_of_members_is_no_text_is_damaged():
+    """The name of a member says that it is UTF-8, and is not."""
+    content = bytearray(saved({"state_dict": weights()}).read_bytes())
+    at = content.rindex(b"PK\x01\x02")
+    content[at + 9] |= 8
+    content[at + 46] = 0xFF
+    Path("y.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"y\.pt is damaged .*: take another copy"):
+        read(Path("y.pt"))

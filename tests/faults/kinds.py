@@ -23,6 +23,7 @@ from unshaken.base.canon import plain
 from unshaken.base.files import read_json, write_bytes, write_json
 from unshaken.base.keys import Key
 from unshaken.base.tensor_file import seal, sealed
+from unshaken.board.reported import published, reported_rows
 from unshaken.data import cache
 from unshaken.data.archive import Archive
 from unshaken.data.cifar import RELEASES, cifar
@@ -359,6 +360,16 @@ def zip_read(file: Path) -> Any:
         return pixels.tolist(), label
 
 
+def make_numbers(folder: Path) -> Path:
+    """Three of the package's own published numbers, with their sources and all corrections."""
+    whole = published()
+    numbers = whole["numbers"][:3]
+    sources = {number["source"]: whole["sources"][number["source"]] for number in numbers}
+    kept = {"sources": sources, "numbers": numbers, "corrections": whole["corrections"]}
+    (folder / "numbers.json").write_text(json.dumps(kept))
+    return folder / "numbers.json"
+
+
 KINDS = (
     Kind("encoder", make_encoder, lambda file: weights(load_encoder(file)[0]), form="tensors"),
     Kind("encoder, opened", make_encoder, lambda file: opened(file).about, form="tensors"),
@@ -445,5 +456,6 @@ KINDS = (
         ours=False,
     ),
     Kind("theirs, Parquet", make_parquet, set_read, ours=False),
+    Kind("theirs, published numbers", make_numbers, lambda file: reported_rows(published(file)), ours=False, form="json"),
     Kind("theirs, zip", make_zip, zip_read, ours=False),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import shutil
@@ -83,12 +84,18 @@ def tried(kind: Kind, folder: Path, place: Path, work: Path, content: bytes | No
     except (ValueError, OSError) as error:
         line = str(error)
         named = any(name in line for name in (file.name, file.stem, file.parent.name))
-        faults = [what for what, bad in (("of several lines", "\n" in line), ("names no file", not named)) if bad]
+        checks = (("of several lines", "\n" in line), ("names no file", not named), ("in Python's words", _raw(error)))
+        faults = [what for what, bad in checks if bad]
         return ("refused" if not faults else f"refused, {faults[0]}"), line, said.getvalue()
     except Hangs:
         return "hangs", None, ""
     except BaseException as error:
         return f"traceback: {type(error).__name__}", str(error)[:200], ""
+
+
+def _raw(error: Exception) -> bool:
+    """Whether an error is of Python's own and nobody has put it into words."""
+    return isinstance(error, (UnicodeError, json.JSONDecodeError))
 
 
 def judged(kind: Kind, sound: Any, content: bytes, before: bytes, outcome: tuple[str, Any, str]) -> str:
@@ -152,6 +159,7 @@ def test_the_judge_sees_what_is_wrong() -> None:
         (ValueError("it is bad"), "refused, names no file"),
         (ValueError("file.json\nis bad"), "refused, of several lines"),
         (ValueError("file.json is bad"), "refused"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "file.json is bad"), "refused, in Python's words"),
         (Hangs(), "hangs"),
     ],
 )

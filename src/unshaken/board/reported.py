@@ -7,23 +7,43 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.files import read_foreign_json
+from unshaken.base.shapes import Each, Items, Number, Or, Whole
 from unshaken.board.tasks import Task
 
 METRICS = ("AA", "RA", "CA", "CS-1", "CS-3", "CS-5", "SA")
 MISSING = ("placeholder", "copied")
 """Entries of a source that hold no measurement of what they stand for; they are shown without a number."""
+_PERCENT = Number(0, 100)
+_SPREADS = {f"{metric}_sd?": Number(0) for metric in METRICS}
+_NUMBER = {
+    **dict.fromkeys(("source", "pretrain", "judged", "network", "eps", "method", "mode"), str),
+    **dict.fromkeys(("venue?", "tuning?", "extra?", "note?", "status?", "labels?"), str),
+    **{f"{metric}?": _PERCENT for metric in METRICS},
+    **_SPREADS,
+    "hours?": Number(0),
+    "n?": Whole(1),
+}
+_CORRECTION = {**dict.fromkeys(("date", "what", "why", "source"), str), "about": Each(Or((str, Items(str))))}
+_SOURCE = {"title": str, "where": str, "year": Whole(0, 9999), "protocol": str}
+SHAPE = {"sources": Each(_SOURCE), "numbers": Items(_NUMBER), "corrections": Items(_CORRECTION)}
+"""What a file of published numbers looks like."""
 
 
 def published(file: Path | None = None) -> dict[str, Any]:
     """Return the sources, the numbers, and the corrections, from the package or from another file of this form."""
-    text = file.read_text() if file else files("unshaken.board").joinpath("reported.json").read_text()
-    found = json.loads(text)
+    if file is not None:
+        found = read_foreign_json(file, SHAPE)
+    else:
+        found = json.loads(files("unshaken.board").joinpath("reported.json").read_text())
+    where = f"{file or 'reported.json'}:"
     for number in found["numbers"]:
         if number["source"] not in found["sources"]:
-            raise ValueError(f"a published number names the source {number['source']!r}, which is not in the list")
+            raise ValueError(f"{where} a published number names the source {number['source']!r}, which is not in the list")
         held = [metric for metric in METRICS if metric in number]
         if bool(held) == (number.get("status") in MISSING):
-            raise ValueError(f"{number['method']} ({number['mode']}) has numbers and is called missing, or has none")
+            about = f"{number['method']} ({number['mode']})"
+            raise ValueError(f"{where} {about} has numbers and is called missing, or has none")
     return found
 
 

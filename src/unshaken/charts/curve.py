@@ -16,11 +16,14 @@ NAMES = {"rate": "learning rate", "images_per_s": "images per second"}
 def read_log(file: Path) -> list[dict[str, Any]]:
     """Return the lines of a log.jsonl; one that is not whole ends it."""
     lines = []
-    for text in file.read_text().splitlines() if file.exists() else ():
+    for text in file.read_bytes().splitlines() if file.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
     return lines
 
 

@@ -50,13 +50,20 @@ def stl(
             elif name.endswith("_y.bin"):  # classes are 1..10 there
                 about["label"] = (np.frombuffer(stream.read(), np.uint8).astype(int) - 1)[:limit].tolist()
             else:
-                about["names"] = stream.read().decode().split()
+                about["names"] = _names(stream.read(), f"{place}: {name}")
         return pixels, about
 
     pixels, about = cached(root / "cache", ("digests", archive.stamp(place, wanted), split, size, limit), decode)
     label = torch.tensor(about["label"], dtype=torch.int64) if labelled else None
     digests = torch.from_numpy(unpacked_digests(about["digests"]))
     return Images(torch.from_numpy(pixels), label, tuple(about.get("names", ())), "stl10", split, digests=digests)
+
+
+def _names(content: bytes, where: str) -> list[str]:
+    try:
+        return content.decode().split()
+    except UnicodeDecodeError:
+        raise ValueError(f"{where} is damaged, for it is no text: take another copy") from None
 
 
 def _pixels(stream: IO[bytes], count: int, size: int | None, limit: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -119,6 +119,8 @@ def _zip_of_weights(path: Path) -> None:
             names = archive.namelist()
     except zipfile.BadZipFile:
         raise ValueError(f"{path} is cut short: take another copy") from None
+    except (ValueError, NotImplementedError) as error:  # a name that is no text, or a version to come
+        raise ValueError(f"{path} is damaged ({printable(error)}): take another copy") from None
     if any("/code/" in name for name in names):
         raise ValueError(
             f"{path} is a program (TorchScript), and programs are not run: where it is trusted, save its weights by "
