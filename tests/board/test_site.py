@@ -1,10 +1,10 @@
 """The site: whole, safe for what files say, a function of the results alone; and what is made to submit one."""
 
 import json
-import threading
 import os
 import re
 import subprocess
+import threading
 
 import pytest
 from made import resealed, result, some, write

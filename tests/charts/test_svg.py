@@ -49,6 +49,12 @@ def test_a_run_s_log_becomes_a_file(tmp_path):
     ElementTree.parse(tmp_path / "curve.svg")
 
 
+@pytest.mark.parametrize("damaged", [b"\xff\n", b"3\n", b"[[\n", b"[" * 100_000 + b"\n"])
+def test_a_damaged_line_ends_a_log(damaged, tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"epoch": 1}\n' + damaged + b'{"epoch": 2}\n')
+    assert read_log(tmp_path / "log.jsonl") == [{"epoch": 1}]
+
+
 def test_every_run_that_ends_leaves_its_curve(tmp_path):
     import torch
 

@@ -74,6 +74,13 @@ def test_the_time_is_told_once_the_first_steps_are_measured(capsys, monkeypatch)
         long.step(float(done))
     assert "h" in (said := capsys.readouterr().err)
     assert "fewer epochs" in said
+    assert "; an hour is about 24 of its 1,000 epochs (--epochs 24); " in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(3600.0, "about 1 of its 9 epochs"), (7200.0, "takes about 2 h 0 min")])
+def test_what_an_hour_reaches(seconds, words):
+    assert words in pace.hourly(seconds, 9)
 
 
 def test_a_short_run_tells_no_time(capsys):

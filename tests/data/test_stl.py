@@ -60,3 +60,10 @@ def test_a_file_cut_short(tmp_path: Path) -> None:
     (tmp_path / STL10.folder / "unlabeled_X.bin").write_bytes(b"123")
     with pytest.raises(ValueError, match="unlabeled_X.bin is cut short"):
         stl(tmp_path, "unlabeled", archive=archive)
+
+
+def test_class_names_that_are_no_text(tmp_path: Path) -> None:
+    archive = published(tmp_path)
+    (tmp_path / STL10.folder / "class_names.txt").write_bytes(b"cat\xff")
+    with pytest.raises(ValueError, match=r"class_names\.txt is damaged, for it is no text"):
+        stl(tmp_path, "train", archive=archive)

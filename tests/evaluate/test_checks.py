@@ -13,7 +13,7 @@ from tests.evaluate.sound import SOUND, cnn, mlp, of, patient_of
 from torch import Tensor, nn
 
 from unshaken.base.keys import Key
-from unshaken.evaluate import signs
+from unshaken.evaluate import gradients, repeats, signs
 from unshaken.evaluate.checks import cheap, examination, thorough
 from unshaken.evaluate.constant import no_better
 from unshaken.evaluate.patient import Patient
@@ -233,7 +233,7 @@ def test_masked_classes_are_no_finding():
     """Logits of minus infinity for classes that no image has."""
     patient = sound()
     wide = replace(patient, logits=lambda x: torch.cat([patient.logits(x), torch.full((len(x), 2), -torch.inf)], 1))
-    for check in (signs.logits, signs.randomness, signs.batch, signs.accuracy):
+    for check in (signs.logits, repeats.randomness, repeats.batch, signs.accuracy):
         assert check(wide) is None
     assert int(wide.right.sum()) == int(patient.right.sum()) > 0
 
@@ -272,7 +272,7 @@ def test_a_route_that_guesses_is_no_reproach_to_another():
     worse = replace(adv, logits=lambda x: net(x, "adv").index_fill(1, adv.y[constant][:1], -9.0))
     assert constant.any()
     assert not (constant & worse.right).any()
-    assert signs.routes(worse) is None
+    assert repeats.routes(worse) is None
 
 
 @pytest.mark.parametrize("eps", [8 / 255, 4 / 255, 0.031, 0.1, 0.3 / 2, 1 / 255, 0.062, 16 / 255])
@@ -324,7 +324,7 @@ def test_statistics_that_have_moved_in_part_are_not_stale(statistic):
     net = deepcopy(sound().net)
     for norm in [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]:
         getattr(norm, statistic).fill_(float(statistic == "running_var"))
-    assert signs.routes(replace(sound(), net=net, logits=net)) is None
+    assert repeats.routes(replace(sound(), net=net, logits=net)) is None
 
 
 def between(x: Tensor) -> Tensor:
@@ -334,14 +334,14 @@ def between(x: Tensor) -> Tensor:
 
 def test_a_gradient_that_is_not_finite_at_the_images_alone():
     patient = wrapped(lambda net, x: net(x) + 0 * between(x).abs().sqrt().sum())
-    assert "not finite" in signs.gradient(patient).says
+    assert "not finite" in gradients.gradient(patient).says
 
 
 def test_a_gradient_that_vanishes_at_the_images_alone_is_none_that_stops_an_attack():
     def logits(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return net(torch.where(between(x).flatten(1).eq(0).any(1).view(-1, 1, 1, 1), x.detach(), x))
 
-    assert signs.gradient(wrapped(logits)) is None
+    assert gradients.gradient(wrapped(logits)) is None
 
 
 def test_some_sure_answers_are_no_finding():
@@ -350,7 +350,7 @@ def test_some_sure_answers_are_no_finding():
     z = patient.clean[patient.right].topk(2).values
     sure = int((z[:, 0] - z[:, 1] > 17).sum())
     assert 0.1 < sure / len(z) < 0.4
-    assert signs.gradient(patient) is None
+    assert gradients.gradient(patient) is None
 
 
 def test_what_stands_at_a_huge_eps_is_attacked_again():

@@ -456,6 +456,8 @@ KINDS = (
         ours=False,
     ),
     Kind("theirs, Parquet", make_parquet, set_read, ours=False),
-    Kind("theirs, published numbers", make_numbers, lambda file: reported_rows(published(file)), ours=False, form="json"),
+    Kind(
+        "theirs, published numbers", make_numbers, lambda file: reported_rows(published(file)), ours=False, form="json"
+    ),
     Kind("theirs, zip", make_zip, zip_read, ours=False),
 )

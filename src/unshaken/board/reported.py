@@ -39,7 +39,9 @@ def published(file: Path | None = None) -> dict[str, Any]:
     where = f"{file or 'reported.json'}:"
     for number in found["numbers"]:
         if number["source"] not in found["sources"]:
-            raise ValueError(f"{where} a published number names the source {number['source']!r}, which is not in the list")
+            raise ValueError(
+                f"{where} a published number names the source {number['source']!r}, which is not in the list"
+            )
         held = [metric for metric in METRICS if metric in number]
         if bool(held) == (number.get("status") in MISSING):
             about = f"{number['method']} ({number['mode']})"

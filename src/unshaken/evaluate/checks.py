@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unshaken.evaluate import signs, trials
+from unshaken.evaluate import normalised, repeats, signs, trials
 from unshaken.evaluate.constant import no_better
+from unshaken.evaluate.gradients import gradient
 from unshaken.evaluate.patient import Finding, Patient
 from unshaken.evaluate.trials import Trial
 
@@ -19,18 +20,18 @@ Check = Callable[[Patient], Finding | None]
 BASES: dict[str, Check] = {
     "pixels": signs.pixels,
     "logits": signs.logits,
-    "mode": signs.mode,
-    "randomness": signs.randomness,
-    "batch": signs.batch,
-    "routes": signs.routes,
+    "mode": repeats.mode,
+    "randomness": repeats.randomness,
+    "batch": repeats.batch,
+    "routes": repeats.routes,
 }
 """Without these, no verdict on an image means anything, and the checks after them would only repeat it."""
 SIGNS: dict[str, Check] = {
     "eps": signs.eps,
     "accuracy": signs.accuracy,
     "constant": no_better,
-    "normalisation": signs.normalisation,
-    "gradient": signs.gradient,
+    "normalisation": normalised.normalisation,
+    "gradient": gradient,
 }
 TRIALS: dict[str, Callable[[Trial], Finding | None]] = {
     "steps": trials.steps,

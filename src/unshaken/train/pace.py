@@ -52,7 +52,20 @@ class Pace:
         self.told = True
         left = took / (done - self.done) * (self.epochs - done)
         if left > WORTH_SAYING:
-            print(f"{self.name}: about {lasting(left)} at this pace{ADVICE if left > 3600 else ''}", file=sys.stderr)
+            advice = hourly(took / (done - self.done), self.epochs) + ADVICE if left > HOUR else ""
+            print(f"{self.name}: about {lasting(left)} at this pace{advice}", file=sys.stderr)
+
+
+HOUR = 3600.0
+
+
+def hourly(seconds: float, epochs: int) -> str:
+    """How far a run gets in an hour, an epoch of which takes so many seconds."""
+    reached = HOUR / seconds
+    if reached < 1:
+        return f"; one of its {epochs:,} epochs takes about {lasting(seconds)}"
+    whole = int(reached)
+    return f"; an hour is about {whole:,} of its {epochs:,} epochs (--epochs {whole})"
 
 
 ADVICE = (
