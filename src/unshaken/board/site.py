@@ -66,7 +66,7 @@ SCRIPTS = ("theme", "bits", "hash", "check", "charts", "cells", "table", "detail
 
 
 def check_folder(out: Path) -> None:
-    """ValueError if a folder holds what no board of ours is; what is left of one that was killed as it began is ours."""
+    """ValueError if a folder holds something else than a board, or what is left of one that was killed as it began."""
     if out.exists() and not (out.is_dir() and ((out / ".board").exists() or not _foreign(out))):
         raise ValueError(f"{out} holds something else than a board: name another folder by --out")
 
