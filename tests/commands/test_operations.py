@@ -93,7 +93,7 @@ def test_a_coreset_is_trained_on_alone_once_it_is_chosen():
     picky = tuple("Ranked" if word == "Random" else word for word in words)
     looks = (flop_of("acl-rcs/digits", picky, 200) - found) / 2  # two selections, before epochs 2 and 4
     forward, _ = forward_flop("acl/digits")
-    assert looks == pytest.approx(180 * forward * (1 + 3 * 2), rel=0.1)  # PGD of three steps, on every candidate
+    assert looks == pytest.approx(180 * forward * (2 + 3 * 2), rel=0.1)  # h(x), three steps, and h(x̃)
 
 
 def test_plusplus_is_a_probe_on_frozen_features_and_a_tuning():
