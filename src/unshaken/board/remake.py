@@ -11,6 +11,7 @@ from unshaken.board.collect import Receipt
 from unshaken.board.rows import Row
 
 Plain = dict[str, Any]
+MODES = ("slf", "alf", "aff", "autolora")
 
 
 def commands(row: Row, seed: str = "$S") -> list[str] | None:
@@ -20,7 +21,7 @@ def commands(row: Row, seed: str = "$S") -> list[str] | None:
     """
     first = row.first
     usual = usual_pretrain(first.result["method"], first.pretrain.get("data", {}).get("name", ""))
-    if usual is None or first.pretrain.get("type") != usual.get("type"):
+    if usual is None or first.pretrain.get("type") != usual.get("type") or not {*row.modes} <= {*MODES}:
         return None
     computed = precision(first.result["pretrain"].get("data", {}).get("precision"))
     made = [f"unshaken pretrain {usual['@name']} --seed {seed}", *options(first.pretrain, usual), *computed]
@@ -43,7 +44,8 @@ def loop(row: Row, seed: str) -> tuple[list[str], str]:
 
 def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
     """Return the words of a fine-tuning: the set if it is another, and what differs from that set's protocol."""
-    origin, source, name = run.pretrain["data"]["name"], run.finetune["data"], run.result["method"]
+    origin, name = run.pretrain["data"]["name"], run.result["method"]
+    source = run.finetune.get("data", run.pretrain["data"])
     words = [f"unshaken finetune $RUN/{shlex.quote(name)}-* --mode {mode} --seed {seed}"]
     if source["name"] != origin:
         words.append(f"--data.name {shlex.quote(source['name'])}")
@@ -72,10 +74,10 @@ def judgements(row: Row) -> list[list[str]]:
 
 def judged(run: Receipt) -> list[str]:
     """Return what differs from the usual question: --full for all, else the parts of it."""
-    exam, target = run.result["exam"], run.finetune["data"]["name"]
+    exam, target = run.result["exam"], run.finetune.get("data", run.pretrain["data"])["name"]
     usual, full = usual_exam(target), usual_exam(target, full=True)
-    if other := run.result["data"]["name"] not in (target, run.result["finetune"]["data"]["images"]["name"]):
-        usual = usual_exam(run.result["data"]["name"])
+    learned = run.result["finetune"].get("data", {}).get("images", {}).get("name", target)
+    other = run.result["data"]["name"] not in (target, learned)
     words = [f"--data.name {shlex.quote(run.result['data']['name'])}"] if other else []
     if all(exam.get(key) == full[key] for key in ("autoattack", "corruptions", "severities")):
         words, usual = [*words, "--full"], full

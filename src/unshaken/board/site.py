@@ -11,6 +11,7 @@ from typing import Any
 from unshaken.base.files import write_bytes, write_text
 from unshaken.board.build import build
 from unshaken.board.collect import Receipt
+from unshaken.board.runfiles import files_of
 
 PAGES = {
     "index.html": "Board",
@@ -32,9 +33,10 @@ def write(out: Path, receipts: list[Receipt], published: dict[str, Any], **makin
     board = build(receipts, published, **making)
     details, bits = board.pop("details"), board.pop("bits")
     copies = copy_results(out, receipts)
+    beside = {r.file.as_posix(): copy_files(out, r, copies[r.file.as_posix()]) for r in receipts}
     for name, detail in details.items():
         for run in detail["runs"]:
-            run["copy"] = copies[run["file"]]
+            run["copy"], run["files"] = copies[run["file"]], beside[run["file"]]
         write_text(out / "rows" / f"{name}.js", f"Board.gotRow({text(name)}, {text(detail)});\n")
     for task, held in bits.items():
         write_text(out / "bits" / f"{task}.js", f"Board.gotBits({text(task)}, {text(held)});\n")
@@ -56,7 +58,7 @@ def prepare(out: Path) -> None:
     """Empty a folder that a board was written into before; refuse any other that is not empty."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / ".board").exists())):
         raise ValueError(f"{out} holds something else than a board: name another folder by --out")
-    for folder in ("rows", "bits", "results"):
+    for folder in ("rows", "bits", "results", "files"):
         shutil.rmtree(out / folder, ignore_errors=True)
     write_text(out / ".board", f"{MARK}\n")
 
@@ -77,6 +79,15 @@ def copy_results(out: Path, receipts: list[Receipt]) -> dict[str, str]:
             name = f"{len(found)}-{name}"
         write_bytes(out / "results" / name, receipt.file.read_bytes())
         found[receipt.file.as_posix()] = f"results/{name}"
+    return found
+
+
+def copy_files(out: Path, receipt: Receipt, copy: str) -> list[list[str]]:
+    """Copy what lies beside a result in its run's folder; return each copy's title and name."""
+    folder, found = f"files/{Path(copy).stem}", []
+    for title, name, content in files_of(receipt):
+        write_bytes(out / folder / name, content)
+        found.append([title, f"{folder}/{name}"])
     return found
 
 
