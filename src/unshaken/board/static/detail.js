@@ -137,8 +137,8 @@
     found.push(el("section", {}, el("h3", {}, "Receipts"), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Receipts" }, el("table", {}, el("thead", {}, el("tr", {}, ["file", "mode", "seeds", "weights", "device"].map((w) => el("th", { scope: "col", class: "left" }, w)))),
       el("tbody", {}, detail.runs.map((run) => el("tr", {}, el("td", { class: "left" }, el("a", { href: run.copy }, run.file.split("/").slice(-2).join("/"))), el("td", { class: "left" }, B.modeName(run.mode)),
         el("td", { class: "left" }, Object.values(run.seeds).join("/")), el("td", { class: "left" }, el("code", {}, run.weights.slice(0, 8)), run.beside.weights_url && /^https?:/.test(run.beside.weights_url) ? [" ", el("a", { href: run.beside.weights_url, rel: "noopener" }, "file")] : null),
-        el("td", { class: "left" }, [run.world.gpu || run.world.device, run.world.torch && `torch ${run.world.torch}`].filter(Boolean).join(", "))))))),
-      el("p", { class: "muted" }, `unshaken verify ${detail.runs[0].file} attacks a hundred of its images again.`)));
+        el("td", { class: "left" }, [run.world.gpu || (run.world.device === "cpu" ? "CPU" : run.world.device), run.world.torch && `torch ${run.world.torch}`].filter(Boolean).join(", "))))))),
+      el("p", { class: "muted" }, el("code", {}, `unshaken verify ${detail.runs[0].file}`), " attacks a hundred of its images again.")));
     const kept = detail.runs.filter((run) => (run.files || []).length);
     found.push(el("section", {}, el("h3", {}, "Logs, curves and model cards"), kept.length ? el("ul", { class: "files" }, kept.map((run) => el("li", {}, el("b", {}, `${B.modeName(run.mode)}, seeds ${Object.values(run.seeds).join("/")}`),
       el("span", {}, run.files.map(([name, href]) => el("a", { href }, name)))))) : el("p", { class: "muted" }, "The folders of these runs were not given to the board.")));
