@@ -147,10 +147,10 @@ def test_a_row_opens_its_receipt(site, opened):
 def test_a_row_links_to_the_files_of_its_runs(opened, tmp_path):
     run = tmp_path / "runs" / "acl-digits-1" / "slf-digits-1"
     run.mkdir(parents=True)
-    for folder in (run.parent, run):
-        (folder / "recipe.json").write_text("{}")
+    for place in (run.parent, run):
+        (place / "recipe.json").write_text("{}")
         lines = [json.dumps({"step": k, "epoch": k, "loss": 1 / (k + 1)}) for k in range(5)]
-        (folder / "log.jsonl").write_text("\n".join(lines))
+        (place / "log.jsonl").write_text("\n".join(lines))
     told = resealed(result() | {"date": "2026-03-04", "cost": {"memory_gb": 1.25}})
     (run / "result.json").write_text(json.dumps(told))
     write(tmp_path / "site", receipts([run]), published(), count=lambda row: 0.00689)

@@ -50,7 +50,7 @@ class Run:
     log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
     curve.svg                the log as curves
-    run.json                 written last: digest, seconds, what they were spent on, peak memory, world, all worlds it was in
+    run.json                 written last: digest, seconds, what they were spent on, peak memory, all worlds it was in
 
     The same recipe opens the same directory and goes on from there.
     """
