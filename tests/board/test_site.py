@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from made import resealed, result, some, write
@@ -13,13 +14,15 @@ from unshaken import cli
 from unshaken.base.canon import plain
 from unshaken.base.locks import Lock
 from unshaken.board.check import read
-from unshaken.board.collect import receipts
-from unshaken.board.remake import options, usual_pretrain
+from unshaken.board.collect import Receipt, receipts
+from unshaken.board.remake import commands, options, usual_pretrain
 from unshaken.board.reported import published
+from unshaken.board.rows import rows_of
 from unshaken.board.site import SCRIPTS
 from unshaken.board.site import write as write_site
 from unshaken.commands.board import dates_of
 from unshaken.options import parse
+from unshaken.recipes.examine import exam_for
 from unshaken.recipes.papers import recipe
 
 
@@ -130,6 +133,99 @@ def test_the_options_make_the_recipe_again(name, args):
         options(json.loads(json.dumps(plain(wanted))), json.loads(json.dumps(usual_pretrain(method, data))))
     )
     assert plain(parse(recipe(name), said.split(), "test")) == plain(wanted)
+
+
+def tuned_by(name, mode, args):
+    """A receipt of a row that was fine-tuned and judged with these options."""
+    from unshaken.recipes.finetune import chosen
+
+    source = recipe(f"{name}/digits").data
+    found = result(name, mode)
+    wanted = parse(chosen(mode, name, source, source, 8), args, "test")
+    found["pretrain"]["recipe"] = json.loads(json.dumps(plain(recipe(f"{name}/digits")))) | {"seed": 1}
+    found["finetune"] = {"recipe": json.loads(json.dumps(plain(wanted))), "data": {"images": found["data"]}}
+    return found, wanted
+
+
+@pytest.mark.parametrize(
+    ("mode", "args"),
+    [
+        ("slf", []),
+        ("slf", ["--epochs", "7", "--batch", "64", "--rate.peak", "0.5", "--optimizer.weight-decay", "0.001"]),
+        ("alf", ["--method.attack.steps", "3", "--method.attack.ball.eps", "0.05"]),
+        ("aff", ["--rate", "Constant", "--rate.value", "0.01", "--hold", "4"]),
+    ],
+)
+def test_the_commands_are_whole(mode, args):
+    found, wanted = tuned_by("acl", mode, args)
+    found["exam"] |= {"autoattack": "standard", "limit": 100, "seed": 3}
+    row = rows_of([Receipt(Path("a.json"), found)])[0]
+    text = "\n".join(commands(row)).replace(" \\\n   ", "")
+    tune = next(line for line in text.splitlines() if "finetune" in line).split()
+    said = tune[tune.index("$S") + 1 :]
+    assert plain(parse(chosen_for(mode), said, "test")) == plain(wanted)
+    judge = next(line for line in text.splitlines() if "evaluate" in line)
+    assert judge.split()[3:] == ["--seed", "3", "--autoattack", "standard", "--limit", "100"]
+
+
+def chosen_for(mode):
+    from unshaken.recipes.finetune import chosen
+
+    source = recipe("acl/digits").data
+    return chosen(mode, "acl", source, source, 8)
+
+
+def test_modes_that_were_judged_otherwise_are_judged_alone():
+    slf, alf = (tuned_by("acl", mode, [])[0] for mode in ("slf", "alf"))
+    alf["exam"]["attack"]["steps"] = 20
+    slf["seeds"]["finetune"] = slf["finetune"]["recipe"]["seed"] = 2
+    slf["exam"] = json.loads(json.dumps(plain(exam_for(recipe("acl/digits").data).full)))
+    text = "\n".join(commands(rows_of([Receipt(Path("a.json"), slf), Receipt(Path("b.json"), alf)])[0]))
+    assert "for PAIR in 1/2 1/1; do" in text
+    assert "unshaken evaluate $RUN/acl-*/slf-* --full" in text
+    assert text.splitlines()[-2].strip() == "unshaken evaluate $RUN/acl-*/alf-*"
+
+
+def run_folder(tmp_path):
+    """A result in its run's folder, with what runs leave beside it."""
+    run = tmp_path / "runs" / "acl-digits-1" / "slf-digits-1"
+    run.mkdir(parents=True)
+    for folder in (run.parent, run):
+        (folder / "recipe.json").write_text("{}")
+        lines = [json.dumps({"step": k, "epoch": k, "loss": 1 / (k + 1)}) for k in range(5)]
+        (folder / "log.jsonl").write_text("\n".join(lines))
+    (run.parent / "encoder.safetensors.md").write_text("# A card")
+    (run.parent / "curve.svg").write_text("<svg onload='alert(1)'/>")
+    (run / "results").mkdir()
+    (run / "results" / "log.txt").write_text("SLF standard acc: 90")
+    (run / "result.json").write_text(json.dumps(result()))
+    return run
+
+
+def test_a_row_has_the_files_of_its_runs(tmp_path, found):
+    run = run_folder(tmp_path / "other")
+    write_site(tmp_path / "site", receipts([run]), published())
+    detail = next((tmp_path / "site" / "rows").iterdir()).read_text()
+    (told,) = json.loads(re.search(r", (\{.*\})\);", detail).group(1))["runs"]
+    titles = [title for title, _ in told["files"]]
+    parts = ("curve", "log", "recipe")
+    pretraining = [f"pre-training: {part}" for part in (*parts, "model card")]
+    assert titles == [*pretraining, *(f"fine-tuning: {part}" for part in parts), "the papers' log"]
+    texts = {title: (tmp_path / "site" / name).read_text() for title, name in told["files"]}
+    assert texts["pre-training: model card"] == "# A card"
+    assert texts["pre-training: curve"].startswith("<svg")
+    assert "alert" not in texts["pre-training: curve"]  # drawn from the log
+    write_site(tmp_path / "site", found, published())
+    assert not (tmp_path / "site" / "files").exists()  # results that lie alone
+
+
+def test_a_row_says_what_its_results_say_of_cost_and_date(tmp_path):
+    told = [resealed(result(seed=seed) | {"date": f"2026-03-0{seed}", "cost": {"memory_gb": seed}}) for seed in (1, 2)]
+    write_site(tmp_path / "site", receipts([write(tmp_path / "results", told)]), published())
+    row = next(row for row in data_of(tmp_path / "site")["rows"] if row["kind"] == "measured")
+    assert row["date"] == "2026-03-02"
+    assert row["cost"]["memory_gb"] == 1.5
+    assert row["version"] == "0.1.0"
 
 
 def test_a_submission_is_one_file_that_cannot_be_changed(tmp_path, capsys, monkeypatch):

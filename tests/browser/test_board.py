@@ -126,6 +126,15 @@ def test_a_row_opens_its_receipt(site, opened):
     text = page.locator("dialog").inner_text()
     assert "unshaken pretrain advcl/digits --seed $S" in text
     assert "advcl-slf-seed1.json" in text
+    facts = page.locator("dialog .facts-grid div").all_inner_texts()
+    assert [fact.splitlines()[0] for fact in facts][:4] == [
+        "pre-training",
+        "device",
+        "operations, counted",
+        "peak memory",
+    ]
+    assert facts[3].endswith("not recorded")
+    assert "The folders of these runs were not given to the board." in text
     page.click("dialog summary:has-text('BibTeX')")
     assert "When Does Contrastive Learning Preserve" in page.locator("dialog").inner_text()
     link = page.locator("dialog a[href^='results/']").first.get_attribute("href")
@@ -133,6 +142,29 @@ def test_a_row_opens_its_receipt(site, opened):
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog[open]", state="hidden")
     assert "row=" not in page.url
+
+
+def test_a_row_links_to_the_files_of_its_runs(opened, tmp_path):
+    run = tmp_path / "runs" / "acl-digits-1" / "slf-digits-1"
+    run.mkdir(parents=True)
+    for place in (run.parent, run):
+        (place / "recipe.json").write_text("{}")
+        lines = [json.dumps({"step": k, "epoch": k, "loss": 1 / (k + 1)}) for k in range(5)]
+        (place / "log.jsonl").write_text("\n".join(lines))
+    told = resealed(result() | {"date": "2026-03-04", "cost": {"memory_gb": 1.25}})
+    (run / "result.json").write_text(json.dumps(told))
+    write(tmp_path / "site", receipts([run]), published(), count=lambda row: 0.00689)
+    page = opened(address(tmp_path / "site"))
+    page.click("#table tbody .name a >> nth=0")
+    page.wait_for_selector("dialog[open] .files a")
+    assert page.locator("dialog .files a").all_inner_texts() == [
+        f"{part}: {name}" for part in ("pre-training", "fine-tuning") for name in ("curve", "log", "recipe")
+    ]
+    facts = dict(each.split("\n", 1) for each in page.locator("dialog .facts-grid div").all_inner_texts())
+    told = ("operations, counted", "peak memory", "date")
+    assert [facts[name] for name in told] == ["6.89 TFLOP", "1.25 GB", "2026-03-04"]
+    for link in page.locator("dialog .files a").all():
+        assert (tmp_path / "site" / link.get_attribute("href")).exists()
 
 
 def test_paired_tests_are_those_of_python(site, opened):

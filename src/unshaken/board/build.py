@@ -73,7 +73,7 @@ def measured_row(row: Row, name: str, pflop: float | None = None) -> dict[str, A
         "venue": venue(row.method),
         "labels": labels(row),
         "extra": extra(row),
-        "cost": cost(row) | ({"pflop": round(pflop, 6)} if pflop is not None else {}),
+        "cost": cost(row) | ({"pflop": round(pflop, 6)} | begun(row) if pflop is not None else {}),
         "date": max((receipt.date for receipt in row.receipts), default=""),
         "version": result.get("world", {}).get("unshaken", ""),
         "folder": folder(row),
@@ -124,6 +124,13 @@ def cost(row: Row) -> dict[str, Any]:
             found[key] = round(mean(told), 4)
     parts = [result.get("spent") or {} for result in by_seed.values()]
     return found | ({"spent": parts[0]} if len(parts[0]) > 1 else {})
+
+
+def begun(row: Row) -> dict[str, str]:
+    """Return the encoder that a recipe begins with, whose own operations and seconds are not among its own."""
+    told = row.first.pretrain
+    name = next((told[key] for key in ("teacher", "start") if told.get(key) and told[key] != "teacher"), None)
+    return {"beside": f"those of {name}"} if name else {}
 
 
 def folder(row: Row) -> str:

@@ -44,7 +44,7 @@ class Receipt:
 
     @property
     def date(self) -> str:
-        return self.beside.get("date") or self.result.get("date") or ""
+        return self.result.get("date") or self.beside.get("date") or ""
 
     def has(self, metric: str) -> bool:
         return SCORES[metric] in self.result

@@ -68,14 +68,25 @@ def ranks(rows: Sequence[Verdicts]) -> list[int]:
     """Return, for each row, one more than the number of rows that are better by both tests."""
     if not rows:
         return []
-    beaten = numpy.zeros(len(rows), int)
+    beaten, accuracies = numpy.zeros(len(rows), int), [row.accuracies for row in rows]
+    alone = numpy.array([len(each) < 2 for each in accuracies])  # with one seed the images decide
     for start in range(0, len(rows), CHUNK):
-        more, less = counts(rows[start : start + CHUNK], rows)
-        for i, j in zip(*numpy.nonzero(less > more), strict=True):
-            if sign_test(int(more[i, j]), int(less[i, j])) < LEVEL:
-                p = welch(rows[start + i].accuracies, rows[j].accuracies)
-                beaten[start + i] += p is None or p < LEVEL
+        here = slice(start, start + CHUNK)
+        by_images = fewer(*counts(rows[here], rows))
+        decided = by_images & (alone[here, None] | alone)
+        beaten[here] += decided.sum(1)
+        for i, j in zip(*numpy.nonzero(by_images & ~decided), strict=True):
+            p = welch(accuracies[start + i], accuracies[j])
+            beaten[start + i] += p is None or p < LEVEL
     return [int(count) + 1 for count in beaten]
+
+
+def fewer(more: numpy.ndarray, less: numpy.ndarray) -> numpy.ndarray:
+    """Return where the sign test says that what is better on `more` images, and worse on `less`, is worse."""
+    largest = int(less.max(initial=0)) + 1
+    codes, place = numpy.unique(more * largest + less, return_inverse=True)
+    pairs = [divmod(int(code), largest) for code in codes]
+    return numpy.array([b > a and sign_test(a, b) < LEVEL for a, b in pairs])[place].reshape(more.shape)
 
 
 def counts(some: Sequence[Verdicts], rows: Sequence[Verdicts]) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -1,4 +1,4 @@
-"""The commands that make a row again: its recipe's name, and every choice in which it differs from that recipe."""
+"""The commands that make a row again: its recipes' names, and every choice in which it differs from those recipes."""
 
 from __future__ import annotations
 
@@ -7,51 +7,138 @@ import textwrap
 from functools import cache
 from typing import Any
 
+from unshaken.board.collect import Receipt
 from unshaken.board.rows import Row
-from unshaken.board.tasks import epsilon
+
+Plain = dict[str, Any]
+MODES = ("slf", "alf", "aff", "autolora")
 
 
 def commands(row: Row, seed: str = "$S") -> list[str] | None:
-    """Return the lines for a shell; None for a network that was not made by a recipe of this version."""
+    """Return the lines for a shell; None for a network that was not made by a recipe of this version.
+
+    seed  the word for the seed of pre-training, where one command makes all seeds
+    """
     first = row.first
-    result, name = first.result, first.result["method"]
-    data = first.pretrain.get("data", {}).get("name", "")
-    usual = usual_pretrain(name, data)
-    if usual is None or first.pretrain.get("type") != usual.get("type"):
+    usual = usual_pretrain(first.result["method"], first.pretrain.get("data", {}).get("name", ""))
+    if usual is None or first.pretrain.get("type") != usual.get("type") or not {*row.modes} <= {*MODES}:
         return None
-    seeds = " ".join(dict.fromkeys(str(r.result["seeds"]["pretrain"]) for r in row.receipts))
-    made = [f"unshaken pretrain {usual['@name']} --seed {seed}", *options(first.pretrain, usual)]
-    broken = textwrap.wrap(f"{' '.join(made)} --out $RUN", 92, break_long_words=False, break_on_hyphens=False)
-    lines = [f"for S in {seeds}; do", "  RUN=runs-$S", "  " + " \\\n    ".join(broken)]
-    attack = result["exam"]["attack"]
+    computed = precision(first.result["pretrain"].get("data", {}).get("precision"))
+    made = [f"unshaken pretrain {usual['@name']} --seed {seed}", *options(first.pretrain, usual), *computed]
+    lines, tuned_by = loop(row, seed)
+    lines += broken([*made, "--out $RUN"])
     for mode, runs in row.modes.items():
-        tuned = runs[0].finetune
-        chosen = [f"--{key} {tuned[key]}" for key in ("epochs", "batch") if key in tuned]
-        lines.append(" ".join([f"  unshaken finetune $RUN/{name}-* --mode {mode} --seed {seed}", *chosen]))
-    full = " --full" if any(r.has("AA") and r.has("CA") for r in row.receipts) else ""
-    eps = epsilon(attack["ball"]["eps"])
-    lines += [
-        f"  unshaken evaluate $RUN/{name}-* --attack.ball.eps {eps} --attack.steps {attack['steps']}{full}",
-        "done",
+        lines += broken(tuned(mode, runs[0], tuned_by))
+    lines += [line for words in judgements(row) for line in broken(words)]
+    return [*lines, "done"]
+
+
+def loop(row: Row, seed: str) -> tuple[list[str], str]:
+    """Return the loop's head, and the word for the seed of fine-tuning: that of pre-training, unless runs differ."""
+    pairs = [(r.result["seeds"]["pretrain"], r.result["seeds"]["finetune"]) for r in row.receipts]
+    if all(a == b for a, b in pairs):
+        return [f"for S in {' '.join(dict.fromkeys(str(a) for a, _ in pairs))}; do", "  RUN=runs-$S"], seed
+    both = " ".join(dict.fromkeys(f"{a}/{b}" for a, b in pairs))
+    return [f"for PAIR in {both}; do", "  S=${PAIR%/*} T=${PAIR#*/} RUN=runs-$S"], "$T"
+
+
+def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
+    """Return the words of a fine-tuning: the set if it is another, and what differs from that set's protocol."""
+    origin, name = run.pretrain["data"]["name"], run.result["method"]
+    source = run.finetune.get("data", run.pretrain["data"])
+    words = [f"unshaken finetune $RUN/{shlex.quote(name)}-* --mode {mode} --seed {seed}"]
+    if source["name"] != origin:
+        words.append(f"--data.name {shlex.quote(source['name'])}")
+    size = source.get("size")
+    if size is not None:
+        words.append(f"--data.size {size}")
+    side = run.pretrain.get("backbone", {}).get("stem") or run.result["finetune"].get("side") or 32
+    usual = usual_finetune(mode, name, origin, source["name"], size, side)
+    if source["name"] == origin:  # then it is the encoder's own, limits and all
+        usual = usual | {"data": run.pretrain["data"] | {"size": size}}
+    return [
+        *words,
+        *options(run.finetune, usual),
+        *precision(run.result["finetune"].get("data", {}).get("precision")),
     ]
-    return lines
+
+
+def judgements(row: Row) -> list[list[str]]:
+    """Return one evaluation of all modes together, or of each alone where they were judged otherwise."""
+    by_mode = {mode: judged(max(runs, key=lambda run: len(run.result))) for mode, runs in row.modes.items()}
+    where = f"unshaken evaluate $RUN/{shlex.quote(row.method)}-*"
+    if len({tuple(words) for words in by_mode.values()}) == 1:
+        return [[where, *next(iter(by_mode.values()))]]
+    return [[f"{where}/{mode}-*", *words] for mode, words in by_mode.items()]
+
+
+def judged(run: Receipt) -> list[str]:
+    """Return what differs from the usual question: --full for all, else the parts of it."""
+    exam, target = run.result["exam"], run.finetune.get("data", run.pretrain["data"])["name"]
+    usual, full = usual_exam(target), usual_exam(target, full=True)
+    learned = run.result["finetune"].get("data", {}).get("images", {}).get("name", target)
+    other = run.result["data"]["name"] not in (target, learned)
+    words = [f"--data.name {shlex.quote(run.result['data']['name'])}"] if other else []
+    if all(exam.get(key) == full[key] for key in ("autoattack", "corruptions", "severities")):
+        words, usual = [*words, "--full"], full
+    if exam["seed"] != usual["seed"]:
+        words.append(f"--seed {exam['seed']}")
+    return [*words, *options(exam, usual), *precision(run.result.get("world", {}).get("search"))]
+
+
+def precision(value: str | None) -> list[str]:
+    return [] if value in (None, "float32") else [f"--runtime.precision {value}"]
+
+
+def broken(words: list[str]) -> list[str]:
+    """Return a command in lines of at most so many characters, none of which ends within an option."""
+    text = " ".join(f"  {word}" if k == 0 else word.replace(" ", "\0") for k, word in enumerate(words))
+    first, *more = textwrap.wrap(
+        text, 92, break_long_words=False, break_on_hyphens=False, drop_whitespace=True, subsequent_indent="    "
+    )
+    lines = [line.replace("\0", " ") for line in (first, *more)]
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
 @cache
-def usual_pretrain(name: str, data: str) -> dict[str, Any] | None:
+def usual_pretrain(name: str, data: str) -> Plain | None:
     """Return the recipe of that name as plain values, with its name on the command line under "@name"."""
     from unshaken.base.canon import plain
     from unshaken.recipes.papers import recipe
+    from unshaken.train.savings import Savings
 
     for full in (f"{name}/{data}", name):
-        try:
-            return plain(recipe(full)) | {"@name": full}
+        try:  # savings are left out of a recipe that has none
+            return {"savings": plain(Savings())} | plain(recipe(full)) | {"@name": full}
         except (ValueError, KeyError):
             continue
     return None
 
 
-def options(mine: dict[str, Any], usual: dict[str, Any], prefix: str = "--") -> list[str]:
+@cache
+def usual_finetune(mode: str, name: str, origin: str, target: str, size: int | None, side: int) -> Plain:
+    """Return the protocol's choices for a mode as plain values, as `unshaken finetune` takes them by default."""
+    from unshaken.base.canon import plain
+    from unshaken.data.source import Source
+    from unshaken.recipes.autolora import published
+    from unshaken.recipes.finetune import chosen
+
+    source = Source(target, size=size)
+    return plain(published(source) if mode == "autolora" else chosen(mode, name, Source(origin), source, side))
+
+
+@cache
+def usual_exam(target: str, full: bool = False) -> Plain:
+    """Return the usual question for a set's classifiers as plain values."""
+    from unshaken.base.canon import plain
+    from unshaken.data.source import Source
+    from unshaken.recipes.examine import exam_for
+
+    exam = exam_for(Source(target))
+    return plain(exam.full if full else exam)
+
+
+def options(mine: Plain, usual: Plain, prefix: str = "--") -> list[str]:
     """Return the options that turn the usual recipe into this one; what it does not hold stands at its default."""
     found: list[str] = []
     for key, value in mine.items():
@@ -60,7 +147,7 @@ def options(mine: dict[str, Any], usual: dict[str, Any], prefix: str = "--") -> 
         flag, before = f"{prefix}{key.replace('_', '-')}", usual.get(key)
         if isinstance(value, dict):
             same_kind = isinstance(before, dict) and before.get("type") == value.get("type")
-            if not same_kind and "type" in value and key != "savings":
+            if not same_kind and "type" in value:
                 found.append(f"{flag} {value['type']}")
             found += options(value, before if same_kind else {}, f"{flag}.")
         elif isinstance(value, bool) and value != before:
@@ -68,7 +155,7 @@ def options(mine: dict[str, Any], usual: dict[str, Any], prefix: str = "--") -> 
         elif value != before and value is not None:
             words = " ".join(shlex.quote(str(each)) for each in value) if isinstance(value, list) else spelled(value)
             found.append(f"{flag} {words}")
-        elif value is None and isinstance(before, dict):
+        elif value is None and before is not None:
             found.append(f"{flag} None")
     return found
 

@@ -26,6 +26,8 @@ MODES = {
     "aff": "encoder and classifier learned together by adversarial training (AFF)",
     "autolora": "encoder and classifier learned together, clean images in a low-rank branch (AutoLoRa)",
 }
+NAME = 18
+"""Characters of a name that bars of all runs have room for."""
 MOST_PAIRS = 15
 """So many paired tests are listed; of more runs each is compared with the first alone."""
 
@@ -61,12 +63,13 @@ def run_names(found: list[Receipt]) -> list[str]:
         differ = [key for key in mine if mine[key] != usual[key] and len(same) > 1]
         parts = [f"{receipt.result['method']}, {receipt.mode.upper()}", *(f"{spoken(k)} {mine[k]}" for k in differ[:3])]
         names.append(", ".join(parts))
-    for many in ("seeds", "eps", "folder"):
+    for many in ("seeds", "eps", "folder", "file"):
         counts = Counter(names)
         for k, receipt in enumerate(found):
             if counts[names[k]] > 1:
                 eps = epsilon(receipt.result["exam"]["attack"]["ball"]["eps"])
-                more = {"seeds": f"seeds {receipt.seeds}", "eps": f"ε {eps}", "folder": receipt.file.parent.name}[many]
+                file = {"folder": receipt.file.parent.name, "file": receipt.file.stem}
+                more = ({"seeds": f"seeds {receipt.seeds}", "eps": f"ε {eps}"} | file)[many]
                 names[k] = f"{names[k]}, {more}"
     return names
 
@@ -154,10 +157,11 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
 
 
 def overview(found: list[Receipt], names: list[str]) -> str:
-    """Return bars of all runs side by side."""
+    """Return bars of all runs side by side, by name where names are short, else by number as the headings have it."""
+    short = all(len(name) <= NAME for name in names)
     rows = [
-        (f"{words.partition(',')[0]}  {name}"[:26], mean, low, high)
-        for receipt, name in zip(found, names, strict=True)
+        (f"{words.partition(',')[0]}  {name if short else f'run {k}'}", mean, low, high)
+        for k, (receipt, name) in enumerate(zip(found, names, strict=True), 1)
         for words, mean, low, high in score_rows(receipt.result)
     ]
     return svg.bars(rows, "All runs")

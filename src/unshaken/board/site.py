@@ -13,6 +13,7 @@ from unshaken.base.files import write_bytes, write_text
 from unshaken.base.locks import Lock
 from unshaken.board.build import build
 from unshaken.board.collect import Receipt
+from unshaken.board.runfiles import files_of
 
 PAGES = {
     "index.html": "Board",
@@ -45,9 +46,10 @@ def _write(out: Path, receipts: list[Receipt], published: dict[str, Any], **maki
     board = build(receipts, published, **making)
     details, bits = board.pop("details"), board.pop("bits")
     copies = copy_results(out, receipts)
+    beside = {r.file.as_posix(): copy_files(out, r, copies[r.file.as_posix()]) for r in receipts}
     for name, detail in details.items():
         for run in detail["runs"]:
-            run["copy"] = copies[run["file"]]
+            run["copy"], run["files"] = copies[run["file"]], beside[run["file"]]
         write_text(out / "rows" / f"{name}.js", f"Board.gotRow({text(name)}, {text(detail)});\n")
     for task, held in bits.items():
         write_text(out / "bits" / f"{task}.js", f"Board.gotBits({text(task)}, {text(held)});\n")
@@ -78,7 +80,7 @@ def _foreign(out: Path) -> list[str]:
 
 def prepare(out: Path) -> None:
     """Empty the folder of a board that was written before."""
-    for folder in ("rows", "bits", "results"):
+    for folder in ("rows", "bits", "results", "files"):
         shutil.rmtree(out / folder, ignore_errors=True)
     write_text(out / ".board", f"{MARK}\n")
 
@@ -99,6 +101,15 @@ def copy_results(out: Path, receipts: list[Receipt]) -> dict[str, str]:
             name = f"{len(found)}-{name}"
         write_bytes(out / "results" / name, receipt.file.read_bytes())
         found[receipt.file.as_posix()] = f"results/{name}"
+    return found
+
+
+def copy_files(out: Path, receipt: Receipt, copy: str) -> list[list[str]]:
+    """Copy what lies beside a result in its run's folder; return each copy's title and name."""
+    folder, found = f"files/{Path(copy).stem}", []
+    for title, name, content in files_of(receipt):
+        write_bytes(out / folder / name, content)
+        found.append([title, f"{folder}/{name}"])
     return found
 
 

@@ -1,8 +1,7 @@
-"""The operations that a row's pre-training took, counted on one batch and multiplied: the same on every machine."""
+"""The operations that a row's pre-training took, counted on small batches and multiplied: the same on every machine."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from functools import cache
 
@@ -10,57 +9,148 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from unshaken.base.clock import Constant
 from unshaken.base.keys import Key
 from unshaken.board.remake import options, usual_pretrain
 from unshaken.board.rows import Row
+from unshaken.coreset.selector import Selector, split
 from unshaken.data.images import Images
 from unshaken.methods.method import Step
+from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Network
+from unshaken.nets.heads import zero_classifier
 from unshaken.options import parse
 from unshaken.recipes.papers import recipe
+from unshaken.recipes.plusplus import PlusPlus, Stage
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.feed import Feed, Place
+from unshaken.train.feed import Feed, Place, all_through
+from unshaken.train.problem import posed
 
 BATCH = 16
 """Images of the batch that is counted."""
+CANDIDATES = 512
+"""Images, at most, on which a selection is counted; of more images it takes as many times more."""
+COUNTED = Key(1) / "counted"
 
 
 def pflop_of(row: Row) -> float | None:
     """Return 10^15 operations of pre-training: of views through the network, forwards and backwards, attacks included.
 
-    None where a batch in the middle does not stand for all of them (coresets, savings), for what is no recipe of one
-    stage, and where the number of images is not in the result.
+    Those of an encoder that it begins with are not among them, nor is k-means. None for what is no recipe of this
+    version, where the number of images is not in the result, and for selections that recall an epoch's attacks.
     """
     told, usual = row.first.pretrain, usual_pretrain(row.method, row.first.pretrain.get("data", {}).get("name", ""))
     count = row.first.result["pretrain"].get("data", {}).get("images", {}).get("n")
-    if usual is None or usual.get("type") != "Pretrain" or told.get("coreset") or told.get("savings") or not count:
+    if usual is None or usual.get("type") != told.get("type") or not count:
         return None
     words = tuple(word for option in options(told, usual) for word in option.split())
     try:
-        an_image, epochs = flop_an_image(usual["@name"], words)
+        flop = flop_of(usual["@name"], words, count)
     except ValueError:  # an option of another version
         return None
-    return an_image * count * epochs / 1e15
+    return None if flop is None else flop / 1e15
 
 
 @cache
-def flop_an_image(name: str, words: tuple[str, ...]) -> tuple[float, int]:
-    """Return the operations of one image in one epoch, and the epochs of the recipe."""
+def flop_of(name: str, words: tuple[str, ...], count: int) -> float | None:
+    """Return the operations of a recipe on so many images."""
     one = parse(recipe(name), list(words), "unshaken board")
-    assert isinstance(one, Pretrain)
-    side, channels = one.data.size or one.backbone.stem, one.backbone.channels
-    pixels = torch.randint(0, 256, (BATCH, channels, side, side), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(BATCH) % 10, tuple(map(str, range(10))), "train", "counted", "")
-    step = step_of(one)
+    if isinstance(one, PlusPlus):
+        return of_plusplus(one, count)
+    if one.coreset is None:
+        return sum(flop_an_image(one, epoch) * count for epoch in range(one.epochs))
+    return None if one.coreset.recall else of_coresets(one, one.coreset, count)
+
+
+def of_coresets(one: Pretrain, coreset: Selector, count: int) -> float:
+    """Return the operations of an epoch after the other, on the images that it sees, and of the selections."""
+    candidates = len(split(count, coreset.validation, COUNTED)[0])
+    due = [epoch for epoch in range(one.epochs) if coreset.due(epoch)]
+    seen = [coreset.budget(candidates) if due and epoch >= due[0] else candidates for epoch in range(one.epochs)]
+    training = sum(flop_an_image(one, epoch) * images for epoch, images in enumerate(seen))
+    return training + (len(due) * flop_a_selection(one, coreset, due[0], count) if due else 0.0)
+
+
+def of_plusplus(one: PlusPlus, count: int) -> float | None:
+    """Return the operations of a look at each image, of the probe and of the tuning.
+
+    None where it begins with another encoder than that of a recipe, whose network nobody knows.
+    """
+    try:
+        backbone = recipe(one.teacher).backbone
+    except (ValueError, AttributeError):  # a file, or another ++
+        return None
+    look = counted(backbone, Network(backbone.build(), torch.nn.Identity()))
+    return count * (look + sum(stage.epochs * of_stage(one, stage, backbone) for stage in (one.probe, one.tune)))
+
+
+def counted(backbone: Backbone, net: Network) -> float:
+    """Return the operations of one image through a network, forwards alone."""
+    with torch.no_grad(), Counting() as found:
+        net(images_of(backbone, backbone.stem, BATCH).floats(slice(None)), "clean")
+    return found.flop / BATCH
+
+
+def of_stage(one: PlusPlus, stage: Stage, backbone: Backbone) -> float:
+    """Return the operations of one image in an epoch of a training on pseudo-labels."""
+    encoder = backbone.build()
+    step = Step(stage.method, Network(encoder, zero_classifier(encoder.features, one.clusters)))
+    images = images_of(backbone, one.data.size or backbone.stem, BATCH)
+    feed = Feed(images, one.views, Constant(1.0), BATCH, stage.epochs, COUNTED, torch.arange(BATCH) % one.clusters)
+    return an_image(step, feed, stage.epochs // 2)
+
+
+def flop_an_image(one: Pretrain, epoch: int) -> float:
+    """Return the operations of one image in an epoch. Epochs with as large images and as many steps take as many."""
+    alike = [each for each in range(one.epochs) if level(one, each) == level(one, epoch)]
+    return _an_image(one, alike[len(alike) // 2])
+
+
+def level(one: Pretrain, epoch: int) -> tuple[float, float]:
+    """Return how large images are in an epoch, and how many steps attacks take, as parts of the usual ones."""
+    clock = all_through(epoch, one.epochs)
+    return one.savings.side(clock), one.savings.steps(clock)
+
+
+@cache
+def _an_image(one: Pretrain, epoch: int) -> float:
+    return an_image(Step(one.savings.at_work(one.method), network_of(one)), feed_of(one, BATCH, BATCH), epoch)
+
+
+def an_image(step: Step, feed: Feed, epoch: int) -> float:
+    """Return the operations of an update at the beginning of an epoch by its images: of replays the mean."""
+    place = Place(epoch, 0, 0)
+    batch = feed.seen(torch.arange(BATCH), feed.strength(feed.clock(place)), feed.chance(place), feed.part(epoch))
+    with Counting() as found:
+        for _ in range(feed.replays):
+            step(batch, feed.clock(place), feed.key / "step" / 0)["loss"].backward()
+    return found.flop / feed.replays / BATCH
+
+
+def flop_a_selection(one: Pretrain, coreset: Selector, epoch: int, count: int) -> float:
+    """Return the operations of one selection: of all its looks at candidates and validation images."""
+    n = min(count, CANDIDATES)
+    step, feed = Step(one.method, network_of(one)), feed_of(one, n, one.batch)
+    candidates, held = split(n, coreset.validation, COUNTED)
+    with Counting() as found:
+        problem = posed(step, feed, Place(epoch, 0, 0), candidates, held, COUNTED, coreset.batch, coreset.steps, None)
+        coreset.select(problem, coreset.budget(len(candidates)), COUNTED)
+    return found.flop * count / n
+
+
+def feed_of(one: Pretrain, n: int, batch: int) -> Feed:
+    """Return batches of images by chance, with labels where the method learns from some."""
+    images = images_of(one.backbone, one.data.size or one.backbone.stem, n)
     label = images.label if one.method.labels == "own" else None
     if one.method.labels == "clusters":
-        label = torch.stack([torch.arange(BATCH) % k for k in one.clusters], dim=-1)
-    feed = Feed(images, one.views, one.strength, BATCH, one.epochs, Key(1) / "counted", label)
-    middle = Place(one.epochs // 2, 0, 0)
-    place, _, batch = next(itertools.islice(feed.after(middle), 1))
-    with Counting() as counted:
-        step(batch, feed.clock(place), feed.key / "step" / 0)["loss"].backward()
-    return counted.flop / BATCH, one.epochs
+        label = torch.stack([torch.arange(n) % k for k in one.clusters], dim=-1)
+    feed = Feed(images, one.views, one.strength, batch, one.epochs, COUNTED, label)
+    return replace(feed, side=one.savings.side, replays=one.savings.replays)
+
+
+def images_of(backbone: Backbone, side: int, n: int) -> Images:
+    pixels = torch.randint(0, 256, (n, backbone.channels, side, side), dtype=torch.uint8)
+    return Images(pixels, torch.arange(n) % 10, tuple(map(str, range(10))), "train", "counted", "")
 
 
 class Counting(TorchDispatchMode):
@@ -78,12 +168,12 @@ class Counting(TorchDispatchMode):
         return out
 
 
-def step_of(one: Pretrain) -> Step:
-    """Return the method with new weights, and a teacher where it learns from one."""
+def network_of(one: Pretrain) -> Network:
+    """Return the network with new weights, and a teacher where the method learns from one."""
     classes = one.clusters if one.method.labels == "clusters" else (10,) if one.method.labels == "own" else ()
     net = one.embedder(classes)
     if one.method.teacher == "given":
         net.teacher = Network(one.backbone.build(), torch.nn.Identity())
     elif one.method.teacher == "moving":
         net = replace(one, start=None).furnished(net, None, None)
-    return Step(one.method, net)
+    return net

@@ -39,6 +39,8 @@ RESULT = {
     "seeds": {"pretrain": SEED, "finetune": SEED, "exam": SEED},
     "seconds": {"pretrain": SECONDS, "finetune?": SECONDS, "exam?": SECONDS},
     "spent?": Or((Each(Number(0)), None)),
+    "cost?": Each(Number(0)),
+    "date?": str,
     "weights": str,
     "exam": {"attack": {"steps": Whole(0), "ball": {"type": ("Linf", "L2"), "eps": Number(0)}}},
     "pretrain": {"recipe": {"name?": str, "epochs?": Number(0), "coreset?": Or((CORESET, None))}},

@@ -33,7 +33,7 @@ def result_of(
     """What result.json holds.
 
     known    of the classifier: "pretrain" and "finetune" say where its encoder and itself come from, "seconds" what
-             they took, "spent" what those of pre-training went into, "weights" is its digest
+             they took, "spent" what those of pre-training went into, "cost" its peak memory, "weights" is its digest
     data     the set that was judged
     spent    seconds by the exam's parts
     images   that were judged
@@ -50,7 +50,7 @@ def result_of(
         "checks": [asdict(finding) for finding in checks],
         "seeds": {"pretrain": pretrain["seed"], "finetune": finetune["seed"], "exam": exam.seed},
         "seconds": known["seconds"] | {"exam": round(sum(spent.get(part, 0.0) for part in verdicts), 2)},
-        **{key: known[key] for key in ("spent",) if key in known},
+        **{key: known[key] for key in ("spent", "cost") if key in known},
         "weights": known["weights"],
         "exam": plain(exam),
         "finetune": known["finetune"],

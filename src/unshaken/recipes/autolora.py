@@ -223,7 +223,11 @@ def autolora(encoder: Path, data: Source | None = None) -> AutoFinetune:
     """The published choices for what pre-trained the encoder, on the same images or on others; for digits our own."""
     file = encoder_file(encoder)
     _, _, about = load_encoder(file)
-    source = data or source_of(about["pretrain"]["recipe"]["data"], file.parent)
+    return published(data or source_of(about["pretrain"]["recipe"]["data"], file.parent))
+
+
+def published(source: Source) -> AutoFinetune:
+    """The published choices for a set; for digits our own."""
     setting = setting_of(source)
     recipe = AutoFinetune(
         AutoLoRa(PGD(setting.ball, steps=10, start="near")),

@@ -39,6 +39,7 @@ class Candidate:
     about    "pretrain" and "finetune" as in a classifier's file
     seconds  of pre-training and fine-tuning, None where nobody knows
     spent    what those of pre-training went into, if that is known: warm-up, selections, training
+    memory   that its pre-training took at most, in GB, if that is known
     folder   where its verdicts and results go; None for nowhere
     words    of a published network, what each of its logits stands for
     count    of its logits; 0 for what is no published network
@@ -52,6 +53,7 @@ class Candidate:
     spent: dict[str, float] | None = None
     words: Words = ()
     count: int = 0
+    memory: float | None = None
 
     @property
     def trained_here(self) -> bool:
@@ -63,7 +65,8 @@ class Candidate:
         """What a result says of it."""
         parts = {part: self.about[part] for part in ("pretrain", "finetune")}
         spent = {"spent": self.spent} if self.spent else {}
-        return parts | {"weights": self.weights, "seconds": self.seconds} | spent
+        cost = {"cost": {"memory_gb": self.memory}} if self.memory else {}
+        return parts | {"weights": self.weights, "seconds": self.seconds} | spent | cost
 
     @property
     def source(self) -> Source:
@@ -81,7 +84,8 @@ class Candidate:
             raise ValueError(f"there is no classifier in {run}: {hint}")
         net, about = load_classifier(file)
         seconds = {"pretrain": _noted(run.parent, "seconds"), "finetune": _noted(run, "seconds")}
-        return cls(net, digest(net), about, seconds, run, _noted(run.parent, "spent"))
+        spent, memory = _noted(run.parent, "spent"), _noted(run.parent, "memory_gb")
+        return cls(net, digest(net), about, seconds, run, spent, memory=memory)
 
     @classmethod
     def of_module(cls, module: Callable[[Tensor], Any], name: str, folder: Path | None = None) -> Candidate:

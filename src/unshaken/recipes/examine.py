@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def examine(
         print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
         return None
     result = result_of(candidate.known, exam, met(images), verdicts, notes.seconds(), judged, seat.world, checks)
-    result |= {"notes": notes.identity, "seen": seen}
+    result |= {"date": datetime.now(UTC).date().isoformat(), "notes": notes.identity, "seen": seen}
     _tell_constant(result, quiet)
     if file is not None:
         file = _written(result, file)

@@ -18,13 +18,19 @@ from unshaken.base.shapes import Each, Number, Or, Whole
 from unshaken.charts.curve import write_curve
 from unshaken.nets.saved import checksum_in, digest, read_tensors, write_tensors
 from unshaken.train.feed import Place
-from unshaken.train.runtime import Runtime
+from unshaken.train.runtime import Runtime, measured_memory, peak_memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 BEGUN = {"hash": str, "recipe": {}, "data": {}}
-ENDED = {"digest": str, "seconds": Or((Number(0), None)), "spent?": Each(Number(0)), "files?": Each(str)}
+ENDED = {
+    "digest": str,
+    "seconds": Or((Number(0), None)),
+    "spent?": Each(Number(0)),
+    "memory_gb?": Number(0),
+    "files?": Each(str),
+}
 CHECKPOINT = {
     "kind": ("checkpoint",),
     "place": {"step": Whole(0), "epoch": Whole(0), "batch": Whole(0)},
@@ -44,7 +50,7 @@ class Run:
     log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
     checkpoint.safetensors   parameters, optimiser and place; removed at the end
     curve.svg                the log as curves
-    run.json                 written last: digest, seconds, what they were spent on, world, and all worlds it was in
+    run.json                 written last: digest, seconds, what they were spent on, peak memory, all worlds it was in
 
     The same recipe opens the same directory and goes on from there.
     """
@@ -53,7 +59,7 @@ class Run:
         self.path, self.recipe = path, recipe
         self.spent, self.note = {"training": 0.0}, {}
         self.worlds: list[dict[str, Any]] = []
-        self.same_world = False
+        self.same_world, self.memory = False, peak_memory
         path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = Lock(path / ".lock")
@@ -90,6 +96,7 @@ class Run:
         """Open the runtime that the run is computed by, and note it and its world."""
         fabric = runtime.open()
         self.note, self.worlds, self.same_world = runtime.note, [runtime.world(fabric.device)], runtime.same_world
+        self.memory = measured_memory(fabric.device)
         return fabric
 
     def close(self) -> None:
@@ -212,7 +219,7 @@ class Run:
         self._present()
         spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
-        result["worlds"] = self.worlds or [world]
+        result |= {"memory_gb": self.memory(), "worlds": self.worlds or [world]}
         write_curve(self.path)
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)

@@ -25,6 +25,11 @@ from unshaken.nets.folded import Fold
 from unshaken.nets.small import small_maps
 from unshaken.nets.spared import spare
 
+try:
+    import resource
+except ImportError:
+    resource = None
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -183,6 +188,22 @@ def multiplies_bf16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def measured_memory(device: torch.device) -> Callable[[], float]:
+    """What tells the peak memory in GB (10^9 bytes): on a GPU of all tensors from now on, else of the process."""
+    if device.type != "cuda":
+        return peak_memory
+    torch.cuda.reset_peak_memory_stats(device)
+    return lambda: round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+
+
+def peak_memory() -> float:
+    """The most memory, in GB, that the process has had since it began."""
+    if resource is None:  # no such count on Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
 def keep_memory() -> None:

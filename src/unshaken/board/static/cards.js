@@ -45,7 +45,7 @@
     if (!insight.hardest) return null;
     const { of, images } = insight.hardest, pictures = B.data.pictures[insight.digest] || {};
     const list = images.map(([index, right]) => el("li", {},
-      pictures[index] ? el("img", { src: pictures[index].src, alt: pictures[index].alt, loading: "lazy" }) : el("span", { class: "blank" }, `#${index}`),
+      pictures[index] ? el("img", { src: pictures[index].src, alt: pictures[index].alt }) : el("span", { class: "blank" }, `#${index}`),
       el("b", {}, `${right} of ${of}`), el("br"), `image ${index}`));
     return card("Hardest images", `${words}, ${insight.metric}. The test images that fewest of the ${of} networks get right under attack.`, el("ul", { class: "hard" }, list));
   }

@@ -28,7 +28,7 @@
   /** 10^15 operations in the unit that suits them. */
   function flop(value) {
     const [scaled, unit] = value < 0.1 ? [1e3 * value, "TFLOP"] : value < 1e3 ? [value, "PFLOP"] : [value / 1e3, "EFLOP"];
-    return `${Number(scaled.toPrecision(3)).toString()} ${unit}`;
+    return `${scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0)} ${unit}`;
   }
 
   function p(value) {

@@ -27,8 +27,7 @@
     const title = el("h2", { id: "detail-title" }, row.method);
     const chips = [el("span", { class: row.kind === "reported" ? "tag warm" : "tag" }, row.kind === "reported" ? "reported, not measured here" : "measured here"),
       row.venue ? el("span", { class: "tag" }, row.venue) : null, el("span", { class: "tag" }, `labels in pre-training: ${row.labels === "in pre-training" ? "yes" : row.labels}`),
-      row.extra ? el("span", { class: "tag warm" }, `extra data: ${row.extra}`) : null, row.version ? el("span", { class: "tag" }, `unshaken ${row.version}`) : null,
-      row.date ? el("span", { class: "tag" }, row.date) : null];
+      row.extra ? el("span", { class: "tag warm" }, `extra data: ${row.extra}`) : null];
     const body = el("div", { class: "detail" }, el("header", {}, el("div", {}, title, el("p", {}, row.detail || ""), el("div", { class: "tags" }, chips)), close));
     body.append(scores(row, rows));
     if (row.kind === "reported") body.append(source(row));
@@ -120,18 +119,29 @@
   const pairs = (lines) => el("table", {}, el("thead", {}, el("tr", {}, ["score", "better on images", "p, images", "p, seeds", "verdict"].map((w, k) =>
     el("th", { scope: "col", class: k === 0 || k === 4 ? "left" : "" }, w)))), el("tbody", {}, lines));
 
+  /** What pre-training took, and when and by what a row was made; what its results do not say is said so. */
+  function facts(row) {
+    const { cost } = row, spent = Object.entries(cost.spent || {}).map(([part, value]) => `${part} ${B.seconds(value)}`).join(", ");
+    const known = [["pre-training", cost.seconds !== undefined && B.seconds(cost.seconds) + (spent ? ` (${spent})` : "")], ["device", cost.device],
+      ["operations, counted", cost.pflop !== undefined && B.flop(cost.pflop) + (cost.beside ? `, without ${cost.beside}` : "")], ["peak memory", cost.memory_gb !== undefined && `${cost.memory_gb.toFixed(2)} GB`],
+      ["date", row.date], ["version", row.version && `unshaken ${row.version}`]];
+    return el("section", {}, el("h3", {}, "Cost and origin"), el("dl", { class: "facts-grid" }, known.map(([name, value]) =>
+      el("div", {}, el("dt", {}, name), value ? el("dd", {}, value) : el("dd", { class: "none" }, "not recorded")))));
+  }
+
   function receipt(row, detail) {
-    const found = [];
+    const found = [facts(row)];
     if (detail.commands) found.push(el("section", {}, el("h3", {}, "Make it again"), B.copyable(detail.commands.join("\n"), "commands that make the row again")));
     const checks = detail.runs.flatMap((run) => run.checks.map((c) => el("li", {}, el("b", {}, `${c.check} (${c.sure}): `), c.says)));
     found.push(el("section", {}, el("h3", {}, "Checks"), checks.length ? el("ul", {}, checks) : el("p", { class: "muted" }, "The doctor's checks found nothing, or were not part of this evaluation.")));
     found.push(el("section", {}, el("h3", {}, "Receipts"), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Receipts" }, el("table", {}, el("thead", {}, el("tr", {}, ["file", "mode", "seeds", "weights", "device"].map((w) => el("th", { scope: "col", class: "left" }, w)))),
       el("tbody", {}, detail.runs.map((run) => el("tr", {}, el("td", { class: "left" }, el("a", { href: run.copy }, run.file.split("/").slice(-2).join("/"))), el("td", { class: "left" }, B.modeName(run.mode)),
         el("td", { class: "left" }, Object.values(run.seeds).join("/")), el("td", { class: "left" }, el("code", {}, run.weights.slice(0, 8)), run.beside.weights_url && /^https?:/.test(run.beside.weights_url) ? [" ", el("a", { href: run.beside.weights_url, rel: "noopener" }, "file")] : null),
-        el("td", { class: "left" }, [run.world.gpu || run.world.device, run.world.torch && `torch ${run.world.torch}`].filter(Boolean).join(", "))))))),
-      el("p", { class: "muted" }, `unshaken verify ${detail.runs[0].file} attacks a hundred of its images again.`)));
-    const files = detail.runs.flatMap((run) => (run.files || []).map(([name, href]) => el("li", {}, el("a", { href }, `${B.modeName(run.mode)}, seeds ${Object.values(run.seeds).join("/")}: ${name}`))));
-    if (files.length) found.push(el("section", {}, el("h3", {}, "Logs, curves and model cards"), el("ul", {}, files)));
+        el("td", { class: "left" }, [run.world.gpu || (run.world.device === "cpu" ? "CPU" : run.world.device), run.world.torch && `torch ${run.world.torch}`].filter(Boolean).join(", "))))))),
+      el("p", { class: "muted" }, el("code", {}, `unshaken verify ${detail.runs[0].file}`), " attacks a hundred of its images again.")));
+    const kept = detail.runs.filter((run) => (run.files || []).length);
+    found.push(el("section", {}, el("h3", {}, "Logs, curves and model cards"), kept.length ? el("ul", { class: "files" }, kept.map((run) => el("li", {}, el("b", {}, `${B.modeName(run.mode)}, seeds ${Object.values(run.seeds).join("/")}`),
+      el("span", {}, run.files.map(([name, href]) => el("a", { href }, name)))))) : el("p", { class: "muted" }, "The folders of these runs were not given to the board.")));
     found.push(el("details", {}, el("summary", {}, "BibTeX"), B.copyable(detail.bibtex, "BibTeX")));
     found.push(el("details", {}, el("summary", {}, "Recipe"), B.copyable(JSON.stringify({ pretrain: detail.pretrain, finetune: detail.finetune, exam: detail.exam }, null, 1), "recipe")));
     return found;
