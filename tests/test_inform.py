@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from unshaken.base.files import write_json
+from unshaken.citations.cite import BIBLIOGRAPHY
+from unshaken.citations.credits import METHODS
 from unshaken.commands import inform
 from unshaken.commands.inform import MODE_LINES, TOPICS, cite, list_
-from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS
 from unshaken.recipes.examine import exam_for, examine
 from unshaken.recipes.finetune import MODES, protocol
 from unshaken.recipes.papers import PAPERS, recipe

@@ -13,7 +13,7 @@ import unshaken
 SOURCE = Path(unshaken.__file__).parent
 LAYERS = [
     {"base"},
-    {"losses", "threat", "pixels", "charts"},
+    {"losses", "threat", "pixels", "charts", "citations"},
     {"nets", "data"},
     {"methods", "exchange", "coreset"},
     {"tune"},

@@ -13,12 +13,12 @@ import torch
 from published import CIFAR, IMAGENET, Style, Weights, moduled, resnet, wrn
 from torch import Tensor, nn
 
+from unshaken.citations.cite import cited
 from unshaken.exchange.importing import Importing, imported
 from unshaken.exchange.layouts import NONE
 from unshaken.exchange.reading import read
 from unshaken.exchange.writing import import_file
 from unshaken.nets.saved import load_classifier, load_encoder
-from unshaken.recipes.bibliography import cited
 
 State = dict[str, Tensor]
 WITHOUT = Importing(normalisation="none")

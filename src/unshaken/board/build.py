@@ -13,7 +13,8 @@ from unshaken.board.insight import against_epsilon, insight
 from unshaken.board.reported import reported_rows
 from unshaken.board.rows import SUPERVISED, Row, cell, rows_of
 from unshaken.board.tasks import Task, budget
-from unshaken.recipes.bibliography import METHODS, cited
+from unshaken.citations.cite import BIBLIOGRAPHY, cited
+from unshaken.citations.credits import METHODS
 
 Commands = Callable[[Row], list[str] | None]
 Count = Callable[[Row], float | None]
@@ -86,8 +87,6 @@ def measured_row(row: Row, name: str, pflop: float | None = None) -> dict[str, A
 
 
 def venue(method: str) -> str:
-    from unshaken.recipes.bibliography import BIBLIOGRAPHY
-
     papers = METHODS[method].papers if method in METHODS else ()
     return f"{BIBLIOGRAPHY[papers[0]].venue} {BIBLIOGRAPHY[papers[0]].year}" if papers else ""
 

@@ -12,12 +12,13 @@ from unshaken.base.canon import plain
 from unshaken.base.files import read_json
 from unshaken.base.shapes import checked
 from unshaken.base.terminal import console, printable
+from unshaken.citations.cite import BIBLIOGRAPHY, Paper, cited, of_method, of_network
+from unshaken.citations.credits import METHODS, OF_DATA
 from unshaken.exchange.opening import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.resnet import KINDS
 from unshaken.nets.saved import ORIGIN, RECIPE, read_tensors
 from unshaken.options import spelled
-from unshaken.recipes.bibliography import BIBLIOGRAPHY, METHODS, OF_DATA, Paper, cited, of_method, of_network
 from unshaken.recipes.papers import PAPERS, recipe
 from unshaken.recipes.settings import SETTINGS
 from unshaken.threat.ball import Linf
