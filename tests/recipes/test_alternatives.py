@@ -1,23 +1,33 @@
-"""Every kind that can be in a recipe is in the table of alternatives, and every one of them can be typed."""
+"""Every kind that can be in a recipe is in the union of its alternatives, and every one of them can be typed."""
 
+import re
 from abc import ABC
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import isabstract
-from typing import get_type_hints
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
 import unshaken
-from components import below, final
+from components import final, modules
 from unshaken.commands.pretrain import Pretraining
+from unshaken.coreset.selectors import AnySelector
+from unshaken.methods.acl import ACL
 from unshaken.methods.method import Method
 from unshaken.options import parse
-from unshaken.recipes.alternatives import ALTERNATIVES, alternatives
+from unshaken.options.fields import alternatives, hints
+from unshaken.options.meant import suggestion
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.papers import PAPERS
-from unshaken.recipes.plusplus import PlusPlus
+from unshaken.recipes.plusplus import PlusPlus, Stage
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.threat.pgd import PGD
+from unshaken.train.optim import AnyOptimizer, Optimizer
+from unshaken.train.savings import Savings
 
+ROOT = Path(__file__).parents[2]
 MADE_BY_A_RECIPE = (Method,)
 """Of these a recipe has one for good: it is what the recipe is of."""
 
@@ -44,20 +54,74 @@ def test_recipes_hold_these():
     assert {kind.__name__ for kind in ABSTRACT} >= {"Schedule", "Selector", "Optimizer", "Head", "Views", "Ball"}
 
 
-@pytest.mark.parametrize("base", [kind for kind in ABSTRACT if kind not in MADE_BY_A_RECIPE], ids=lambda k: k.__name__)
-def test_no_kind_is_missing(base):
-    kinds = {kind for kind in final(base) if not isabstract(kind)}
-    rows = [set(row) for row in ALTERNATIVES if set(row) & kinds]
-    assert rows == [kinds], "a kind in no row, or in two"
+def unions() -> dict[str, object]:
+    """AnyOptimizer and its like, by name: each is annotated with a union of kinds."""
+    found = {}
+    for module in modules():
+        for name, value in vars(module).items():
+            if get_origin(value) is Annotated and isinstance(value.__metadata__[0], UnionType):
+                found[name] = value
+    return found
 
 
-def test_no_row_mixes_what_has_nothing_in_common():
-    for row in ALTERNATIVES:
-        assert all(alternatives(kind) == row for kind in row)
-        assert any(set(row) <= set(below(base)) for base in (*ABSTRACT, Method))
+def test_these_have_unions():
+    assert set(unions()) >= {"AnySchedule", "AnySelector", "AnyOptimizer", "AnyHead", "AnyViews", "AnyBall"}
 
 
-SELECTORS = next(row for row in ALTERNATIVES if any(kind.__name__ == "RCS" for kind in row))
+@pytest.mark.parametrize("name", unions())
+def test_no_kind_is_missing_and_none_is_of_another_base(name):
+    union = unions()[name]
+    base, kinds = get_args(union)[0], alternatives(union)
+    assert isabstract(base)
+    assert len(set(kinds)) == len(kinds)
+    assert all(issubclass(kind, base) and is_dataclass(kind) for kind in kinds)
+    if base not in MADE_BY_A_RECIPE:
+        assert set(kinds) == set(final(base))
+
+
+@pytest.mark.parametrize("kind", [Pretrain, PlusPlus, Stage, Finetune, PGD, ACL, Savings], ids=lambda k: k.__name__)
+def test_fields_are_annotated_with_the_unions(kind):
+    """A field that is annotated with the abstract kind alone would have no alternatives on a command line."""
+    bases = {get_args(union)[0] for union in unions().values()} - set(MADE_BY_A_RECIPE)
+    assert not [
+        name for name, hint in hints(kind).items() if bases & {hint, *get_args(hint)} and not alternatives(hint)
+    ]
+
+
+def test_one_of_your_own_goes_from_python():
+    @dataclass(frozen=True)
+    class Mine(Optimizer):
+        def over(self, parameters, rate):
+            raise NotImplementedError
+
+    recipe = replace(unshaken.recipe("acl/digits"), optimizer=Mine())
+    assert parse(Pretraining(recipe), ["--epochs", "3"], "test").recipe.optimizer == Mine()
+    assert parse(Pretraining(recipe), ["--optimizer", "SGD"], "test").recipe.optimizer != Mine()
+
+
+def test_help_names_all_kinds(capsys):
+    with pytest.raises(SystemExit):
+        parse(Pretraining(unshaken.recipe("acl-rcs/digits")), ["--help"], "test")
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in ("AnyBall", "AnySchedule", "AnyHead", "AnyViews", "AnyOptimizer", "AnySelector"):
+        assert " | ".join(kind.__name__ for kind in alternatives(unions()[name])) in shown
+
+
+SELECTORS = alternatives(AnySelector)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/methods/rcs.md"])
+def test_the_pages_name_every_selector(page):
+    line = next(line for line in (ROOT / page).read_text().splitlines() if "--coreset Random" in line)
+    named = set(re.findall(r"\b[A-Z]\w+", line.partition("--coreset")[2])) & {kind.__name__ for kind in SELECTORS}
+    assert named >= {kind.__name__ for kind in SELECTORS} - {"RCS", "All"}
+
+
+def test_a_hint_names_every_optimiser():
+    named = re.findall(r"[A-Z]{2}\w*|Adam\w+", suggestion("--opt", ["--optimizer"]))
+    assert named == [kind.__name__ for kind in alternatives(AnyOptimizer)]
+
+
 ON_CORESETS = [name for name in PAPERS if name.endswith("-rcs")]
 
 

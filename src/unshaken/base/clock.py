@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, floor, pi
+from typing import Annotated
 
 from unshaken.base.ranges import Count, Natural, NonNegative, Positive, ranged
 
@@ -90,3 +91,7 @@ class Milestones(Schedule):
 
     def __call__(self, clock: Clock) -> float:
         return self.peak * self.gamma ** sum(clock.epoch >= epoch for epoch in self.at)
+
+
+AnySchedule = Annotated[Schedule, Constant | Stairs | WarmupCosine | Milestones]
+"""A schedule; by name from a command line, one of these."""

@@ -29,9 +29,7 @@ Flat = tyro.conf.arg(name="")
 class Pretraining:
     """Train an encoder: without labels, but for st, sat, trades, sat-rcs and trades-rcs.
 
-    Every field of the recipe is an option by its dotted name. A part is exchanged for another kind by its own name:
-    --optimizer SGD, AdamW or LARS; --method.attack.ball L2 or Linf (of AIR: --method.acl.attack.ball); --rate,
-    --strength, --savings.steps and --savings.side Constant, Stairs, WarmupCosine or Milestones.
+    Every field of the recipe is an option by its dotted name.
     """
 
     recipe: Annotated[Pretrain | PlusPlus, Flat]

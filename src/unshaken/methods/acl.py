@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from unshaken.base.clock import Clock, Constant, Schedule
+from unshaken.base.clock import AnySchedule, Clock, Constant
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Positive, ranged
 from unshaken.base.types import Batch, Float, Terms
@@ -35,7 +35,7 @@ class ACL(Method):
 
     attack: PGD = PGD(Linf(8 / 255), steps=5)
     tau: Positive = 0.5
-    omega: Schedule = Constant(0.0)
+    omega: AnySchedule = Constant(0.0)
 
     routes: ClassVar = ("clean", "adv")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,10 @@ class Forked(Head):
 
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
         return Fork(self.projection.build(features), self.projection.out or features, features, classes)
+
+
+AnyHead = Annotated[Head, Projection | Bare | Classifier | Forked]
+"""A head; by name from a command line, one of these."""
 
 
 def zero_classifier(features: int, classes: int) -> nn.Linear:

@@ -41,7 +41,7 @@ def options_of(value: Any, prefix: str = "--") -> list[Option]:
         if is_dataclass(field):
             found += options_of(field, flag if flat else f"{flag}.")
             continue
-        if field is None and is_dataclass(_one_of_union(bare(hint))):
+        if field is None and alternatives(hint):
             continue  # a part that is left out has no options
         positional = "Positional" in str(type(value).__annotations__.get(name))
         found.append(Option(flag, bare(hint), positional))
@@ -69,6 +69,13 @@ def hints(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields, with what they are annotated with."""
     known = get_type_hints(kind, include_extras=True)
     return {f.name: known[f.name] for f in fields(kind)}
+
+
+def alternatives(hint: Any) -> list[type]:
+    """The kinds that a field takes by name: SGD and LARS of `Annotated[Optimizer, SGD | LARS]`, HN of `HN | None`."""
+    if get_origin(hint) is Annotated:
+        return [kind for union in hint.__metadata__ if isinstance(union, UnionType) for kind in get_args(union)]
+    return [kind for each in get_args(hint) for kind in alternatives(each) or [each] if is_dataclass(kind)]
 
 
 def bare(hint: Any) -> Any:

@@ -8,12 +8,14 @@ import itertools
 import re
 import sys
 from dataclasses import MISSING, fields, is_dataclass, replace
+from inspect import cleandoc
+from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 
 from unshaken.base.terminal import raw
-from unshaken.options.fields import FLAT, Option, check_words, flags, hints, options_of
+from unshaken.options.fields import FLAT, Option, alternatives, bare, check_words, flags, hints, options_of
 from unshaken.options.meant import by_their_names, suggestion
 from unshaken.options.numbers import number, rules, whole
 
@@ -87,11 +89,23 @@ def parse(default: Options, args: list[str], program: str) -> Options:
                 prog=program,
                 registry=rules(),
                 config=(tyro.conf.AvoidSubcommands,),
+                description=described(default),
             )
     except SystemExit as exit:
         if not exit.code:
             raise
     raise ValueError(f"{_unboxed(errors.getvalue(), default)} (`{program} --help` shows all options)")
+
+
+def described(default: Any) -> str:
+    """What stands at the top of the help: what a verb does, and the kinds of each part that can be exchanged."""
+    by_kinds: dict[str, list[str]] = {}
+    for flag in parts(default):
+        if len(kinds := kinds_of(default, flag)) > 1:
+            by_kinds.setdefault(" | ".join(kinds), []).append(flag)
+    lines = [f"{', '.join(flags)}: {kinds}" for kinds, flags in by_kinds.items()]
+    what = cleandoc(type(default).__doc__ or "")
+    return "\n".join([what, "", "A part is exchanged for another kind by its name:", *lines]) if lines else what
 
 
 def _check_once(args: list[str]) -> None:
@@ -149,21 +163,30 @@ def exchanged(default: Options, args: list[str]) -> tuple[Options, list[str]]:
     for flag in reversed([flag for flag in parts(default) if _optional(default, flag)]):  # what depends on others first
         if taken(args, flag)[0] == "None":
             default, args = _laid(default, flag, None), taken(args, flag)[1]
-    for flag in [flag for flag, part in parts(default).items() if flag != "--method"]:
-        part = parts(default).get(flag)
-        if part is not None and (len(kinds_like(part)) > 1 or _optional(default, flag)):
+    for flag in parts(default):
+        if flag in parts(default) and (kinds := kinds_of(default, flag)):
             kind, args = taken(args, flag)
             if kind is not None:
-                default = _laid(default, flag, _of_kind(part, kind, flag, args))
+                default = _laid(default, flag, _of_kind(kinds, kind, flag, args))
     return default, args
+
+
+def kinds_of(value: Any, flag: str) -> dict[str, type]:
+    """The kinds that can be in a part's place, by name; a recipe's method is what it is of, and stays."""
+    return {} if flag == "--method" else {kind.__name__: kind for kind in alternatives(_hint(value, flag))}
 
 
 def _optional(value: Any, flag: str) -> bool:
     """Whether the part of a flag may be None."""
+    return NoneType in get_args(bare(_hint(value, flag)))
+
+
+def _hint(value: Any, flag: str) -> Any:
+    """What the field of a flag is annotated with."""
     *path, last = flag.removeprefix("--").replace("-", "_").split(".")
     for name in path:
         value = getattr(_holder(value, name), name)
-    return "None" in str(type(_holder(value, last)).__annotations__[last])
+    return hints(type(_holder(value, last)))[last]
 
 
 def _holder(value: Any, name: str) -> Any:
@@ -181,9 +204,8 @@ def parts(value: Any, prefix: str = "--") -> dict[str, Any]:
     return found
 
 
-def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
-    """A new part of another class like it; what has no default is read from its own flag."""
-    kinds = kinds_like(part)
+def _of_kind(kinds: dict[str, type], kind: str, flag: str, args: list[str]) -> Any:
+    """A new part of one of these kinds; what has no default is read from its own flag."""
     if kind not in kinds:
         raise ValueError(f"{flag} is one of {', '.join(kinds)}, not {kind!r}")
     needed = {f.name: hints(kinds[kind])[f.name] for f in fields(kinds[kind]) if f.default is MISSING}
@@ -199,13 +221,6 @@ def _of_kind(part: Any, kind: str, flag: str, args: list[str]) -> Any:
 def _read(hint: Any, text: str) -> float:
     inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return whole(text) if inner is int else number(text)
-
-
-def kinds_like(part: Any) -> dict[str, type]:
-    """The kinds that can take a part's place, by name."""
-    from unshaken.recipes.alternatives import alternatives  # which needs torch, as who has parts does anyhow
-
-    return {kind.__name__: kind for kind in alternatives(type(part))}
 
 
 def _laid(value: Any, flag: str, part: Any) -> Any:

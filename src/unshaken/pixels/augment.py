@@ -230,12 +230,16 @@ class Still(Transform):
         return image
 
 
+AnyTransform = Annotated[Transform, SimCLR | Digit | CropFlip | ResizedCrop | Still]
+"""A transformation; by name from a command line, one of these."""
+
+
 @dataclass(frozen=True)
 class Beside(Views):
     """Views of one kind, and after them views of another."""
 
-    first: Transform = SimCLR()
-    then: Transform = CropFlip()
+    first: AnyTransform = SimCLR()
+    then: AnyTransform = CropFlip()
 
     @property
     def count(self) -> int:
@@ -243,6 +247,10 @@ class Beside(Views):
 
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
         return torch.cat([self.first(image, strength, key / "first"), self.then(image, strength, key / "then")])
+
+
+AnyViews = Annotated[Views, SimCLR | Digit | CropFlip | ResizedCrop | Still | Beside]
+"""Views of an image; by name from a command line, one of these."""
 
 
 def _chosen(probability: float, image: Tensor, key: Key) -> Tensor:

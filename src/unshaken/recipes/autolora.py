@@ -30,7 +30,7 @@ from unshaken.nets.heads import zero_classifier
 from unshaken.nets.lora import with_lora, without_lora
 from unshaken.nets.routed import merged, routes_of
 from unshaken.nets.saved import load_encoder, read_tensors, save_classifier, write_tensors
-from unshaken.pixels.augment import CropFlip, Transform
+from unshaken.pixels.augment import AnyTransform, CropFlip
 from unshaken.recipes.finetune import Finetune, tell_eps
 from unshaken.recipes.origin import Given, encoder_file
 from unshaken.recipes.pretrain import met
@@ -39,7 +39,7 @@ from unshaken.recipes.settings import setting_of, source_of
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed, Place
 from unshaken.train.fit import Training, training
-from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
 from unshaken.tune.autolora import AutoLoRa, AutoRate
@@ -52,8 +52,8 @@ class AutoFinetune:
 
     method: AutoLoRa = AutoLoRa()
     data: Source = Source("cifar10")
-    views: Transform = CropFlip()
-    optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
+    views: AnyTransform = CropFlip()
+    optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=2e-4)
     rate: AutoRate = AutoRate()
     epochs: Count = 50
     batch: Several = 128

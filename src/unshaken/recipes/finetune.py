@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.canon import plain
-from unshaken.base.clock import Constant, Milestones, Schedule
+from unshaken.base.clock import AnySchedule, Constant, Milestones
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.data.digests import HOLD
@@ -21,7 +21,7 @@ from unshaken.nets.embed import Encoder, Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import alone, merged, routes_of
 from unshaken.nets.saved import save_classifier
-from unshaken.pixels.augment import CropFlip, Transform
+from unshaken.pixels.augment import AnyTransform, CropFlip
 from unshaken.recipes.origin import Given, encoder_file
 from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
 from unshaken.recipes.pretrain import fitting, met
@@ -31,9 +31,10 @@ from unshaken.threat.ball import Ball
 from unshaken.threat.pgd import PGD
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
-from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
+from unshaken.tune import AnyTuning
 from unshaken.tune.full import AFF
 from unshaken.tune.linear import ALF, SLF
 
@@ -43,11 +44,11 @@ from unshaken.tune.linear import ALF, SLF
 class Finetune:
     """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
 
-    method: Method = SLF()
+    method: AnyTuning = SLF()
     data: Source = Source("cifar10")
-    views: Transform = CropFlip()
-    optimizer: Optimizer = SGD(momentum=0.9, weight_decay=2e-4)
-    rate: Schedule = Milestones(0.01, at=(10, 20))
+    views: AnyTransform = CropFlip()
+    optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=2e-4)
+    rate: AnySchedule = Milestones(0.01, at=(10, 20))
     epochs: Count = 25
     batch: Several = 512
     hold: Natural = 0
@@ -167,7 +168,7 @@ class Protocol:
     method: str
     origin: str
     target: str
-    views: Transform
+    views: AnyTransform
     own: bool = False
 
     @classmethod

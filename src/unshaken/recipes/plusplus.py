@@ -14,25 +14,26 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.canon import plain
-from unshaken.base.clock import Constant, Milestones, Schedule
+from unshaken.base.clock import AnySchedule, Constant, Milestones
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Several, Whole, ranged
 from unshaken.data.source import Source
 from unshaken.exchange.fingerprint import stamped
-from unshaken.methods.method import Method, Step
+from unshaken.methods.method import Step
 from unshaken.nets.embed import Network
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.routed import routes_of
 from unshaken.nets.saved import read_tensors, save_encoder, write_tensors
-from unshaken.pixels.augment import CropFlip, Transform
+from unshaken.pixels.augment import AnyTransform, CropFlip
 from unshaken.recipes.origin import Given, begun
 from unshaken.recipes.pretrain import fitting, met, slug
 from unshaken.recipes.seen import pretrained_on
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
-from unshaken.train.optim import SGD, Optimizer
+from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
+from unshaken.tune import AnyTuning
 from unshaken.tune.full import AFF
 from unshaken.tune.linear import SLF
 
@@ -42,11 +43,11 @@ from unshaken.tune.linear import SLF
 class Stage:
     """One of the two trainings on pseudo-labels."""
 
-    method: Method
-    rate: Schedule
+    method: AnyTuning
+    rate: AnySchedule
     epochs: Count
     batch: Several = 512
-    optimizer: Optimizer = SGD(momentum=0.9, weight_decay=1e-4)
+    optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=1e-4)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class PlusPlus:
     split: str = "train"
     clusters: Several = 10
     """Of k-means. 10 in DynACL's code, on CIFAR-100 too; as many as there are classes in AIR's."""
-    views: Transform = CropFlip()
+    views: AnyTransform = CropFlip()
     probe: Stage = Stage(SLF(), Constant(0.01), epochs=10)
     tune: Stage = Stage(AFF(natural="adv"), Milestones(0.1, at=(10, 20)), epochs=25)
     dual: bool = True

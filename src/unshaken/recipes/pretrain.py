@@ -12,10 +12,10 @@ import tyro
 from torch import Tensor, nn
 
 from unshaken.base.canon import LATER, plain
-from unshaken.base.clock import Constant, Schedule, WarmupCosine
+from unshaken.base.clock import AnySchedule, Constant, WarmupCosine
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Several, Whole, ranged
-from unshaken.coreset.selector import Selector
+from unshaken.coreset.selectors import AnySelector
 from unshaken.data.images import Images
 from unshaken.data.source import Source
 from unshaken.exchange.fingerprint import stamped
@@ -23,16 +23,16 @@ from unshaken.methods.acl import ACL
 from unshaken.methods.method import Method, Step
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.embed import Network, born
-from unshaken.nets.heads import Head, Projection
+from unshaken.nets.heads import AnyHead, Projection
 from unshaken.nets.routed import routed
 from unshaken.nets.saved import save_encoder
-from unshaken.pixels.augment import SimCLR, Views
+from unshaken.pixels.augment import AnyViews, SimCLR
 from unshaken.recipes.origin import Given, begun
 from unshaken.recipes.seen import pretrained_on
 from unshaken.recipes.subset import fit_on_coresets
 from unshaken.train.feed import Feed
 from unshaken.train.fit import fit
-from unshaken.train.optim import LARS, Optimizer
+from unshaken.train.optim import LARS, AnyOptimizer
 from unshaken.train.run import Run
 from unshaken.train.runtime import Runtime
 from unshaken.train.savings import Savings
@@ -56,12 +56,12 @@ class Pretrain:
     split: str = "train"
     """Of the images; of a set of one's own without parts also "all", which leaves none to test on."""
     backbone: Backbone = Backbone()
-    head: Head = Projection()
-    views: Views = SimCLR()
-    strength: Schedule = Constant(1.0)
+    head: AnyHead = Projection()
+    views: AnyViews = SimCLR()
+    strength: AnySchedule = Constant(1.0)
     """Of the augmentation, over time."""
-    optimizer: Optimizer = LARS()
-    rate: Schedule = WarmupCosine(peak=5.0, warmup=10)
+    optimizer: AnyOptimizer = LARS()
+    rate: AnySchedule = WarmupCosine(peak=5.0, warmup=10)
     """Of learning, over time."""
     epochs: Count = 1000
     batch: Several = 512
@@ -73,7 +73,7 @@ class Pretrain:
     clusters: tuple[Several, ...] = ()
     """Into how many clusters the teacher's features are divided, to be pseudo-labels; one labelling for each number."""
 
-    coreset: Selector | None = None
+    coreset: AnySelector | None = None
     """Which images an epoch sees, once the selector's warm-up is over; None: all of them, none set aside."""
     savings: Savings = field(default=Savings(), metadata=LATER)
 

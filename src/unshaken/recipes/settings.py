@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.clock import Milestones, Schedule, WarmupCosine
+from unshaken.base.clock import AnySchedule, Milestones, WarmupCosine
 from unshaken.base.shapes import Or, Whole, checked
 from unshaken.data.source import KNOWN, UNKNOWN, Source
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
-from unshaken.pixels.augment import CropFlip, Digit, ResizedCrop, SimCLR, Transform
-from unshaken.threat.ball import L2, Ball, Linf
-from unshaken.train.optim import LARS, SGD, Optimizer
+from unshaken.pixels.augment import AnyTransform, CropFlip, Digit, ResizedCrop, SimCLR
+from unshaken.threat.ball import L2, AnyBall, Ball, Linf
+from unshaken.train.optim import LARS, SGD, AnyOptimizer
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Setting:
     data: Source
     split: str = "train"
     backbone: Backbone = Backbone("resnet18", stem=32)
-    views: Transform = SimCLR()
-    weak: Transform = CropFlip()
-    ball: Ball = Linf(8 / 255)
-    optimizer: Optimizer = LARS()
-    rate: Schedule = WarmupCosine(peak=5.0, warmup=10)
+    views: AnyTransform = SimCLR()
+    weak: AnyTransform = CropFlip()
+    ball: AnyBall = Linf(8 / 255)
+    optimizer: AnyOptimizer = LARS()
+    rate: AnySchedule = WarmupCosine(peak=5.0, warmup=10)
     epochs: int = 1000
     batch: int = 512
     every: int = 50

@@ -13,7 +13,7 @@ from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Inside, Natural, Unit, ranged
 from unshaken.base.types import Float, Int
 from unshaken.threat.attack import Attack, Model, aimed, choose, rows
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import AnyBall, Linf
 from unshaken.threat.objective import dlr, targeted_dlr
 
 
@@ -29,7 +29,7 @@ class APGD(Attack):
     An image is left alone from the moment it has fallen.
     """
 
-    ball: Ball = Linf(8 / 255)
+    ball: AnyBall = Linf(8 / 255)
     loss: Literal["ce", "dlr"] = "ce"
     targets: Natural = 0
     """0: away from the label. Else towards the so many likeliest wrong classes one after the other, or all of them."""

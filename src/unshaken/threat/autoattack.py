@@ -11,7 +11,7 @@ from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, ranged
 from unshaken.threat.apgd import APGD
 from unshaken.threat.attack import Attack, Model, in_turn
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import AnyBall, Linf
 from unshaken.threat.fab import FAB
 from unshaken.threat.square import Square
 
@@ -25,7 +25,7 @@ class AutoAttack(Attack):
     `objective.py`.
     """
 
-    ball: Ball = Linf(8 / 255)
+    ball: AnyBall = Linf(8 / 255)
     version: Literal["standard", "plus", "rand"] = "standard"
     """standard: APGD-CE, APGD-T, FAB-T, Square. plus: more restarts and the untargeted forms too. rand, for networks
     that are themselves random: APGD-CE and APGD-DLR, gradients averaged over 20 draws."""

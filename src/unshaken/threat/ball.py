@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import isfinite
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -99,6 +100,10 @@ class L2(Ball):
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(x_adv - x, dim=PIXELS)
+
+
+AnyBall = Annotated[Ball, Linf | L2]
+"""A ball; by name from a command line, one of these."""
 
 
 def _column(per_image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Positive, Unit, ranged
 from unshaken.base.types import Float, Int
 from unshaken.threat.attack import Attack, Model, aimed, choose, rows, wrong
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import AnyBall, Ball, Linf
 
 NEWTON = 5
 """Steps towards the length of a projection. Three are exact where few pixels meet 0 or 1; where nearly all do, it stays
@@ -34,7 +34,7 @@ class FAB(Attack):
     that of the class whose tangent is nearest, which takes a gradient of every class a step.
     """
 
-    ball: Ball = Linf(8 / 255)
+    ball: AnyBall = Linf(8 / 255)
     targets: Natural = 9
     """Towards the so many likeliest wrong classes one after the other, or all of them. 0: away from the label."""
     steps: Count = 100

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unshaken.base.ranges import Count, Natural, Positive, ranged
 from unshaken.base.types import Float
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import AnyBall, Linf
 
 Loss = Callable[[Tensor], Tensor]
 """Images to a scalar, or to one value an image."""
@@ -23,7 +23,7 @@ Loss = Callable[[Tensor], Tensor]
 class PGD:
     """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
-    ball: Ball = Linf(8 / 255)
+    ball: AnyBall = Linf(8 / 255)
     steps: Natural = 5
     """Gradients taken."""
     stride: Positive = 0.25

@@ -15,7 +15,7 @@ from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Natural, Share, ranged
 from unshaken.base.types import Float
 from unshaken.threat.attack import Attack, Model, choose, in_turn
-from unshaken.threat.ball import Ball, Linf
+from unshaken.threat.ball import AnyBall, Linf
 from unshaken.threat.objective import margin
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -34,7 +34,7 @@ class Square(Attack):
     squares may touch every edge, where the authors' code leaves out the last row and column.
     """
 
-    ball: Ball = Linf(8 / 255)
+    ball: AnyBall = Linf(8 / 255)
     queries: Natural = 5000
     """After the first, of the random start."""
     part: Share = 0.8

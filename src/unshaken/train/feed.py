@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.profiler import record_function
 
-from unshaken.base.clock import Clock, Constant, Schedule
+from unshaken.base.clock import AnySchedule, Clock, Constant
 from unshaken.base.keys import Key
 from unshaken.base.types import Batch, Float, Int
 from unshaken.data.images import Images
-from unshaken.pixels.augment import Views
+from unshaken.pixels.augment import AnyViews
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Feed:
     """
 
     images: Images
-    views: Views
-    strength: Schedule
+    views: AnyViews
+    strength: AnySchedule
     batch: int
     epochs: int
     key: Key
     label: Int[Tensor, "N ..."] | None = None
     index: Int[Tensor, "n"] | None = None
-    side: Schedule = Constant(1.0)
+    side: AnySchedule = Constant(1.0)
     replays: int = 1
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,10 @@ class LARS(Optimizer):
             {"params": other, "weight_decay": 0.0, "scaled": False},
         ]
         return LARSOptimizer([g for g in groups if g["params"]], momentum=self.momentum, trust=self.trust)
+
+
+AnyOptimizer = Annotated[Optimizer, SGD | AdamW | LARS]
+"""An optimiser; by name from a command line, one of these."""
 
 
 class LARSOptimizer(torch.optim.Optimizer):

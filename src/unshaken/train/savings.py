@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unshaken.base.clock import Clock, Constant, Schedule
+from unshaken.base.clock import AnySchedule, Clock, Constant
 from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, ranged
 from unshaken.base.types import Batch, Float, Terms
@@ -24,13 +24,13 @@ from unshaken.train.recall import Noting, attacking, exchanged, within
 class Savings:
     """What is left out of a method's work. By default nothing; docs/speed.md has what each saves, and what it costs."""
 
-    steps: Schedule = Constant(1.0)
+    steps: AnySchedule = Constant(1.0)
     """Of the attack, over time, as a part of the method's own steps, rounded; strides grow as steps fall."""
     replays: Count = 1
     """Updates in succession on the same views, from one attack: between them it goes on by the gradient that the update
     took anyway (as in free adversarial training, Shafahi et al., NeurIPS 2019, arXiv:1904.12843). An epoch has as many
     updates as ever, and so many times fewer images, drawn anew each time."""
-    side: Schedule = Constant(1.0)
+    side: AnySchedule = Constant(1.0)
     """Of views and images, epoch by epoch, as a part of the full side, rounded to whole pixels."""
 
     def __post_init__(self) -> None:
