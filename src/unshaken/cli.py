@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 
 from unshaken import __version__
+from unshaken.base.suggest import closest
 from unshaken.base.terminal import guarded
 
 VERBS = {
@@ -95,8 +95,8 @@ def dispatch(args: list[str]) -> int:
         return 0
     verb, rest = args[0], args[1:]
     if verb not in VERBS:
-        close = get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VERBS)}"
+        near = closest(verb, VERBS)
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(VERBS)}"
         raise ValueError(f"there is no command {verb!r}; {hint}")
     pictured = {arg.partition("=")[0] for arg in rest} & {"--html", "--png", "--pdf"}
     if verb == "report" and not pictured:  # needs no torch, and does not wait for it

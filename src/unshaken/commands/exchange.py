@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import tyro
 
 from unshaken.base.files import add_checksum, add_checksums_to_lines
 from unshaken.base.ranges import Count, Whole, ranged
+from unshaken.base.suggest import closest
 from unshaken.evaluate.reading import read_result
 from unshaken.exchange.exporting import Exporting, export, page_of
 from unshaken.exchange.fingerprint import stamped, verified
@@ -35,8 +35,8 @@ def import_(args: list[str]) -> None:
     known = parse(Importing(), rest, f"unshaken import {name}")
     methods = list(dict.fromkeys([*PAPERS, *PRESETS, "imported"]))
     if known.method not in (None, *methods):
-        near = get_close_matches(known.method, methods, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(methods)}"
+        near = closest(known.method, methods)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(methods)}"
         raise ValueError(f"there is no method {known.method!r}; {hint}")
     timm = name.startswith("timm/") and not Path(name).exists()
     written = import_timm(name, known) if timm else import_file(Path(name), known)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from unshaken.base.canon import plain
 from unshaken.base.files import read_json
 from unshaken.base.shapes import checked
+from unshaken.base.suggest import did_you_mean
 from unshaken.base.terminal import console, printable
 from unshaken.citations.cite import BIBLIOGRAPHY, Paper, cited, of_method, of_network
 from unshaken.citations.credits import METHODS, OF_DATA
@@ -28,6 +28,7 @@ Table = tuple[Row, list[Row]]
 """Names of columns, and rows."""
 CREDITED = ("paper", "venue", "arXiv", "what differs from the released code")
 NONE = "–"
+QUOTED = "; did you mean {!r}?"
 MODE_LINES = {
     "slf": "standard linear",
     "alf": "adversarial linear",
@@ -61,9 +62,8 @@ def list_(args: list[str]) -> None:
         return
     if args[0] not in TOPICS or len(args) > 1:
         word = args[0] if args[0] not in TOPICS else args[1]
-        raise ValueError(
-            f"`unshaken list` takes no arguments, or one of {', '.join(TOPICS)}; not {word!r}{nearest(word, TOPICS)}"
-        )
+        hint = did_you_mean(word, TOPICS, QUOTED)
+        raise ValueError(f"`unshaken list` takes no arguments, or one of {', '.join(TOPICS)}; not {word!r}{hint}")
     columns, rows = TOPICS[args[0]]()
     show(columns, rows)
 
@@ -174,11 +174,6 @@ def stacked(columns: Row, rows: list[Row]) -> Table:
     return (*columns[: -len(CREDITED)], CREDITED[0], CREDITED[-1]), stacks
 
 
-def nearest(word: str, known: dict[str, Any]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def cite(args: list[str]) -> None:
     if args and args[0] in ("-h", "--help"):
         print(CITE_USAGE)
@@ -202,7 +197,7 @@ def of_word(name: str) -> tuple[str, list[Paper]]:
         papers = [BIBLIOGRAPHY[key] for key in of_method(name)]
         more = f"; `unshaken cite {name}/cifar10` has all that the recipe uses" if name in PAPERS else ""
         return f"{'Papers of' if papers else 'There is no paper of'} {name}{more}", papers
-    raise ValueError(f"{name!r} is neither a run, nor a file, nor a method{nearest(name, METHODS)}")
+    raise ValueError(f"{name!r} is neither a run, nor a file, nor a method{did_you_mean(name, METHODS, QUOTED)}")
 
 
 def planned(name: str) -> dict[str, Any]:

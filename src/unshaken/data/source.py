@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from unshaken.base.canon import ASIDE, LATER
 from unshaken.base.ranges import Count, Range, ranged
+from unshaken.base.suggest import did_you_mean
 from unshaken.base.types import Int
 from unshaken.data.cifar import cifar
 from unshaken.data.digests import falls
@@ -146,8 +146,7 @@ class Source:
             raise ValueError("which images these weights were trained on is not known here: name a set by --data")
         path = Path(self.name).expanduser()
         if not self.name or not path.exists():
-            near = get_close_matches(self.name.lower().replace("-", "").replace("_", ""), KNOWN, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(self.name.lower().replace("-", "").replace("_", ""), KNOWN)
             raise ValueError(f"no image set {self.name!r}: it is none of {', '.join(KNOWN)}, nor a path{hint}")
         if path.is_file() and path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is a file: a set is a folder of images, a Parquet file or a folder of them")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.ranges import Number, Positive, ranged
+from unshaken.base.suggest import ASIDE, did_you_mean
 from unshaken.data.source import UNKNOWN
 from unshaken.exchange.fitting import Reading, Wanted
 from unshaken.exchange.layouts import LAYOUTS, NONE
@@ -73,8 +73,7 @@ class Importing:
         if self.mean is not None and self.normalisation is not None:
             raise ValueError("--normalisation and --mean, --std say the same thing: give one of them")
         if self.layout is not None and self.layout not in LAYOUTS:
-            near = get_close_matches(self.layout, LAYOUTS, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(self.layout, LAYOUTS, ASIDE)
             raise ValueError(f"there is no layout {self.layout!r}{hint}; there are {', '.join(LAYOUTS)}")
         if self.network is not None and not self.network.removeprefix("timm/") not in ("", self.network):
             raise ValueError(f"--network is timm/NAME, and not {self.network}; others are recognised by their shapes")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import get_args
 
 from torch import nn
 
 from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
+from unshaken.base.suggest import did_you_mean
 from unshaken.nets.embed import Encoder, Normalize
 from unshaken.nets.resnet import KINDS, Stem, resnet
 from unshaken.nets.solo_wrn import is_solo_wrn, solo_depth_and_widen, solo_wrn
@@ -85,8 +85,7 @@ def sides(name: str) -> tuple[int, ...]:
         return SIDES
     if name == "vit-small":
         return tuple(PATCHES)
-    near = get_close_matches(name, [*KINDS, "wrn-28-10", "vit-small"], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name, [*KINDS, "wrn-28-10", "vit-small"])
     raise ValueError(
         f"there is no network {name!r}: it is none of {', '.join(KINDS)}, wrn-28-10 (or another depth and factor), "
         f"wide_resnet28w10, vit-small, timm/NAME{hint}"

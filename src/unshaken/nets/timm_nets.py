@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from unshaken.base.suggest import did_you_mean
 from unshaken.nets.embed import Normalize
 from unshaken.nets.published import from_hub, from_url
 from unshaken.nets.resnet import Stem
@@ -50,8 +50,8 @@ def timm_config(name: str) -> PretrainedCfg:
     except RuntimeError:  # the tag is wrong
         config = None
     if config is None:
-        near = get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=1)
-        raise ValueError(f"timm has no network {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        hint = did_you_mean(name, [*timm.list_models(), *timm.list_pretrained()])
+        raise ValueError(f"timm has no network {name!r}{hint}")
     return config
 
 
@@ -123,8 +123,7 @@ def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int
 
     known = models.list_models(module=models)  # which leaves detectors and segmenters out
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        raise ValueError(f"torchvision has no network {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(f"torchvision has no network {name!r}{did_you_mean(name, known)}")
     weights = models.get_model_weights(name).DEFAULT
     how = weights.transforms()
     with _our_reader(type(weights), name):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from unshaken.base.ranges import Range
+from unshaken.base.suggest import did_you_mean
 from unshaken.options.numbers import number, whole
 
 FLAT = ("recipe", "exam")
@@ -153,9 +153,7 @@ def _or_none(flag: str, hint: Any, word: str) -> None:
 
 def _check_choice(flag: str, choices: list[str], word: str) -> None:
     if word not in choices:
-        close = get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{flag} is one of {', '.join(choices)}, not {word!r}{hint}")
+        raise ValueError(f"{flag} is one of {', '.join(choices)}, not {word!r}{did_you_mean(word.lower(), choices)}")
 
 
 def _reader(hint: Any) -> tuple[Callable[[str], float], str, Range] | None:

@@ -252,8 +252,3 @@ def _unboxed(text: str, default: Any) -> str:
 
 def _is_rule(line: str) -> bool:
     return not line.strip("─-+╭╮╰╯ ")
-
-
-def parse_nothing(args: list[str], program: str) -> None:
-    if args and args[0] not in ("-h", "--help"):
-        raise ValueError(f"`{program}` takes no arguments, not {args[0]!r}")

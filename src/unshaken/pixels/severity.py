@@ -8,8 +8,9 @@ IMAGENET of ImageNet-C/imagenet_c/imagenet_c/corruptions.py (commit 20caed9).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Literal
+
+from unshaken.base.suggest import did_you_mean
 
 FIFTEEN = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -147,8 +148,7 @@ def constants(name: str, severity: int, which: Which, side: int) -> tuple[float,
 def check(name: str, severity: int) -> None:
     """ValueError unless there is such a corruption, and such a severity."""
     if name not in CIFAR:
-        near = get_close_matches(str(name).lower().replace(" ", "_").replace("-", "_"), CIFAR, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(name).lower().replace(" ", "_").replace("-", "_"), CIFAR, cutoff=0.4)
         raise ValueError(f"no corruption {name!r}: there are {', '.join((*FIFTEEN, *EXTRA))}{hint}")
     if severity not in SEVERITIES:
         raise ValueError(f"a severity is 1, 2, 3, 4 or 5, not {severity!r}")

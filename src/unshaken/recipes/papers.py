@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from unshaken.base.clock import Constant, Milestones, Schedule, Stairs, WarmupCosine
+from unshaken.base.suggest import ASIDE, did_you_mean
 from unshaken.coreset.rcs import RCS
 from unshaken.methods.acl import ACL
 from unshaken.methods.advcl import AdvCL
@@ -198,10 +198,12 @@ def recipe(name: str) -> Pretrain | PlusPlus:
     """METHOD/SET, such as acl/cifar10; METHOD alone means cifar10, the papers' main setting."""
     method, _, data = name.partition("/")
     if method not in PAPERS:
-        raise ValueError(f"there is no method {method!r}{_nearest(method, PAPERS)}; there are {', '.join(PAPERS)}")
+        hint = did_you_mean(method, PAPERS, ASIDE)
+        raise ValueError(f"there is no method {method!r}{hint}; there are {', '.join(PAPERS)}")
     if (data or "cifar10") not in SETTINGS:
+        hint = did_you_mean(data, SETTINGS, ASIDE)
         raise ValueError(
-            f"there is no recipe {name!r}{_nearest(data, SETTINGS)}; {method} goes with {', '.join(SETTINGS)} "
+            f"there is no recipe {name!r}{hint}; {method} goes with {', '.join(SETTINGS)} "
             "(for images of your own: --data PATH)"
         )
     setting = SETTINGS[data or "cifar10"]
@@ -229,11 +231,6 @@ def _on_coresets(base: Pretrain, name: str, s: Setting) -> Pretrain:
     if s.data.name == "digits":
         base = replace(base, epochs=100, batch=64)
     return replace(base, name=name, coreset=rcs(s, base.epochs))
-
-
-def _nearest(word: str, known: dict[str, object]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _acl(s: Setting) -> ACL:
