@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import floor
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unshaken.base.terminal import console, printable
 
@@ -18,6 +18,7 @@ PAUSE = 10.0
 """Seconds between two lines where there is no terminal, so that short work says nothing there."""
 
 
+@runtime_checkable
 class Advance(Protocol):
     """To be told how many more units are done, and what else is worth a look."""
 
