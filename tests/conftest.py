@@ -9,5 +9,5 @@ from jaxtyping import install_import_hook
 HELPERS = (".", "train", "coreset", "recipes", "pixels", "exchange", "faults", "board")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
-if not os.environ.get("UNCHECKED"):
+if not os.environ.get("UNSHAKEN_UNCHECKED"):
     install_import_hook("unshaken", "checking.checked")

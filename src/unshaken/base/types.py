@@ -37,5 +37,6 @@ class Batch:
     index: Int[Tensor, "N"]
 
     def to(self, device: torch.device) -> Batch:
-        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v if v is None else v.to(device) for k, v in moved.items()})
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in held.items()}
+        return Batch(**moved)

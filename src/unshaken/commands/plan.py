@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -72,7 +73,7 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
     return lines
 
 
-def _options(default: Pretrain, value: Pretrain) -> str:
+def _options(default: Pretrain | PlusPlus, value: Any) -> str:
     return " ".join(
         spelled(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
     ).replace("--data.name", "--data")

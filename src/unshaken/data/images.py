@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.digests import image_digests
 from unshaken.data.mapped import Sums
@@ -38,7 +38,7 @@ class Images:
     reason  why a set of somebody's own has no labels, for messages
     """
 
-    pixels: Int[Tensor, "N C H W"]
+    pixels: UInt8[Tensor, "N C H W"]
     label: Int[Tensor, "N"] | None = None
     names: tuple[str, ...] = ()
     name: str = "images"

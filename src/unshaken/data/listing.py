@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -98,7 +98,7 @@ class Found:
         say_once(f"{self.place}: {what}, {images}{split}{f'; left out: {left}' if left else ''}")
 
 
-def in_parts(place: str, listings: dict[str, Listing], called: dict[str, str], left: LeftOut) -> Found:
+def in_parts(place: str, listings: Mapping[str, Listing], called: dict[str, str], left: LeftOut) -> Found:
     """A set that comes in parts: train, and test or else val. What is wrong with one part does not touch another."""
     train = listings.get("train")
     # one without labels is no test of a classifier if there is another one with them

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ class AsymAdvCL(Method):
     def pairs(self, z: Float[Tensor, "4 N D"], others: Tensor | None = None) -> Float[Tensor, "4 4 N"]:
         if self.hn is None:
             return pairs(z, self.advcl.tau, others)
-        form = "advcl" if self.advcl.form == "released" else "hcl"
+        form: Literal["advcl", "hcl"] = "advcl" if self.advcl.form == "released" else "hcl"
         return hard_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others, form)
 
     def alpha(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -231,7 +231,7 @@ def _on_coresets(base: Pretrain, name: str, s: Setting) -> Pretrain:
     return replace(base, name=name, coreset=rcs(s, base.epochs))
 
 
-def _nearest(word: str, known: dict[str, object]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
