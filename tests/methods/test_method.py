@@ -14,7 +14,7 @@ from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
 from unshaken.methods.method import Method, Step
 from unshaken.methods.simclr import SimCLR
-from unshaken.nets.embed import Network
+from unshaken.nets.embed import Encoder, Network, Normalize
 from unshaken.tune.linear import SLF
 
 METHODS = {

@@ -14,7 +14,6 @@ from unshaken.base.types import Float
 from unshaken.nets import routed
 from unshaken.nets.spared import by_parts
 
-
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-
 M = TypeVar("M", bound=nn.Module)
 
 

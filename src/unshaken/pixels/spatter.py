@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unshaken.base.draws import Draws
-from unshaken.base.types import Bool, Float, Int
+from unshaken.base.types import Bool, Float
 from unshaken.pixels.blur import gaussian_blur
 from unshaken.pixels.colour import luma
 
