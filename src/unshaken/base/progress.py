@@ -50,7 +50,7 @@ def _bar(console: Console, caption: str, total: float | None, unit: str, done: f
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(caption, total=total, completed=done, note="", done=_done(done, total))
+        task = bar.add_task(caption, total=total, completed=done, note="", done=_done(done, total))  # pyright: ignore[reportArgumentType]
 
         def advance(amount: float, note: str = "") -> None:
             nonlocal done

@@ -64,7 +64,7 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
     lines, chosen = [], found.stage("pretrain").recipe
     if teacher is not None:
         planned = found.stage("teacher").recipe
-        lines.append(f"unshaken pretrain {wanted.teacher} {_options(recipe(wanted.teacher), planned)} {how}")
+        lines.append(f"unshaken pretrain {wanted.teacher} {_options(recipe(wanted.teacher), planned)} {how}")  # pyright: ignore[reportArgumentType]
         given = f"--teacher RUN {given}"
     lines.append(f"unshaken pretrain {name} {' '.join(filter(None, [given, _options(wanted, chosen)]))} {how}")
     slf = found.stage("slf").recipe

@@ -83,9 +83,9 @@ class Images:
         content = ""
         if self.content and isinstance(index, slice):
             content = f"{self.content} {range(len(self))[index]}"
-        elif self.content and len(index) * self.pixels[0].numel() > LARGE:
+        elif self.content and len(index) * self.pixels[0].numel() > LARGE:  # pyright: ignore[reportArgumentType]
             raise ValueError(
-                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "
+                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "  # pyright: ignore[reportArgumentType]
                 "aside, or choose a smaller --data.size"
             )
         known = {"content": content, "digests": digests, "files": files}

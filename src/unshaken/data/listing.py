@@ -106,7 +106,7 @@ def in_parts(place: str, listings: Mapping[str, Listing], called: dict[str, str]
     for part in tests[1:]:
         left.note(Reason.PART, called[part], len(listings[part]))
     if not tests:
-        return Found(place, {"all": train}, left, by_content=train.label is not None)
+        return Found(place, {"all": train}, left, by_content=train.label is not None)  # pyright: ignore[reportArgumentType]
     test, wrong = listings[tests[0]], {}
     if train is not None and train.label is not None and test.label is not None:
         if unknown := sorted(set(test.names) - set(train.names)):
@@ -116,7 +116,7 @@ def in_parts(place: str, listings: Mapping[str, Listing], called: dict[str, str]
             )
         else:
             index = np.array([train.names.index(name) for name in test.names], np.int64)
-            test = replace(test, label=index[test.label], names=train.names)
+            test = replace(test, label=index[test.label], names=train.names)  # pyright: ignore[reportArgumentType]
     return Found(place, ({} if train is None else {"train": train}) | {"test": test}, left, wrong)
 
 

@@ -83,7 +83,7 @@ def _with_weights(name: str, config: PretrainedCfg) -> dict[str, Any]:
         file = config.hf_hub_filename if config.hf_hub_filename not in (None, "pytorch_model.bin") else None
         weights = from_hub(repository, f"timm/{name}", file, revision or None)
     else:
-        weights = from_url(config.url, f"timm/{name}")
+        weights = from_url(config.url, f"timm/{name}")  # pyright: ignore[reportArgumentType]
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
 
 
@@ -125,7 +125,7 @@ def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int
     if name not in known:
         near = get_close_matches(name, known, n=1)
         raise ValueError(f"torchvision has no network {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-    weights = models.get_model_weights(name).DEFAULT
+    weights = models.get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
     how = weights.transforms()
     with _our_reader(type(weights), name):
         net = models.get_model(name, weights=weights if pretrained else None, progress=False)
@@ -149,7 +149,7 @@ def class_words(name: str, count: int) -> tuple[tuple[str, ...], ...]:
     if package == "torchvision":
         from torchvision import models
 
-        names = models.get_model_weights(known).DEFAULT.meta.get("categories") or ()
+        names = models.get_model_weights(known).DEFAULT.meta.get("categories") or ()  # pyright: ignore[reportAttributeAccessIssue]
         if len(names) == count:
             words = [(*known, name) for known, name in zip(words, names, strict=True)]
     return tuple(words) if all(words) else ()
