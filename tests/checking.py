@@ -2,8 +2,8 @@
 
 jaxtyping compares what a call was given before it and, with what it returned, after it. Only the second is done here: a
 function may refuse what does not fit by an error of its own, which the tests of mistakes look for, but not compute with
-it. Of a dataclass it is the fields that have to fit, whatever they were made from. Classes are not compared, since tests
-pass stand-ins for them; pyright does that (`make check`). UNSHAKEN_UNCHECKED=1 leaves all of it out.
+it. Of a dataclass it is the fields that have to fit, whatever they were made from. Classes are not compared, since
+tests pass stand-ins for them; pyright does that (`make check`). UNSHAKEN_UNCHECKED=1 leaves all of it out.
 """
 
 from collections.abc import Callable

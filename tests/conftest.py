@@ -4,10 +4,17 @@ import os
 import sys
 from pathlib import Path
 
-from jaxtyping import install_import_hook
+import pytest
+from jaxtyping import config, install_import_hook
 
 HELPERS = (".", "train", "coreset", "recipes", "pixels", "exchange", "faults", "board")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
 if not os.environ.get("UNSHAKEN_UNCHECKED"):
     install_import_hook("unshaken", "checking.checked")
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No shapes are checked: what torch compiles would else hold the checks too, and they cannot be compiled."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)

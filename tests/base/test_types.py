@@ -24,9 +24,7 @@ def test_calls_are_checked_in_the_tests():
     with pytest.raises(TypeCheckError, match="between"):
         between(z)  # a sum over it would be as good a number as any
     with pytest.raises(TypeCheckError, match="trades"):
-        trades(
-            torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(3, 4), 1.0
-        )  # not classes
+        trades(torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(3, 4), 1.0)  # not classes
 
 
 def test_fields_of_a_batch_are_checked():
