@@ -51,9 +51,9 @@ class SAT(Method):
         (x,), y = batch.views, batch.label
         with frozen(h):
             x_adv = self.attack(
-                lambda x: cross_entropy(h(x, "shared"), y, reduction="none"),
+                lambda x: cross_entropy(h(x, "shared"), y, reduction="none"),  # pyright: ignore[reportArgumentType]
                 x,
-                (key / "attack").on(x.device),  # pyright: ignore[reportArgumentType]
+                (key / "attack").on(x.device),
             )
         return {"loss": cross_entropy(h(x_adv, "shared"), y)}  # pyright: ignore[reportArgumentType]
 

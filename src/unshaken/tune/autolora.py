@@ -74,9 +74,9 @@ class AutoLoRa(Method):
         (x,), y = batch.views, batch.label
         with frozen(h):
             x_adv = self.attack(
-                lambda x_adv: cross_entropy(h(x_adv, "adv"), y, reduction="none"),
+                lambda x_adv: cross_entropy(h(x_adv, "adv"), y, reduction="none"),  # pyright: ignore[reportArgumentType]
                 x,
-                (key / "attack").on(x.device),  # pyright: ignore[reportArgumentType]
+                (key / "attack").on(x.device),
             )
         with branch(h.encoder):
             clean = h(x, self.natural)

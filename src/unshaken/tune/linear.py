@@ -44,8 +44,8 @@ class ALF(Method):
         (x,) = batch.views
         with frozen(h):
             x_adv = self.attack(
-                lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"),
+                lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"),  # pyright: ignore[reportArgumentType]
                 x,
-                (key / "attack").on(x.device),  # pyright: ignore[reportArgumentType]
+                (key / "attack").on(x.device),
             )
         return {"loss": cross_entropy(h(x_adv, "adv"), batch.label)}  # pyright: ignore[reportArgumentType]
