@@ -3,6 +3,7 @@ PYTHON ?= python3
 # a folder with cifar10/train-*.parquet, which the comparisons look at
 DATA ?= data
 BIN := .venv/bin
+PYRIGHT := .venv/pyright/node_modules/.bin/pyright
 
 .PHONY: demo test test-browser fuzz kills board bench check clean
 
@@ -36,6 +37,8 @@ bench: .venv/ready
 check: .venv/ready
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
+	test -e $(PYRIGHT) || npm install --silent --prefix .venv/pyright pyright@1.1.414 || echo "no npm: types are not checked"
+	test ! -e $(PYRIGHT) || $(PYRIGHT) --pythonpath $(BIN)/python
 
 clean:
 	rm -rf .venv demo site

@@ -74,6 +74,21 @@ def test_devices_and_processes_are_the_runtimes(module):
     assert not names & ({"cuda", "autocast", "compile", "distributed"} - own)
 
 
+def editors_names() -> dict[str, str]:
+    """Where an editor finds the public names: the imports that only a type checker follows."""
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    blocks = [n.body for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    lines = [n for block in blocks for n in block if isinstance(n, ast.ImportFrom)]
+    assert all(a.asname == a.name for n in lines for a in n.names), "only `X as X` counts as exported"
+    return {a.name: n.module or "" for n in lines for a in n.names}
+
+
+def test_an_editor_sees_the_names_that_are_loaded_when_needed():
+    assert editors_names() == unshaken._WHERE
+    assert set(unshaken.__all__) == {*unshaken._WHERE, "__version__"}
+    assert (SOURCE / "py.typed").is_file()
+
+
 REPORTS = [f"import unshaken.report.{file.stem}" for file in (SOURCE / "report").glob("[a-z]*.py")]
 
 

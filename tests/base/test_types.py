@@ -1,14 +1,41 @@
-"""A batch, and annotations that show a shape."""
+"""A batch, and annotations that are a shape: the tests check them."""
 
+import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from unshaken.base.types import Batch, Float, Int
+from unshaken.base.types import Batch, Bool, Float, Int, UInt8
+from unshaken.losses.classify import trades
+from unshaken.losses.contrast import between, nt_xent
 
 
-def test_a_shape_is_for_the_reader():
-    assert Float[Tensor, "2 N D"] is Tensor
-    assert Int[Tensor, "N"] is Tensor
+def test_a_shape_is_a_type():
+    assert isinstance(torch.zeros(2, 3, 4), Float[Tensor, "2 N D"])
+    assert not isinstance(torch.zeros(3, 3, 4), Float[Tensor, "2 N D"])
+    assert not isinstance(torch.zeros(3), Int[Tensor, "N"])
+    assert isinstance(torch.zeros(3, dtype=torch.uint8), UInt8[Tensor, "N"])
+    assert isinstance(torch.zeros(3, dtype=torch.bool), Bool[Tensor, "N"])
+
+
+def test_calls_are_checked_in_the_tests():
+    z = torch.zeros(2, 3, 4)
+    assert between(torch.zeros(2, 2, 3)) == 0
+    with pytest.raises(TypeCheckError, match="between"):
+        between(z)  # a sum over it would be as good a number as any
+    with pytest.raises(TypeCheckError, match="trades"):
+        trades(torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(3, 4), 1.0)  # not classes
+
+
+def test_fields_of_a_batch_are_checked():
+    images = torch.zeros(3, 1, 4, 4)
+    with pytest.raises(TypeCheckError, match="Batch"):
+        Batch(torch.zeros(2, 5, 1, 4, 4), images, None, torch.arange(3))  # views of other images
+
+
+def test_a_mistake_is_refused_by_the_function_itself():
+    with pytest.raises(ValueError, match="two views"):
+        nt_xent(torch.zeros(3, 4), 0.5)
 
 
 def test_a_batch_moves_as_a_whole():

@@ -19,6 +19,11 @@ CUDA = pytest.param(
 )
 
 
+@pytest.fixture(autouse=True)
+def _fast(unchecked: None) -> None:
+    """Speed and memory are measured here, and much is compiled: shapes are checked elsewhere."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`device` is the CPU and a CUDA device; `cuda` is for what a CPU cannot show; `recipe` is every one on CUDA."""
     if "cuda" in metafunc.fixturenames:

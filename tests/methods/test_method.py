@@ -14,7 +14,7 @@ from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
 from unshaken.methods.method import Method, Step
 from unshaken.methods.simclr import SimCLR
-from unshaken.nets.embed import Network
+from unshaken.nets.embed import Encoder, Network, Normalize
 from unshaken.tune.linear import SLF
 
 METHODS = {
@@ -105,6 +105,7 @@ def test_a_method_is_a_value():
 
 
 def test_frozen_parts_are_in_eval_mode_from_the_start():
-    net = Network(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)), nn.Linear(4, 2))
+    layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
+    net = Network(Encoder(Normalize((0.0,), (1.0,)), layers, 4), nn.Linear(4, 2))
     assert not Step(SLF(), net).net.encoder.training
     assert net.head.training

@@ -18,7 +18,7 @@ class Key:
     The draw depends on the path alone, so a run that stops anywhere goes on with the same bits.
     """
 
-    seed: int
+    seed: int | str
     path: tuple[int | str, ...] = ()
 
     def __truediv__(self, part: int | str) -> Key:

@@ -233,7 +233,7 @@ _PUSHED = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 _IGNORED = {"PROTO", "FRAME"}
-_STEPS: dict[str, Callable[[Reader, Any], None]] = {
+_STEPS: dict[str, Callable[[Reader, Any], None]] = {  # pyright: ignore[reportAssignmentType]
     "NONE": _pushing(lambda r, _: None),
     "NEWTRUE": _pushing(lambda r, _: True),
     "NEWFALSE": _pushing(lambda r, _: False),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import floor
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unshaken.base.terminal import console, printable
 
@@ -18,6 +18,7 @@ PAUSE = 10.0
 """Seconds between two lines where there is no terminal, so that short work says nothing there."""
 
 
+@runtime_checkable
 class Advance(Protocol):
     """To be told how many more units are done, and what else is worth a look."""
 
@@ -49,7 +50,7 @@ def _bar(console: Console, caption: str, total: float | None, unit: str, done: f
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(caption, total=total, completed=done, note="", done=_done(done, total))
+        task = bar.add_task(caption, total=total, completed=done, note="", done=_done(done, total))  # pyright: ignore[reportArgumentType]
 
         def advance(amount: float, note: str = "") -> None:
             nonlocal done

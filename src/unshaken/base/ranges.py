@@ -74,7 +74,7 @@ def ranged(kind: type[T]) -> type[T]:
         if own is not None:
             own(self)
 
-    kind.__post_init__ = __post_init__
+    kind.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
     return kind
 
 
@@ -114,7 +114,7 @@ def _one(kind: type, limits: Range) -> Callable[[str, Any], None]:
     wanted = "a finite number" if kind is float and str(limits) == "" else wanted
 
     def check(name: str, value: Any) -> None:
-        if not isinstance(value, number) or isinstance(value, bool) or value not in limits:
+        if not isinstance(value, number) or isinstance(value, bool) or value not in limits:  # pyright: ignore[reportOperatorIssue]
             given = f"{value:g}" if isinstance(value, float) else repr(value)
             raise ValueError(f"{name} is {wanted}{limits}, not {given}")
 

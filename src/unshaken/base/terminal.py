@@ -45,7 +45,7 @@ class Guarded:
         return getattr(self.raw, name)
 
 
-def raw(stream: TextIO) -> TextIO:
+def raw(stream: Any) -> Any:
     """The stream itself, without a guard: for text that commands a terminal on purpose, its foreign parts escaped."""
     return stream.raw if isinstance(stream, Guarded) else stream
 

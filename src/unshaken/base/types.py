@@ -1,7 +1,8 @@
 """What passes between the parts: a batch, a loss's terms, the shape letters.
 
 Shape letters: V views, N batch, C H W an image, D embedding, K classes.
-`Float[Tensor, "V N D"]` reads as a shape and, at run time, is just `Tensor`.
+`Float[Tensor, "V N D"]` is a type of jaxtyping: nothing checks it while the library is used, and the tests
+check every call of every function that carries one (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -10,23 +11,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from jaxtyping import Bool as Bool
+from jaxtyping import Float as Float
+from jaxtyping import Int as Int
+from jaxtyping import UInt8 as UInt8
 from torch import Tensor
-
-
-class _Shaped:
-    """An annotation that shows a shape to the reader: `Float[Tensor, "N D"]` is `Tensor`."""
-
-    def __class_getitem__(cls, item: tuple[type, str]) -> type:
-        return item[0]
-
-
-class Float(_Shaped):
-    """Floating point of the given shape."""
-
-
-class Int(_Shaped):
-    """Integers of the given shape."""
-
 
 Terms = dict[str, Tensor]
 """Scalars by name. "loss" is minimised; all are logged."""
@@ -48,5 +37,6 @@ class Batch:
     index: Int[Tensor, "N"]
 
     def to(self, device: torch.device) -> Batch:
-        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v if v is None else v.to(device) for k, v in moved.items()})
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in held.items()}
+        return Batch(**moved)

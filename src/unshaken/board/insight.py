@@ -53,8 +53,8 @@ def hardest(rows: list[Verdicts]) -> dict[str, Any]:
     of = sum(len(v.bits) for v in rows)
     judged = numpy.logical_and.reduce([v.judged for v in rows])
     order = [int(i) for i in numpy.argsort(right, kind="stable") if judged[i]][:HARDEST]
-    tenths = numpy.histogram(right[judged] / of, bins=10, range=(0, 1))[0]
-    return {"of": of, "images": [[i, int(right[i])] for i in order], "tenths": [int(k) for k in tenths]}
+    tenths = numpy.histogram(right[judged] / of, bins=10, range=(0, 1))[0]  # pyright: ignore[reportIndexIssue]
+    return {"of": of, "images": [[i, int(right[i])] for i in order], "tenths": [int(k) for k in tenths]}  # pyright: ignore[reportIndexIssue]
 
 
 def against_epsilon(rows: list[Row], receipts: list[Receipt], ids: dict[int, str], mode: str) -> list[dict[str, Any]]:

@@ -149,7 +149,7 @@ def options(mine: Plain, usual: Plain, prefix: str = "--") -> list[str]:
             same_kind = isinstance(before, dict) and before.get("type") == value.get("type")
             if not same_kind and "type" in value:
                 found.append(f"{flag} {value['type']}")
-            found += options(value, before if same_kind else {}, f"{flag}.")
+            found += options(value, before if same_kind else {}, f"{flag}.")  # pyright: ignore[reportArgumentType]
         elif isinstance(value, bool) and value != before:
             found.append(flag if value else f"{prefix}no-{key.replace('_', '-')}")
         elif value != before and value is not None:

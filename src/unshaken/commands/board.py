@@ -71,7 +71,7 @@ def submit(args: list[str]) -> None:
         return
     if len(options.run) > 1:
         raise ValueError("`unshaken submit` takes one run at a time")
-    content = submission(options.run[0], options.by, options.weights)
+    content = submission(options.run[0], options.by, options.weights)  # pyright: ignore[reportGeneralTypeIssues]
     print(write_submission(content, options.out))
     print("next: a pull request that adds it to results/submitted/, or an issue with its text", file=sys.stderr)
 

@@ -140,7 +140,7 @@ def _examined(visit: Visit, net: Network, images: Images, leaked: Checked) -> in
     fabric = replace(visit.runtime, precision="float32").open()
     net, images, begun = net.to(fabric.device), images.to(fabric.device), monotonic()
     key = Key(visit.seed) / "doctor"
-    patient = Patient(lambda x: net(x, "adv"), images.floats(), images.label, visit.ball, key, net)
+    patient = Patient(lambda x: net(x, "adv"), images.floats(), images.label, visit.ball, key, net)  # pyright: ignore[reportArgumentType]
     findings, made = [], 0
     for checked in chain([leaked], examination(patient, visit.attacked)):
         verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"

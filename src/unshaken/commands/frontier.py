@@ -57,6 +57,6 @@ def frontier(args: list[str]) -> None:
         raise ValueError("a frontier has several seeds and fractions: --seeds 1 2 3 --fractions 0.1 0.2")
     chosen = on_its_split(options.recipe, part)
     remark(chosen, part)
-    plan = Frontier(chosen, whole, options.fractions, options.seeds, options.mode)
+    plan = Frontier(chosen, whole, options.fractions, options.seeds, options.mode)  # pyright: ignore[reportArgumentType]
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     draw(list(plan.run(options.runs, options.runtime, tell, quiet=not sys.stderr.isatty())), options.out)

@@ -77,7 +77,7 @@ def of_plusplus(one: PlusPlus, count: int) -> float | None:
     None where it begins with another encoder than that of a recipe, whose network nobody knows.
     """
     try:
-        backbone = recipe(one.teacher).backbone
+        backbone = recipe(one.teacher).backbone  # pyright: ignore[reportAttributeAccessIssue]
     except (ValueError, AttributeError):  # a file, or another ++
         return None
     look = counted(backbone, Network(backbone.build(), torch.nn.Identity()))
@@ -114,7 +114,7 @@ def level(one: Pretrain, epoch: int) -> tuple[float, float]:
 
 @cache
 def _an_image(one: Pretrain, epoch: int) -> float:
-    return an_image(Step(one.savings.at_work(one.method), network_of(one)), feed_of(one, BATCH, BATCH), epoch)
+    return an_image(Step(one.savings.at_work(one.method), network_of(one)), feed_of(one, BATCH, BATCH), epoch)  # pyright: ignore[reportArgumentType]
 
 
 def an_image(step: Step, feed: Feed, epoch: int) -> float:

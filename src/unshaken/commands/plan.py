@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -63,7 +64,7 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
     lines, chosen = [], found.stage("pretrain").recipe
     if teacher is not None:
         planned = found.stage("teacher").recipe
-        lines.append(f"unshaken pretrain {wanted.teacher} {_options(recipe(wanted.teacher), planned)} {how}")
+        lines.append(f"unshaken pretrain {wanted.teacher} {_options(recipe(wanted.teacher), planned)} {how}")  # pyright: ignore[reportArgumentType]
         given = f"--teacher RUN {given}"
     lines.append(f"unshaken pretrain {name} {' '.join(filter(None, [given, _options(wanted, chosen)]))} {how}")
     slf = found.stage("slf").recipe
@@ -72,7 +73,7 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
     return lines
 
 
-def _options(default: Pretrain, value: Pretrain) -> str:
+def _options(default: Pretrain | PlusPlus, value: Any) -> str:
     return " ".join(
         spelled(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
     ).replace("--data.name", "--data")

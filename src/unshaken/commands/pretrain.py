@@ -56,7 +56,7 @@ def pretrain(args: list[str]) -> None:
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
     with stopping(options.stop_after):
-        run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)
+        run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)  # pyright: ignore[reportCallIssue]
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
     print(f"next: unshaken finetune {run}")
 
@@ -74,7 +74,7 @@ def remark(chosen: Any, default: Any = None) -> None:
     epochs = getattr(chosen, "epochs", None)
     for name, field in (("rate", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
-        if lasting and lasting >= epochs:
+        if lasting and lasting >= epochs:  # pyright: ignore[reportOperatorIssue]
             note(f"--{name} is made for more than {lasting} epochs, but there are {epochs}")
     rate = getattr(chosen, "rate", None)
     at = rate.at if isinstance(rate, Milestones) else ()

@@ -93,11 +93,11 @@ class Whole(Layer):
 def joined(layers: list[Layer]) -> Layer:
     """One layer's gradients of the items of all of these."""
     if all(isinstance(layer, Whole) for layer in layers):
-        return Whole(torch.cat([layer.matrix for layer in layers]))
-    rows = max(layer.inputs.shape[1] for layer in layers)
+        return Whole(torch.cat([layer.matrix for layer in layers]))  # pyright: ignore[reportAttributeAccessIssue]
+    rows = max(layer.inputs.shape[1] for layer in layers)  # pyright: ignore[reportAttributeAccessIssue]
     return Factors(
-        torch.cat([pad(layer.inputs, (0, 0, 0, rows - layer.inputs.shape[1])) for layer in layers]),
-        torch.cat([pad(layer.outputs, (0, 0, 0, rows - layer.outputs.shape[1])) for layer in layers]),
+        torch.cat([pad(layer.inputs, (0, 0, 0, rows - layer.inputs.shape[1])) for layer in layers]),  # pyright: ignore[reportAttributeAccessIssue]
+        torch.cat([pad(layer.outputs, (0, 0, 0, rows - layer.outputs.shape[1])) for layer in layers]),  # pyright: ignore[reportAttributeAccessIssue]
     )
 
 
@@ -143,7 +143,7 @@ class Gradients:
 
     def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
         """⟨q_k, q_l⟩ of every item k with the items l."""
-        return sum(layer.between(items) for layer in self.layers.values())
+        return sum(layer.between(items) for layer in self.layers.values())  # pyright: ignore[reportReturnType]
 
     def norms(self) -> Float[Tensor, "n"]:
         """‖q_k‖."""

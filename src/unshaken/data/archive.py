@@ -75,7 +75,7 @@ class Archive:
                 for member in tar:
                     name = PurePosixPath(member.name).name
                     if name in wanted and (stream := tar.extractfile(member)) is not None:
-                        yield name, io.BufferedReader(_Member(stream, place)), member.size
+                        yield name, io.BufferedReader(_Member(stream, place)), member.size  # pyright: ignore[reportArgumentType]
         except BROKEN as error:
             raise ValueError(f"{place} cannot be read ({error}): fetch it again with --data.download") from None
 

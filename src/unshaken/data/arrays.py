@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unshaken.base.types import Int
+from unshaken.base.types import Int, UInt8
 
 ROUNDING = 1e-3
 """Of a grey level: a float that is nearer than that to k / 255 was k."""
 
 
-def pixels_of(x: Any) -> Int[Tensor, "N C H W"]:
+def pixels_of(x: Any) -> UInt8[Tensor, "N C H W"]:
     """Images as uint8 (N C H W), from an array or tensor of integers in 0..255 or of floats in [0, 1].
 
     Channels may stand last, and grey images may have none. What is rounded or turned is said. ValueError if the values

@@ -68,7 +68,7 @@ def cifar(
     place = release.archive.find(root, download)
 
     def decode() -> Decoded:
-        with closing(release.archive.members(place, wanted)) as members:
+        with closing(release.archive.members(place, wanted)) as members:  # pyright: ignore[reportArgumentType]
             read = {name: unpickled(stream, name) for name, stream, _ in members}
         data = [_entry(read, batch, "data", np.uint8, (None, 3 * 32 * 32)) for batch in batches]
         label = [_entry(read, batch, release.labels, np.int64, (None,)) for batch in batches]

@@ -106,7 +106,7 @@ def _opened(encoded: Encoded) -> Image.Image:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether the file has more than 8 bits a channel. Pillow reads those of colour as their upper 8."""
-    return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)
+    return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _declared_bits(image: Image.Image) -> int | None:
@@ -151,7 +151,7 @@ def _highest_of_colour(image: Image.Image, bits: int | None) -> int:
     """The highest value of a 16-bit image in colour, as well as its upper 8 bits tell it."""
     if bits is not None and bits < 16:
         raise ValueError(f"only the upper 8 of its 16 bits of colour are read, so it cannot be of {bits} bits")
-    return max(high for _, high in image.getextrema()) << 8 | 255
+    return max(high for _, high in image.getextrema()) << 8 | 255  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def common_side(probe: Iterable[Encoded]) -> int:

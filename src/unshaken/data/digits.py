@@ -14,11 +14,11 @@ def digits(split: str) -> Images:
     from sklearn.datasets import load_digits  # here, because it takes a second that other sets need not wait
 
     bunch = load_digits()
-    rows = held_out(bunch.target, every=4) == (split == "test")
-    pixels = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)
+    rows = held_out(bunch.target, every=4) == (split == "test")  # pyright: ignore[reportAttributeAccessIssue]
+    pixels = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
     return Images(
         pixels=torch.from_numpy(pixels)[:, None],
-        label=torch.from_numpy(bunch.target[rows].astype(np.int64)),
+        label=torch.from_numpy(bunch.target[rows].astype(np.int64)),  # pyright: ignore[reportAttributeAccessIssue]
         names=tuple("0123456789"),
         name="digits",
         split=split,

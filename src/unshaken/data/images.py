@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.digests import image_digests
 from unshaken.data.mapped import Sums
@@ -38,7 +38,7 @@ class Images:
     reason  why a set of somebody's own has no labels, for messages
     """
 
-    pixels: Int[Tensor, "N C H W"]
+    pixels: UInt8[Tensor, "N C H W"]
     label: Int[Tensor, "N"] | None = None
     names: tuple[str, ...] = ()
     name: str = "images"
@@ -83,9 +83,9 @@ class Images:
         content = ""
         if self.content and isinstance(index, slice):
             content = f"{self.content} {range(len(self))[index]}"
-        elif self.content and len(index) * self.pixels[0].numel() > LARGE:
+        elif self.content and len(index) * self.pixels[0].numel() > LARGE:  # pyright: ignore[reportArgumentType]
             raise ValueError(
-                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "
+                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "  # pyright: ignore[reportArgumentType]
                 "aside, or choose a smaller --data.size"
             )
         known = {"content": content, "digests": digests, "files": files}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -98,7 +98,7 @@ class Found:
         say_once(f"{self.place}: {what}, {images}{split}{f'; left out: {left}' if left else ''}")
 
 
-def in_parts(place: str, listings: dict[str, Listing], called: dict[str, str], left: LeftOut) -> Found:
+def in_parts(place: str, listings: Mapping[str, Listing], called: dict[str, str], left: LeftOut) -> Found:
     """A set that comes in parts: train, and test or else val. What is wrong with one part does not touch another."""
     train = listings.get("train")
     # one without labels is no test of a classifier if there is another one with them
@@ -106,7 +106,7 @@ def in_parts(place: str, listings: dict[str, Listing], called: dict[str, str], l
     for part in tests[1:]:
         left.note(Reason.PART, called[part], len(listings[part]))
     if not tests:
-        return Found(place, {"all": train}, left, by_content=train.label is not None)
+        return Found(place, {"all": train}, left, by_content=train.label is not None)  # pyright: ignore[reportArgumentType]
     test, wrong = listings[tests[0]], {}
     if train is not None and train.label is not None and test.label is not None:
         if unknown := sorted(set(test.names) - set(train.names)):
@@ -116,7 +116,7 @@ def in_parts(place: str, listings: dict[str, Listing], called: dict[str, str], l
             )
         else:
             index = np.array([train.names.index(name) for name in test.names], np.int64)
-            test = replace(test, label=index[test.label], names=train.names)
+            test = replace(test, label=index[test.label], names=train.names)  # pyright: ignore[reportArgumentType]
     return Found(place, ({} if train is None else {"train": train}) | {"test": test}, left, wrong)
 
 

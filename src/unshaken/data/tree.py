@@ -88,7 +88,7 @@ class Branch:
             if here.real not in entered:
                 entered.add(here.real)
                 found += [os.path.join(here.path, name) for name in (here.tables if tables else here.images)]
-                waiting += here.below.values()
+                waiting += here.below.values()  # pyright: ignore[reportOperatorIssue]
         return sorted(found)
 
     def folders(self, tables: bool = False) -> dict[str, Branch]:

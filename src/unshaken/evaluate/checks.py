@@ -73,7 +73,7 @@ def examination(patient: Patient, attacked: int) -> Iterator[Checked]:
         for name, check in SIGNS.items():
             yield Checked(name, left_out=True) if bad else Checked(name, check(patient))
         for name, check in TRIALS.items() if trial else ():
-            yield Checked(name, left_out=True) if bad else Checked(name, check(trial))
+            yield Checked(name, left_out=True) if bad else Checked(name, check(trial))  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager

@@ -95,9 +95,9 @@ class Exam:
         """The exam that a result in JSON was made by. ValueError if this version knows no such exam."""
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name != "type"}
         try:
-            attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}
+            attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}  # pyright: ignore[reportAttributeAccessIssue]
             ball = {"Linf": Linf, "L2": L2}[attack["ball"]["type"]](attack["ball"]["eps"])
-            return cls(PGD(**attack | {"ball": ball}), **fields)
+            return cls(PGD(**attack | {"ball": ball}), **fields)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError) as error:
             raise ValueError(f"the result's exam cannot be read by this version ({error}): is it newer?") from None
 
@@ -127,7 +127,7 @@ class Exam:
             found = replace(found, autoattack=other.autoattack, autoattack_limit=other.autoattack_limit)
         elif self.autoattack == other.autoattack:
             limits = (self.autoattack_limit, other.autoattack_limit)
-            found = replace(found, autoattack_limit=None if None in limits else max(limits))
+            found = replace(found, autoattack_limit=None if None in limits else max(limits))  # pyright: ignore[reportArgumentType]
         if not self.corruptions:
             how = {name: getattr(other, name) for name in ("corruptions", "severities", "published")}
             return replace(found, **how)
@@ -277,7 +277,7 @@ class Exam:
     ) -> Int[Tensor, "n"]:
         held = torch.ones(len(places), dtype=torch.bool) if part.after is None else notes.read(part.after, block)
         if not held.any():
-            return held
+            return held  # pyright: ignore[reportReturnType]
         index = places[held].to(images.pixels.device)
         x, y = images.floats(index), images.label[index]
         x_new = part.tamper(model, x, y, Key(self.seed) / part.name / block, index)

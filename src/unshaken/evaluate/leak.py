@@ -51,7 +51,7 @@ class Overlap:
         if not self.images.files:
             return ""
         some = [self.images.files[row] for row in np.flatnonzero(rows)[:SHOWN]]
-        return f" ({', '.join(some)}{', ...' if rows.sum() > SHOWN else ''})"
+        return f" ({', '.join(some)}{', ...' if rows.sum() > SHOWN else ''})"  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def leak(overlap: Overlap) -> Finding | None:

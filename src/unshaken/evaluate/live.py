@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ PAUSE = 0.5
 """Seconds between two looks at what will come of it."""
 
 
+@runtime_checkable
 class Asked(Protocol):
     """What is shown goes by the attacks in their order, and by which blocks a part is for."""
 

@@ -62,7 +62,7 @@ class Notes:
 
     def _begin(self) -> None:
         """Our own file with sound lines of this identity alone."""
-        self._lines = Lines(self.file, LINE)
+        self._lines = Lines(self.file, LINE)  # pyright: ignore[reportArgumentType]
         if aside := self._lines.set_aside():
             _say(f"{self._lines.fault}; what is damaged is judged again, and the damaged file is {aside.name} now")
         self._lines.rewrite([{"identity": self.identity}, *_verdicts(self._lines, self.identity)])

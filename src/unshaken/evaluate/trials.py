@@ -71,7 +71,7 @@ class Trial:
     def _stand(self, attack: PGD, name: str) -> Int[Tensor, "n"]:
         standing = []
         for at in range(0, len(self.subject.x), CHUNK):
-            part = self.subject.chosen(slice(at, at + CHUNK))
+            part = self.subject.chosen(slice(at, at + CHUNK))  # pyright: ignore[reportArgumentType]
             rng = (part.key / name / at).on(part.x.device)
             standing.append(part.correct(attack(lambda x, part=part: _loss(part, x), part.x, rng)))
         return torch.cat(standing) if standing else torch.zeros(0, dtype=torch.bool)

@@ -48,7 +48,7 @@ class Exporting:
             raise ValueError(f"--repo is OWNER/NAME, with --to hub; not {self.repo!r} with --to {self.to}")
 
 
-def export(path: Path, how: Exporting, results: list[dict[str, Any]] = ()) -> Path:
+def export(path: Path, how: Exporting, results: list[dict[str, Any]] = ()) -> Path:  # pyright: ignore[reportArgumentType]
     """Write a run's or a file's network in another form, with its page; returns the file, or the folder for a hub.
 
     results  the contents of result files that belong to it, for the page
@@ -157,7 +157,7 @@ def their_weights(subject: Opened, whose: str) -> dict[str, Tensor]:
         raise ValueError(f"{whose} has no {name}: export it --to safetensors or --to onnx")
     weights = subject.encoder.backbone.state_dict()
     if isinstance(subject.net, Network):
-        head = subject.encoder.backbone.pretrained_cfg["classifier"] if of_timm else "fc"
+        head = subject.encoder.backbone.pretrained_cfg["classifier"] if of_timm else "fc"  # pyright: ignore[reportArgumentType, reportIndexIssue]
         weights |= {f"{head}.{part}": tensor for part, tensor in subject.net.head.state_dict().items()}
     return weights
 
@@ -204,7 +204,7 @@ def to_onnx(subject: Opened, out: Path) -> None:
             verbose=False,
         )
     stored = io.BytesIO()
-    program.save(stored)
+    program.save(stored)  # pyright: ignore[reportArgumentType]
     write_bytes(out, _without_traces(stored.getvalue(), subject.about["fingerprint"]["weights"]))
 
 

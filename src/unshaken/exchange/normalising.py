@@ -46,7 +46,7 @@ def chosen(
             "A-InfoNCE and DeACL hold it too, though their networks were run without. Say whose file it is by --method "
             "acl, dynacl, advcl, ..., or how pixels are normalised by --normalisation imagenet or none"
         )
-    paper = normalisation_of(reading.layout, reading.network)
+    paper = normalisation_of(reading.layout, reading.network)  # pyright: ignore[reportArgumentType]
     if paper is not None:
         return _of_channels(paper, channels, "the paper's"), "not in the file; as this layout's paper has it"
     raise ValueError(

@@ -151,7 +151,7 @@ def _places(value: Any) -> tuple[list[Container], list[str]]:
         if len(path) < 2:
             entries += [".".join((*path, name)) for name, _ in inner]
         if len(path) < DEEPEST:
-            queue += [((*path, name), part) for name, part in inner if _has_entries(part)]
+            queue += [((*path, name), part) for name, part in inner if _has_entries(part)]  # pyright: ignore[reportOperatorIssue]
     return containers, entries
 
 

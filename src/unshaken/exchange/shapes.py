@@ -99,13 +99,14 @@ def timm_shapes(name: str, stem: Stem | None, found: Shapes) -> tuple[Stem, dict
     built: dict[Stem, dict[str, tuple[int, ...]]] = {}
     for side in dict.fromkeys(sides):
         try:
-            built[side] = shapes_of(name, side, config.input_size[0])
+            built[side] = shapes_of(name, side, config.input_size[0])  # pyright: ignore[reportArgumentType]
         except (AssertionError, ValueError, RuntimeError, TypeError, ZeroDivisionError):  # not for that side
             continue
         if all(
-            any(k.endswith(weight) and s == shape for k, s in found.items()) for weight, shape in built[side].items()
+            any(k.endswith(weight) and s == shape for k, s in found.items())
+            for weight, shape in built[side].items()  # pyright: ignore[reportArgumentType]
         ):
-            return side, built[side]
+            return side, built[side]  # pyright: ignore[reportArgumentType, reportReturnType]
     if not built:
         raise ValueError(f"{name} was trained at {config.input_size[-1]} pixels: choose --stem for the side it is for")
     return next(iter(built.items()))

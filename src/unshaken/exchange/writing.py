@@ -63,7 +63,7 @@ def write(what: Imported, out: Path, known: Importing = Importing()) -> Written:
 
 def _write_classifier(run: Path, what: Imported, names: tuple[str, ...], mode: str, tuned: str) -> None:
     """As a finished run of fine-tuning: the adversarial route alone, as the papers judge it."""
-    net = Network(alone(what.encoder, "adv"), what.head).eval()
+    net = Network(alone(what.encoder, "adv"), what.head).eval()  # pyright: ignore[reportArgumentType]
     recipe = recipe_of(what.about["pretrain"]["recipe"]["name"], tuned, method={"type": mode})
     finetune = {"recipe": recipe, "data": {"encoder": digest(what.encoder)}}
     about = {"finetune": finetune, "pretrain": what.about["pretrain"]}

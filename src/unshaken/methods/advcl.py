@@ -65,7 +65,7 @@ class AdvCL(Method):
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         x_clean = self.clean(batch)
         x_adv = self.adversarial(h, batch, x_clean, self.contrast, key)
-        z, ce = self.embed(h, x_adv, lambda: self.embed_clean(h, x_clean), batch.label)
+        z, ce = self.embed(h, x_adv, lambda: self.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
         return self.total(self.contrast(z), ce)
 
     def clean(self, batch: Batch) -> Float[Tensor, "3 N C H W"]:
@@ -84,7 +84,7 @@ class AdvCL(Method):
 
         def climb(clean: Callable[[], Tensor]) -> Tensor:
             def objective(x_adv: Tensor) -> Tensor:
-                z, ce = self.embed(h, x_adv, clean, batch.label)
+                z, ce = self.embed(h, x_adv, clean, batch.label)  # pyright: ignore[reportArgumentType]
                 return self.total(contrast(z), ce)["loss"]
 
             x = batch.views[2]
@@ -101,15 +101,15 @@ class AdvCL(Method):
     ) -> tuple[Float[Tensor, "4 N D"], Float[Tensor, ""]]:
         """The four views' embeddings, x_cl's first, and l_CE(x_ce)."""
         x_cl, x_ce = x_adv
-        z_cl, *_ = h.head.split(h(x_cl, "adv"))
-        _, *logits = h.head.split(h(x_ce, "adv_ce"))
+        z_cl, *_ = h.head.split(h(x_cl, "adv"))  # pyright: ignore[reportCallIssue]
+        _, *logits = h.head.split(h(x_ce, "adv_ce"))  # pyright: ignore[reportCallIssue]
         ce = torch.stack([cross_entropy(y, k) for y, k in zip(logits, label.unbind(1), strict=True)]).mean()
         return torch.cat([z_cl[None], clean()]), ce
 
     def embed_clean(self, h: Network, x_clean: Float[Tensor, "3 N C H W"]) -> Float[Tensor, "3 N D"]:
         if self.form == "released":
-            return torch.stack([h.head.split(h(x, "clean"))[0] for x in x_clean])
-        return h.head.split(h(x_clean, "clean"))[0]
+            return torch.stack([h.head.split(h(x, "clean"))[0] for x in x_clean])  # pyright: ignore[reportCallIssue]
+        return h.head.split(h(x_clean, "clean"))[0]  # pyright: ignore[reportCallIssue]
 
     def contrast(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
         """l_CL."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ class AsymAdvCL(Method):
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         x_clean = self.advcl.clean(batch)
         x_adv = self.advcl.adversarial(h, batch, x_clean, self.attacked, key)
-        z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)
+        z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
         if self.ip is None:
             return self.advcl.total(self.contrast(z), ce)
         alpha = self.alpha(h, batch.views[2], x_adv[0], clock)
@@ -121,7 +121,7 @@ class AsymAdvCL(Method):
         """l_CL, where alpha is of ip alone."""
         if self.ip is None:
             return between(self.unstopped(self.pairs(z)))
-        return between(inferior(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))
+        return between(inferior(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
 
     def attacked(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
         """What the attack raises in the place of l_CL."""
@@ -138,7 +138,7 @@ class AsymAdvCL(Method):
     def pairs(self, z: Float[Tensor, "4 N D"], others: Tensor | None = None) -> Float[Tensor, "4 4 N"]:
         if self.hn is None:
             return pairs(z, self.advcl.tau, others)
-        form = "advcl" if self.advcl.form == "released" else "hcl"
+        form: Literal["advcl", "hcl"] = "advcl" if self.advcl.form == "released" else "hcl"
         return hard_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others, form)
 
     def alpha(
@@ -150,10 +150,10 @@ class AsymAdvCL(Method):
             return alpha
         d, d_min = self.distance(h, x, x_cl), self.adaptive.d_min
         if clock.epoch < self.adaptive.epochs:
-            h.memory.distances.add_(len(x) * d)
-            h.memory.images.add_(len(x))
+            h.memory.distances.add_(len(x) * d)  # pyright: ignore[reportCallIssue]
+            h.memory.images.add_(len(x))  # pyright: ignore[reportCallIssue]
             return alpha
-        d_avg = h.memory.distances / h.memory.images
+        d_avg = h.memory.distances / h.memory.images  # pyright: ignore[reportOperatorIssue]
         nearness = torch.where(d_avg > d_min, ((d_avg - d) / (d_avg - d_min)).clamp(0, 1), (d < d_min).float())
         if self.advcl.form == "released":  # their code tests d > d_avg first
             nearness = torch.where(d > d_avg, torch.zeros_like(nearness), nearness)

@@ -46,7 +46,7 @@ class DynACL(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         h.teacher.follow(h, self.momentum)
-        z_adv, z = self.acl.embed(Pair(h), batch, key)
+        z_adv, z = self.acl.embed(Pair(h), batch, key)  # pyright: ignore[reportArgumentType]
         terms = self.acl.contrast(z_adv, z, clock)
         return terms | {"loss": terms["loss"] / 2}
 

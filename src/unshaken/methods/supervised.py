@@ -34,7 +34,7 @@ class ST(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
-        return {"loss": cross_entropy(h(x, "shared"), batch.label)}
+        return {"loss": cross_entropy(h(x, "shared"), batch.label)}  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,11 @@ class SAT(Method):
         (x,), y = batch.views, batch.label
         with frozen(h):
             x_adv = self.attack(
-                lambda x: cross_entropy(h(x, "shared"), y, reduction="none"), x, (key / "attack").on(x.device)
+                lambda x: cross_entropy(h(x, "shared"), y, reduction="none"),  # pyright: ignore[reportArgumentType]
+                x,
+                (key / "attack").on(x.device),
             )
-        return {"loss": cross_entropy(h(x_adv, "shared"), y)}
+        return {"loss": cross_entropy(h(x_adv, "shared"), y)}  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
@@ -78,5 +80,5 @@ class TRADES(Method):
             with torch.no_grad():
                 target = h(x, "shared")
             x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "shared")), x, (key / "attack").on(x.device))
-        loss, natural, robust = trades(h(x, "shared"), h(x_adv, "shared"), batch.label, self.beta)
+        loss, natural, robust = trades(h(x, "shared"), h(x_adv, "shared"), batch.label, self.beta)  # pyright: ignore[reportArgumentType]
         return {"loss": loss, "natural": natural, "robust": robust}

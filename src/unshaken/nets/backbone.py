@@ -108,5 +108,5 @@ def timm_encoder(name: str, stem: Stem | None = None, pretrained: bool = True) -
         raise ValueError(f"{name} was trained at {side} pixels: choose a stem for the side to build it for, of {stems}")
     if pretrained and not config.has_weights:
         raise ValueError(f"timm has no weights for {name}; a network with initial weights needs no import")
-    backbone = Backbone(f"timm/{known}", stem or side, channels, tuple(config.mean), tuple(config.std))
+    backbone = Backbone(f"timm/{known}", stem or side, channels, tuple(config.mean), tuple(config.std))  # pyright: ignore[reportArgumentType]
     return backbone._encoder(*timm_net(known, backbone.stem, channels, pretrained)), backbone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,14 @@ from unshaken.base.types import Float
 from unshaken.nets import routed
 from unshaken.nets.spared import by_parts
 
+M = TypeVar("M", bound=nn.Module)
+
 
 class Normalize(nn.Module):
     """(x − mean) / std per channel, inside the network, so that pixels are in [0, 1] everywhere else."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -135,7 +141,7 @@ def frozen(net: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def born(build: Callable[[], nn.Module], key: Key) -> nn.Module:
+def born(build: Callable[[], M], key: Key) -> M:
     """What `build` makes with initial weights that depend on the key alone, on the CPU so that devices agree.
 
     Layers draw from the global generator; it is put back as it was.

@@ -34,7 +34,7 @@ def folded(net: Network) -> Network:
 def _folded(net: Network) -> Network:
     routes = routes_of(net.encoder)
     ways = {route: _alone(merged(net.encoder, route), route, net.precision) for route in routes}
-    net.encoder = Routed(ways, Switch(routes[0])) if ways else _alone(net.encoder, "", net.precision)
+    net.encoder = Routed(ways, Switch(routes[0])) if ways else _alone(net.encoder, "", net.precision)  # pyright: ignore[reportAttributeAccessIssue]
     net.fold = None
     if net.teacher is not None:
         _folded(net.teacher)
@@ -126,7 +126,7 @@ class Pair:
     def refold(self) -> None:
         conv, norm = self.conv, self.norm
         of_norm = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *of_norm)
+        weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *of_norm)  # pyright: ignore[reportArgumentType]
         self.both.weight.copy_(weight)
         self.both.bias.copy_(bias)
 

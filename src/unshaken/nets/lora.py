@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.func import functional_call
 from unshaken.base.keys import Key
 
 Layer = nn.Conv2d | nn.Linear
+M = TypeVar("M", bound=nn.Module)
 
 
 class Switch:
@@ -64,7 +66,7 @@ class LowRank(nn.Module):
         return functional_call(self.layer, {"weight": self.weight}, (x,)) if self.switch.on else self.layer(x)
 
 
-def with_lora(encoder: nn.Module, key: Key, rank: int = 8, alpha: float = 1.0) -> nn.Module:
+def with_lora(encoder: M, key: Key, rank: int = 8, alpha: float = 1.0) -> M:
     """The same encoder (changed in place) with a branch, off at first; what is drawn depends on the key alone.
 
     Each layer draws by its own name, so that a layer more or less changes no other.
@@ -81,7 +83,7 @@ def with_lora(encoder: nn.Module, key: Key, rank: int = 8, alpha: float = 1.0) -
     return _replace(encoder, made)
 
 
-def without_lora(net: nn.Module) -> nn.Module:
+def without_lora(net: M) -> M:
     """A copy with W alone: the plain network."""
     net = copy.deepcopy(net)
     return _replace(net, {module: module.layer for module in _branched(net)})
@@ -132,7 +134,7 @@ def _layers(net: nn.Module) -> dict[str, Layer]:
     return {name: module for name, module in net.named_modules() if isinstance(module, Layer)}
 
 
-def _replace(net: nn.Module, by: dict[nn.Module, nn.Module]) -> nn.Module:
+def _replace(net: M, by: dict[nn.Module, nn.Module]) -> M:
     """In place, each module by what stands for it: one that is used in two places stays one."""
     for module in list(net.modules()):
         for name, child in module._modules.items():

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Switch:
@@ -33,7 +36,7 @@ class Routed(nn.Module):
         return self.routes[self.switch.route](x)
 
 
-def routed(net: nn.Module, routes: tuple[str, ...]) -> nn.Module:
+def routed(net: M, routes: tuple[str, ...]) -> M:
     """The same network (changed in place) with every batch norm replaced by one a route, all alike at first."""
     if not routes or len(set(routes)) != len(routes):
         raise ValueError(f"a network has one or more distinct routes, not {routes}")
@@ -43,7 +46,7 @@ def routed(net: nn.Module, routes: tuple[str, ...]) -> nn.Module:
     return _replace(net, _BatchNorm, lambda norm: Routed({route: copy.deepcopy(norm) for route in routes}, switch))
 
 
-def merged(net: nn.Module, route: str) -> nn.Module:
+def merged(net: M, route: str) -> M:
     """A copy with the batch norms of one route only: a plain network."""
     known = routes_of(net)
     if known and route not in known:
@@ -51,7 +54,7 @@ def merged(net: nn.Module, route: str) -> nn.Module:
     return _replace(copy.deepcopy(net), Routed, lambda norm: norm.routes[route])
 
 
-def alone(net: nn.Module, route: str) -> nn.Module:
+def alone(net: M, route: str) -> M:
     """A plain copy with one route: the one that is named if the network has it, else the only or first one."""
     known = routes_of(net)
     return merged(net, route if route in known else next(iter(known), route))
@@ -71,11 +74,11 @@ def take(net: nn.Module, route: str) -> None:
             module.switch.route = route
 
 
-def _replace(net: nn.Module, kind: type, by: Callable[[nn.Module], nn.Module]) -> nn.Module:
+def _replace(net: M, kind: type, by: Callable[[Any], nn.Module]) -> M:
     """In place, once for each module of the kind: one that is used in two places stays one."""
     made: dict[nn.Module, nn.Module] = {}
 
-    def replaced(module: nn.Module) -> nn.Module:
+    def replaced(module: Any) -> Any:
         if isinstance(module, kind):
             return made.setdefault(module, made.get(module) or by(module))
         for name, child in module._modules.items():

@@ -193,7 +193,7 @@ def _check_sizes(about: dict[str, Any], backbone: Backbone, tensors: dict[str, T
 
 def backbone_of(about: dict[str, Any]) -> Backbone:
     fields = {name: value for name, value in about["backbone"].items() if name != "type"}
-    return Backbone(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+    return Backbone(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})  # pyright: ignore[reportArgumentType]
 
 
 def digest(net: nn.Module) -> str:

@@ -25,7 +25,7 @@ class SmallMaps(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         (high, wide), (k, _), (stride, _), (padding, _) = x.shape[2:], self.kernel_size, self.stride, self.padding
-        h, w = ((side + 2 * padding - k) // stride + 1 for side in (high, wide))
+        h, w = ((side + 2 * padding - k) // stride + 1 for side in (high, wide))  # pyright: ignore[reportOperatorIssue]
         if h * w > PIXELS or x.device.type != "cpu":
             return super().forward(x)
         if x.dtype == torch.float32 and stride == 1:
@@ -50,7 +50,7 @@ def _may_profit(conv: nn.Conv2d) -> bool:
 
 def _same(conv: nn.Conv2d) -> SmallMaps:
     shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
-    made = SmallMaps(*shape, bias=conv.bias is not None, device="meta").train(conv.training)
+    made = SmallMaps(*shape, bias=conv.bias is not None, device="meta").train(conv.training)  # pyright: ignore[reportArgumentType]
     made.weight, made.bias = conv.weight, conv.bias
     return made
 
@@ -139,7 +139,7 @@ class Product(torch.autograd.Function):
             rows = patches(grad, k, 1, k - 1 - padding)
             of_x = _maps(rows.flatten(0, 2).mm(_matrix(weight.flip(2, 3).transpose(0, 1)).T), rows.shape)
         elif ctx.needs_input_grad[0]:
-            of_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, stride, padding)
+            of_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, stride, padding)  # pyright: ignore[reportAttributeAccessIssue]
         if ctx.needs_input_grad[1]:
             rows = patches(x, k, stride, padding).flatten(0, 2)
             of_weight = grad.permute(0, 2, 3, 1).flatten(0, 2).T.mm(rows)

@@ -47,6 +47,10 @@ class LeakyBlock(nn.Module):
 class LeakyWideResNet(nn.Module):
     """Images (N C H W), already normalised, to features (N D) after a global average pool; D = 64 · widen."""
 
+    block1: nn.Module
+    block2: nn.Module
+    block3: nn.Module
+
     def __init__(self, depth: int, widen: int, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1)

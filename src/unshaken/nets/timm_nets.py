@@ -83,7 +83,7 @@ def _with_weights(name: str, config: PretrainedCfg) -> dict[str, Any]:
         file = config.hf_hub_filename if config.hf_hub_filename not in (None, "pytorch_model.bin") else None
         weights = from_hub(repository, f"timm/{name}", file, revision or None)
     else:
-        weights = from_url(config.url, f"timm/{name}")
+        weights = from_url(config.url, f"timm/{name}")  # pyright: ignore[reportArgumentType]
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
 
 
@@ -124,7 +124,7 @@ def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int
     known = models.list_models(module=models)  # which leaves detectors and segmenters out
     if name not in known:
         raise ValueError(f"torchvision has no network {name!r}{did_you_mean(name, known)}")
-    weights = models.get_model_weights(name).DEFAULT
+    weights = models.get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
     how = weights.transforms()
     with _our_reader(type(weights), name):
         net = models.get_model(name, weights=weights if pretrained else None, progress=False)
@@ -148,7 +148,7 @@ def class_words(name: str, count: int) -> tuple[tuple[str, ...], ...]:
     if package == "torchvision":
         from torchvision import models
 
-        names = models.get_model_weights(known).DEFAULT.meta.get("categories") or ()
+        names = models.get_model_weights(known).DEFAULT.meta.get("categories") or ()  # pyright: ignore[reportAttributeAccessIssue]
         if len(names) == count:
             words = [(*known, name) for known, name in zip(words, names, strict=True)]
     return tuple(words) if all(words) else ()

@@ -45,6 +45,10 @@ class WideResNet(nn.Module):
              resolution
     """
 
+    block1: nn.Module
+    block2: nn.Module
+    block3: nn.Module
+
     def __init__(self, depth: int, widen: int, channels: int) -> None:
         super().__init__()
         self.conv1 = conv3x3(channels, 16)

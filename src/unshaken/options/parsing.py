@@ -214,8 +214,8 @@ def _of_kind(kinds: dict[str, type], kind: str, flag: str, args: list[str]) -> A
     if lacking:
         raise ValueError(f"{flag} {kind} needs {', '.join(f'{flag}.{name}' for name in lacking)} too")
     for name, text in given.items():
-        check_words(Option(f"{flag}.{name}", needed[name]), [text])
-    return kinds[kind](**{name: _read(needed[name], text) for name, text in given.items()})
+        check_words(Option(f"{flag}.{name}", needed[name]), [text])  # pyright: ignore[reportArgumentType]
+    return kinds[kind](**{name: _read(needed[name], text) for name, text in given.items()})  # pyright: ignore[reportArgumentType]
 
 
 def _read(hint: Any, text: str) -> float:

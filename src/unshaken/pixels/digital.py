@@ -86,7 +86,7 @@ def elastic_transform(
     moved[:, :, :2] += shift * side * (draws / "affine").uniform(3, 2, low=-1, high=1)
     back = torch.linalg.solve(moved, corner[:, :2].expand(len(x), 3, 2))  # of (column, row, 1) to where it was
     place = torch.stack((column, row, torch.ones_like(row)), -1).view(-1, 3) @ back
-    x = _sampled(x, *place.view(-1, H, W, 2).unbind(-1), "mirror")
+    x = _sampled(x, *place.view(-1, H, W, 2).unbind(-1), "mirror")  # pyright: ignore[reportCallIssue]
     if alpha == 0:
         return x
     noise = alpha * side**2 * (draws / "elastic").uniform(2, H, W, low=-1, high=1)

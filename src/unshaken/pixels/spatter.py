@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unshaken.base.draws import Draws
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float
 from unshaken.pixels.blur import gaussian_blur
 from unshaken.pixels.colour import luma
 
@@ -53,7 +53,7 @@ def relief(wet: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H W"]:
     return _mean3(lit.clamp_(0, 255)).round_()
 
 
-def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -> Int[Tensor, "N 1 H W"]:
+def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -> Bool[Tensor, "N 1 H W"]:
     """Canny's edges of an 8-bit layer, as bool (IEEE TPAMI 1986; OpenCV's form: 3 x 3 Sobel, |dx| + |dy|).
 
     An edge is a ridge of the gradient above `low` that is connected with one above `high`.
@@ -77,7 +77,7 @@ def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -
     return edge
 
 
-def chamfer(edge: Int[Tensor, "N 1 H W"], most: float) -> Float[Tensor, "N 1 H W"]:
+def chamfer(edge: Bool[Tensor, "N 1 H W"], most: float) -> Float[Tensor, "N 1 H W"]:
     """Distance from the next edge, at most `most`: by steps of length 1, 1.4 and 2.1969 (Borgefors 1986, as OpenCV)."""
     length = {(0, 1): 65536, (1, 1): 91750, (1, 2): 143976}  # in 65,536ths, so that sums are exact
     ahead = {(i, j): length.get((min(abs(i), abs(j)), max(abs(i), abs(j)))) for i, j in product(range(-2, 3), repeat=2)}

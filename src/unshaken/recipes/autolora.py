@@ -154,14 +154,14 @@ class AutoFinetune:
             rate, again = self.rate(history.values, self.epochs)
             if place.batch == 0 and place.epoch > 0:
                 line = {"validation": history.values[-1], "rate": rate, "reloaded": again}
-                course.run.log({"step": place.step, "epoch": place.epoch} | line)
+                course.run.log({"step": place.step, "epoch": place.epoch} | line)  # pyright: ignore[reportArgumentType]
             if place.epoch == self.epochs or (place.batch == 0 and again):
                 history.lend(net)
             if place.epoch == self.epochs:
                 return
             ends = quarters(len(course.feed))
             if place.batch in ends:
-                net.memory.accuracy.fill_(accuracy(self.method, net, course.feed, place))
+                net.memory.accuracy.fill_(accuracy(self.method, net, course.feed, place))  # pyright: ignore[reportCallIssue]
             onward = next(batch for batch in (*ends, len(course.feed)) if batch > place.batch)
             course.go(Constant(rate), place.step + onward - place.batch)
 

@@ -95,7 +95,7 @@ class Candidate:
         """
         recipe = {"type": "Given", "name": name, "seed": UNKNOWN}
         about = {"pretrain": {"recipe": recipe}, "finetune": {"recipe": recipe | {"method": {"type": "given"}}}}
-        net = module if isinstance(module, Network) else Network(Adapted(module), nn.Identity())
+        net = module if isinstance(module, Network) else Network(Adapted(module), nn.Identity())  # pyright: ignore[reportArgumentType]
         weights = digest(module) if isinstance(module, nn.Module) else f"function-{code_of_function(module)}"
         return cls(net, weights, about, {"pretrain": None, "finetune": None}, folder)
 
@@ -136,7 +136,7 @@ class Candidate:
         shown = ", ".join(f"{name} {k}" for name, k in list(index.items())[:3])
         print(f"note: {len(index)} of {self.count} logits answer for the classes ({shown}, ...)", file=sys.stderr)
         name = self.about["finetune"]["recipe"]["name"]
-        found = self.of_module(Selected(self.net.encoder.model, list(index.values())), name, self.folder)
+        found = self.of_module(Selected(self.net.encoder.model, list(index.values())), name, self.folder)  # pyright: ignore[reportArgumentType]
         found.about["finetune"]["recipe"]["classes"] = index
         return found
 
@@ -181,7 +181,7 @@ class Candidate:
             if runtime.precision == "bf16":
                 search, world = search or copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)
-            yield Seat(net, folded(search) if "names" in self.about else search, images, world, gradients)
+            yield Seat(net, folded(search) if "names" in self.about else search, images, world, gradients)  # pyright: ignore[reportArgumentType]
         finally:
             self.net.to(home)
 

@@ -46,4 +46,4 @@ def judged(run: Path, mode: str, runtime: Runtime, quiet: bool) -> dict[str, Any
     exam = replace(exam_for(run), corruptions=("fifteen",), batch=BLOCK)
     if mode == "slf":
         exam = replace(exam, autoattack="standard", autoattack_limit=BLOCK)
-    return examine(run, exam=exam, runtime=runtime, quiet=quiet)
+    return examine(run, exam=exam, runtime=runtime, quiet=quiet)  # pyright: ignore[reportReturnType]

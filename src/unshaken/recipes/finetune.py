@@ -113,7 +113,7 @@ class Finetune:
                 "needs them; name a labelled set by --data"
             )
         if len(images.names) < 2:
-            raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
+            raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")  # pyright: ignore[reportGeneralTypeIssues]
         if held_out and not self.hold:
             raise ValueError("this run kept no images aside; fine-tune with --hold 10, say")
         if not self.hold:

@@ -63,7 +63,7 @@ class Frontier:
             judge = lambda chosen, what: self._judged(chosen, what, root, runtime, tell, quiet)  # noqa: E731
             yield judge(replace(part, name=self.whole, coreset=None), "all images")[1]
             for fraction in self.fractions:
-                selector = replace(part.coreset, fraction=fraction)
+                selector = replace(part.coreset, fraction=fraction)  # pyright: ignore[reportArgumentType]
                 by_chance = Random(fraction, selector.warmup, selector.every, selector.validation)
                 name = type(selector).__name__
                 run, result = judge(replace(part, coreset=selector), f"{name} {fraction:g}")
@@ -93,7 +93,7 @@ class Frontier:
         result = examine(tuned, runtime=runtime, quiet=quiet)
         standard, robust = result["standard"], result["robust"]
         tell(f"seed {chosen.seed}, {what}: SA {standard['percent']:.1f} %  RA {robust['percent']:.1f} %")
-        return encoder, result
+        return encoder, result  # pyright: ignore[reportReturnType]
 
 
 def compared(name: str) -> tuple[Pretrain, str]:

@@ -68,7 +68,7 @@ def begun(
         raise ValueError(f"{name!r} is neither a run, nor an encoder file, nor a recipe such as simclr/cifar10")
     first = replace(recipe(name), data=like.data, split=like.split, seed=like.seed)
     if network and hasattr(first, "backbone"):
-        first = replace(first, backbone=like.backbone)
+        first = replace(first, backbone=like.backbone)  # pyright: ignore[reportAttributeAccessIssue]
     if not quiet:
         epochs = getattr(first, "epochs", None)
         long = "" if epochs is None else f", {epochs:,} epoch{'s' * (epochs > 1)}"

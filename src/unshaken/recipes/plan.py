@@ -131,7 +131,7 @@ def teacher_recipe(wanted: Pretrain) -> Pretrain | None:
     name = wanted.teacher or ""
     if not name or Path(name).exists() or name.partition("/")[0] not in PAPERS:
         return None
-    return replace(recipe(name), data=wanted.data, split=wanted.split, seed=wanted.seed, backbone=wanted.backbone)
+    return replace(recipe(name), data=wanted.data, split=wanted.split, seed=wanted.seed, backbone=wanted.backbone)  # pyright: ignore[reportReturnType]
 
 
 def pretrain_stage(
@@ -183,7 +183,7 @@ def scheduled(one: Any, epochs: int) -> Any:
             return value
         held = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
         changed = {name: new for name, old in held.items() if (new := shrunk(old)) != old}
-        return replace(value, **changed) if changed else value
+        return replace(value, **changed) if changed else value  # pyright: ignore[reportArgumentType]
 
     changes = {
         name: shrunk(getattr(one, name)) for name in ("rate", "strength", "method", "savings") if hasattr(one, name)
@@ -249,7 +249,7 @@ def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
         net = one.furnished(net, None, None)
     net = net.to(fabric.device)
     runtime.prepare(net)
-    step = Step(one.savings.at_work(one.method), net)
+    step = Step(one.savings.at_work(one.method), net)  # pyright: ignore[reportArgumentType]
     feed = Feed(images, one.views, one.strength, one.batch, one.epochs, Key(one.seed) / "trial", label)
     return step_speed(step, feed.to(fabric.device), one.optimizer, seconds)
 

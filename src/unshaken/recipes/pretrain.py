@@ -143,10 +143,10 @@ class Pretrain:
             feed = Feed(images, self.views, self.strength, self.batch, self.epochs, key, label)
             feed = replace(feed, side=self.savings.side, replays=self.savings.replays)
             net = self.furnished(self.embedder(classes), teacher, start)
-            self.savings.fit(net.encoder, *images.pixels.shape[1:3], self.epochs)
+            self.savings.fit(net.encoder, *images.pixels.shape[1:3], self.epochs)  # pyright: ignore[reportCallIssue]
             net = net.to(fabric.device)
             runtime.prepare(net)
-            step, feed = Step(self.savings.at_work(self.method), net), feed.to(fabric.device)
+            step, feed = Step(self.savings.at_work(self.method), net), feed.to(fabric.device)  # pyright: ignore[reportArgumentType]
             course = (step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet, profile)
             fit(*course) if self.coreset is None else fit_on_coresets(self.coreset, *course)
             origin = {"recipe": plain(self), "data": data}

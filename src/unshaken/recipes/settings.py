@@ -69,7 +69,7 @@ SETTINGS = {
     # 1,281,167 images, as in the coreset papers (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef)
     "imagenet32": Setting(
         Source("imagenet32"),
-        backbone=Backbone("wrn-28-10", stem=32, **AS_IT_IS),
+        backbone=Backbone("wrn-28-10", stem=32, **AS_IT_IS),  # pyright: ignore[reportArgumentType]
         rate=WarmupCosine(peak=0.6, warmup=2),
         epochs=200,
         classes=1000,
@@ -79,7 +79,7 @@ SETTINGS = {
     ),
     "imagenet": Setting(
         Source("imagenet"),
-        backbone=Backbone("resnet50", stem=224, **AS_IT_IS),
+        backbone=Backbone("resnet50", stem=224, **AS_IT_IS),  # pyright: ignore[reportArgumentType]
         weak=ResizedCrop(),
         ball=Linf(4 / 255),
         optimizer=SGD(0.9, 1e-4, nesterov=True),

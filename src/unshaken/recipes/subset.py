@@ -90,7 +90,7 @@ class Course:
             if legs.place.step < last:
                 legs.go(rate, last, part)
             method = self.step.method
-            self.step.method = Noting(method, self.attacks(end))
+            self.step.method = Noting(method, self.attacks(end))  # pyright: ignore[reportAttributeAccessIssue]
             legs.go(rate, steps_until(legs.feed, legs.place, end), part)
             self.step.method = method
         else:

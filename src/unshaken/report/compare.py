@@ -121,7 +121,7 @@ def _paired(score: str, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> Pai
     """Images are the pairs: the verdicts of one image under several corruptions are added."""
     of = min(each.get("of", each["n"]) for each in (*a, *b))
     both = numpy.logical_and.reduce([_judged(each)[:of] for each in (*a, *b)])
-    right_a, right_b = (sum(_bits(each)[:of].astype(int) for each in scores)[both] for scores in (a, b))
+    right_a, right_b = (sum(_bits(each)[:of].astype(int) for each in scores)[both] for scores in (a, b))  # pyright: ignore[reportIndexIssue]
     alone = int((right_a > right_b).sum()), int((right_b > right_a).sum())
     return Paired(score, int(both.sum()), int(right_a.sum()), int(right_b.sum()), *alone)
 

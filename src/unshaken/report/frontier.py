@@ -134,7 +134,7 @@ def places(result: Result, others: list[Result]) -> list[tuple[str, float, float
     picked = [r for r in same_seed if selector(r)["type"] not in ("Random", "All")]
     found = [(series(result, others), mine["fraction"], None)]
     if mine["type"] != "Random":
-        return found
+        return found  # pyright: ignore[reportReturnType]
     dear = dict.fromkeys(
         (f"{CHANCE} at the cost of {series(r, others)}", selector(r)["fraction"], selector(r)["fraction"])
         for r in picked

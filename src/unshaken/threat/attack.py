@@ -118,4 +118,4 @@ State = TypeVar("State")
 
 def rows(state: State, which: Tensor) -> State:
     """A dataclass of tensors with a row an image, of these images alone."""
-    return type(state)(*(getattr(state, field.name)[which] for field in fields(state)))
+    return type(state)(*(getattr(state, field.name)[which] for field in fields(state)))  # pyright: ignore[reportArgumentType]

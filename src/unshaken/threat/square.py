@@ -153,21 +153,21 @@ def _bump(x: Tensor, best: Tensor, eps: float, draws: Draws, query: int) -> Tens
     budget = ((both * delta).square().sum((2, 3), keepdim=True) + left / x.shape[1]).sqrt()
     bump = bump_of(draws.side[query]).to(x)
     bump = (bump.T if draws.turned[query] else bump) * draws.sign[query]
-    bump = budget * normalize(bump + normalize(delta[here], dim=(2, 3)), dim=(2, 3))
+    bump = budget * normalize(bump + normalize(delta[here], dim=(2, 3)), dim=(2, 3))  # pyright: ignore[reportArgumentType]
     delta[there] = 0
     delta[here] = bump
     return _at_length(x, delta, eps)
 
 
 def _at_length(x: Tensor, delta: Tensor, eps: float) -> Tensor:
-    return (x + eps * normalize(delta, dim=(-3, -2, -1))).clamp(0, 1)
+    return (x + eps * normalize(delta, dim=(-3, -2, -1))).clamp(0, 1)  # pyright: ignore[reportArgumentType]
 
 
 @cache
 def bump_of(side: int) -> Float[Tensor, "S S"]:
     """η of length 1: a hill above as long a hollow (eq. 2), Σ over k > m of 1/k² at m rings from the middle."""
     upper, lower = _hill(side // 2, side), _hill(side - side // 2, side)
-    return normalize(torch.cat([upper, -lower]), dim=(0, 1))
+    return normalize(torch.cat([upper, -lower]), dim=(0, 1))  # pyright: ignore[reportArgumentType]
 
 
 def _hill(height: int, width: int) -> Float[Tensor, "h w"]:
@@ -175,4 +175,4 @@ def _hill(height: int, width: int) -> Float[Tensor, "h w"]:
         (torch.arange(height) - height // 2).abs()[:, None], (torch.arange(width) - width // 2).abs()[None]
     )
     levels = 1 / torch.arange(1.0, max(height, width) // 2 + 2).square()
-    return normalize(levels.flip(0).cumsum(0).flip(0)[ring], dim=(0, 1))
+    return normalize(levels.flip(0).cumsum(0).flip(0)[ring], dim=(0, 1))  # pyright: ignore[reportArgumentType]

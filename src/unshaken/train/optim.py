@@ -100,8 +100,8 @@ class LARSOptimizer(torch.optim.Optimizer):
     def _move(self, weights: list[Tensor], group: dict) -> None:
         grads = [w.grad for w in weights]
         buffers = [self._momentum(w) for w in weights]
-        steps = torch._foreach_add(grads, weights, alpha=group["weight_decay"])
-        rates = self._rates(weights, grads, group) if group["scaled"] else group["lr"]
+        steps = torch._foreach_add(grads, weights, alpha=group["weight_decay"])  # pyright: ignore[reportArgumentType, reportCallIssue]
+        rates = self._rates(weights, grads, group) if group["scaled"] else group["lr"]  # pyright: ignore[reportArgumentType]
         torch._foreach_mul_(steps, rates)
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, steps)

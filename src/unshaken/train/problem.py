@@ -153,14 +153,14 @@ class Posed(Problem):
         head = self.net.head
         routed.take(head, route)
         z = functional_call(head, theta, (f,))
-        return head.split(z)[0] if hasattr(head, "split") else z
+        return head.split(z)[0] if hasattr(head, "split") else z  # pyright: ignore[reportCallIssue]
 
     def _loss(self, b: int) -> Float[Tensor, ""]:
         """The method's own, of one mini-batch."""
         one, method = self.candidates[b], self.method
         batch = self.feed.seen(one.index, one.strength, one.views, one.side)
         if one.attacks:
-            method = exchanged(method, lambda attack: Again(attack, one.attacks, batch.index))
+            method = exchanged(method, lambda attack: Again(attack, one.attacks, batch.index))  # pyright: ignore[reportArgumentType]
         return method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
 
     def _changing(self) -> dict[str, Tensor]:
@@ -277,7 +277,7 @@ def prepared(net: Network, fixed: bool) -> Network:
     if isinstance(net.head, nn.Identity):
         device = next(net.encoder.parameters()).device
         net.head = skip_init(nn.Linear, width, width, bias=False, device=device).requires_grad_(False).eval()
-        nn.init.eye_(net.head.weight)
+        nn.init.eye_(net.head.weight)  # pyright: ignore[reportArgumentType]
     layers = linear_layers(net.head)
     if not layers:
         raise ValueError("gradients are taken by the linear layers of a head, and this head has none")
@@ -302,7 +302,7 @@ def recorded(layers: dict[str, nn.Linear]) -> Iterator[dict[str, list[tuple[Tens
         return y.clone()  # what follows may work in place, and y has to stay what the gradient is taken by
 
     hooks = [
-        linear.register_forward_hook(lambda _, given, y, name=name: note(name, given[0], y))
+        linear.register_forward_hook(lambda _, given, y, name=name: note(name, given[0], y))  # pyright: ignore[reportArgumentType]
         for name, linear in layers.items()
     ]
     try:

@@ -94,5 +94,5 @@ def table(events: Iterable[FunctionEventAvg], steps: int, device: str) -> str:
             f"{took(event) / steps / 1000:.1f}",
             f"{event.count / steps:.0f}",
         )
-        lines.append(f"| {' | '.join(row)} |")
+        lines.append(f"| {' | '.join(row)} |")  # pyright: ignore[reportArgumentType, reportCallIssue]
     return "\n".join(lines) + "\n"

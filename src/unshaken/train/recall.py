@@ -134,7 +134,7 @@ def exchanged(part: Any, by: Callable[[PGD], Any]) -> Any:
         return part
     held = {one.name: getattr(part, one.name) for one in fields(part)}
     new = {name: exchanged(value, by) for name, value in held.items()}
-    return replace(part, **{name: value for name, value in new.items() if value is not held[name]})
+    return replace(part, **{name: value for name, value in new.items() if value is not held[name]})  # pyright: ignore[reportArgumentType]
 
 
 def hurried(method: Any, steps: int) -> Any:

@@ -90,7 +90,7 @@ class Runtime:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # a few of a GPU's kernels have no form that repeats its bits; PyTorch then warns, and goes on
         torch.use_deterministic_algorithms(self.mode == "repeatable", warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # finds faults, at a pass over memory each time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]  # finds faults, at a pass over memory each time
         torch.backends.cudnn.benchmark = self.mode == "fast"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         keep_memory()
@@ -110,7 +110,7 @@ class Runtime:
 
         Fabric's own autocast would be around the whole step, and losses and augmentation would lose precision too.
         """
-        net.to(memory_format=torch.channels_last)
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         device = next(net.parameters()).device
         if device.type == "cpu":
             small_maps(net)
@@ -130,7 +130,7 @@ class Runtime:
             net.compile(mode=None)
         elif self.compile == "graphs":
             net.compile(mode="reduce-overhead")
-            net._compiled_call_impl = copied(net._compiled_call_impl)
+            net._compiled_call_impl = copied(net._compiled_call_impl)  # pyright: ignore[reportArgumentType]
 
     @property
     def note(self) -> dict[str, str]:

@@ -111,7 +111,7 @@ class Going:
         if before is None:
             x_adv = self.attack(loss, x, rng)
         else:
-            x_adv = ball.project(ball.ascend(before.detach(), before.grad, self.attack.stride * ball.eps), x)
+            x_adv = ball.project(ball.ascend(before.detach(), before.grad, self.attack.stride * ball.eps), x)  # pyright: ignore[reportArgumentType]
         self.carried.x_adv = x_adv.detach().requires_grad_()
         return self.carried.x_adv
 

@@ -74,13 +74,15 @@ class AutoLoRa(Method):
         (x,), y = batch.views, batch.label
         with frozen(h):
             x_adv = self.attack(
-                lambda x_adv: cross_entropy(h(x_adv, "adv"), y, reduction="none"), x, (key / "attack").on(x.device)
+                lambda x_adv: cross_entropy(h(x_adv, "adv"), y, reduction="none"),  # pyright: ignore[reportArgumentType]
+                x,
+                (key / "attack").on(x.device),
             )
         with branch(h.encoder):
             clean = h(x, self.natural)
         adv = h(x_adv, "adv")
-        l1, l2 = self.weights(h.memory.accuracy.clone())
-        natural, robust, divergence = cross_entropy(clean, y), cross_entropy(adv, y), kl_rows(clean, adv).mean()
+        l1, l2 = self.weights(h.memory.accuracy.clone())  # pyright: ignore[reportCallIssue]
+        natural, robust, divergence = cross_entropy(clean, y), cross_entropy(adv, y), kl_rows(clean, adv).mean()  # pyright: ignore[reportArgumentType]
         loss = l1 * natural + (1 - l1) * robust + l2 * divergence
         return {"loss": loss, "natural": natural, "robust": robust, "divergence": divergence, "l1": l1, "l2": l2}
 

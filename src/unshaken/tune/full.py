@@ -48,5 +48,5 @@ class AFF(Method):
             with torch.no_grad():
                 target = h(x, self.natural if self.target == "natural" else "clean")
             x_adv = self.attack(lambda x_adv: kl_rows(target, h(x_adv, "adv")), x, (key / "attack").on(x.device))
-        loss, natural, robust = trades(h(x, self.natural), h(x_adv, "adv"), batch.label, self.beta)
+        loss, natural, robust = trades(h(x, self.natural), h(x_adv, "adv"), batch.label, self.beta)  # pyright: ignore[reportArgumentType]
         return {"loss": loss, "natural": natural, "robust": robust}

@@ -26,7 +26,7 @@ class SLF(Method):
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
         (x,) = batch.views
-        return {"loss": cross_entropy(h(x, "adv"), batch.label)}
+        return {"loss": cross_entropy(h(x, "adv"), batch.label)}  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class ALF(Method):
         (x,) = batch.views
         with frozen(h):
             x_adv = self.attack(
-                lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"), x, (key / "attack").on(x.device)
+                lambda x: cross_entropy(h(x, "adv"), batch.label, reduction="none"),  # pyright: ignore[reportArgumentType]
+                x,
+                (key / "attack").on(x.device),
             )
-        return {"loss": cross_entropy(h(x_adv, "adv"), batch.label)}
+        return {"loss": cross_entropy(h(x_adv, "adv"), batch.label)}  # pyright: ignore[reportArgumentType]

@@ -29,6 +29,6 @@ def clusters(f: Float[Tensor, "N D"], counts: tuple[int, ...], key: Key) -> Int[
     columns = []
     for count in counts:
         seed = (key / count).number % 2**32  # what scikit-learn takes
-        found = KMeans(count, n_init=1, random_state=seed).fit(f.cpu().numpy())
+        found = KMeans(count, n_init=1, random_state=seed).fit(f.cpu().numpy())  # pyright: ignore[reportArgumentType]
         columns.append(torch.from_numpy(found.labels_).long())
     return torch.stack(columns, dim=1)
