@@ -17,10 +17,10 @@ from torch import Tensor
 
 from bench.clock import paired, tell, timed
 from bench.literal.augment import transform
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.data.images import Images
-from unshaken.data.source import Source
-from unshaken.pixels.augment import SimCLR
+from unshaken.data.source import DataSource
+from unshaken.transforms.views import SimCLRViews
 
 TIMES = {"batched": 20, "torchvision": 4}
 """Batches a round. A batch of ours is short."""
@@ -28,8 +28,8 @@ TIMES = {"batched": 20, "torchvision": 4}
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
     """CIFAR-10 if there is some, else noise: of these the content changes no side's time by much."""
-    count, simclr = 32 if quick else 256, SimCLR()
-    images = Source(str(data / "cifar10"), limit=count).load("train") if data else noise(count)
+    count, simclr = 32 if quick else 256, SimCLRViews()
+    images = DataSource(str(data / "cifar10"), limit=count).load("train") if data else noise(count)
     sides = {
         "batched": lambda key: simclr(images.floats(), 1.0, key),
         "torchvision": partial(one_by_one, pictures(images), transform(simclr, images.pixels.shape[-1]), simclr.count),

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bench.clock import paired, tell, timed
-from unshaken.base.keys import Key
+from unshaken.attacks.autoattack import AutoAttack
+from unshaken.attacks.ball import Ball, Linf
+from unshaken.attacks.base import Model, wrong
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.compute.bn_folding import fold_batch_norms
+from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.data.source import Source
-from unshaken.nets.embed import Encoder, Network, Normalize, born, evaluating
-from unshaken.nets.folded import folded
-from unshaken.threat.attack import Model, wrong
-from unshaken.threat.autoattack import AutoAttack
-from unshaken.threat.ball import Ball, Linf
-from unshaken.threat.pgd import PGD
-from unshaken.train.runtime import Runtime
+from unshaken.data.source import DataSource
+from unshaken.nets.network import Encoder, Network, Normalize, evaluating, seeded
 
 EPS = 8 / 255
 Counts = dict[str, int]
@@ -106,7 +106,7 @@ def model(net: Network, precision: str = "float32") -> Model:
     def prepared(precision: str) -> Any:
         copied = copy.deepcopy(net)
         Runtime("cpu", precision).prepare(copied)
-        copied = folded(copied)
+        copied = fold_batch_norms(copied)
         return lambda x: copied(x, "clean")
 
     exact = prepared("float32")
@@ -126,11 +126,11 @@ def network() -> Network:
 
 def trained(images: Images, steps: int, batch: int = 128) -> Network:
     """Adversarially, by one long step from a random start, in bf16: it is only a subject."""
-    net = born(network, Key(0) / "net")
+    net = seeded(network, Key(0) / "net")
     Runtime("cpu", "bf16").prepare(net)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps)
-    attack = PGD(Linf(EPS), steps=1, stride=1.25)
+    attack = PGD(Linf(EPS), steps=1, rel_step_size=1.25)
     for step in range(steps):
         key = Key(0) / "step" / step
         index = torch.randint(len(images), (batch,), generator=(key / "batch").on("cpu"))
@@ -152,4 +152,4 @@ def _images(data: Path | None, split: str) -> Images:
     if data is None:
         raise SystemExit("bench: autoattack attacks real images: --data names a folder with cifar10/*.parquet")
     with TemporaryDirectory() as kept:  # decoded copies
-        return Source(str(data / "cifar10"), kept, limit=10000).load(split)
+        return DataSource(str(data / "cifar10"), kept, limit=10000).load(split)

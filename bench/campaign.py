@@ -21,16 +21,16 @@ from typing import Any
 
 import unshaken
 from bench.clock import tell
-from unshaken.base.files import read_json, write_json
-from unshaken.data.source import Source
-from unshaken.evaluate.verdicts import forecast
-from unshaken.recipes.examine import exam_for, examine
+from unshaken.base.json_files import read_json, write_json
+from unshaken.compute.runtime import Runtime
+from unshaken.data.source import DataSource
+from unshaken.evaluation.verdicts import forecast
 from unshaken.recipes.finetune import protocol
-from unshaken.recipes.plan import epochs_in, make_plan, scheduled, teacher_recipe
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.recall import hurried
-from unshaken.train.runtime import Runtime
-from unshaken.train.speed import Speed
+from unshaken.runs.evaluate import default_evaluation, evaluate
+from unshaken.runs.plan import epochs_in, make_plan, scheduled, teacher_recipe
+from unshaken.train.attack_cache import with_attack_steps
+from unshaken.train.throughput import Speed
 
 BLOCKS = (16, 32, 64, 128, 256, 512)
 """Numbers of images that go through AutoAttack together, all attacks before the next block begins."""
@@ -166,7 +166,7 @@ class Campaign:
             return None
         choice = self.state.choices[role]
         if choice.get("steps"):
-            one = replace(one, method=hurried(one.method, choice["steps"]))
+            one = replace(one, method=with_attack_steps(one.method, choice["steps"]))
         return scheduled(one, choice["epochs"])
 
     def fit_to_what_is_left(self) -> None:
@@ -182,9 +182,9 @@ class Campaign:
 
     def judged(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
         """Clean and PGD-20 accuracy: on all test images if there is time, else on random ones of them."""
-        exam = exam_for(classifier)
+        evaluation = default_evaluation(classifier)
         kept = min(self.state.choices["autoattack"]["seconds"], self.left / 2)
-        result = self.anytime(classifier, runtime, exam, "evaluation", exam.attack.steps + 2, kept)
+        result = self.anytime(classifier, runtime, evaluation, "evaluation", evaluation.attack.steps + 2, kept)
         write_json(self.folder / "result.json", result)
         standard, robust = result["standard"], result["robust"]
         tell(f"  SA {standard['correct']} of {standard['n']}, PGD-20 {robust['correct']} of {robust['n']}")
@@ -192,15 +192,15 @@ class Campaign:
 
     def attacked(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
         """AutoAttack on random test images, for as long as another block of them fits into the time."""
-        exam = replace(exam_for(classifier), autoattack="standard")
-        result = self.anytime(classifier, runtime, exam, "autoattack", GRADIENTS, 0.0)
+        evaluation = replace(default_evaluation(classifier), autoattack="standard")
+        result = self.anytime(classifier, runtime, evaluation, "autoattack", GRADIENTS, 0.0)
         write_json(self.folder / "result-autoattack.json", result)
         found = result["autoattack"]
         tell(f"  AutoAttack {found['correct']} of {found['n']} random test images")
         return result
 
     def anytime(
-        self, classifier: Path, runtime: Runtime, exam: Exam, stage: str, gradients: float, kept: float
+        self, classifier: Path, runtime: Runtime, evaluation: Exam, stage: str, gradients: float, kept: float
     ) -> dict[str, Any]:
         """An evaluation block by block: one block first, whose time says how many more there can be.
 
@@ -212,11 +212,11 @@ class Campaign:
             fit = max(0.0, self.left - kept - CLOSING) * choice["images_s"] / gradients / 3
             choice["block"] = max((size for size in BLOCKS if size <= fit), default=BLOCKS[0])
             self.save()
-        exam, size, score = replace(exam, batch=choice["block"]), choice["block"], SCORES[stage]
+        evaluation, size, score = replace(evaluation, batch_size=choice["block"]), choice["block"], SCORES[stage]
         n, until, quiet = 0, 100.0, False
         while True:
             began = time.monotonic()
-            result = examine(classifier, exam=replace(exam, until=until), runtime=runtime, quiet=quiet)
+            result = evaluate(classifier, evaluation=replace(evaluation, until=until), runtime=runtime, quiet=quiet)
             done, total = result[score]["n"], result[score].get("of", result[score]["n"])
             block = (time.monotonic() - began) / max(1, (done - n) // size)
             more = min(int((self.left - kept - CLOSING) / block), -(-(total - done) // size))
@@ -247,7 +247,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("--recipe", default="deacl/cifar10")
     parser.add_argument("--backbone", help="another network than the recipe's, such as wrn-10-2")
     parser.add_argument("--limit", type=int, help="train on the first so many images")
-    parser.add_argument("--batch", type=int, help="another batch size than the recipe's")
+    parser.add_argument("--batch-size", type=int, help="another batch size than the recipe's")
     parser.add_argument("--mode", default="fast", help="repeatable or fast, of the runtime: they differ on GPUs")
     parser.add_argument("--compile", default="no", help="no, kernels or graphs, of the runtime")
     parser.add_argument("--threads", type=int, default=0)
@@ -258,11 +258,11 @@ def main(args: list[str]) -> None:
         raise SystemExit(f"bench: {options.recipe} is made of several recipes; name a single one")
     if wanted.data.name != "digits":
         folder = options.data / wanted.data.name
-        own = Source(str(folder), root=str(options.out / "data")) if folder.exists() else None
+        own = DataSource(str(folder), root=str(options.out / "data")) if folder.exists() else None
         data = own or replace(wanted.data, root=str(options.data))
         wanted = replace(wanted, data=replace(data, limit=options.limit))
     if options.backbone:
         wanted = replace(wanted, backbone=replace(wanted.backbone, name=options.backbone))
-    wanted = replace(wanted, batch=options.batch or wanted.batch, seed=options.seed)
+    wanted = replace(wanted, batch_size=options.batch or wanted.batch_size, seed=options.seed)
     runtime = Runtime(precision="auto", mode=options.mode, compile=options.compile, threads=options.threads)
     Campaign(wanted, options.seconds, options.out, runtime).run()

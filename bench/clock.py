@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unshaken.train.runtime import Runtime
+from unshaken.compute.runtime import Runtime
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -27,17 +27,17 @@ import torch
 import unshaken
 from bench.clock import paired, tell
 from bench.operations import counted
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.compute.runtime import Runtime
 from unshaken.coreset.selector import split
 from unshaken.data.images import Images
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.feed import Feed, Place
-from unshaken.train.fit import training
-from unshaken.train.problem import posed
-from unshaken.train.run import Run
-from unshaken.train.runtime import Runtime
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.loop import training
+from unshaken.train.run_dir import Run
+from unshaken.train.selection_objective import objective_of
 
 KEY = Key(0) / "gpu"
 IMAGES = {"cifar10": 50_000, "imagenet32": 1_281_167}
@@ -80,22 +80,22 @@ class Survey:
 
 
 ACL, AIR, WRN = Case("acl/cifar10", 512), Case("dynacl-air/cifar10", 512), Case("acl/imagenet32", 1024)
-LARGEST = (WRN, replace(WRN, batch=512), replace(WRN, batch=256))
+LARGEST = (WRN, replace(WRN, batch_size=512), replace(WRN, batch_size=256))
 FULL = Survey(
     (
         (ACL,),
         (replace(ACL, mode="repeatable"),),
         (AIR,),
         LARGEST,
-        (replace(ACL, batch=1024),),
-        (replace(AIR, batch=1024),),
+        (replace(ACL, batch_size=1024),),
+        (replace(AIR, batch_size=1024),),
         (replace(ACL, compile="kernels"),),
         (replace(ACL, compile="graphs"),),
         (replace(ACL, precision="tf32"),),
         (replace(AIR, mode="repeatable"),),
         tuple(replace(case, mode="repeatable") for case in LARGEST),
-        (replace(ACL, batch=1024, mode="repeatable"),),
-        (replace(AIR, batch=1024, mode="repeatable"),),
+        (replace(ACL, batch_size=1024, mode="repeatable"),),
+        (replace(AIR, batch_size=1024, mode="repeatable"),),
     ),
     seconds=5.0,
     sides=(4096, 8192),
@@ -264,7 +264,7 @@ def product_speed(device: str, dtype: torch.dtype, tf32: bool, side: int, second
 def measured(case: Case, device: str, seconds: float, rounds: int) -> dict[str, Any]:
     """Seconds of a step, by spans, and of its augmentation; images a second; memory at its largest."""
     runtime = Runtime(device=device, precision=case.precision, mode=case.mode, compile=case.compile)
-    recipe = replace(unshaken.recipe(case.recipe), batch=case.batch)
+    recipe = replace(unshaken.recipe(case.recipe), batch_size=case.batch)
     with TemporaryDirectory() as folder, at_work(recipe, runtime, Path(folder)) as (step, augment):
         taken = spans(step, device, seconds, rounds)
         memory = peak_memory(device)
@@ -282,7 +282,7 @@ def profile(case: Case, device: str, steps: int = 3) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
 
     runtime = Runtime(device=device, precision=case.precision, mode=case.mode, compile=case.compile)
-    recipe = replace(unshaken.recipe(case.recipe), batch=case.batch)
+    recipe = replace(unshaken.recipe(case.recipe), batch_size=case.batch)
     with TemporaryDirectory() as folder, at_work(recipe, runtime, Path(folder)) as (step, _):
         for _ in range(WARM_UP):
             step()
@@ -329,26 +329,26 @@ def at_work(
 ) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
     """A call that makes the next step of the recipe's training, and one that only makes a batch's views."""
     fabric = runtime.open()
-    images = synthetic(recipe, SYNTHETIC // recipe.batch * recipe.batch)
+    images = synthetic(recipe, SYNTHETIC // recipe.batch_size * recipe.batch_size)
     net = recipe.furnished(recipe.embedder(), None, None).to(fabric.device)
     runtime.prepare(net)
-    feed = Feed(images, recipe.views, recipe.strength, recipe.batch, recipe.epochs, KEY).to(fabric.device)
+    feed = BatchStream(images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, KEY).to(fabric.device)
     made = Step(recipe.method, net)
     with Run(folder, {}, {}) as run, training(made, feed, recipe.optimizer, run, fabric, quiet=True) as course:
-        places, index = feed.after(Place()), feed.batches(0, fabric.device)[0]
+        places, index = feed.after(Position()), feed.batches(0, fabric.device)[0]
 
         def step() -> None:
             place, onward, batch = next(places)
             clock = feed.clock(place)
-            course._update(batch, clock, place, recipe.rate(clock))
-            course._tell(clock, onward, recipe.rate(clock))
+            course._update(batch, clock, place, recipe.lr(clock))
+            course._tell(clock, onward, recipe.lr(clock))
 
         yield step, partial(feed.seen, index, 1.0, KEY / "views")
 
 
 def synthetic(recipe: Pretrain, count: int) -> Images:
     """Noise in the size that a recipe reads."""
-    shape = (count, recipe.backbone.channels, recipe.backbone.stem, recipe.backbone.stem)
+    shape = (count, recipe.backbone.channels, recipe.backbone.image_size, recipe.backbone.image_size)
     return Images(torch.randint(256, shape, dtype=torch.uint8, generator=KEY.on("cpu")))
 
 
@@ -393,15 +393,15 @@ def operations(recipe: Pretrain) -> dict[str, float]:
 
     What is between images grows with the batch, and is next to nothing at its usual sizes.
     """
-    recipe = replace(recipe, batch=2)
+    recipe = replace(recipe, batch_size=2)
     images, step = synthetic(recipe, 6), Step(recipe.method, recipe.furnished(recipe.embedder(), None, None))
-    feed = Feed(images, recipe.views, recipe.strength, 2, recipe.epochs, KEY)
-    _, _, batch = next(feed.after(Place()))
+    feed = BatchStream(images, recipe.views, recipe.strength, 2, recipe.epochs, KEY)
+    _, _, batch = next(feed.after(Position()))
     trained = counted(lambda: step(batch, Clock(0, 0, 0.0, recipe.epochs), KEY)["loss"].backward())
     found = {"step": round(trained / 2e9, 3)}
     if recipe.coreset is not None:
         x, u = split(6, 1 / 3, KEY)
-        problem = posed(step, feed, Place(), x, u, KEY, 2, recipe.coreset.steps)
+        problem = objective_of(step, feed, Position(), x, u, KEY, 2, recipe.coreset.steps)
         found["candidate"] = round(counted(lambda: problem.gradients(range(1), "batch")) / 2e9, 3)
     return found
 

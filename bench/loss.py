@@ -14,8 +14,8 @@ from torch import Tensor
 from bench.clock import paired, tell, timed
 from bench.literal import contrast as literal
 from bench.memory import peak
-from unshaken.base.keys import Key
-from unshaken.losses import contrast
+from unshaken.base.rng import Key
+from unshaken.losses import contrastive as contrast
 
 TAU, WIDTH = 0.5, 512
 SIDES: dict[str, Callable[[Tensor, float], Tensor]] = {

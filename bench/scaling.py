@@ -23,18 +23,18 @@ from torch.func import functional_call
 import unshaken
 from bench.clock import paired, tell, timed
 from bench.memory import peak
-from unshaken.base.clock import Constant
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
 from unshaken.coreset.gradients import Gradients, Layer, Theta, Whole, joined
-from unshaken.coreset.problem import Problem
+from unshaken.coreset.objective import SelectionObjective
 from unshaken.coreset.selector import split
 from unshaken.data.images import Images
-from unshaken.losses.diverge import representational
-from unshaken.nets.embed import born
-from unshaken.pixels.augment import CropFlip, SimCLR, Views
-from unshaken.train.feed import Feed
-from unshaken.train.problem import drawn, linear_layers
-from unshaken.train.recall import Attacks
+from unshaken.losses.divergence import representational_divergence
+from unshaken.nets.network import seeded
+from unshaken.train.attack_cache import AttackCache
+from unshaken.train.batches import BatchStream
+from unshaken.train.selection_objective import drawn, linear_layers
+from unshaken.transforms.views import CropFlip, SimCLRViews, Views
 
 BATCH, SAMPLE = 512, 8
 KEY = Key(0) / "scaling"
@@ -66,26 +66,26 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 def once(images: Images, epoch: int) -> dict[str, float]:
     """Processor seconds an image of each part; but notes, which wait for the disk, by the clock on the wall."""
-    order, batches = timed(lambda: feed(images, SimCLR()).batches(epoch))
+    order, batches = timed(lambda: feed(images, SimCLRViews()).batches(epoch))
     digest, _ = timed(lambda: Images(images.pixels).digest)
     sample = batches[:: -(-len(batches) // SAMPLE)]
     count = sum(len(index) for index in sample)
     seconds = {"order": order / len(images), "digest": digest / len(images)}
-    for name, views in (("simclr", SimCLR()), ("cropflip", CropFlip())):
+    for name, views in (("simclr", SimCLRViews()), ("cropflip", CropFlip())):
         seconds[name] = timed(lambda views=views: looked_at(feed(images, views), sample))[0] / count
     with TemporaryDirectory() as folder:
-        attacks, (x, x_adv) = Attacks(Path(folder) / "attacks", len(images)), torch.rand(2, 2, BATCH + 1, 3, 32, 32)
+        attacks, (x, x_adv) = AttackCache(Path(folder) / "attacks", len(images)), torch.rand(2, 2, BATCH + 1, 3, 32, 32)
         began = time.perf_counter()
         for index in sample:
             attacks.note(index, x[:, : len(index)], x_adv[:, : len(index)])
         return seconds | {"notes": (time.perf_counter() - began) / count}
 
 
-def feed(images: Images, views: Views) -> Feed:
-    return Feed(images, views, Constant(1.0), BATCH, 100, KEY)
+def feed(images: Images, views: Views) -> BatchStream:
+    return BatchStream(images, views, Constant(1.0), BATCH, 100, KEY)
 
 
-def looked_at(feed: Feed, batches: Sequence[Tensor]) -> None:
+def looked_at(feed: BatchStream, batches: Sequence[Tensor]) -> None:
     for b, index in enumerate(batches):
         feed.seen(index, 1.0, KEY / b)
 
@@ -114,13 +114,13 @@ def prepared(n: int) -> Callable[[], tuple[float, Tensor]]:
     return work
 
 
-class Chance(Problem):
+class Chance(SelectionObjective):
     """Gradients and features by chance, of the head that the recipe for ImageNet has; their own time is counted."""
 
     def __init__(self, batches: tuple[Tensor, ...], held: int) -> None:
         self.batches, self.seconds = batches, 0.0
         head = unshaken.recipe("acl-rcs/imagenet32").head
-        self.head = born(lambda: head.build(WIDTH), KEY).eval()
+        self.head = seeded(lambda: head.build(WIDTH), KEY).eval()
         self.linear = linear_layers(self.head)
         self.theta = {
             f"{layer}.{name}": p.detach() for layer, one in self.linear.items() for name, p in one.named_parameters()
@@ -146,7 +146,7 @@ class Chance(Problem):
 
     def validation(self, theta: Theta, distance: Any, attack: Any) -> Callable[[Theta], Tensor]:
         z = lambda f, theta: functional_call(self.head, theta, (f,))  # noqa: E731
-        return lambda theta: representational(z(self.f_adv, theta), z(self.f, theta), distance)
+        return lambda theta: representational_divergence(z(self.f_adv, theta), z(self.f, theta), distance)
 
     def losses(self) -> Tensor:
         raise NotImplementedError("a search by gradients asks for none")

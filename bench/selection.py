@@ -16,23 +16,23 @@ from torch import Tensor
 import unshaken
 from bench.clock import paired, tell, timed
 from bench.literal.selection import Attack, Literal
-from unshaken.base.canon import short_hash
-from unshaken.base.clock import Constant, Schedule, WarmupCosine
-from unshaken.base.keys import Key
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant, Schedule, WarmupCosine
+from unshaken.base.serialize import short_hash
+from unshaken.compute.runtime import Runtime
 from unshaken.coreset.gradients import Gradients
 from unshaken.coreset.rcs import RCS, gradient
 from unshaken.coreset.selector import split
 from unshaken.data.images import Images
-from unshaken.methods.method import Step
-from unshaken.nets.embed import Network
-from unshaken.nets.saved import read_tensors, write_tensors
+from unshaken.methods.base import Step
+from unshaken.nets.checkpoint import read_tensors, write_tensors
+from unshaken.nets.network import Network
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
+from unshaken.train.attack_cache import AttackCache, RecordingMethod, replace_attacks, with_attack_steps
+from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import AdamW
-from unshaken.train.problem import Posed, Recalled, posed
-from unshaken.train.recall import Attacks, Noting, exchanged, hurried
-from unshaken.train.runtime import Runtime
+from unshaken.train.selection_objective import CachedObjective, MethodObjective, objective_of
 
 RANDOM_SETS = 10
 KEPT = Path(__file__).parent / "kept"
@@ -59,10 +59,10 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 def setting(data: Path | None, quick: bool) -> tuple[Size, Images]:
     if quick:
-        return Size(unshaken.recipe("acl/digits"), 96, 16, 8, 20), unshaken.Source("digits").load("train")
+        return Size(unshaken.recipe("acl/digits"), 96, 16, 8, 20), unshaken.DataSource("digits").load("train")
     if data is None:
         raise SystemExit("bench: selection looks at CIFAR-10: name the folder that has cifar10/*.parquet by --data")
-    images = unshaken.Source(str(data / "cifar10"), size=32).load("train")
+    images = unshaken.DataSource(str(data / "cifar10"), size=32).load("train")
     return Size(unshaken.recipe("acl/cifar10"), 1000, 128, 16, 150), images
 
 
@@ -94,15 +94,15 @@ def one(size: Size, images: Images, net: Network, key: Key, exactly: bool) -> di
     chosen = torch.randperm(len(images), generator=(key / "images").on("cpu"))[: size.images + size.held]
     recipe, images = replace(size.recipe, seed=key.seed), images[chosen]
     x, u = split(len(images), size.held / len(images), key)
-    feed = Feed(images, recipe.views, Constant(1.0), size.batch, 2, key, None, x)
+    feed = BatchStream(images, recipe.views, Constant(1.0), size.batch, 2, key, None, x)
     with tempfile.TemporaryDirectory() as folder:
-        attacks = Attacks(Path(folder) / "attacks", len(images))
+        attacks = AttackCache(Path(folder) / "attacks", len(images))
         place, epoch = after_an_epoch(recipe, net, feed, attacks)
 
-        def pose(precision: str, steps: int | None, recall: bool) -> Posed:
+        def pose(precision: str, steps: int | None, recall: bool) -> MethodObjective:
             return problem(recipe, net, feed, place, u, key, attacks, precision, steps, recall)
 
-        rcs = RCS(size.fraction, attack=PGD(recipe.method.attack.ball, steps=3, stride=5 / 12))
+        rcs = RCS(size.fraction, attack=PGD(recipe.method.attack.ball, steps=3, rel_step_size=5 / 12))
         count = round(size.fraction * len(x))
         ways = {
             "fast": lambda: (pose("bf16", 1, False), rcs),
@@ -114,7 +114,11 @@ def one(size: Size, images: Images, net: Network, key: Key, exactly: bool) -> di
 
 
 def judged(
-    ways: dict[str, Callable[[], tuple[Posed, RCS]]], slow: Literal, count: int, epoch: dict[str, float], key: Key
+    ways: dict[str, Callable[[], tuple[MethodObjective, RCS]]],
+    slow: Literal,
+    count: int,
+    epoch: dict[str, float],
+    key: Key,
 ) -> dict[str, Any]:
     """Seconds of each way, and what its picks are worth by the literal objective: random ones are 0, literal ones 1."""
     first, _ = ways["fast"]()
@@ -153,7 +157,9 @@ def literally(slow: Literal, picks: int) -> tuple[list[Tensor], list[int]]:
     return q, slow.picks(q, picks)
 
 
-def selected(way: Callable[[], tuple[Posed, RCS]], count: int) -> tuple[Posed, RCS, Gradients, list[int]]:
+def selected(
+    way: Callable[[], tuple[MethodObjective, RCS]], count: int
+) -> tuple[MethodObjective, RCS, Gradients, list[int]]:
     """Problem and selector, the candidates' gradients that they used, and the numbers of the mini-batches taken."""
     problem, rcs = way()
     seen = Remembered(problem)
@@ -168,7 +174,7 @@ def selected(way: Callable[[], tuple[Posed, RCS]], count: int) -> tuple[Posed, R
 class Remembered:
     """A problem that keeps the gradients it was asked for, so that they can be looked at without the time of others."""
 
-    def __init__(self, problem: Posed) -> None:
+    def __init__(self, problem: MethodObjective) -> None:
         self.problem = problem
 
     def __getattr__(self, name: str) -> Any:
@@ -199,34 +205,36 @@ def taught(size: Size, images: Images, attacked: int = 0) -> Network:
 
 def learn(net: Network, size: Size, images: Images, attacked: int) -> None:
     method = size.recipe.method
-    noise = exchanged(method, lambda attack: replace(attack, steps=0))
-    feed = Feed(images, size.recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
+    noise = replace_attacks(method, lambda attack: replace(attack, steps=0))
+    feed = BatchStream(images, size.recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
     Runtime(precision="bf16").prepare(net)
-    step, rate = Step(noise, net), WarmupCosine(1e-3, warmup=0)
+    step, lr = Step(noise, net), WarmupCosine(1e-3, warmup=0)
     rule = AdamW().over(step)
-    for at, _, batch in feed.after(Place()):
+    for at, _, batch in feed.after(Position()):
         if at.step == size.steps + attacked:
             break
-        step.method = noise if at.step < size.steps else hurried(method, 1)
-        loss = update(step, rule, feed, at, batch, rate)
+        step.method = noise if at.step < size.steps else with_attack_steps(method, 1)
+        loss = update(step, rule, feed, at, batch, lr)
         if at.step % 25 == 0:
             tell(f"learning, step {at.step}: loss {loss:.3f}")
     Runtime().prepare(net.eval())
 
 
-def after_an_epoch(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks) -> tuple[Place, dict[str, float]]:
+def after_an_epoch(
+    recipe: Pretrain, net: Network, feed: BatchStream, attacks: AttackCache
+) -> tuple[Position, dict[str, float]]:
     """One epoch of the recipe in bf16, in place, whose attacks are noted; the seconds of an epoch by precision.
 
     In float32 only a few steps are made, on a copy, and an epoch's time is concluded from theirs.
     """
-    rate, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Place(), 0.0
+    lr, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Position(), 0.0
     Runtime(precision="bf16").prepare(net)
-    step = Step(Noting(recipe.method, attacks), net)
+    step = Step(RecordingMethod(recipe.method, attacks), net)
     rule = AdamW().over(step)
     for at, onward, batch in feed.after(place):
         if at.epoch == 1:
             break
-        took, loss = timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, rate))
+        took, loss = timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, lr))
         place, epoch = onward, epoch + took
         if at.batch % 20 == 0:
             tell(f"the epoch before, step {at.step}: loss {loss:.3f}")
@@ -234,16 +242,16 @@ def after_an_epoch(recipe: Pretrain, net: Network, feed: Feed, attacks: Attacks)
         Runtime().prepare(each)
     slow, step = [], Step(recipe.method, other)
     rule = AdamW().over(step)
-    for at, _, batch in feed.after(Place()):
-        slow.append(timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, rate))[0])
+    for at, _, batch in feed.after(Position()):
+        slow.append(timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, lr))[0])
         if len(slow) == min(4, len(feed)):
             break
     return place, {"bf16": epoch, "float32": median(slow) * len(feed)}
 
 
-def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch: Any, rate: Schedule) -> float:
+def update(step: Step, rule: torch.optim.Optimizer, feed: BatchStream, at: Position, batch: Any, lr: Schedule) -> float:
     for group in rule.param_groups:
-        group["lr"] = rate(feed.clock(at))
+        group["lr"] = lr(feed.clock(at))
     loss = step(batch, feed.clock(at), feed.key / "step" / at.step)["loss"]
     loss.backward()
     rule.step()
@@ -254,23 +262,25 @@ def update(step: Step, rule: torch.optim.Optimizer, feed: Feed, at: Place, batch
 def problem(
     recipe: Pretrain,
     net: Network,
-    feed: Feed,
-    place: Place,
+    feed: BatchStream,
+    place: Position,
     held: Tensor,
     key: Key,
-    attacks: Attacks,
+    attacks: AttackCache,
     precision: str,
     steps: int | None,
     recall: bool,
-) -> Posed:
+) -> MethodObjective:
     """The mini-batches and views of the last epoch in any case; its attacks too if they are to be recalled."""
     net = copy.deepcopy(net)
     Runtime(precision=precision).prepare(net)
-    made = posed(Step(recipe.method, net), feed, place, feed.index, held, key, None, steps, Recalled(feed, attacks))
+    made = objective_of(
+        Step(recipe.method, net), feed, place, feed.index, held, key, None, steps, CachedObjective(feed, attacks)
+    )
     return made if recall else replace(made, candidates=tuple(replace(c, attacks=None) for c in made.candidates))
 
 
-def literal(net: Network, problem: Posed, rcs: RCS, recipe: Pretrain) -> Literal:
+def literal(net: Network, problem: MethodObjective, rcs: RCS, recipe: Pretrain) -> Literal:
     attack, eps = recipe.method.attack, recipe.method.attack.ball.eps
     seen = lambda b: problem.feed.seen(problem.candidates[b].index, 1.0, problem.candidates[b].views).views  # noqa: E731
     start = lambda b: problem.key / "validation" / 0 if b is None else problem.key / "loss" / b / "attack"  # noqa: E731
@@ -280,8 +290,8 @@ def literal(net: Network, problem: Posed, rcs: RCS, recipe: Pretrain) -> Literal
         seen,
         problem.feed.images.floats(problem.held),
         lambda b: start(b).on("cpu"),
-        Attack(eps, attack.steps, attack.stride * eps),
-        Attack(eps, rcs.attack.steps, rcs.attack.stride * eps),
+        Attack(eps, attack.steps, attack.rel_step_size * eps),
+        Attack(eps, rcs.attack.steps, rcs.attack.rel_step_size * eps),
         recipe.method.tau,
         rcs.eta,
     )

@@ -16,16 +16,16 @@ from bench.literal.selection import Attack
 from bench.literal.step import Literal
 from bench.operations import counted
 from bench.selection import setting, taught
-from unshaken.base.clock import Clock, Constant
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock, Constant
 from unshaken.base.types import Batch
+from unshaken.compute.runtime import Runtime, keep_memory
 from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
-from unshaken.methods.method import Step
-from unshaken.nets.embed import Network
+from unshaken.methods.base import Step
+from unshaken.nets.network import Network
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.feed import Feed, Place
-from unshaken.train.runtime import Runtime, keep_memory
+from unshaken.train.batches import BatchStream, Position
 
 CLOCK = Clock(0, 0, 0.0, 2)
 RATE = 0.1
@@ -37,14 +37,14 @@ def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[st
     size, images = setting(data, quick)
     net = taught(size, images, attacked=size.steps // 3)
     recipe, count = unshaken.recipe(f"{method}/{'digits' if quick else 'cifar10'}"), 16 if quick else 64
-    feed = Feed(images, recipe.views, Constant(1.0), count, rounds + 1, Key(7))
-    _, _, batch = next(feed.after(Place()))
+    feed = BatchStream(images, recipe.views, Constant(1.0), count, rounds + 1, Key(7))
+    _, _, batch = next(feed.after(Position()))
     result = numbers(recipe, net, batch)
     result |= {"images": count, "gigaflop_an_image": operations(recipe, net, batch)}
     seconds: dict[str, list[float]] = {"literal": [], **{side: [] for side in SIDES}}
     slow = literal(recipe, net)
     fast = {side: Ours(recipe, net, runtime) for side, runtime in SIDES.items()}
-    for round_, (_, _, batch) in zip(range(rounds + 1), feed.after(Place(epoch=1)), strict=False):
+    for round_, (_, _, batch) in zip(range(rounds + 1), feed.after(Position(epoch=1)), strict=False):
         key = Key(round_)
         as_it_was()
         took = {"literal": timed(lambda b=batch, k=key: slow.update(b.views, b.image, noise(k), RATE))[0]}
@@ -122,7 +122,7 @@ class Ours:
 def literal(recipe: Pretrain, net: Network) -> Literal:
     attack, method = acl(recipe).attack, recipe.method
     eps = attack.ball.eps
-    how = Attack(eps, attack.steps, attack.stride * eps)
+    how = Attack(eps, attack.steps, attack.rel_step_size * eps)
     return Literal(net, how, acl(recipe).tau, method.lambda1 if isinstance(method, AIR) else 0.0)
 
 

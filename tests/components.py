@@ -8,10 +8,10 @@ from inspect import isabstract
 from typing import get_args, get_type_hints
 
 import unshaken
-from unshaken.exchange.exporting import Exporting
-from unshaken.exchange.importing import Importing
-from unshaken.report.frontier import Drawing
-from unshaken.report.table import Reporting
+from unshaken.interop.export import ExportOptions
+from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.report.frontier import FrontierFigureOptions
+from unshaken.report.table import ReportOptions
 
 
 def final(base: type) -> list[type]:
@@ -29,7 +29,7 @@ def components() -> list[type]:
     kinds = {kind for module in modules() for kind in vars(module).values() if isinstance(kind, type)}
     verbs = [kind for kind in kinds if kind.__module__.startswith("unshaken.commands.") and is_dataclass(kind)]
     found: set[type] = set()
-    for kind in (*verbs, Importing, Exporting, Reporting, Drawing):
+    for kind in (*verbs, ImportOptions, ExportOptions, ReportOptions, FrontierFigureOptions):
         gather(kind, found)
     return sorted((kind for kind in found if is_dataclass(kind) and not isabstract(kind)), key=str)
 

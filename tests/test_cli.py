@@ -16,14 +16,14 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli, commands, options
-from unshaken.base.clock import Constant, Stairs
-from unshaken.commands.pretrain import Pretraining, remark
-from unshaken.threat.ball import L2
-from unshaken.threat.pgd import PGD
+from unshaken.attacks.ball import L2
+from unshaken.attacks.pgd import PGD
+from unshaken.base.schedule import Constant, StepSchedule
+from unshaken.commands.pretrain import PretrainOptions, remark
+from unshaken.train.approximations import Approximations
 from unshaken.train.optim import SGD
-from unshaken.train.savings import Savings
 
-QUICK = ["--epochs", "1", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
+QUICK = ["--epochs", "1", "--batch-size", "32", "--data.limit", "64", "--method.attack.steps", "1"]
 DATA = os.environ.get("UNSHAKEN_DATA")
 
 
@@ -85,7 +85,7 @@ def test_a_run_leaves_its_recipe_log_encoder_and_end(pretrained):
     recipe = json.loads((pretrained / "recipe.json").read_text())["recipe"]
     assert (recipe["epochs"], recipe["data"]["limit"], recipe["method"]["attack"]["steps"]) == (1, 64, 1)
     line = json.loads((pretrained / "log.jsonl").read_text().splitlines()[-1])
-    assert {"step", "epoch", "rate", "loss", "adv", "clean", "images_per_s"} <= set(line)
+    assert {"step", "epoch", "lr", "loss", "adv", "clean", "images_per_s"} <= set(line)
 
 
 @pytest.mark.parametrize("mode", ["slf", "alf", "aff"])
@@ -96,7 +96,7 @@ def test_results_are_counts_bits_and_the_papers_lines(tuned, mode):
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("acl", mode, 50)
     assert result["robust"]["correct"] <= result["standard"]["correct"]
     assert result["standard"]["percent"] == 2 * result["standard"]["correct"]
-    assert result["exam"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
+    assert result["evaluation"]["attack"]["ball"] == {"type": "Linf", "eps": 0.1}
     log = (run / "results" / "log-steps2-first50.txt").read_text()
     assert re.fullmatch(rf"{mode.upper()} standard acc: \d+\.\d\d\n{mode.upper()} PGD2 acc: \d+\.\d\d\n", log)
 
@@ -152,14 +152,14 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--epoch", "3"], "did you mean --epochs"),
         (["pretrain", "acl/digits", "--epochs", "many"], "--epochs"),
         (["pretrain", "acl/digits", "--epochs", "0"], "--epochs is a whole number ≥ 1, not 0"),
-        (["pretrain", "acl/digits", "--batch", "1"], "--batch is a whole number ≥ 2, not 1"),
+        (["pretrain", "acl/digits", "--batch-size", "1"], "--batch-size is a whole number ≥ 2, not 1"),
         (["pretrain", "acl/digits", "--method.attack.ball.eps", "8"], "did you mean 8/255"),
         (["pretrain", "acl/digits", "--method.attack.ball.eps", "nan"], "not nan"),
         (["pretrain", "acl/digits", "--method.attack.ball.eps", "-1/255"], "eps is a number > 0, not -1/255"),
         (["pretrain", "acl/digits", "--method.tau", "1/0"], "neither a number nor a fraction"),
         (["pretrain", "acl/digits", "--data.limit", "1"], "too few"),
         (["pretrain", "acl/digits", "--optimizer", "Adam"], "--optimizer is one of SGD, AdamW, LARS"),
-        (["pretrain", "acl/digits", "--rate", "Constant"], "needs --rate.value too"),
+        (["pretrain", "acl/digits", "--lr", "Constant"], "needs --lr.value too"),
         (["pretrain", "acl/digits", "--backbone", "resnet50"], "did you mean --backbone.name"),
         (["pretrain", "acl/digits", "--method", "SimCLR"], "no option --method"),
         (["pretrain", "acl/digits", "--data", "nowhere"], "no image set 'nowhere'"),
@@ -169,13 +169,13 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--name", "mine"], "no option --name"),
         (["pretrain", "acl/digits", "--split", "test"], "the test images are for the exam"),
         (["pretrain", "acl/digits", "--method.tau=-1"], "--method.tau is a number > 0, not -1"),
-        (["pretrain", "acl/digits", "--rate.peak", "nan"], "--rate.peak is a number ≥ 0, not nan"),
+        (["pretrain", "acl/digits", "--lr.peak", "nan"], "--lr.peak is a number ≥ 0, not nan"),
         (
-            ["pretrain", "acl/digits", "--method.attack.stride", "inf"],
+            ["pretrain", "acl/digits", "--method.attack.rel_step_size", "inf"],
             "stride is a number > 0, not inf",
         ),
         (["pretrain", "acl/digits", "--views.count", "3"], "takes 2 views of an image"),
-        (["pretrain", "acl/digits", "--backbone.stem", "32"], "such as acl/digits"),
+        (["pretrain", "acl/digits", "--backbone.image-size", "32"], "such as acl/digits"),
         (["pretrain", "acl/cifar10", "--views.ratio", "0", "0"], "--views.ratio is a number > 0, not 0"),
         (["pretrain", "acl/digits", "--runtime.device", "mps"], "no mps device here"),
         (["pretrain", "acl/digits", "--stop-after", "-1"], "--stop-after is a number ≥ 0, not -1"),
@@ -233,36 +233,53 @@ def test_a_part_is_exchanged_by_its_kind():
         "SGD",
         "--optimizer.momentum",
         "1/2",
-        "--rate",
+        "--lr",
         "Constant",
-        "--rate.value",
+        "--lr.value",
         "3",
         "--method.attack.ball",
         "L2",
     ]
-    chosen = options.parse(Pretraining(unshaken.recipe("acl/digits")), args, "test").recipe
+    chosen = options.parse(PretrainOptions(unshaken.recipe("acl/digits")), args, "test").recipe
     assert chosen.optimizer == SGD(momentum=0.5)
-    assert chosen.rate == Constant(3.0)
+    assert chosen.lr == Constant(3.0)
     assert chosen.method.attack == PGD(L2(0.5), steps=5)
 
 
 def test_savings_are_options_by_their_dotted_names(capsys):
     """And stairs that last longer than the run are remarked on."""
-    default = Pretraining(unshaken.recipe("acl/digits"))
-    stairs = ["Stairs", "--savings.steps.start", "1/5", "--savings.steps.stop", "6/5", "--savings.steps.every"]
-    args = ["--savings.steps", *stairs, "6", "--savings.side.value", "3/4", "--savings.replays", "2"]
-    assert options.parse(default, args, "test").recipe.savings == Savings(Stairs(1 / 5, 6 / 5, 6), 2, Constant(0.75))
-    remark(options.parse(default, ["--savings.steps", *stairs, "30"], "test").recipe)
-    assert "--savings.steps is made for more than 30 epochs, but there are 30" in capsys.readouterr().err
+    default = PretrainOptions(unshaken.recipe("acl/digits"))
+    stairs = [
+        "StepSchedule",
+        "--approximations.steps.start",
+        "1/5",
+        "--approximations.steps.stop",
+        "6/5",
+        "--approximations.steps.every",
+    ]
+    args = [
+        "--approximations.steps",
+        *stairs,
+        "6",
+        "--approximations.side.value",
+        "3/4",
+        "--approximations.replays",
+        "2",
+    ]
+    assert options.parse(default, args, "test").recipe.approximations == Approximations(
+        StepSchedule(1 / 5, 6 / 5, 6), 2, Constant(0.75)
+    )
+    remark(options.parse(default, ["--approximations.steps", *stairs, "30"], "test").recipe)
+    assert "--approximations.steps is made for more than 30 epochs, but there are 30" in capsys.readouterr().err
     for words, wrong in (("1/2", "every is a whole number ≥ 1, not '1/2'"), ("0", "≥ 1, not 0")):
         with pytest.raises(ValueError, match=wrong):
-            options.parse(default, ["--savings.steps", *stairs, words], "test")
+            options.parse(default, ["--approximations.steps", *stairs, words], "test")
     with pytest.raises(ValueError, match=r"in \(0, 1\], not 3"):
-        options.parse(default, ["--savings.side.value", "3"], "test")
+        options.parse(default, ["--approximations.side.value", "3"], "test")
 
 
 def test_a_part_that_may_be_left_out_is_left_out():
-    default = Pretraining(unshaken.recipe("a-infonce/digits"))
+    default = PretrainOptions(unshaken.recipe("a-infonce/digits"))
     chosen = options.parse(default, ["--method.hn", "None", "--method.ip.alpha", "1/4"], "test").recipe
     assert (chosen.method.hn, chosen.method.ip.alpha) == (None, 0.25)
     chosen = options.parse(default, ["--method.ip", "None", "--method.adaptive", "None"], "test").recipe
@@ -273,8 +290,8 @@ def test_a_part_that_may_be_left_out_is_left_out():
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
-    args = ["pretrain", "simclr/digits", "--epochs", "3", "--data.limit", "64", "--batch", "32"]
-    assert cli.run([*args, "--rate.peak", "1e38", "--rate.warmup", "0", "--out", str(tmp_path)]) == 2
+    args = ["pretrain", "simclr/digits", "--epochs", "3", "--data.limit", "64", "--batch-size", "32"]
+    assert cli.run([*args, "--lr.peak", "1e38", "--lr.warmup", "0", "--out", str(tmp_path)]) == 2
     assert "no longer a finite number" in capsys.readouterr().err
 
 
@@ -368,7 +385,7 @@ def test_an_unreadable_image_is_named(tmp_path, capsys):
 def test_real_cifar10_through_a_resnet18(tmp_path):
     """Parquet in, result out; a handful of images, for a ResNet-18 is slow on a CPU."""
     place = ["--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]
-    args = ["pretrain", "acl", "--data", f"{DATA}/cifar10", "--data.limit", "24", "--batch", "12", "--epochs", "1"]
+    args = ["pretrain", "acl", "--data", f"{DATA}/cifar10", "--data.limit", "24", "--batch-size", "12", "--epochs", "1"]
     assert cli.run([*args, *place]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert cli.run(["finetune", str(run), "--mode", "slf", "--epochs", "1"]) == 0
@@ -377,13 +394,13 @@ def test_real_cifar10_through_a_resnet18(tmp_path):
     found = json.loads(result.read_text())
     assert found["data"]["n"] == 10_000
     assert found["standard"]["n"] == 8
-    assert found["exam"]["attack"]["ball"]["eps"] == 8 / 255
+    assert found["evaluation"]["attack"]["ball"]["eps"] == 8 / 255
 
 
 @pytest.mark.slow
 def test_killed_from_outside_and_started_again(tmp_path):
     """The real command in a real process: kill -9, then SIGTERM, then to the end; the digest of a run left alone."""
-    args = [sys.executable, "-m", "unshaken.cli", "pretrain", "acl/digits", "--epochs", "6", "--batch", "64"]
+    args = [sys.executable, "-m", "unshaken.cli", "pretrain", "acl/digits", "--epochs", "6", "--batch-size", "64"]
     args += ["--data.limit", "200", "--save-every", "0"]
 
     def start(out: str) -> subprocess.Popen:

@@ -60,7 +60,7 @@ def test_every_folder_has_a_layer():
 
 def test_the_test_sees_a_wrong_arrow(tmp_path):
     module = tmp_path / "wrong.py"
-    module.write_text("def f():\n    from unshaken.recipes.papers import recipe\n    import unshaken.nets.embed\n")
+    module.write_text("def f():\n    from unshaken.recipes.catalog import recipe\n    import unshaken.nets.network\n")
     assert imported(module) == {"recipes", "nets"}
 
 

@@ -12,8 +12,8 @@ import torch
 
 from unshaken import cli, commands
 from unshaken.base.terminal import Guarded, guarded, printable, raw
-from unshaken.train import runtime
-from unshaken.train.runtime import Runtime
+from unshaken.compute import runtime
+from unshaken.compute.runtime import Runtime
 
 RESULT = Path(__file__).parent.parent / "results" / "digits" / "acl-slf-seed1.json"
 EVIL = "a\x1b]0;owned\x07b\x1b[2Jc\u202e"

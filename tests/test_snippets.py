@@ -21,15 +21,15 @@ from published import IMAGENET, Style, Weights, acl_head, bn_list, resnet
 
 import unshaken
 from unshaken import cli
+from unshaken.evaluation.classifier import Classifier
 from unshaken.nets.backbone import Backbone
+from unshaken.nets.checkpoint import read_tensors, save_encoder, write_tensors
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.saved import read_tensors, save_encoder, write_tensors
 from unshaken.recipes.autolora import AutoFinetune
-from unshaken.recipes.candidate import Candidate
 from unshaken.recipes.finetune import Finetune
-from unshaken.recipes.frontier import Frontier
-from unshaken.recipes.plusplus import PlusPlus
+from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.frontier import Frontier
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))]
@@ -62,7 +62,7 @@ HOW = {
 }
 """What is done with the commands of a verb: run, or taken as far as the work for which its options are."""
 COMPARISON = {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}
-CAMPAIGN = {"--seconds", "--data", "--out", "--recipe", "--backbone", "--limit", "--batch", "--threads", "--seed"}
+CAMPAIGN = {"--seconds", "--data", "--out", "--recipe", "--backbone", "--limit", "--batch-size", "--threads", "--seed"}
 """Options of `python -m bench NAME`, and of `python -m bench campaign`."""
 NEEDS = {"--to onnx": ("onnx", "onnxscript"), "--to hub": ("huggingface_hub",), "import timm/": ("timm",)}
 """Packages without which a command is taken no further than its options either."""
@@ -133,11 +133,11 @@ def made(tmp_path_factory) -> Path:
     """What the commands name: a run with selections, its classifiers and results, photos, checkpoints."""
     folder = tmp_path_factory.mktemp("made")
     base = unshaken.recipe("acl-rcs/digits")
-    quick = replace(base, data=replace(base.data, limit=64), epochs=2, batch=32)
+    quick = replace(base, data=replace(base.data, limit=64), epochs=2, batch_size=32)
     quick = replace(quick, coreset=replace(base.coreset, fraction=0.5, warmup=1, every=1))
     run = quick.run(folder, quiet=True)
     for mode in ("slf", "alf"):
-        tuned = replace(unshaken.protocol(mode, run), epochs=1, batch=256)
+        tuned = replace(unshaken.protocol(mode, run), epochs=1, batch_size=256)
         classifier = tuned.run(run, quiet=True)
         unshaken.examine(classifier, quiet=True)
         classifier.rename(folder / mode)
@@ -154,7 +154,7 @@ def made(tmp_path_factory) -> Path:
 def encoders(folder: Path) -> None:
     """Checkpoints of others, and a run of ours with a ResNet-18."""
     torch.save(published(), folder / "theirs.pt")
-    grey = Backbone("resnet-small", stem=8, channels=1, mean=(0.5,), std=(0.5,))
+    grey = Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,))
     torch.save(grey.build().backbone.state_dict(), folder / "plain.pt")
     weights = Weights()
     for branch in (0, 1):
@@ -186,20 +186,20 @@ def photos(folder: Path, count: int) -> None:
 
 def published() -> dict:
     """A ResNet-18 as torchvision keys it."""
-    backbone = Backbone("resnet18", stem=224).build().backbone
+    backbone = Backbone("resnet18", image_size=224).build().backbone
     return {**backbone.state_dict(), **{f"fc.{k}": v for k, v in zero_classifier(512, 1000).state_dict().items()}}
 
 
 @pytest.fixture
 def place(made, tmp_path, monkeypatch):
     """A folder as a reader has it, and the work of hours left out."""
-    for kind in (Pretrain, PlusPlus, Finetune, AutoFinetune, Frontier):
+    for kind in (Pretrain, LPAFF, Finetune, AutoFinetune, Frontier):
         monkeypatch.setattr(kind, "run", reached)
     monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "judged", reached)
     monkeypatch.setattr(import_module("unshaken.commands.plan"), "make_plan", reached)
     monkeypatch.setattr(import_module("unshaken.commands.doctor"), "_examined", reached)
     monkeypatch.setattr(
-        Candidate, "of_name", lambda name: (Candidate.of_module(torch.nn.Identity(), name, Path("runs")), 224)
+        Classifier, "of_name", lambda name: (Classifier.of_module(torch.nn.Identity(), name, Path("runs")), 224)
     )
     monkeypatch.chdir(tmp_path)
     for there in made.iterdir():
@@ -307,7 +307,7 @@ def test_python(at, text, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Pretrain.run
     shorter = lambda self, *args, **named: run(  # noqa: E731
-        replace(self, data=replace(self.data, limit=64), epochs=1, batch=32), *args, **named | {"quiet": True}
+        replace(self, data=replace(self.data, limit=64), epochs=1, batch_size=32), *args, **named | {"quiet": True}
     )
     monkeypatch.setattr(Pretrain, "run", shorter)
     tune = Finetune.run

@@ -60,14 +60,14 @@ def attacked_again(result: dict, beside: dict, weights: Path | None, sample: int
     address = beside.get("weights_url", "")
     if not (weights or address):
         return "no weights were given, so nothing was attacked again"
-    from unshaken.recipes.receipt import receipt  # torch, for those that bring weights
+    from unshaken.runs.verify import recheck  # torch, for those that bring weights
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         classifier = (weights / "classifier.safetensors").read_bytes() if weights else fetched(address)
         (run / "classifier.safetensors").write_bytes(classifier)
         (run / "result.json").write_text(json.dumps(result))
-        found = receipt(run / "result.json", sample, quiet=True)
+        found = recheck(run / "result.json", sample, quiet=True)
     if not found.holds:
         raise ValueError(f"its images get other verdicts: {'; '.join(found.lines())}")
     return f"{found.n} images were attacked again and agree"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from PIL.Image import Image
 from torch import Tensor
-
-from unshaken.nets.torchvision_ops import declare_operators
 from unshaken.pixels.augment import Chance, SimCLR
 from unshaken.pixels.colour import BRIGHTNESS, CONTRAST, SATURATION
+
+from unshaken.nets.torchvision_ops import declare_operators
 
 
 def transform(like: SimCLR, side: int) -> Callable[[Image], Tensor]:

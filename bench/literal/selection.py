@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from unshaken.nets.embed import Network
 
 from bench.literal.contrast import nt_xent
-from unshaken.nets.embed import Network
 
 
 @dataclass(frozen=True)

@@ -12,42 +12,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what an editor reads: the same names as below
+    from unshaken.compute.runtime import Runtime as Runtime
     from unshaken.data.images import Images as Images
     from unshaken.data.source import Source as Source
-    from unshaken.evaluate.exam import Exam as Exam
-    from unshaken.exchange.exporting import Exporting as Exporting
-    from unshaken.exchange.exporting import export as export
-    from unshaken.exchange.importing import Importing as Importing
-    from unshaken.exchange.writing import import_file as import_file
+    from unshaken.evaluation.protocol import Exam as Exam
+    from unshaken.interop.export import Exporting as Exporting
+    from unshaken.interop.export import export as export
+    from unshaken.interop.import_checkpoint import Importing as Importing
+    from unshaken.interop.imported_files import import_file as import_file
     from unshaken.nets.backbone import Backbone as Backbone
-    from unshaken.nets.saved import load_classifier as load_classifier
-    from unshaken.nets.saved import load_encoder as load_encoder
-    from unshaken.recipes.examine import examine as examine
+    from unshaken.nets.checkpoint import load_classifier as load_classifier
+    from unshaken.nets.checkpoint import load_encoder as load_encoder
+    from unshaken.recipes.catalog import recipe as recipe
     from unshaken.recipes.finetune import Finetune as Finetune
     from unshaken.recipes.finetune import protocol as protocol
-    from unshaken.recipes.papers import recipe as recipe
     from unshaken.recipes.pretrain import Pretrain as Pretrain
-    from unshaken.train.runtime import Runtime as Runtime
+    from unshaken.runs.evaluate import examine as examine
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "recipe": "unshaken.recipes.papers",
+    "recipe": "unshaken.recipes.catalog",
     "Pretrain": "unshaken.recipes.pretrain",
     "Finetune": "unshaken.recipes.finetune",
     "protocol": "unshaken.recipes.finetune",
-    "Exam": "unshaken.evaluate.exam",
-    "examine": "unshaken.recipes.examine",
+    "Exam": "unshaken.evaluation.protocol",
+    "examine": "unshaken.runs.evaluate",
     "Source": "unshaken.data.source",
     "Images": "unshaken.data.images",
-    "Runtime": "unshaken.train.runtime",
+    "Runtime": "unshaken.compute.runtime",
     "Backbone": "unshaken.nets.backbone",
-    "load_encoder": "unshaken.nets.saved",
-    "load_classifier": "unshaken.nets.saved",
-    "Importing": "unshaken.exchange.importing",
-    "import_file": "unshaken.exchange.writing",
-    "Exporting": "unshaken.exchange.exporting",
-    "export": "unshaken.exchange.exporting",
+    "load_encoder": "unshaken.nets.checkpoint",
+    "load_classifier": "unshaken.nets.checkpoint",
+    "Importing": "unshaken.interop.import_checkpoint",
+    "import_file": "unshaken.interop.imported_files",
+    "Exporting": "unshaken.interop.export",
+    "export": "unshaken.interop.export",
 }
 
 __all__ = ["__version__", *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -62,11 +62,11 @@ def _run(args: list[str]) -> int:
 MEMORY = ("out of memory", "allocate memory", "not enough memory", "std::bad_alloc", "ALLOC_FAILED")
 """What PyTorch says where memory runs out: on a CPU it raises no error of a type of its own."""
 SMALLER = {
-    "pretrain": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",
-    "finetune": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",
-    "evaluate": "a smaller --batch, or fewer images (--limit)",
+    "pretrain": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
+    "finetune": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
+    "evaluate": "a smaller --batch-size, or fewer images (--limit)",
     "doctor": "fewer images (--limit)",
-    "frontier": "a smaller --batch, --runtime.at-most 64, or smaller images (--data.size)",
+    "frontier": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
 }
 """By verb, what takes less memory."""
 NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub", "http")
@@ -114,22 +114,22 @@ def with_torch(verb: str, args: list[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from unshaken.commands import VERBS as commands
-    from unshaken.train.halt import Stopped
+    from unshaken.train.signals import Interrupted
 
     try:
         return commands[verb](args) or 0
-    except Stopped as stop:
+    except Interrupted as stop:
         print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code
 
 
 def report(args: list[str]) -> None:
-    from unshaken.base.files import write_text
+    from unshaken.base.json_files import write_text
     from unshaken.options import parse
-    from unshaken.report.alike import results_in
-    from unshaken.report.table import Reporting, markdown, show
+    from unshaken.report.grouping import results_in
+    from unshaken.report.table import ReportOptions, markdown, show
 
-    options = parse(Reporting(), args, "unshaken report")
+    options = parse(ReportOptions(), args, "unshaken report")
     results = results_in(list(options.runs))
     kind = "board" if options.board else "means" if options.means else "runs"
     if options.out:
@@ -139,9 +139,9 @@ def report(args: list[str]) -> None:
 
 def drawn(args: list[str]) -> None:
     from unshaken.options import parse
-    from unshaken.report.frontier import Drawing, draw, read
+    from unshaken.report.frontier import FrontierFigureOptions, draw, read
 
-    options = parse(Drawing(), args, "unshaken frontier")
+    options = parse(FrontierFigureOptions(), args, "unshaken frontier")
     draw(read(options), options.out)
 
 

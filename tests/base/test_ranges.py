@@ -61,7 +61,15 @@ def outside(number: type, limits: Range) -> list:
 
 def made(kind: type, **changes):
     """A value of a component, with what it needs beside."""
-    needed = {"ball": None, "rate": None, "method": None, "exam": None, "recipe": None, "data": None, "attack": None}
+    needed = {
+        "ball": None,
+        "lr": None,
+        "method": None,
+        "evaluation": None,
+        "recipe": None,
+        "data": None,
+        "attack": None,
+    }
     lacking = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING} - {*changes}
     plain = {name: needed.get(name, 1) for name in lacking}
     return kind(**plain | changes)

@@ -6,8 +6,8 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from unshaken.base.types import Batch, Bool, Float, Int, UInt8
-from unshaken.losses.classify import trades
-from unshaken.losses.contrast import between, nt_xent
+from unshaken.losses.contrastive import mean_over_pairs, nt_xent
+from unshaken.losses.trades import trades
 
 
 def test_a_shape_is_a_type():
@@ -20,9 +20,9 @@ def test_a_shape_is_a_type():
 
 def test_calls_are_checked_in_the_tests():
     z = torch.zeros(2, 3, 4)
-    assert between(torch.zeros(2, 2, 3)) == 0
+    assert mean_over_pairs(torch.zeros(2, 2, 3)) == 0
     with pytest.raises(TypeCheckError, match="between"):
-        between(z)  # a sum over it would be as good a number as any
+        mean_over_pairs(z)  # a sum over it would be as good a number as any
     with pytest.raises(TypeCheckError, match="trades"):
         trades(torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(3, 4), 1.0)  # not classes
 

@@ -10,10 +10,10 @@ import torch
 from bench.augment import noise, pictures
 from bench.literal.augment import repeated, transform
 
-from unshaken.base.keys import Key
-from unshaken.pixels.augment import Chance, SimCLR
-from unshaken.pixels.colour import Jitter
-from unshaken.pixels.crop import Boxes
+from unshaken.base.rng import Key
+from unshaken.transforms.color import ColorJitter
+from unshaken.transforms.crop import Boxes
+from unshaken.transforms.views import Chance, SimCLRViews
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
 def test_the_same_draws_make_the_same_images(filter):
     """PIL rounds to 8 bits after every operation."""
-    images, simclr, key = noise(64), SimCLR(count=1, filter=filter), Key(3)
+    images, simclr, key = noise(64), SimCLRViews(count=1, filter=filter), Key(3)
     ours = simclr(images.floats(), 1.0, key)[0]
     how = simclr.chance(images.floats(), 1.0, key / 0)
     theirs = torch.stack([repeated(picture, simclr, how, n) for n, picture in enumerate(pictures(images))])
@@ -32,7 +32,7 @@ def test_the_same_draws_make_the_same_images(filter):
 
 def test_the_timed_transform_is_these_functions():
     """By draws made as torchvision makes them, in its order, and handed in."""
-    simclr, (picture,) = SimCLR(p_jitter=0.5, p_grey=0.5), pictures(noise(1))
+    simclr, (picture,) = SimCLRViews(p_jitter=0.5, p_grey=0.5), pictures(noise(1))
     timed = transform(simclr, 32)
     crop, _, maybe, *_ = timed.transforms
     (jitter,) = maybe.transforms
@@ -47,7 +47,7 @@ def test_the_timed_transform_is_these_functions():
             order, *factor, shift = jitter.get_params(*ranges) if jittered else (torch.arange(4), 1.0, 1.0, 1.0, 0.0)
             greyed = torch.rand(1) < 0.5
         blends = order[order < 3][None]  # 3 is the hue
-        how = Jitter(torch.tensor([factor]), torch.tensor([shift]), blends, (order == 3).nonzero()[0])
+        how = ColorJitter(torch.tensor([factor]), torch.tensor([shift]), blends, (order == 3).nonzero()[0])
         result = repeated(picture, simclr, Chance(box, flipped, jittered, how, greyed), 0)
         assert torch.allclose(result, expected, atol=1e-6)
 

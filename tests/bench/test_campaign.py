@@ -8,10 +8,10 @@ from bench.campaign import Campaign, State
 
 import unshaken
 from bench import campaign
-from unshaken.base.files import read_json
-from unshaken.recipes.plan import Plan, Stage, scheduled, slf_of, teacher_recipe
-from unshaken.recipes.receipt import receipt
-from unshaken.train.runtime import Runtime
+from unshaken.base.json_files import read_json
+from unshaken.compute.runtime import Runtime
+from unshaken.runs.plan import Plan, Stage, scheduled, slf_of, teacher_recipe
+from unshaken.runs.verify import recheck
 
 WANTED = replace(unshaken.recipe("deacl/digits"), epochs=4)
 SECONDS = 14.0
@@ -48,7 +48,7 @@ def test_a_campaign_is_whole(done):
     assert result["robust"]["n"] >= min(445, state["choices"]["evaluation"]["block"])
     assert harder["autoattack"]["n"] >= state["choices"]["autoattack"]["block"]
     assert found["autoattack"]["autoattack"]["correct"] == harder["autoattack"]["correct"]
-    assert receipt(folder / "result.json", sample=16, seed=1, run=Path(found["classifier"]), quiet=True).holds
+    assert recheck(folder / "result.json", sample=16, seed=1, run=Path(found["classifier"]), quiet=True).holds
 
 
 @pytest.mark.slow

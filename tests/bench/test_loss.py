@@ -11,8 +11,8 @@ import torch
 from bench.literal.contrast import nt_xent, nt_xent_as_classification
 from bench.memory import peak
 
-from unshaken.base.keys import Key
-from unshaken.losses.contrast import nt_xent as ours
+from unshaken.base.rng import Key
+from unshaken.losses.contrastive import nt_xent as ours
 
 ROOT = Path(__file__).parents[2]
 

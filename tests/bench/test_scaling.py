@@ -9,7 +9,7 @@ import pytest
 import torch
 from bench.scaling import BATCH, SAMPLE, Chance, once
 
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.coreset.rcs import RCS
 from unshaken.data.images import Images
 

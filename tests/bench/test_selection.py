@@ -10,8 +10,8 @@ import torch
 from bench.clock import paired
 from bench.literal.selection import divergence
 
-from unshaken.base.keys import Key
-from unshaken.losses.diverge import kl_rows
+from unshaken.base.rng import Key
+from unshaken.losses.divergence import kl_rows
 
 ROOT = Path(__file__).parents[2]
 

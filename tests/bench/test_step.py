@@ -12,11 +12,11 @@ from bench.literal.step import Literal
 from bench.step import SIDES, Ours, flat, literal, noise, operations
 
 import unshaken
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.base.types import Batch
 from unshaken.methods.air import AIR
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.recall import exchanged
+from unshaken.train.attack_cache import replace_attacks
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def small(name: str, steps: int = 0) -> Pretrain:
     """Attacks of so many steps. AIR's terms, which hardly weigh in a gradient, weigh as much as the others."""
     recipe = unshaken.recipe(f"{name}/digits")
-    method = exchanged(recipe.method, lambda attack: replace(attack, steps=steps))
+    method = replace_attacks(recipe.method, lambda attack: replace(attack, steps=steps))
     if isinstance(method, AIR):
         method = replace(method, lambda1=300.0, lambda2=300.0)
     return replace(recipe, method=method)

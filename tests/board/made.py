@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy
 
-from unshaken.base.bits import packed
-from unshaken.base.files import sealed
+from unshaken.base.json_files import with_checksum
+from unshaken.base.packed_bits import pack_bits
 from unshaken.board.check import identity, wilson
 
 
@@ -22,7 +22,7 @@ def score(bits: numpy.ndarray) -> dict[str, Any]:
         "n": n,
         "percent": round(100 * correct / n, 2),
         "interval95": interval,
-        "bits": packed(bits),
+        "bits": pack_bits(bits),
     }
 
 
@@ -52,9 +52,15 @@ def result(
         "batch": 128,
         "seed": seed,
     } | more
-    exam = {
+    evaluation = {
         "type": "Exam",
-        "attack": {"type": "PGD", "ball": {"type": "Linf", "eps": eps}, "steps": 20, "stride": 0.25, "restarts": 1},
+        "attack": {
+            "type": "PGD",
+            "ball": {"type": "Linf", "eps": eps},
+            "steps": 20,
+            "rel_step_size": 0.25,
+            "restarts": 1,
+        },
         "autoattack": "standard" if auto else "none",
         "corruptions": [],
         "severities": [1, 2, 3, 4, 5],
@@ -71,10 +77,10 @@ def result(
         "standard": score(clean),
         "robust": score(robust),
         "checks": [],
-        "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
-        "seconds": {"pretrain": 60.0 + 40 * accuracy, "finetune": 2.5, "exam": 1.5},
+        "seeds": {"pretrain": seed, "finetune": seed, "evaluation": 1},
+        "seconds": {"pretrain": 60.0 + 40 * accuracy, "finetune": 2.5, "evaluation": 1.5},
         "weights": blake2b(name.encode(), digest_size=16).hexdigest(),
-        "exam": exam,
+        "evaluation": evaluation,
         "finetune": {
             "recipe": {"type": "Finetune", "method": {"type": mode.upper()}, "epochs": 25, "batch": 128, "seed": seed}
         },
@@ -85,7 +91,7 @@ def result(
         harder = robust & (stream.random(n) < 0.95)
         stages = {"apgd-ce": score(robust), "square": score(harder)}
         found["autoattack"] = score(harder) | {"version": "standard", "stages": stages}
-    return sealed(found | {"notes": identity(found)})
+    return with_checksum(found | {"notes": identity(found)})
 
 
 def flipped(text: str) -> str:
@@ -107,7 +113,7 @@ def _set(path: str, value: Any) -> Any:
 
 
 def _both_seeds(found: dict[str, Any]) -> None:
-    found["seeds"]["exam"] = found["exam"]["seed"] = 9
+    found["seeds"]["evaluation"] = found["evaluation"]["seed"] = 9
 
 
 def _a_seed_twice(found: dict[str, Any]) -> None:
@@ -140,7 +146,7 @@ TAMPERED = {
         _set("autoattack.stages.apgd-ce", score(numpy.zeros(200, bool))),
         "square: an image is right",
     ),
-    "a missing part": (lambda found: found.pop("exam"), "it is not a result: it has no 'exam'"),
+    "a missing part": (lambda found: found.pop("evaluation"), "it is not a result: it has no 'evaluation'"),
     "a part of another kind": (_set("robust", 5), "it is not a result of this layout"),
     "a layout to come": (_set("version", 99), "its layout is version 99"),
 }
@@ -176,4 +182,4 @@ def some() -> list[dict[str, Any]]:
 def resealed(found: dict[str, Any]) -> dict[str, Any]:
     """With the digests of what it says now: as a careful forger would leave it."""
     found = {key: value for key, value in found.items() if key not in ("checksum", "notes")}
-    return sealed(found | {"notes": identity(found)})
+    return with_checksum(found | {"notes": identity(found)})

@@ -8,9 +8,9 @@ from made import TAMPERED, resealed, result, tampered
 
 from unshaken import cli
 from unshaken.board.check import fault, identity, read
-from unshaken.evaluate.exam import Exam
-from unshaken.evaluate.result import misstated
-from unshaken.recipes.examine import examine
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.result import misstated
+from unshaken.runs.evaluate import evaluate
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -46,16 +46,16 @@ def test_a_foreign_file_is_told_from_a_result():
 
 
 def test_the_digest_is_that_of_a_real_evaluation(tmp_path):
-    """The identity is written by evaluate/notes.py from the values themselves, and read here from the file."""
+    """The identity is written by evaluation/verdict_log.py from the values themselves, and read here from the file."""
     from fitted import least_squares, write_run
 
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    examine(run, exam=Exam(limit=40, batch=20), quiet=True)
+    evaluate(run, evaluation=Evaluation(limit=40, batch_size=20), quiet=True)
     found = json.loads(next(run.glob("result*.json")).read_text())
     assert found["notes"] == identity(found)
     assert fault(found) is None
     assert misstated(found) == []
-    found["exam"]["seed"] = found["seeds"]["exam"] = 5
+    found["evaluation"]["seed"] = found["seeds"]["evaluation"] = 5
     assert fault(found).startswith("notes: ")
 
 

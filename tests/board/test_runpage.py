@@ -9,21 +9,25 @@ from fitted import least_squares, write_run
 from made import resealed, result, tampered, write
 
 from unshaken import cli
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
 from unshaken.board.collect import receipts
 from unshaken.board.runpage import run_names, sentence
-from unshaken.evaluate.exam import Exam
-from unshaken.recipes.examine import examine
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.runs.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = write_run(tmp_path_factory.mktemp("runs") / "slf-digits-1", least_squares(1))
-    lines = [{"step": k, "epoch": k / 2, "loss": 3 - k / 9, "gauge": k % 3, "rate": 0.1} for k in range(9)]
+    lines = [{"step": k, "epoch": k / 2, "loss": 3 - k / 9, "gauge": k % 3, "lr": 0.1} for k in range(9)]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     attack = PGD(Linf(0.1), steps=3)
-    examine(folder, exam=Exam(attack, corruptions=("contrast",), severities=(1, 5), limit=60, batch=30), quiet=True)
+    evaluate(
+        folder,
+        evaluation=Evaluation(attack, corruptions=("contrast",), severities=(1, 5), limit=60, batch_size=30),
+        quiet=True,
+    )
     return folder
 
 
@@ -81,7 +85,9 @@ def test_names_are_never_alike(tmp_path):
     assert len(set(names)) == 5
     assert any("seeds 2/2/1" in name for name in names)
     again = copy.deepcopy(found[0])
-    write(tmp_path / "elsewhere", [resealed(again | {"seconds": {"pretrain": 1.0, "finetune": 1.0, "exam": 1.0}})])
+    write(
+        tmp_path / "elsewhere", [resealed(again | {"seconds": {"pretrain": 1.0, "finetune": 1.0, "evaluation": 1.0}})]
+    )
     names = run_names(receipts([tmp_path / "results", tmp_path / "elsewhere"]))
     assert len(set(names)) == 6
     assert any(name.endswith("elsewhere") for name in names)

@@ -11,8 +11,8 @@ import pytest
 from made import resealed, result, some, write
 
 from unshaken import cli
-from unshaken.base.canon import plain
 from unshaken.base.locks import Lock
+from unshaken.base.serialize import to_json
 from unshaken.board.check import read
 from unshaken.board.collect import Receipt, receipts
 from unshaken.board.remake import commands, options, usual_pretrain
@@ -22,8 +22,8 @@ from unshaken.board.site import SCRIPTS
 from unshaken.board.site import write as write_site
 from unshaken.commands.board import dates_of
 from unshaken.options import parse
-from unshaken.recipes.examine import exam_for
-from unshaken.recipes.papers import recipe
+from unshaken.recipes.catalog import recipe
+from unshaken.runs.evaluate import default_evaluation
 
 
 @pytest.fixture
@@ -119,20 +119,20 @@ def test_two_boards_at_once_wait_for_each_other(found, tmp_path):
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("acl/digits", ["--epochs", "7", "--batch", "64"]),
+        ("acl/digits", ["--epochs", "7", "--batch-size", "64"]),
         ("acl-rcs/digits", ["--coreset", "Random", "--coreset.fraction", "0.3"]),
-        ("acl/digits", ["--savings.replays", "2", "--method.tau", "0.2", "--method.attack.ball.eps", "0.05"]),
+        ("acl/digits", ["--approximations.replays", "2", "--method.tau", "0.2", "--method.attack.ball.eps", "0.05"]),
         ("advcl/digits", []),
-        ("dynacl/digits", ["--optimizer", "SGD", "--rate.peak", "0.5"]),
+        ("dynacl/digits", ["--optimizer", "SGD", "--lr.peak", "0.5"]),
     ],
 )
 def test_the_options_make_the_recipe_again(name, args):
     wanted = parse(recipe(name), args, "test")
     method, _, data = name.partition("/")
     said = " ".join(
-        options(json.loads(json.dumps(plain(wanted))), json.loads(json.dumps(usual_pretrain(method, data))))
+        options(json.loads(json.dumps(to_json(wanted))), json.loads(json.dumps(usual_pretrain(method, data))))
     )
-    assert plain(parse(recipe(name), said.split(), "test")) == plain(wanted)
+    assert to_json(parse(recipe(name), said.split(), "test")) == to_json(wanted)
 
 
 def tuned_by(name, mode, args):
@@ -142,8 +142,8 @@ def tuned_by(name, mode, args):
     source = recipe(f"{name}/digits").data
     found = result(name, mode)
     wanted = parse(chosen(mode, name, source, source, 8), args, "test")
-    found["pretrain"]["recipe"] = json.loads(json.dumps(plain(recipe(f"{name}/digits")))) | {"seed": 1}
-    found["finetune"] = {"recipe": json.loads(json.dumps(plain(wanted))), "data": {"images": found["data"]}}
+    found["pretrain"]["recipe"] = json.loads(json.dumps(to_json(recipe(f"{name}/digits")))) | {"seed": 1}
+    found["finetune"] = {"recipe": json.loads(json.dumps(to_json(wanted))), "data": {"images": found["data"]}}
     return found, wanted
 
 
@@ -151,19 +151,19 @@ def tuned_by(name, mode, args):
     ("mode", "args"),
     [
         ("slf", []),
-        ("slf", ["--epochs", "7", "--batch", "64", "--rate.peak", "0.5", "--optimizer.weight-decay", "0.001"]),
+        ("slf", ["--epochs", "7", "--batch-size", "64", "--lr.peak", "0.5", "--optimizer.weight-decay", "0.001"]),
         ("alf", ["--method.attack.steps", "3", "--method.attack.ball.eps", "0.05"]),
-        ("aff", ["--rate", "Constant", "--rate.value", "0.01", "--hold", "4"]),
+        ("aff", ["--lr", "Constant", "--lr.value", "0.01", "--holdout", "4"]),
     ],
 )
 def test_the_commands_are_whole(mode, args):
     found, wanted = tuned_by("acl", mode, args)
-    found["exam"] |= {"autoattack": "standard", "limit": 100, "seed": 3}
+    found["evaluation"] |= {"autoattack": "standard", "limit": 100, "seed": 3}
     row = rows_of([Receipt(Path("a.json"), found)])[0]
     text = "\n".join(commands(row)).replace(" \\\n   ", "")
     tune = next(line for line in text.splitlines() if "finetune" in line).split()
     said = tune[tune.index("$S") + 1 :]
-    assert plain(parse(chosen_for(mode), said, "test")) == plain(wanted)
+    assert to_json(parse(chosen_for(mode), said, "test")) == to_json(wanted)
     judge = next(line for line in text.splitlines() if "evaluate" in line)
     assert judge.split()[3:] == ["--seed", "3", "--autoattack", "standard", "--limit", "100"]
 
@@ -177,9 +177,9 @@ def chosen_for(mode):
 
 def test_modes_that_were_judged_otherwise_are_judged_alone():
     slf, alf = (tuned_by("acl", mode, [])[0] for mode in ("slf", "alf"))
-    alf["exam"]["attack"]["steps"] = 20
+    alf["evaluation"]["attack"]["steps"] = 20
     slf["seeds"]["finetune"] = slf["finetune"]["recipe"]["seed"] = 2
-    slf["exam"] = json.loads(json.dumps(plain(exam_for(recipe("acl/digits").data).full)))
+    slf["evaluation"] = json.loads(json.dumps(to_json(default_evaluation(recipe("acl/digits").data).full)))
     text = "\n".join(commands(rows_of([Receipt(Path("a.json"), slf), Receipt(Path("b.json"), alf)])[0]))
     assert "for PAIR in 1/2 1/1; do" in text
     assert "unshaken evaluate $RUN/acl-*/slf-* --full" in text

@@ -10,10 +10,10 @@ import pytest
 from fitted import least_squares, write_run
 from made import result, tampered
 
-from unshaken.base.files import sealed
+from unshaken.base.json_files import with_checksum
 from unshaken.board.submit import submission
-from unshaken.evaluate.exam import Exam
-from unshaken.recipes.examine import examine
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.runs.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / ".github" / "scripts" / "check_submission.py"
@@ -41,7 +41,7 @@ def test_files_get_a_line_each(tmp_path):
 def test_an_issue_holds_the_file_in_a_fence(tmp_path):
     run = tmp_path / "result.json"
     run.write_text(json.dumps(result()))
-    content = sealed(submission(run, "A. Author"))
+    content = with_checksum(submission(run, "A. Author"))
     body = tmp_path / "body.md"
     body.write_text(f"### The file\n\n```json\n{json.dumps(content, indent=1)}\n```\n\n### Paper or page\n\nnone\n")
     assert check("--issue", body)[0] == 0
@@ -56,7 +56,7 @@ def test_an_issue_holds_the_file_in_a_fence(tmp_path):
 @pytest.mark.slow
 def test_weights_are_attacked_again(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    examine(run, exam=Exam(limit=40, batch=20), quiet=True)
+    evaluate(run, evaluation=Evaluation(limit=40, batch_size=20), quiet=True)
     file = next(run.glob("result*.json"))
     code, lines = check(file, "--weights", run, "--sample", "20")
     assert (code, len(lines)) == (0, 1)

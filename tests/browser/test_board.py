@@ -14,7 +14,7 @@ import numpy
 import pytest
 from made import TAMPERED, resealed, result, tampered
 
-from unshaken.base.files import sealed
+from unshaken.base.json_files import with_checksum
 from unshaken.board.build import folder
 from unshaken.board.check import fault
 from unshaken.board.collect import receipts
@@ -238,7 +238,7 @@ def test_dropped_files(site, opened):
     page.evaluate(DROP, ["seed.json", json.dumps(other_seed)])
     page.wait_for_selector("#dropped:has-text('seed.json is refused. checksum: it is not that of the file')")
     other_seed.pop("checksum")
-    page.evaluate(DROP, ["seed.json", json.dumps(sealed(other_seed))])
+    page.evaluate(DROP, ["seed.json", json.dumps(with_checksum(other_seed))])
     page.wait_for_selector("#dropped:has-text('are on the board')")
     assert "are on the board as acl (slf) with seeds 1/1/1" in page.locator("#dropped").inner_text()
     for name, text in (("foreign.json", '{"accuracy": 0.99}'), ("photo.jpg", "\u00ff\u00d8\u00ff"), ("empty", "")):

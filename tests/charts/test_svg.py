@@ -9,7 +9,7 @@ from unshaken.charts.curve import curve_svg, curves, read_log, write_curve
 from unshaken.charts.svg import bars, heat, panels, ticks
 
 LINES = [
-    {"step": k, "epoch": k / 10, "loss": 5.0 / (k + 1), "adv": 1.0, "rate": 0.1, "mode": "repeatable"} for k in range(9)
+    {"step": k, "epoch": k / 10, "loss": 5.0 / (k + 1), "adv": 1.0, "lr": 0.1, "mode": "repeatable"} for k in range(9)
 ]
 
 
@@ -58,8 +58,8 @@ def test_a_damaged_line_ends_a_log(damaged, tmp_path):
 def test_every_run_that_ends_leaves_its_curve(tmp_path):
     import torch
 
-    from unshaken.threat.ball import Linf
-    from unshaken.train.run import Run
+    from unshaken.attacks.ball import Linf
+    from unshaken.train.run_dir import Run
 
     net = torch.nn.Linear(2, 2)
     with Run.open(tmp_path, "toy", Linf(0.1), {}) as run:

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from components import final
-from unshaken.base.canon import plain
-from unshaken.base.clock import Constant
+from unshaken.base.schedule import Constant
+from unshaken.base.serialize import to_json
 from unshaken.citations.cite import BIBLIOGRAPHY, cited, entries, of_network
 from unshaken.citations.credits import CLUSTERS, METHODS, OF_DATA, OF_NETWORK, OF_TYPE
-from unshaken.commands.inform import cite
-from unshaken.evaluate.exam import Exam
-from unshaken.methods.method import Method
+from unshaken.commands.catalog import cite
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.methods.base import Method
+from unshaken.methods.full import AFF
 from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.catalog import RECIPES, recipe
+from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.finetune import MODES, Finetune
-from unshaken.recipes.papers import PAPERS, recipe
-from unshaken.recipes.settings import SETTINGS
 from unshaken.train.optim import AdamW, Optimizer
-from unshaken.tune.full import AFF
 
 HERE = Path(__file__).parent
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
@@ -127,7 +127,7 @@ def words(names: str) -> set[str]:
     return set(re.findall(r"[\w-]+", names))
 
 
-@pytest.mark.parametrize("name", [*PAPERS, *MODES, "autolora"])
+@pytest.mark.parametrize("name", [*RECIPES, *MODES, "autolora"])
 def test_every_recipe_and_mode_has_a_row(name):
     """A new method says where it is from and how it differs from the authors' code."""
     credit = METHODS[name]
@@ -145,12 +145,12 @@ def test_every_key_exists():
     keys = {key for keys in (*OF_TYPE.values(), *OF_DATA.values()) for key in keys} | set(OF_NETWORK.values())
     keys |= {key for credit in METHODS.values() for key in credit.papers}
     assert keys | {"wightman2019timm", *CLUSTERS} == set(BIBLIOGRAPHY)
-    assert set(SETTINGS) <= set(OF_DATA)
+    assert set(DATASETS) <= set(OF_DATA)
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_cites_its_own_papers(name):
-    keys = {paper.key for paper in cited({"recipe": plain(recipe(f"{name}/digits"))})}
+    keys = {paper.key for paper in cited({"recipe": to_json(recipe(f"{name}/digits"))})}
     assert set(METHODS[name].papers) <= keys
 
 
@@ -159,7 +159,7 @@ def keys(record: dict) -> list[str]:
 
 
 def test_autolora_cites_its_branch_and_its_rate():
-    assert keys({"recipe": plain(AutoFinetune()), "data": {"encoder": "0" * 32}}) == [
+    assert keys({"recipe": to_json(AutoFinetune()), "data": {"encoder": "0" * 32}}) == [
         "madry2018towards",
         "xu2024autolora",
         "hu2022lora",
@@ -172,7 +172,7 @@ DIGITS = ["pedregosa2011scikit", "alpaydin1998digits"]
 
 
 def test_what_acl_on_digits_uses_and_nothing_else():
-    assert keys(plain(recipe("acl/digits"))) == [
+    assert keys(to_json(recipe("acl/digits"))) == [
         "jiang2020robust",
         "chen2020simple",
         "xie2020adversarial",
@@ -184,19 +184,19 @@ def test_what_acl_on_digits_uses_and_nothing_else():
 
 
 def test_what_is_not_used_is_not_cited():
-    assert keys(plain(recipe("simclr/digits"))) == ["chen2020simple", "he2016deep", "you2017large", *DIGITS]
-    assert keys(plain(recipe("st/cifar10"))) == ["he2016deep", "krizhevsky2009learning"]
-    assert "robinson2021contrastive" in keys(plain(recipe("a-infonce/cifar10")))
+    assert keys(to_json(recipe("simclr/digits"))) == ["chen2020simple", "he2016deep", "you2017large", *DIGITS]
+    assert keys(to_json(recipe("st/cifar10"))) == ["he2016deep", "krizhevsky2009learning"]
+    assert "robinson2021contrastive" in keys(to_json(recipe("a-infonce/cifar10")))
     plain_ip = replace(recipe("a-infonce/cifar10"), method=replace(recipe("a-infonce/cifar10").method, hn=None))
-    assert "robinson2021contrastive" not in keys(plain(plain_ip))
+    assert "robinson2021contrastive" not in keys(to_json(plain_ip))
     still = replace(recipe("dynacl-plain/digits"), strength=Constant(1.0), method=recipe("acl/digits").method)
-    assert "luo2023dynacl" in keys(plain(recipe("dynacl-plain/digits")))
-    assert "luo2023dynacl" not in keys(plain(still))
+    assert "luo2023dynacl" in keys(to_json(recipe("dynacl-plain/digits")))
+    assert "luo2023dynacl" not in keys(to_json(still))
 
 
 def test_a_part_in_anothers_place():
     changed = replace(recipe("acl/stl10"), optimizer=AdamW())
-    found = keys(plain(changed))
+    found = keys(to_json(changed))
     assert "loshchilov2019decoupled" in found
     assert "you2017large" not in found
     assert "coates2011analysis" in found
@@ -206,8 +206,8 @@ def test_a_record_of_many_parts():
     """As in the header of a classifier: fine-tuning, pre-training, and the teacher of that."""
     student = recipe("deacl/digits")
     record = {
-        "finetune": {"recipe": plain(Finetune(AFF(), data=student.data)), "data": {"encoder": "0" * 32}},
-        "pretrain": {"recipe": plain(student), "teacher": {"recipe": plain(recipe("simclr/digits"))}},
+        "finetune": {"recipe": to_json(Finetune(AFF(), data=student.data)), "data": {"encoder": "0" * 32}},
+        "pretrain": {"recipe": to_json(student), "teacher": {"recipe": to_json(recipe("simclr/digits"))}},
         "kind": "classifier",
     }
     found = keys(record)
@@ -234,9 +234,9 @@ def test_of_what_it_begins_with_a_name_is_enough():
 
 def test_clusters_are_k_means():
     kmeans = {"arthur2007kmeans", "pedregosa2011scikit"}
-    assert kmeans <= set(keys(plain(recipe("dynacl++/cifar10"))))
-    assert kmeans <= set(keys(plain(recipe("advcl/cifar10"))))
-    assert not kmeans & set(keys(plain(recipe("acl/cifar10"))))
+    assert kmeans <= set(keys(to_json(recipe("dynacl++/cifar10"))))
+    assert kmeans <= set(keys(to_json(recipe("advcl/cifar10"))))
+    assert not kmeans & set(keys(to_json(recipe("acl/cifar10"))))
 
 
 def test_what_others_trained():
@@ -289,7 +289,7 @@ def test_what_import_says_of_routes_is_no_routes():
 
 def test_what_an_exam_asks_is_cited():
     def keys(**asked) -> set[str]:
-        return {paper.key for paper in cited({"exam": plain(Exam(**asked))})}
+        return {paper.key for paper in cited({"evaluation": to_json(Evaluation(**asked))})}
 
     assert keys() == {"madry2018towards"}
     assert keys(corruptions=("fog",)) - keys() == {"hendrycks2019benchmarking"}

@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluate.sound import Through, taught
+from tests.diagnostics.sound import Through, taught
 from torch import nn
 
 from unshaken import cli
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.data.digits import digits
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
-from unshaken.nets.routed import Routed, alone, routed
-from unshaken.nets.saved import load_classifier, save_classifier, save_encoder
+from unshaken.nets.checkpoint import load_classifier, save_classifier, save_encoder
+from unshaken.nets.dual_bn import RoutedBatchNorm, single_route, with_routes
+from unshaken.nets.network import Network, seeded
 
-BACKBONE = Backbone("resnet-small", stem=8, channels=1, mean=(0.5,), std=(0.5,))
+BACKBONE = Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,))
 ABOUT = {"finetune": {"recipe": {"data": {"type": "Source", "name": "digits"}}}, "pretrain": {}}
 
 
 def written(folder: Path, net: Network) -> Path:
     """The encoder with its routes, and below it the run of a classifier on its adversarial one."""
     save_encoder(folder / "encoder.safetensors", net.encoder, BACKBONE, {})
-    plain = Network(alone(net.encoder, "adv"), net.head)
+    plain = Network(single_route(net.encoder, "adv"), net.head)
     save_classifier(folder / "slf" / "classifier.safetensors", plain, BACKBONE, digits("test").names, ABOUT)
     return folder / "slf"
 
@@ -34,7 +34,7 @@ def written(folder: Path, net: Network) -> Path:
 @pytest.fixture(scope="module")
 def net() -> Network:
     """Only its adversarial route was ever trained."""
-    net = born(lambda: Network(routed(BACKBONE.build(), ("clean", "adv")), nn.Linear(64, 10)), Key(0))
+    net = seeded(lambda: Network(with_routes(BACKBONE.build(), ("clean", "adv")), nn.Linear(64, 10)), Key(0))
     taught(Through(net, "adv"), epochs=3)
     return net
 
@@ -65,7 +65,7 @@ def test_a_finding_is_an_exit_code_and_says_what_to_do(run, capsys):
 def test_the_routes_of_the_encoder_beside_are_looked_at(net, tmp_path, capsys):
     """The untrained route, where it is taken for the adversarial one: what comes after that is left out."""
     other = deepcopy(net)
-    for part in [part for part in other.modules() if isinstance(part, Routed)]:
+    for part in [part for part in other.modules() if isinstance(part, RoutedBatchNorm)]:
         part.routes["clean"], part.routes["adv"] = part.routes["adv"], part.routes["clean"]
     assert cli.run(["doctor", str(written(tmp_path, other) / "classifier.safetensors")]) == 1
     said = capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_a_checkpoint_of_somebody_else(run, tmp_path, capsys):
     net, _ = load_classifier(run / "classifier.safetensors")
     weights = net.encoder.backbone.state_dict() | {f"fc.{name}": value for name, value in net.head.state_dict().items()}
     torch.save({"state_dict": weights}, tmp_path / "theirs.pt")
-    how = ["--layout", "finetuned", "--stem", "8", "--mean", "0.5", "--std"]
+    how = ["--layout", "finetuned", "--image-size", "8", "--mean", "0.5", "--std"]
     assert cli.run(["doctor", str(tmp_path / "theirs.pt"), *how, "0.5", "--data", "digits", "--limit", "96"]) == 0
     assert "nothing found: 15 checks on 96 images" in capsys.readouterr().out
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from unshaken import cli
-from unshaken.recipes.candidate import Candidate
-from unshaken.recipes.classmap import index_of, read_map, spoken
-from unshaken.recipes.receipt import receipt
+from unshaken.evaluation.class_map import index_of, read_map, spoken
+from unshaken.evaluation.classifier import Classifier
+from unshaken.runs.verify import recheck
 
 FEW = ["--limit", "30", "--attack.steps", "1"]
 
@@ -68,11 +68,11 @@ WORDS = (
 def named(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
-    def of_name(name: str) -> tuple[Candidate, int]:
-        candidate = Candidate.of_module(Brightness(), name, Path("runs/timm-brightness"))
-        return Candidate(**vars(candidate) | {"words": WORDS, "count": 5}), 8
+    def of_name(name: str) -> tuple[Classifier, int]:
+        candidate = Classifier.of_module(Brightness(), name, Path("runs/timm-brightness"))
+        return Classifier(**vars(candidate) | {"words": WORDS, "count": 5}), 8
 
-    monkeypatch.setattr(Candidate, "of_name", of_name)
+    monkeypatch.setattr(Classifier, "of_name", of_name)
 
 
 def photos(root: Path, **levels: int) -> Path:
@@ -99,7 +99,7 @@ def test_folders_called_by_class_names_or_wordnet_ids_are_mapped(names, named, t
     assert sorted(found["finetune"]["recipe"]["classes"].values()) == [1, 4]
     assert "2 of 5 logits answer for the classes" in capsys.readouterr().err
     (file,) = Path("runs/timm-brightness/photos").glob("result*.json")
-    assert receipt(file, sample=4, data=str(folder), quiet=True).holds
+    assert recheck(file, sample=4, data=str(folder), quiet=True).holds
 
 
 def test_a_file_says_which_class_is_which_logit(named, tmp_path, capsys):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from unshaken.base.clock import Constant, Stairs
+from unshaken.base.schedule import Constant, StepSchedule
 from unshaken.commands.operations import flop_an_image, flop_of
-from unshaken.recipes.papers import recipe
-from unshaken.train.savings import Savings
+from unshaken.recipes.catalog import recipe
+from unshaken.train.approximations import Approximations
 
 
 def forward_flop(name: str) -> tuple[float, float]:
@@ -27,12 +27,12 @@ def forward_flop(name: str) -> tuple[float, float]:
         layer.register_forward_hook(seen)
     import torch
 
-    net(torch.rand(1, one.backbone.channels, one.backbone.stem, one.backbone.stem), net_route(net))
+    net(torch.rand(1, one.backbone.channels, one.backbone.image_size, one.backbone.image_size), net_route(net))
     return sum(found), found[0]
 
 
 def net_route(net) -> str:
-    from unshaken.nets.routed import routes_of
+    from unshaken.nets.dual_bn import routes_of
 
     return next(iter(routes_of(net)), "clean")
 
@@ -63,21 +63,21 @@ def test_a_run_is_as_many_epochs_of_as_many_images():
 
 def test_fewer_steps_take_what_those_steps_take():
     one = recipe("acl/digits")
-    saving = flop_of("acl/digits", ("--epochs", "4", "--savings.steps.value", "0.4"), 100)
+    saving = flop_of("acl/digits", ("--epochs", "4", "--approximations.steps.value", "0.4"), 100)
     assert saving == pytest.approx(400 * flop_an_image(with_steps(one, 2), 0), rel=1e-9)
 
 
 def test_a_replay_takes_no_attack_of_its_own():
     one = recipe("acl/digits")
     once, bare = flop_an_image(one, 0), flop_an_image(with_steps(one, 0), 0)
-    twice = flop_of("acl/digits", ("--epochs", "2", "--savings.replays", "2"), 100) / 200
+    twice = flop_of("acl/digits", ("--epochs", "2", "--approximations.replays", "2"), 100) / 200
     assert twice == pytest.approx((once + bare) / 2, rel=0.02)  # and, in both, the gradient of the images
 
 
 def test_an_epoch_has_its_own_size():
     one = recipe("simclr/digits")
-    rising = replace(one, savings=Savings(side=Stairs(0.5, 1.5, every=one.epochs // 2)))
-    half = replace(one, savings=Savings(side=Constant(0.5)))
+    rising = replace(one, approximations=Approximations(side=StepSchedule(0.5, 1.5, every=one.epochs // 2)))
+    half = replace(one, approximations=Approximations(side=Constant(0.5)))
     found = [flop_an_image(rising, epoch) for epoch in (0, one.epochs - 1)]
     assert found == [flop_an_image(half, 0), flop_an_image(one, 0)]
     assert found[0] < 0.5 * found[1]

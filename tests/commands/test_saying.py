@@ -13,37 +13,37 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli
+from unshaken.attacks.ball import Linf
 from unshaken.commands.board import BoardOptions, SubmitOptions
-from unshaken.commands.coreset import Showing
-from unshaken.commands.demo import Demonstration
-from unshaken.commands.doctor import Visit
-from unshaken.commands.evaluate import Evaluation
-from unshaken.commands.exchange import Verifying
-from unshaken.commands.finetune import Finetuning
-from unshaken.commands.frontier import Comparing
+from unshaken.commands.coreset import CoresetOptions
+from unshaken.commands.demo import DemoOptions
+from unshaken.commands.doctor import DoctorOptions
+from unshaken.commands.evaluate import EvaluateOptions
+from unshaken.commands.finetune import FinetuneOptions
+from unshaken.commands.frontier import FrontierOptions
+from unshaken.commands.interop import VerifyOptions
 from unshaken.commands.plan import PlanOptions
-from unshaken.commands.pretrain import Pretraining, on_its_split, remark
-from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam
-from unshaken.exchange.exporting import Exporting
-from unshaken.exchange.importing import Importing
+from unshaken.commands.pretrain import PretrainOptions, on_its_split, remark
+from unshaken.data.source import DataSource
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.interop.export import ExportOptions
+from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.options import flags, parse
 from unshaken.options.meant import ALIASES, ANSWERS
 from unshaken.options.parsing import parts
 from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
-from unshaken.recipes.frontier import Frontier, compared
-from unshaken.recipes.papers import PAPERS
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.report.frontier import Drawing
-from unshaken.report.table import Reporting
-from unshaken.threat.ball import Linf
-from unshaken.train import pace
-from unshaken.train.pace import Pace
+from unshaken.report.frontier import FrontierFigureOptions
+from unshaken.report.table import ReportOptions
+from unshaken.runs.frontier import Frontier, compared
+from unshaken.train import workload as pace
+from unshaken.train.workload import Pace
 
 evaluate = import_module("unshaken.commands.evaluate")
 SOURCE = Path(unshaken.__file__).parent
-QUICK = ["--epochs", "1", "--batch", "32", "--data.limit", "64", "--method.attack.steps", "1"]
+QUICK = ["--epochs", "1", "--batch-size", "32", "--data.limit", "64", "--method.attack.steps", "1"]
 
 
 def photos(folder, count: int) -> None:
@@ -106,14 +106,14 @@ def test_what_is_trained_first_is_said(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--optimizer", "AdamW"], "AdamW takes the rate that goes with LARS, 5: --rate.peak sets another"),
-        (["--optimizer", "AdamW", "--rate.peak", "1e-3"], ""),
+        (["--optimizer", "AdamW"], "AdamW takes the rate that goes with LARS, 5: --lr.peak sets another"),
+        (["--optimizer", "AdamW", "--lr.peak", "1e-3"], ""),
         (["--optimizer", "LARS"], ""),
-        (["--epochs", "2"], "--rate is made for more than 3 epochs, but there are 2"),
+        (["--epochs", "2"], "--lr is made for more than 3 epochs, but there are 2"),
     ],
 )
 def test_what_a_change_leaves_as_it_was(args, words, capsys):
-    default = Pretraining(unshaken.recipe("simclr/digits"))
+    default = PretrainOptions(unshaken.recipe("simclr/digits"))
     remark(parse(default, args, "test").recipe, default.recipe)
     said = capsys.readouterr().err
     assert words in said if words else not said
@@ -142,12 +142,12 @@ def test_a_frontier_takes_images_of_one_s_own_as_pre_training_does(tmp_path, cap
 def test_other_images_than_stl10_have_no_unlabeled_split():
     stl = unshaken.recipe("acl/stl10")
     assert on_its_split(stl, stl).split == "unlabeled"
-    assert on_its_split(replace(stl, data=Source("photos")), stl).split == "train"
+    assert on_its_split(replace(stl, data=DataSource("photos")), stl).split == "train"
 
 
 def test_a_folder_with_and_without_a_slash_is_one_set():
-    assert Source("photos/") == Source("photos")
-    assert (Source("./cifar10").name, Source("/").name) == ("./cifar10", "/")
+    assert DataSource("photos/") == DataSource("photos")
+    assert (DataSource("./cifar10").name, DataSource("/").name) == ("./cifar10", "/")
 
 
 OPTION = re.compile(r"--[a-z][a-z-]*(?:\.[a-z-]+)*")
@@ -171,29 +171,33 @@ def named() -> dict[str, set[str]]:
 
 def test_messages_and_pages_of_help_name_options_that_there_are():
     """Each is shown by the help of some verb, or by its own text where a verb reads it by itself."""
-    defaults = [Pretraining(unshaken.recipe(f"{name}/digits")) for name in PAPERS]
+    defaults = [PretrainOptions(unshaken.recipe(f"{name}/digits")) for name in RECIPES]
     known = {flag for default in defaults for flag in (*flags(default), *parts(default))}
-    for kind in (Finetuning(Finetune()), Finetuning(AutoFinetune()), Evaluation(Exam(), Source("digits"))):
+    for kind in (
+        FinetuneOptions(Finetune()),
+        FinetuneOptions(AutoFinetune()),
+        EvaluateOptions(Evaluation(), DataSource("digits")),
+    ):
         known |= {*flags(kind), *parts(kind)}
     others = (
         evaluate.Comparing(),
-        Importing(),
-        Exporting(),
-        Verifying(),
-        Showing(),
-        Demonstration(),
-        Reporting(),
-        Drawing(),
+        ImportOptions(),
+        ExportOptions(),
+        VerifyOptions(),
+        CoresetOptions(),
+        DemoOptions(),
+        ReportOptions(),
+        FrontierFigureOptions(),
         BoardOptions(),
         SubmitOptions(),
     )
     known |= {flag for other in others for flag in flags(other)}
-    known |= {*flags(Comparing(compared("acl/digits")[0])), *flags(Visit(Source("digits"), Linf()))}
+    known |= {*flags(FrontierOptions(compared("acl/digits")[0])), *flags(DoctorOptions(DataSource("digits"), Linf()))}
     known |= {*flags(PlanOptions(unshaken.recipe("acl/digits"))), *READ_BY_THEMSELVES, *NOT_OURS}
     known |= {f"--{name}" for name in ALIASES} | {f"--{name}" for name in ANSWERS}
     wrong = {option: files for option, files in named().items() if option not in known}
     assert not wrong
 
 
-READ_BY_THEMSELVES = {"--mode", "--protocol", "--data", "--dataset", "--rate.value", "--optimizer.momentum"}
+READ_BY_THEMSELVES = {"--mode", "--protocol", "--data", "--dataset", "--lr.value", "--optimizer.momentum"}
 """Options that a verb reads before the others, and those of kinds that a part can be exchanged for."""

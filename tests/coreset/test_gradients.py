@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.coreset.gradients import Factors, Gradients, Whole, joined, summed
 
 N, R, I, O = 5, 3, 4, 2  # noqa: E741

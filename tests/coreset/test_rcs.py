@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from toy import Toy
 
-from unshaken.base.canon import plain
-from unshaken.base.keys import Key
-from unshaken.coreset.cover import GradientMatching
+from unshaken.base.rng import Key
+from unshaken.base.serialize import to_json
 from unshaken.coreset.rcs import RCS, gradient, step
 from unshaken.coreset.selector import Random, chunks
+from unshaken.coreset.submodular import GradientMatching
 
 ETA = 0.05
 SEEDS = range(20)
@@ -127,8 +127,8 @@ def test_the_released_form_is_the_released_procedure():
 def test_the_released_form_has_one_distance_and_leaves_the_names_of_runs():
     with pytest.raises(ValueError, match="is that of the distance kl, not of js"):
         RCS(form="released", distance="js")
-    assert "form" not in plain(RCS())
-    assert plain(RCS(form="released"))["form"] == "released"
+    assert "form" not in to_json(RCS())
+    assert to_json(RCS(form="released"))["form"] == "released"
 
 
 def test_the_settings_matter():

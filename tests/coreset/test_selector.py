@@ -8,10 +8,10 @@ import pytest
 import torch
 from toy import Toy
 
-from unshaken.base.keys import Key
-from unshaken.coreset.cover import FacilityLocation, GradientMatching, KCenter
+from unshaken.base.rng import Key
 from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import All, Random, Ranked, glance, split
+from unshaken.coreset.submodular import FacilityLocation, GradientMatching, KCenter
 
 SELECTORS = {
     "all": All(),
@@ -139,7 +139,7 @@ def greedy(similarity: list[list[float]], picks: int) -> list[int]:
 
 
 def test_facility_location_is_greedy_and_near_the_best(monkeypatch):
-    monkeypatch.setattr("unshaken.coreset.cover.BLOCK", 5)  # so that laziness has something to leave out
+    monkeypatch.setattr("unshaken.coreset.submodular.BLOCK", 5)  # so that laziness has something to leave out
     for seed in range(5):
         problem = Toy(seed, sizes=(6, 6))
         f = problem.features().double()

@@ -5,14 +5,14 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.coreset.gradients import Gradients, Whole
-from unshaken.coreset.problem import Problem
-from unshaken.losses.diverge import ROWS, representational
-from unshaken.nets.embed import born
+from unshaken.coreset.objective import SelectionObjective
+from unshaken.losses.divergence import ROWS, representational_divergence
+from unshaken.nets.network import seeded
 
 
-class Toy(Problem):
+class Toy(SelectionObjective):
     """A classifier of features, trained on features that are attacked by one step (SAT), and validated on others."""
 
     def __init__(self, seed: int, sizes: tuple[int, ...] = (6,) * 8, layers: int = 2, classes: int = 4) -> None:
@@ -22,7 +22,7 @@ class Toy(Problem):
 
         key, images = Key(seed) / "toy", sum(sizes)
         rng = key.on("cpu")
-        self.head = born(build, key)
+        self.head = seeded(build, key)
         centre = torch.randn(classes, 5, generator=rng)
         self.y = torch.randint(classes, (images,), generator=rng)
         self.x = centre[self.y] + torch.randn(images, 5, generator=rng)
@@ -72,7 +72,7 @@ class Toy(Problem):
         fixed = {name: value.detach() for name, value in theta.items()}
         x_adv = (x + 0.1 * torch.sin(7 * x)).requires_grad_()
         with torch.enable_grad():
-            d = representational(self.z(x_adv, fixed), self.z(x, fixed), distance)
+            d = representational_divergence(self.z(x_adv, fixed), self.z(x, fixed), distance)
             (grad,) = torch.autograd.grad(d, x_adv)
         return (x_adv + 0.5 * grad.sign()).detach()
 
@@ -84,4 +84,4 @@ class Toy(Problem):
     def validation(self, theta, distance, attack):
         self.attacks += 1
         x_adv = self.away(self.held, theta, distance)
-        return lambda theta: representational(self.z(x_adv, theta), self.z(self.held, theta), distance)
+        return lambda theta: representational_divergence(self.z(x_adv, theta), self.z(self.held, theta), distance)

@@ -12,8 +12,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
 from unshaken.data.decode import SUFFIXES, common_side, decode, picture, resized
-from unshaken.data.digests import image_digests
-from unshaken.data.source import Source
+from unshaken.data.image_digests import image_digests
+from unshaken.data.source import DataSource
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -170,16 +170,16 @@ def test_a_set_of_twelve_bits_stops_until_it_is_said(tmp_path: Path) -> None:
         Image.fromarray(grey).save(tmp_path / f"{k}.png")
     for again in range(2):
         with pytest.raises(ValueError, match=r"3 images are of 16 bits a value, and none is above 40\d\d: .*bits 12"):
-            Source(str(tmp_path), str(tmp_path / "root"), size=8 + again).load()
-    images = Source(str(tmp_path), str(tmp_path / "root"), bits=12).load()
+            DataSource(str(tmp_path), str(tmp_path / "root"), size=8 + again).load()
+    images = DataSource(str(tmp_path), str(tmp_path / "root"), bits=12).load()
     assert np.abs(images.pixels[2, 0].numpy() - grey * (255 / 4095)).max() <= 0.5
-    assert Source(str(tmp_path), str(tmp_path / "root"), bits=16).load().pixels.max() <= 16
+    assert DataSource(str(tmp_path), str(tmp_path / "root"), bits=16).load().pixels.max() <= 16
     with pytest.raises(ValueError, match="do not lie in 0 to 1023"):
-        Source(str(tmp_path), str(tmp_path / "root"), bits=10).load()
+        DataSource(str(tmp_path), str(tmp_path / "root"), bits=10).load()
     with pytest.raises(ValueError, match=r"bits is a whole number in \[8, 16\], not 17"):
-        Source(bits=17)
+        DataSource(bits=17)
     Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "bright.png")
-    assert Source(str(tmp_path), str(tmp_path / "root")).load().pixels.max() == 255
+    assert DataSource(str(tmp_path), str(tmp_path / "root")).load().pixels.max() == 255
 
 
 def test_a_file_that_declares_twelve_bits_is_taken_at_its_word(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from unshaken.data.digits import digits
-from unshaken.data.held_out import held_out, rank
+from unshaken.data.holdout import holdout_split, rank
 
 
 def test_rank_counts_earlier_images_of_the_class() -> None:
     label = np.array([2, 0, 2, 2, 0, 1])
     assert rank(label).tolist() == [sum(label[:i] == label[i]) for i in range(6)] == [0, 0, 1, 2, 1, 0]
-    assert held_out(label, 2).tolist() == [False, False, True, False, True, False]
+    assert holdout_split(label, 2).tolist() == [False, False, True, False, True, False]
 
 
 def test_digits_are_scaled_and_split_by_class() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unshaken.data import gather as module
+from unshaken.data import prefetch as module
 from unshaken.data.folder import folder
 from unshaken.data.images import Images
-from unshaken.data.source import Source
+from unshaken.data.source import DataSource
 
 Load = Callable[..., Images]
 
@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def load(tmp_path: Path, photos: Path) -> Load:
     def load(split: str = "train", **fields: object) -> Images:
-        return Source(str(photos), str(tmp_path / "root"), **fields).load(split)
+        return DataSource(str(photos), str(tmp_path / "root"), **fields).load(split)
 
     return load
 

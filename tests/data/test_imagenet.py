@@ -13,7 +13,7 @@ from PIL import Image
 
 from unshaken.data import imagenet as module
 from unshaken.data.imagenet import RELEASES, Release, imagenet, imagenet32
-from unshaken.data.source import Source
+from unshaken.data.source import DataSource
 from unshaken.data.synsets import DEVKIT, SYNSETS
 
 ROWS = 3
@@ -147,7 +147,7 @@ def test_broken_zip_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "words"), [("imagenet32", "train_data_batch_1"), ("imagenet", "imagenet/train")])
 def test_where_files_are_expected_is_said_in_one_line(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"has no {words}.*account at image-net.org.*--data.root") as error:
-        Source(name, str(tmp_path), download=True).load()
+        DataSource(name, str(tmp_path), download=True).load()
     assert "\n" not in str(error.value)
 
 
@@ -172,14 +172,14 @@ Load = Callable[..., object]
 
 
 def test_image_files_in_class_folders(ilsvrc: Path) -> None:
-    source = Source("imagenet", str(ilsvrc))
+    source = DataSource("imagenet", str(ilsvrc))
     train, test = source.load(), source.load("test")
     assert train.pixels.shape == (6, 3, 224, 224)
     assert train.label.tolist() == [0, 1, 2, 0, 1, 2]
     assert (train.names, train.name, train.split, len(test), test.split) == (FEW, "imagenet", "train", 3, "test")
     reds = train.pixels[:, 0].float().mean((1, 2))
     assert (reds - 20.0 * (2 * train.label + train.pixels.new_tensor([0, 0, 0, 1, 1, 1]))).abs().max() < 3
-    assert len(Source("imagenet", str(ilsvrc), limit=4, size=16).load()) == 4
+    assert len(DataSource("imagenet", str(ilsvrc), limit=4, size=16).load()) == 4
     inside = imagenet(ilsvrc / "imagenet", "train", size=8)
     assert (len(inside), inside.name) == (6, "imagenet")
 
@@ -199,5 +199,5 @@ def test_heaps_and_missing_classes_are_told(ilsvrc: Path) -> None:
 def test_unreadable_images_are_named(ilsvrc: Path) -> None:
     (ilsvrc / "imagenet" / "train" / FEW[1] / "train_0.JPEG").write_text("not an image")
     with pytest.raises(ValueError, match=r"1 of 6 images cannot be read \(first: train/n01443537/train_0.JPEG: "):
-        Source("imagenet", str(ilsvrc), size=8).load()
-    assert Source("imagenet", str(ilsvrc), size=8, unreadable="skip").load().label.tolist() == [0, 2, 0, 1, 2]
+        DataSource("imagenet", str(ilsvrc), size=8).load()
+    assert DataSource("imagenet", str(ilsvrc), size=8, unreadable="skip").load().label.tolist() == [0, 2, 0, 1, 2]

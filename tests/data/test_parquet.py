@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unshaken.data import gather as module
+from unshaken.data import prefetch as module
 from unshaken.data.images import Images
-from unshaken.data.source import Source
+from unshaken.data.source import DataSource
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -52,7 +52,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def load(tmp_path: Path, place: Path) -> Load:
     def load(split: str = "train", name: Path = place, **fields: object) -> Images:
-        return Source(str(name), str(tmp_path / "root"), **fields).load(split)
+        return DataSource(str(name), str(tmp_path / "root"), **fields).load(split)
 
     return load
 
@@ -182,7 +182,7 @@ def test_without_pyarrow(place: Path, load: Load, monkeypatch: pytest.MonkeyPatc
 )
 def test_real_cifar(tmp_path: Path, name: str, names: tuple[str, str]) -> None:
     folder = Path(os.environ["UNSHAKEN_DATA"], name)
-    images = Source(str(folder), str(tmp_path), limit=500).load("train")
+    images = DataSource(str(folder), str(tmp_path), limit=500).load("train")
     assert images.pixels.shape == (500, 3, 32, 32)
     assert images.names[:2] == names
     classes = len(images.names)

@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-TINY = ["--data.limit", "64", "--batch", "32", "--save-every", "0"]
+TINY = ["--data.limit", "64", "--batch-size", "32", "--save-every", "0"]
 CORESETS = ["--coreset.fraction", "0.5", "--coreset.warmup", "1", "--coreset.every", "1"]
 STEPS = ["--method.attack.steps", "1"]
 VERBS: dict[str, list[str]] = {
@@ -36,7 +36,7 @@ VERBS: dict[str, list[str]] = {
         "run/slf",
         "--limit",
         "64",
-        "--batch",
+        "--batch-size",
         "16",
         "--attack.steps",
         "2",
@@ -54,7 +54,7 @@ VERBS: dict[str, list[str]] = {
         "0.5",
         "--std",
         "0.5",
-        "--stem",
+        "--image-size",
         "8",
         "--data",
         "digits",
@@ -71,8 +71,8 @@ RESULTS = Path(__file__).parents[2] / "results" / "digits"
 
 def made_tiny() -> None:
     """What no option makes small: the demo's epochs, the frontier's fine-tuning, and what goes by the time taken."""
-    from unshaken.recipes import demo, frontier
-    from unshaken.threat.autoattack import AutoAttack
+    from unshaken.attacks.autoattack import AutoAttack
+    from unshaken.runs import demo, frontier
 
     recipe = demo.recipe
     demo.recipe = lambda name: replace(_small(recipe(name)), epochs=1)
@@ -87,16 +87,16 @@ def made_tiny() -> None:
 
 
 def _small(recipe: Any) -> Any:
-    return replace(recipe, data=replace(recipe.data, limit=64), batch=32)
+    return replace(recipe, data=replace(recipe.data, limit=64), batch_size=32)
 
 
 def _quick(named: dict[str, Any], run: Path) -> dict[str, Any]:
-    from unshaken.recipes.examine import exam_for
+    from unshaken.runs.evaluate import default_evaluation
 
-    exam = named.get("exam") or exam_for(run)
-    corruptions = exam.corruptions and ("fog",)
-    attack = replace(exam.attack, steps=2)
-    return named | {"exam": replace(exam, attack=attack, corruptions=corruptions, severities=(1,))}
+    evaluation = named.get("evaluation") or default_evaluation(run)
+    corruptions = evaluation.corruptions and ("fog",)
+    attack = replace(evaluation.attack, steps=2)
+    return named | {"evaluation": replace(evaluation, attack=attack, corruptions=corruptions, severities=(1,))}
 
 
 def prepared(folder: Path) -> None:
@@ -109,7 +109,7 @@ def prepared(folder: Path) -> None:
     recipe = _small(unshaken.recipe("acl/digits"))
     run = replace(recipe, epochs=1).run(folder, quiet=True).rename(folder / "run")
     replace(unshaken.protocol("slf", run), epochs=1).run(run, quiet=True).rename(run / "slf")
-    grey = Backbone("resnet-small", stem=8, channels=1, mean=(0.5,), std=(0.5,))
+    grey = Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,))
     torch.manual_seed(3)
     torch.save(grey.build().backbone.state_dict(), folder / "theirs.pt")
     (folder / "results").mkdir()

@@ -19,9 +19,11 @@ from PIL import Image
 from safetensors.torch import save, save_file
 from torch import nn
 
-from unshaken.base.canon import plain
-from unshaken.base.files import read_json, write_bytes, write_json
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.json_files import read_json, write_bytes, write_json
+from unshaken.base.rng import Key
+from unshaken.base.serialize import to_json
 from unshaken.base.tensor_file import seal, sealed
 from unshaken.board.reported import published, reported_rows
 from unshaken.data import cache
@@ -31,17 +33,16 @@ from unshaken.data.corrupted import corrupted
 from unshaken.data.download import checksum
 from unshaken.data.imagenet import _batch, _opened
 from unshaken.data.images import Images
-from unshaken.data.mapped import Shard, mapped
-from unshaken.data.source import Source
-from unshaken.evaluate.notes import Notes
-from unshaken.exchange.exporting import Exporting, export
-from unshaken.exchange.fingerprint import stamped, verified
-from unshaken.exchange.opening import opened
-from unshaken.exchange.reading import read
+from unshaken.data.memmap import Shard, mapped
+from unshaken.data.source import DataSource
+from unshaken.evaluation.classifier import Classifier
+from unshaken.evaluation.verdict_log import VerdictLog
+from unshaken.interop.export import ExportOptions, export
+from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
+from unshaken.interop.foreign import read
+from unshaken.interop.load import load_model
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
-from unshaken.nets.heads import zero_classifier
-from unshaken.nets.saved import (
+from unshaken.nets.checkpoint import (
     digest,
     load_classifier,
     load_encoder,
@@ -49,16 +50,15 @@ from unshaken.nets.saved import (
     save_encoder,
     write_tensors,
 )
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.network import Network, seeded
 from unshaken.recipes.autolora import History
-from unshaken.recipes.candidate import Candidate
-from unshaken.recipes.seen import Seen
-from unshaken.recipes.subset import picked
-from unshaken.report.alike import results_in
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Place
-from unshaken.train.recall import Attacks
-from unshaken.train.run import Run
+from unshaken.report.grouping import results_in
+from unshaken.train.attack_cache import AttackCache
+from unshaken.train.batches import Position
+from unshaken.train.coreset_training import picked
+from unshaken.train.run_dir import Run
+from unshaken.train.training_images import TrainingImages
 
 GREY = Backbone("resnet-small", 8, 1, (0.5,), (0.25,))
 FORMS = ("png", "jpg", "webp", "gif", "tiff")
@@ -85,26 +85,28 @@ class Kind:
 
 
 def encoder(seed: int = 0) -> nn.Module:
-    return born(GREY.build, Key(seed)).eval()
+    return seeded(GREY.build, Key(seed)).eval()
 
 
 def origin(**others: Any) -> dict[str, Any]:
-    recipe = {"type": "Pretrain", "name": "simclr", "data": plain(Source("digits")), "seed": 1}
+    recipe = {"type": "Pretrain", "name": "simclr", "data": to_json(DataSource("digits")), "seed": 1}
     return {"pretrain": {"recipe": recipe, "data": {}}} | others
 
 
 def make_encoder(folder: Path) -> Path:
     save_encoder(folder / "encoder.safetensors", encoder(), GREY, origin())
-    stamped(folder / "encoder.safetensors")
+    write_fingerprint(folder / "encoder.safetensors")
     return folder / "encoder.safetensors"
 
 
 def make_classifier(folder: Path) -> Path:
     net = Network(encoder(), zero_classifier(64, 10)).eval()
-    tuned = {"recipe": {"type": "Finetune", "method": {"type": "SLF"}, "data": plain(Source("digits")), "seed": 1}}
-    names = Source("digits").load("test").names
+    tuned = {
+        "recipe": {"type": "Finetune", "method": {"type": "SLF"}, "data": to_json(DataSource("digits")), "seed": 1}
+    }
+    names = DataSource("digits").load("test").names
     save_classifier(folder / "classifier.safetensors", net, GREY, names, origin(finetune=tuned))
-    stamped(folder / "classifier.safetensors")
+    write_fingerprint(folder / "classifier.safetensors")
     write_json(folder / "run.json", {"digest": digest(net), "seconds": 1.0, "world": {}})
     return folder / "classifier.safetensors"
 
@@ -124,7 +126,7 @@ def make_run(folder: Path) -> Run:
     run.restore(net, optimizer, torch.device("cpu"))
     for step in range(4):
         run.log({"step": step, "loss": step / 3, "epoch": step / 4})
-    run.save(Place(1, 0, 5), net, optimizer, torch.device("cpu"))
+    run.save(Position(1, 0, 5), net, optimizer, torch.device("cpu"))
     run.close()
     return run
 
@@ -160,7 +162,7 @@ def make_result(folder: Path) -> Path:
 
 
 def make_notes(folder: Path) -> Path:
-    notes = Notes(folder, "exam", "weights")
+    notes = VerdictLog(folder, "evaluation", "weights")
     for part in ("clean", "pgd"):
         for block in range(3):
             notes.write(part, block, torch.arange(20) % (block + 2) == 0, 0.5)
@@ -168,7 +170,7 @@ def make_notes(folder: Path) -> Path:
 
 
 def noted(folder: Path) -> Any:
-    notes = Notes(folder, "exam", "weights")
+    notes = VerdictLog(folder, "evaluation", "weights")
     return {place: bits.tolist() for place, bits in notes.bits.items()}
 
 
@@ -216,7 +218,7 @@ def mapped_again(folder: Path) -> Any:
 
 
 def make_seen(folder: Path) -> Path:
-    Seen(np.arange(40), np.arange(60)).write(folder)
+    TrainingImages(np.arange(40), np.arange(60)).write(folder)
     return folder / "seen.safetensors"
 
 
@@ -235,17 +237,17 @@ def make_selection(folder: Path) -> Path:
 
 def make_attacks(folder: Path) -> Path:
     x = torch.linspace(0.2, 0.8, 2 * 3 * 16).view(2, 3, 1, 4, 4)
-    Attacks(folder / "attacks-0001.bits", 3).note(torch.arange(3), x, x + 0.01 * (x * 37).sin().sign())
+    AttackCache(folder / "attacks-0001.bits", 3).note(torch.arange(3), x, x + 0.01 * (x * 37).sin().sign())
     return folder / "attacks-0001.bits"
 
 
 def attacked(file: Path) -> Any:
     x = torch.full((2, 3, 1, 4, 4), 0.5)
-    return Attacks(file, 3).again(PGD(Linf(0.1), steps=1), torch.arange(3), x).tolist()
+    return AttackCache(file, 3).again(PGD(Linf(0.1), steps=1), torch.arange(3), x).tolist()
 
 
 def make_hub(folder: Path) -> Path:
-    export(make_encoder(folder), Exporting("hub", folder / "hub"))
+    export(make_encoder(folder), ExportOptions("hub", folder / "hub"))
     return folder / "hub" / "config.json"
 
 
@@ -341,7 +343,7 @@ def make_parquet(folder: Path) -> Path:
 
 
 def set_read(file: Path) -> Any:
-    images = Source(str(file.parent if file.suffix == ".parquet" else file.parents[1]), str(file.parents[2])).load(
+    images = DataSource(str(file.parent if file.suffix == ".parquet" else file.parents[1]), str(file.parents[2])).load(
         "train"
     )
     return images.digest
@@ -372,15 +374,15 @@ def make_numbers(folder: Path) -> Path:
 
 KINDS = (
     Kind("encoder", make_encoder, lambda file: weights(load_encoder(file)[0]), form="tensors"),
-    Kind("encoder, opened", make_encoder, lambda file: opened(file).about, form="tensors"),
-    Kind("encoder, verified", make_encoder, lambda file: verified(file).digest, form="tensors"),
-    Kind("encoder, stamped", make_encoder, lambda file: stamped(file), form="tensors"),
+    Kind("encoder, opened", make_encoder, lambda file: load_model(file).about, form="tensors"),
+    Kind("encoder, verified", make_encoder, lambda file: verify_fingerprint(file).digest, form="tensors"),
+    Kind("encoder, stamped", make_encoder, lambda file: write_fingerprint(file), form="tensors"),
     Kind("classifier", make_classifier, lambda file: load_classifier(file)[1]["names"], form="tensors"),
-    Kind("classifier of a run", make_classifier, lambda file: Candidate.of_run(file.parent).known, form="tensors"),
+    Kind("classifier of a run", make_classifier, lambda file: Classifier.of_run(file.parent).known, form="tensors"),
     Kind(
         "run.json of a classifier",
         lambda folder: make_classifier(folder).with_name("run.json"),
-        lambda file: Candidate.of_run(file.parent).known,
+        lambda file: Classifier.of_run(file.parent).known,
         form="json",
     ),
     Kind(
@@ -427,14 +429,14 @@ KINDS = (
         lambda folder: make_mapped(folder).with_suffix(".digests"),
         lambda file: mapped_again(file.parent),
     ),
-    Kind("seen", make_seen, lambda file: Seen.beside(file).finetune.tolist(), form="tensors"),
+    Kind("seen", make_seen, lambda file: TrainingImages.beside(file).finetune.tolist(), form="tensors"),
     Kind(
         "mapped journal",
         lambda folder: make_mapped(folder).with_suffix(".journal"),
         lambda file: mapped_again(file.parent),
         form="json",
     ),
-    Kind("history.json", make_history, lambda file: History(file.parent, Place(2, 0, 5)).values, form="json"),
+    Kind("history.json", make_history, lambda file: History(file.parent, Position(2, 0, 5)).values, form="json"),
     Kind("selection", make_selection, lambda file: picked(file, 8).tolist(), form="tensors"),
     Kind("attacks", make_attacks, attacked),
     Kind("config.json of a hub", make_hub, lambda file: read_json(file, {"library_name?": str}), form="json"),

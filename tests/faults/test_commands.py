@@ -15,25 +15,35 @@ from fitted import least_squares, write_run
 from tiny import RECIPE
 
 from unshaken import cli
-from unshaken.base.clock import Constant
-from unshaken.base.files import read_json, write_json
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.json_files import read_json, write_json
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
 from unshaken.coreset.rcs import RCS
-from unshaken.data.source import Source
-from unshaken.evaluate import notes
-from unshaken.evaluate.exam import Exam
-from unshaken.nets.saved import checksum_in, write_tensors
-from unshaken.pixels.augment import CropFlip
-from unshaken.recipes.examine import examine
-from unshaken.recipes.subset import Course
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
-from unshaken.train.run import Run
+from unshaken.data.source import DataSource
+from unshaken.evaluation import verdict_log as notes
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.nets.checkpoint import checksum_in, write_tensors
+from unshaken.runs.evaluate import evaluate
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.coreset_training import CoresetTraining
+from unshaken.train.run_dir import Run
+from unshaken.transforms.views import CropFlip
 
-PRETRAIN = ["pretrain", "acl/digits", "--method.attack.steps", "1", "--data.limit", "100", "--epochs", "3", "--batch"]
+PRETRAIN = [
+    "pretrain",
+    "acl/digits",
+    "--method.attack.steps",
+    "1",
+    "--data.limit",
+    "100",
+    "--epochs",
+    "3",
+    "--batch-size",
+]
 PRETRAIN += ["32", "--runtime.threads", "1"]
-EXAM = Exam(PGD(Linf(0.1), steps=20), batch=150)
+EXAM = Evaluation(PGD(Linf(0.1), steps=20), batch_size=150)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     encoder = RECIPE.run(root / "runs", quiet=True)
     tuned = write_run(root / "slf-digits-1", least_squares(1))
-    examine(tuned, exam=EXAM, quiet=True)
+    evaluate(tuned, evaluation=EXAM, quiet=True)
     about = {"kind": "coreset", "selector": "RCS", "seconds": 1.0, "epoch": 1}
     write_tensors(
         encoder / "coreset-0001.safetensors", {"index": torch.tensor([3, 1]), "held": torch.tensor([9])}, about
@@ -209,7 +219,7 @@ def test_damaged_verdicts_are_said_and_judged_again(root: Path, capsys):
     file.write_text("".join(lines))
     result_of(run).unlink()
     notes._SAID.clear()
-    again = examine(run, exam=EXAM, quiet=True)
+    again = evaluate(run, evaluation=EXAM, quiet=True)
     assert again["robust"]["bits"] == sound["robust"]["bits"]
     said = capsys.readouterr().err
     assert f"{file}, line 3 was damaged or altered" in said
@@ -243,11 +253,11 @@ def test_a_damaged_log_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_selection_that_is_gone_is_named(tmp_path: Path):
     """In the middle of the epochs that it was made for."""
-    whole = Feed(Source("digits").load("train"), CropFlip(padding=1), Constant(1.0), 32, 3, Key(0))
+    whole = BatchStream(DataSource("digits").load("train"), CropFlip(padding=1), Constant(1.0), 32, 3, Key(0))
     with Run(tmp_path / "run", RECIPE, {}) as run:
-        course = Course(RCS(warmup=2), None, whole, run, torch.arange(10), torch.arange(2))
+        course = CoresetTraining(RCS(warmup=2), None, whole, run, torch.arange(10), torch.arange(2))
         with pytest.raises(ValueError, match="coreset-0002.safetensors is gone, and the run is past the epoch"):
-            course.select(Place(2, 1, 9), 2)
+            course.select(Position(2, 1, 9), 2)
 
 
 def test_a_run_that_was_taken_away_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -22,7 +22,7 @@ import pytest
 from damage import DAMAGE, edit_header, edit_json, edit_line
 from kinds import KINDS, Kind
 
-from unshaken.evaluate import notes
+from unshaken.evaluation import verdict_log as notes
 
 TRIALS = int(os.environ.get("FAULTS", "500"))
 SEED = int(os.environ.get("SEED", "1"))

@@ -13,30 +13,30 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import unshaken
-from unshaken.base.clock import Constant
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
 from unshaken.base.types import Batch
+from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.methods.method import Method, Step
-from unshaken.nets.embed import Network, born
-from unshaken.nets.heads import Bare, Head, zero_classifier
+from unshaken.methods.autolora import AutoLoRa
+from unshaken.methods.base import Method, Step
+from unshaken.methods.full import AFF
+from unshaken.methods.linear import ALF, SLF
+from unshaken.nets.dual_bn import single_route
+from unshaken.nets.heads import Head, NoHead, zero_classifier
 from unshaken.nets.lora import with_lora
-from unshaken.nets.routed import alone
-from unshaken.pixels.augment import CropFlip, Views
-from unshaken.recipes.papers import PAPERS
+from unshaken.nets.network import Network, seeded
+from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.feed import Feed, Place
+from unshaken.train.attack_cache import replace_attacks
+from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import SGD, Optimizer
-from unshaken.train.recall import exchanged
-from unshaken.train.runtime import Runtime
-from unshaken.tune.autolora import AutoLoRa
-from unshaken.tune.full import AFF
-from unshaken.tune.linear import ALF, SLF
+from unshaken.transforms.views import CropFlip, Views
 
 KEY = Key(0) / "gpu tests"
 CLASSES = 10
 TUNED: dict[str, Method] = {"slf": SLF(), "alf": ALF(), "aff": AFF(), "autolora": AutoLoRa()}
-PRETRAINED = tuple(name for name in PAPERS if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain))
+PRETRAINED = tuple(name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain))
 RECIPES = (*PRETRAINED, *TUNED)
 """All that has a step of its own: DynACL++ is one of these after the other."""
 
@@ -123,7 +123,7 @@ class Course:
     label: Tensor | None
     batch: int
 
-    def on(self, runtime: Runtime) -> tuple[Step, Feed]:
+    def on(self, runtime: Runtime) -> tuple[Step, BatchStream]:
         """As `Pretrain.run` puts them there."""
         device = runtime.open().device
         net = self.net.to(device)
@@ -133,19 +133,19 @@ class Course:
             net.memory.to(device)
         if isinstance(self.method, AutoLoRa):  # else every image is a natural one, and nothing learns from attacks
             net.memory.accuracy.fill_(0.5)
-        feed = Feed(self.images, self.views, Constant(1.0), self.batch, 2, KEY, self.label)
+        feed = BatchStream(self.images, self.views, Constant(1.0), self.batch, 2, KEY, self.label)
         return step, feed.to(device)
 
 
 def from_the_ball(made: Course) -> Course:
     """With attacks that start anywhere in the ball: next to an image a divergence's gradient is mere rounding."""
-    method = exchanged(made.method, lambda attack: replace(attack, start="ball"))
+    method = replace_attacks(made.method, lambda attack: replace(attack, start="ball"))
     return replace(made, method=method)
 
 
 def without_steps(made: Course) -> Course:
     """With attacks that stay where they start, anywhere in the ball."""
-    return replace(made, method=exchanged(made.method, lambda attack: replace(attack, start="ball", steps=0)))
+    return replace(made, method=replace_attacks(made.method, lambda attack: replace(attack, start="ball", steps=0)))
 
 
 def course(name: str, data: str = "digits", batch: int = 16, network: str | None = None) -> Course:
@@ -155,7 +155,7 @@ def course(name: str, data: str = "digits", batch: int = 16, network: str | None
     """
     recipe = unshaken.recipe(f"{'acl' if name in TUNED else name}/{data}")
     recipe = replace(recipe, backbone=replace(recipe.backbone, name=network or recipe.backbone.name))
-    images = classes_of(recipe.backbone.stem, recipe.backbone.channels, 4 * batch)
+    images = classes_of(recipe.backbone.image_size, recipe.backbone.channels, 4 * batch)
     if name in TUNED:
         return tuned(name, recipe, images, batch)
     clusters = recipe.clusters
@@ -170,7 +170,7 @@ def embedder(recipe: Pretrain, classes: tuple[int, ...]) -> Network:
     net = recipe.furnished(recipe.embedder(classes), None, None) if recipe.method.teacher != "given" else None
     if net is None:
         net = recipe.embedder(classes)
-        net.teacher = born(lambda: headed(recipe, Bare()), KEY / "teacher")
+        net.teacher = seeded(lambda: headed(recipe, NoHead()), KEY / "teacher")
     return net
 
 
@@ -184,7 +184,7 @@ def tuned(name: str, recipe: Pretrain, images: Images, batch: int) -> Course:
     if hasattr(method, "attack"):
         method = replace(method, attack=replace(method.attack, ball=recipe.method.attack.ball))
     encoder = recipe.embedder().encoder
-    encoder = encoder if len(method.routes) > 1 else alone(encoder, "adv")
+    encoder = encoder if len(method.routes) > 1 else single_route(encoder, "adv")
     encoder = with_lora(encoder, KEY / "branch", method.rank, method.alpha) if name == "autolora" else encoder
     net = Network(encoder, zero_classifier(encoder.features, CLASSES))
     torch.nn.init.normal_(net.head.weight, std=0.1, generator=(KEY / "head").on("cpu"))
@@ -214,7 +214,7 @@ def updated(made: Course, runtime: Runtime, steps: int = 1) -> Outcome:
     rule = made.optimizer.over(step)
     for group in rule.param_groups:
         group["lr"] = 0.1
-    for _, (place, _, batch) in zip(range(steps), feed.after(Place()), strict=False):
+    for _, (place, _, batch) in zip(range(steps), feed.after(Position()), strict=False):
         rule.zero_grad()
         terms = looked(step, feed, place, batch)
         terms["loss"].backward()
@@ -227,7 +227,7 @@ def updated(made: Course, runtime: Runtime, steps: int = 1) -> Outcome:
     )
 
 
-def looked(step: Step, feed: Feed, place: Place, batch: Batch) -> dict[str, Tensor]:
+def looked(step: Step, feed: BatchStream, place: Position, batch: Batch) -> dict[str, Tensor]:
     return step(batch, feed.clock(place), feed.key / "step" / place.step)
 
 
@@ -243,7 +243,7 @@ def classifier(images: Images, device: str) -> Network:
         encoder = backbone.build()
         return Network(encoder, zero_classifier(encoder.features, CLASSES))
 
-    net = born(build, KEY / "classifier")
+    net = seeded(build, KEY / "classifier")
     with torch.no_grad():
         net.encoder.train()(images.floats())
         f = net.encoder.eval()(images.floats()).double()

@@ -5,21 +5,21 @@ import torch
 from machine import KEY, classes_of, classifier, course, equal_draws, other_rounding
 from torch.nn.functional import cross_entropy
 
+from unshaken.attacks.autoattack import AutoAttack
+from unshaken.attacks.ball import L2, Linf
+from unshaken.attacks.base import Model, wrong
+from unshaken.attacks.pgd import PGD
 from unshaken.base.shard import Shard
+from unshaken.compute.runtime import Runtime
 from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import split
-from unshaken.evaluate.checks import examination
-from unshaken.evaluate.exam import Exam, inside, through
-from unshaken.evaluate.notes import Notes
-from unshaken.evaluate.patient import Patient
-from unshaken.nets.embed import frozen
-from unshaken.threat.attack import Model, wrong
-from unshaken.threat.autoattack import AutoAttack
-from unshaken.threat.ball import L2, Linf
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Place
-from unshaken.train.problem import posed
-from unshaken.train.runtime import Runtime
+from unshaken.diagnostics.doctor import run_checks
+from unshaken.diagnostics.subject import ModelUnderTest
+from unshaken.evaluation.protocol import Evaluation, inside, through
+from unshaken.evaluation.verdict_log import VerdictLog
+from unshaken.nets.network import frozen
+from unshaken.train.batches import Position
+from unshaken.train.selection_objective import objective_of
 
 BALL = Linf(0.03)
 
@@ -48,22 +48,22 @@ def test_autoattack_breaks_what_it_breaks_on_the_cpu(device, version, ball):
 
 def test_an_exam_in_two_shards_is_the_whole(device, tmp_path):
     """PGD from two starts and a corruption; verdicts are nearly all those of the CPU."""
-    exam = Exam(PGD(BALL, steps=5, restarts=2), "none", ("fog",), (3,), batch=16, limit=64)
+    evaluation = Evaluation(PGD(BALL, steps=5, restarts=2), "none", ("fog",), (3,), batch_size=16, limit=64)
     images = classes_of(8, 1, 64).to(device)
     net = classifier(classes_of(8, 1, 64), device)
-    whole = exam.judge(net, images)
+    whole = evaluation.judge(net, images)
     for rank in (1, 2):
         shard = Shard(rank, 2)
-        notes = Notes(tmp_path, "exam", shard=shard)
-        exam.judge(net, images, notes, chosen=shard.of(len(exam.blocks(64))))
-    parts = exam.collected(Notes(tmp_path, "exam"), 64)
+        notes = VerdictLog(tmp_path, "evaluation", shard=shard)
+        evaluation.judge(net, images, notes, chosen=shard.of(len(evaluation.blocks(64))))
+    parts = evaluation.collected(VerdictLog(tmp_path, "evaluation"), 64)
     assert all(one.whole for one in parts.values())
     for name, verdicts in whole.items():
         assert torch.equal(verdicts.bits, parts[name].bits)
     assert whole["clean"].correct > 40
     with equal_draws():
-        expected = exam.judge(classifier(classes_of(8, 1, 64), "cpu"), classes_of(8, 1, 64))
-        found = exam.judge(net, images)
+        expected = evaluation.judge(classifier(classes_of(8, 1, 64), "cpu"), classes_of(8, 1, 64))
+        found = evaluation.judge(net, images)
     for name, verdicts in expected.items():
         assert (verdicts.bits != found[name].bits).sum() <= 2
 
@@ -80,10 +80,10 @@ def test_the_doctor_says_what_it_says_on_the_cpu(device):
         for where in ("cpu", device):
             net = classifier(images, where)
             x, y = images.to(where).floats(), images.label.to(where)
-            patient = Patient(scaled(net, scale), x, y, BALL, KEY / "doctor", net)
+            patient = ModelUnderTest(scaled(net, scale), x, y, BALL, KEY / "doctor", net)
             attacked = 0 if scale > 1 else 8 if device == "cpu" else 48
             with frozen(net), equal_draws(), other_rounding(device if said else "cuda"):
-                said.append([one.finding.check for one in examination(patient, attacked) if one.finding])
+                said.append([one.finding.check for one in run_checks(patient, attacked) if one.finding])
         assert said[0] == said[1]
         assert bool(said[0]) == (scale > 1)
 
@@ -97,7 +97,7 @@ def test_a_selection_repeats_and_is_nearly_the_cpus(device):
         x, u = split(len(feed.images), 0.25, KEY)
         selector = RCS(0.3, granularity="sample", attack=PGD(made.method.attack.ball, 2), at_once=2)
         with equal_draws(), other_rounding(rounding):
-            problem = posed(step, feed, Place(), x, u, KEY / "problem", 16, 1)
+            problem = objective_of(step, feed, Position(), x, u, KEY / "problem", 16, 1)
             return selector.select(problem, selector.budget(len(x)), KEY / "select")
 
     expected, found, again = picked("cpu", "cuda"), picked(device, device), picked(device, device)

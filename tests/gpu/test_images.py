@@ -4,11 +4,11 @@ import pytest
 import torch
 from machine import KEY, classes_of, equal_draws
 
-from unshaken.base.draws import Draws
-from unshaken.pixels.augment import Beside, CropFlip, Digit, ResizedCrop, SimCLR
-from unshaken.pixels.corrupt import Corruption
-from unshaken.pixels.severity import EXTRA, FIFTEEN
-from unshaken.threat.ball import L2, Linf
+from unshaken.attacks.ball import L2, Linf
+from unshaken.base.sample_rng import SampleRandom
+from unshaken.corruptions.corruption import Corruption
+from unshaken.corruptions.severity import EXTRA, FIFTEEN
+from unshaken.transforms.views import Concat, CropFlip, DigitViews, ResizedCrop, SimCLRViews
 
 
 def test_a_key_draws_where_it_is_asked(device):
@@ -33,7 +33,7 @@ def test_starts_of_attacks_lie_in_the_ball(device, ball):
 
 def test_draws_by_counter_are_the_same_bits(device):
     index = torch.arange(1000, 1064)
-    here, there = Draws(KEY, index), Draws(KEY, index.to(device))
+    here, there = SampleRandom(KEY, index), SampleRandom(KEY, index.to(device))
     assert torch.equal(here.uniform(5, 7), there.uniform(5, 7).cpu())
     assert torch.equal(here.integers(-3, 9, 11), there.integers(-3, 9, 11).cpu())
     assert torch.allclose(here.normal(33), there.normal(33).cpu(), rtol=0, atol=1e-12)
@@ -41,12 +41,12 @@ def test_draws_by_counter_are_the_same_bits(device):
 
 @pytest.mark.parametrize(
     "views",
-    [SimCLR(), SimCLR(filter="bilinear"), Digit(noise=0.1), CropFlip(), ResizedCrop(), Beside()],
+    [SimCLRViews(), SimCLRViews(filter="bilinear"), DigitViews(noise=0.1), CropFlip(), ResizedCrop(), Concat()],
     ids=["bicubic", "bilinear", "digit", "crop and flip", "resized crop", "beside"],
 )
 def test_views_are_the_cpus(device, views):
     """From equal draws; all pixels but a few, where a hue or a place is rounded otherwise."""
-    images = classes_of(8 if isinstance(views, Digit) else 32, 1 if isinstance(views, Digit) else 3, 24)
+    images = classes_of(8 if isinstance(views, DigitViews) else 32, 1 if isinstance(views, DigitViews) else 3, 24)
     with equal_draws():
         expected = views(images.floats(), 0.8, KEY / "views")
         found = views(images.to(device).floats(), 0.8, KEY / "views")

@@ -7,10 +7,10 @@ import torch
 from machine import KEY, cosine, course, equal_draws, looked, other_rounding
 
 import unshaken
-from unshaken.nets.embed import born, frozen
+from unshaken.compute.runtime import Runtime
+from unshaken.nets.network import frozen, seeded
 from unshaken.nets.resnet import BasicBlock, ResNet, resnet
-from unshaken.train.feed import Place
-from unshaken.train.runtime import Runtime
+from unshaken.train.batches import Position
 
 COMPILER = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="Triton needs a compiler of C"
@@ -22,7 +22,7 @@ def test_a_folded_network_is_the_network(device, precision):
     """Every route; every batch norm of the backbone moved into its convolution."""
     made = course("acl")
     step, feed = made.on(Runtime(device=device, precision=precision))
-    _, _, batch = next(feed.after(Place()))
+    _, _, batch = next(feed.after(Position()))
     h = step.net
     with torch.no_grad():
         for _ in range(3):  # statistics other than those of birth, and of each route its own
@@ -49,7 +49,7 @@ def test_gradients_through_a_stem_for_large_images_repeat(device):
     runtime = Runtime(device=device)
     runtime.open()
     large = device == "cuda"
-    net = born(lambda: resnet("resnet50", 224) if large else ResNet(BasicBlock, (1, 1), 16, 224, 3), KEY / "stem")
+    net = seeded(lambda: resnet("resnet50", 224) if large else ResNet(BasicBlock, (1, 1), 16, 224, 3), KEY / "stem")
     net = net.to(device).to(memory_format=torch.channels_last)
     side, count = (224, 8) if large else (32, 2)
     x = torch.rand(count, 3, side, side, generator=(KEY / "large").on("cpu")).to(device)
@@ -79,7 +79,7 @@ def steps_of(name, device, how, count=3):
     made = course(name)
     step, feed = made.on(Runtime(device=device, compile=how))
     rule, losses = made.optimizer.over(step), []
-    for _, (place, _, batch) in zip(range(count), feed.after(Place()), strict=False):
+    for _, (place, _, batch) in zip(range(count), feed.after(Position()), strict=False):
         loss = looked(step, feed, place, batch)["loss"]
         loss.backward()
         rule.param_groups[0]["lr"] = 0.01

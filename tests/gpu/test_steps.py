@@ -20,18 +20,18 @@ from machine import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unshaken.base.clock import Constant
-from unshaken.losses.contrast import nt_xent
+from unshaken.attacks.pgd import PGD
+from unshaken.base.schedule import Constant
+from unshaken.compute.runtime import Runtime
+from unshaken.losses.contrastive import nt_xent
 from unshaken.methods.acl import ACL
-from unshaken.nets.embed import frozen
-from unshaken.nets.saved import digest
-from unshaken.pixels.augment import SimCLR
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
-from unshaken.train.fit import training
+from unshaken.nets.checkpoint import digest
+from unshaken.nets.network import frozen
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.loop import training
 from unshaken.train.optim import LARS, SGD, AdamW
-from unshaken.train.run import Run
-from unshaken.train.runtime import Runtime
+from unshaken.train.run_dir import Run
+from unshaken.transforms.views import SimCLRViews
 
 
 @recipes("simclr", "dynacl", "dynacl-air", "rocl", "advcl", "a-infonce", "deacl", "sat", "trades", "alf", "autolora")
@@ -100,7 +100,7 @@ def test_no_step_waits_for_the_device(cuda, recipe):
     made = course(recipe, "cifar10", 8, "resnet-small")
     step, feed = made.on(Runtime(device=cuda, precision="bf16"))
     rule = made.optimizer.over(step)
-    steps = feed.after(Place())
+    steps = feed.after(Position())
     for count in range(3):
         torch.cuda.set_sync_debug_mode("error" if count else "default")
         place, _, batch = next(steps)
@@ -157,7 +157,7 @@ def test_an_attack_leaves_no_old_casts_to_the_update(device, step_of):
     """In an autocast of the user's, whose cache keeps what was cast: every weight still has a gradient."""
     made = course(step_of)
     step, feed = made.on(Runtime(device=device))
-    place, _, batch = next(feed.after(Place()))
+    place, _, batch = next(feed.after(Position()))
     expected = {}
     for inside in (False, True):
         step.zero_grad()
@@ -211,7 +211,7 @@ def test_memory_of_steps(cuda):
         made = replace(course("acl", "cifar10", 48), images=classes_of(32, 3, 3 * 48 + 20))
         step, feed = made.on(Runtime(device=cuda, precision="bf16", at_most=at_most))
         found = []
-        for place, _, batch in feed.after(Place()):
+        for place, _, batch in feed.after(Position()):
             torch.cuda.reset_peak_memory_stats()
             looked(step, feed, place, batch)["loss"].backward()
             step.zero_grad()
@@ -227,7 +227,7 @@ def test_folded_attacks_are_those_of_the_network_itself(device):
     """x̃ of PGD on the folded network, in float32: all but a few pixels are where the unfolded one puts them."""
     made = course("acl")
     step, feed = made.on(Runtime(device=device))
-    _, _, batch = next(feed.after(Place()))
+    _, _, batch = next(feed.after(Position()))
     h, attack = step.net, PGD(made.method.attack.ball, steps=5)
     with torch.no_grad():
         for _ in range(3):  # statistics other than those of birth
@@ -251,8 +251,8 @@ def test_batches_of_images_that_stay_on_the_cpu(device, monkeypatch):
     feeds = []
     for large in (2**40, 0):
         monkeypatch.setattr("unshaken.data.images.LARGE", large)
-        feed = Feed(images, SimCLR(), Constant(1.0), 16, 3, KEY, images.label).to(torch.device(device))
-        feeds.append([(batch.views, batch.image, batch.label, batch.index) for _, _, batch in feed.after(Place())])
+        feed = BatchStream(images, SimCLRViews(), Constant(1.0), 16, 3, KEY, images.label).to(torch.device(device))
+        feeds.append([(batch.views, batch.image, batch.label, batch.index) for _, _, batch in feed.after(Position())])
     assert len(feeds[0]) == len(feeds[1]) == 18
     for resident, moved in zip(*feeds, strict=True):
         for one, other in zip(resident, moved, strict=True):

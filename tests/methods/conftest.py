@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
+from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import Projection
-from unshaken.nets.routed import routed
+from unshaken.nets.network import Network, seeded
 
 N = 6
 
@@ -40,7 +40,7 @@ def net(batch: Batch) -> Network:
         encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
         return Network(encoder, Projection(2).build(encoder.features))
 
-    net = routed(born(build, Key(0)), ("clean", "adv")).train()
+    net = with_routes(seeded(build, Key(0)), ("clean", "adv")).train()
     for route, x in (("clean", batch.views), ("adv", batch.views.square())):
         net(x, route)
     rng = Key("scale").on("cpu")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.clock import Clock, Constant, Stairs
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import L2, Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock, Constant, StepSchedule
 from unshaken.methods.acl import ACL
-from unshaken.nets.embed import Network, evaluating
-from unshaken.threat.ball import L2, Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.network import Network, evaluating
 
 
 def contrast(z: Tensor, tau: float) -> float:
@@ -38,7 +38,7 @@ def test_the_objective(omega, tau, net, batch, clock, calls):
 
 @pytest.mark.parametrize(("epoch", "omega"), [(0, 0.0), (49, 0.0), (50, 2 / 3 * 0.05), (999, 2 / 3 * 0.95)])
 def test_dynacl_s_weight_follows_the_clock(epoch, omega, net, batch):
-    method = ACL(omega=Stairs(0, 2 / 3, every=50))
+    method = ACL(omega=StepSchedule(0, 2 / 3, every=50))
     terms = method.loss(net, batch, Clock(0, epoch, epoch + 1.0, 1000), Key(0))
     expected = (1 + omega) * terms["adv"] + (1 - omega) * terms["clean"]
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
@@ -95,7 +95,7 @@ def test_the_attack_s_direction(tau, net, batch):
     """One short step in l2 shows the gradient's direction, image by image."""
     x, twin, key = batch.views, copy.deepcopy(net).eval(), Key(3)
     start = ACL(PGD(L2(0.5), steps=0)).adversarial(net, x, key)
-    ours = ACL(PGD(L2(0.5), steps=1, stride=0.2), tau).adversarial(net, x, key)
+    ours = ACL(PGD(L2(0.5), steps=1, rel_step_size=0.2), tau).adversarial(net, x, key)
     grad = slope(twin, start, tau)
     step = 0.1 * grad / grad.flatten(2).norm(dim=2)[..., None, None, None]
     assert torch.allclose(ours, L2(0.5).project(start + step, x), atol=1e-5)
@@ -117,7 +117,7 @@ def test_the_attack_leaves_gradients_modes_and_statistics(net, batch):
 
 
 def test_the_defaults_are_the_paper_s():
-    assert ACL() == ACL(PGD(Linf(8 / 255), steps=5, stride=1 / 4, start="ball", restarts=1), 0.5, Constant(0.0))
+    assert ACL() == ACL(PGD(Linf(8 / 255), steps=5, rel_step_size=1 / 4, init="ball", restarts=1), 0.5, Constant(0.0))
 
 
 def test_embeddings_are_those_of_the_same_weights_in_train_mode(net, batch):

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import L2, Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
 from unshaken.base.types import Batch
 from unshaken.methods.advcl import AdvCL
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
-from unshaken.nets.heads import Forked, Projection
-from unshaken.nets.routed import routed
-from unshaken.pixels.frequency import high_frequency
-from unshaken.threat.ball import L2, Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.dual_bn import with_routes
+from unshaken.nets.heads import Projection, ProjectionWithClassifiers
+from unshaken.nets.network import Network, seeded
+from unshaken.transforms.high_pass import high_pass
 
 N = 5
 CLASSES = (2, 3, 7)
@@ -40,9 +40,11 @@ def net(batch: Batch) -> Network:
 
     def build() -> Network:
         encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
-        return Network(encoder, Forked(Projection(2, out=12, norm="hidden")).build(encoder.features, CLASSES))
+        return Network(
+            encoder, ProjectionWithClassifiers(Projection(2, out=12, norm="hidden")).build(encoder.features, CLASSES)
+        )
 
-    net, rng = routed(born(build, Key(0)), ROUTES).train(), Key("scale").on("cpu")
+    net, rng = with_routes(seeded(build, Key(0)), ROUTES).train(), Key("scale").on("cpu")
     for route, x in zip(ROUTES, (batch.views, batch.views.square(), batch.views.sqrt()), strict=True):
         for _ in range(10):
             net(x, route)
@@ -116,7 +118,7 @@ def test_the_attack_sees_eval_mode_and_clean_views_once_and_the_update_is_adv_fi
     update = [("adv", {True}), ("adv_ce", {True}), ("clean", {True})]
     attack = [("clean", {False}), *[("adv", {False}), ("adv_ce", {False})] * 3]
     assert [(call.route, call.modes) for call in calls] == attack + update
-    expected = torch.stack([*batch.views[:2], high_frequency(batch.views[2], 2.0)])
+    expected = torch.stack([*batch.views[:2], high_pass(batch.views[2], 2.0)])
     for call in (calls[0], calls[-1]):
         assert torch.equal(call.x, expected)
     x_cl, x_ce = calls[-3].x, calls[-2].x
@@ -128,7 +130,7 @@ def test_the_released_attack_is_in_train_mode_and_sees_each_clean_view_by_itself
     AdvCL(PGD(steps=3), radius=2.0, form="released").loss(net, batch, clock, Key(0))
     assert [call.route for call in calls] == ["adv", "adv_ce", "clean", "clean", "clean"] * 4
     assert {mode for call in calls for mode in call.modes} == {True}
-    for k, x in enumerate((batch.views[0], batch.views[1], high_frequency(batch.views[2], 2.0))):
+    for k, x in enumerate((batch.views[0], batch.views[1], high_pass(batch.views[2], 2.0))):
         assert all(torch.equal(call.x, x) for call in calls[2 + k :: 5])
     assert not any(call.z.requires_grad for call in calls[:-5] if call.route == "clean")
     assert all(call.z.requires_grad for call in calls[-5:])
@@ -166,7 +168,7 @@ def test_the_attack_depends_on_the_key_and_its_starts_differ(form, net, batch):
 
 def objective(net: Network, x_adv: Tensor, batch: Batch, tau: float = 0.5, form: str = "paper") -> Tensor:
     """l_CL + 0.2 l_CE of images that move, in torch, for its gradient; in the mode in which the network is."""
-    clean = torch.stack([*batch.views[:2], high_frequency(batch.views[2], 8.0)])
+    clean = torch.stack([*batch.views[:2], high_pass(batch.views[2], 8.0)])
     z = [net(x_adv[0], "adv"), *([net(x, "clean") for x in clean] if form == "released" else net(clean, "clean"))]
     rows = normalize(torch.cat(z)[:, :12].double(), dim=-1)
     e = (rows @ rows.T / tau).exp()
@@ -217,7 +219,7 @@ def test_the_attack_s_direction(tau, form, net, batch):
     """One short step in l2 shows the gradient's direction, image by image, of both."""
     x, twin = torch.stack([batch.views[2]] * 2), copy.deepcopy(net).train(form == "released")
     start = attacked(net, batch, AdvCL(PGD(L2(0.5), steps=0))).requires_grad_()
-    ours = attacked(net, batch, AdvCL(PGD(L2(0.5), steps=1, stride=0.2), tau, form=form))
+    ours = attacked(net, batch, AdvCL(PGD(L2(0.5), steps=1, rel_step_size=0.2), tau, form=form))
     grad = torch.autograd.grad(objective(twin, start, batch, tau, form), start)[0]
     step = 0.1 * grad / grad.flatten(2).norm(dim=2)[..., None, None, None]
     assert torch.allclose(ours, L2(0.5).project(start + step, x), atol=1e-4)
@@ -242,7 +244,7 @@ def test_any_number_of_clusterings_will_do_but_labels_must_fit(net, batch, clock
 
 
 def test_the_defaults_are_the_paper_s():
-    attack = PGD(Linf(8 / 255), steps=5, stride=1 / 4, start="ball", restarts=1)
+    attack = PGD(Linf(8 / 255), steps=5, rel_step_size=1 / 4, init="ball", restarts=1)
     assert AdvCL() == AdvCL(attack, tau=0.5, ce_weight=0.2, radius=8.0, form="paper")
     assert (AdvCL.routes, AdvCL.views, AdvCL.labels) == (ROUTES, 3, "clusters")
 

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch
-from unshaken.losses.contrast import between, hard_pairs, multi_view
+from unshaken.losses.contrastive import hard_negative_pairs, mean_over_pairs, multi_view
 from unshaken.methods.advcl import AdvCL
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL, inferior
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
 from unshaken.methods.rocl import RoCL
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Memory, Network, born, evaluating
-from unshaken.nets.heads import Forked, Projection
-from unshaken.nets.routed import routed
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.dual_bn import with_routes
+from unshaken.nets.heads import Projection, ProjectionWithClassifiers
+from unshaken.nets.network import MethodState, Network, evaluating, seeded
 
 N = 4
 CLASSES = (2, 3)
@@ -46,13 +46,15 @@ def net(batch: Batch) -> Network:
 
     def build() -> Network:
         encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
-        return Network(encoder, Forked(Projection(2, out=12, norm="hidden")).build(encoder.features, CLASSES))
+        return Network(
+            encoder, ProjectionWithClassifiers(Projection(2, out=12, norm="hidden")).build(encoder.features, CLASSES)
+        )
 
-    net = routed(born(build, Key(0)), ("clean", "adv", "adv_ce", "shared")).train()
+    net = with_routes(seeded(build, Key(0)), ("clean", "adv", "adv_ce", "shared")).train()
     for route, power in (("clean", 1), ("adv", 2), ("adv_ce", 0.5), ("shared", 1)):
         for _ in range(10):
             net(batch.views**power, route)
-    net.memory = Memory(AsymAdvCL.memory)
+    net.memory = MethodState(AsymAdvCL.memory)
     return net
 
 
@@ -244,7 +246,9 @@ def test_rocl_s_objective(ip, hn, net, batch, clock):
 def test_the_views_are_those_of_the_attack_on_that_loss(hard, net, batch, clock, calls):
     method, twin = AsymAdvCL(AdvCL(PGD(Linf(0.1), steps=3)), hn=HN(0.3), hard_attack=hard), copy.deepcopy(net)
     method.loss(net, batch, clock, Key(0))
-    raised = (lambda z: between(hard_pairs(z, 0.5, 0.3, 1.0))) if hard else (lambda z: multi_view(z, 0.5))
+    raised = (
+        (lambda z: mean_over_pairs(hard_negative_pairs(z, 0.5, 0.3, 1.0))) if hard else (lambda z: multi_view(z, 0.5))
+    )
     x_cl, x_ce = method.advcl.adversarial(twin, batch, method.advcl.clean(batch), raised, Key(0))
     update = [call.x for call in calls if call.modes == {True}]
     assert torch.equal(update[0], x_cl)
@@ -324,7 +328,7 @@ def test_the_update_uses_the_adaptive_alpha_and_the_attacked_view(net, batch, ca
 
 
 def test_the_memory_is_saved():
-    assert set(Memory(AsymAdvCL.memory).state_dict()) == {"distances", "images"}
+    assert set(MethodState(AsymAdvCL.memory).state_dict()) == {"distances", "images"}
 
 
 @each_switch

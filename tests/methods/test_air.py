@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, normalize
 
-from unshaken.base.clock import Constant
-from unshaken.base.keys import Key
-from unshaken.losses.contrast import nt_xent
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.losses.contrastive import nt_xent
 from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
 
 TAU = 0.5
 

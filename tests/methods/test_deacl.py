@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import L2, Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
 from unshaken.base.types import Batch
+from unshaken.methods.base import Step
 from unshaken.methods.deacl import DeACL
-from unshaken.methods.method import Step
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
-from unshaken.nets.routed import routed
-from unshaken.threat.ball import L2, Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.dual_bn import with_routes
+from unshaken.nets.network import Network, seeded
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def student() -> Network:
         encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
         return Network(encoder, nn.Identity())
 
-    net = routed(born(build, Key(0)), ("shared",))
-    net.teacher = born(build, Key(1))
+    net = with_routes(seeded(build, Key(0)), ("shared",))
+    net.teacher = seeded(build, Key(1))
     net.teacher(torch.rand(6, 1, 8, 8, generator=Key(2).on("cpu")), "clean")
     return net
 

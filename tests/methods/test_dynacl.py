@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from unshaken.base.clock import Constant, Stairs
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant, StepSchedule
 from unshaken.methods.acl import ACL
+from unshaken.methods.base import Step
 from unshaken.methods.dynacl import DynACL
-from unshaken.methods.method import Step
-from unshaken.nets.embed import Network
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.network import Network
 
 
 @pytest.fixture
@@ -98,6 +98,6 @@ def test_the_attack_moves_both_views_within_the_ball(pair, batch):
 
 
 def test_the_defaults_are_the_released_ones():
-    assert DynACL() == DynACL(ACL(PGD(steps=5), 0.5, Stairs(0, 2 / 3, 50)), 0.99)
+    assert DynACL() == DynACL(ACL(PGD(steps=5), 0.5, StepSchedule(0, 2 / 3, 50)), 0.99)
     with pytest.raises(ValueError, match="momentum is a number in"):
         DynACL(momentum=1.5)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import L2, Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
 from unshaken.base.types import Batch
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
 from unshaken.methods.rocl import RoCL
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
+from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import Projection
-from unshaken.nets.routed import routed
-from unshaken.threat.ball import L2, Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.network import Network, seeded
 
 FORMS = ("paper", "released")
 each_form = pytest.mark.parametrize("form", FORMS)
@@ -31,7 +31,7 @@ def net(batch: Batch) -> Network:
         encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
         return Network(encoder, Projection(2, out=12, norm="none").build(encoder.features))
 
-    net = routed(born(build, Key(0)), ("shared",)).train()
+    net = with_routes(seeded(build, Key(0)), ("shared",)).train()
     for _ in range(20):
         net(batch.views, "shared")
     return net
@@ -190,7 +190,7 @@ def test_the_attack_s_direction(form, net, batch):
     """One short step in l2 shows the gradient's direction, image by image."""
     (x, other), twin = batch.views, copy.deepcopy(net).eval()
     start = RoCL(PGD(L2(0.5), steps=0), form=form).adversarial(net, batch.views, Key(3)).requires_grad_()
-    ours = RoCL(PGD(L2(0.5), steps=1, stride=0.2), form=form).adversarial(net, batch.views, Key(3))
+    ours = RoCL(PGD(L2(0.5), steps=1, rel_step_size=0.2), form=form).adversarial(net, batch.views, Key(3))
     grad = torch.autograd.grad(objective(twin(torch.stack([start, other]), "shared"), form), start)[0]
     step = 0.1 * grad / grad.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     assert torch.allclose(ours, L2(0.5).project(start + step, x), atol=1e-5)
@@ -215,7 +215,7 @@ def test_a_step_teaches_every_parameter(form, net, batch, clock):
 
 
 def test_the_defaults_are_the_paper_s():
-    attack = PGD(Linf(8 / 255), steps=7, stride=0.007 / 0.0314, start="ball", restarts=1)
+    attack = PGD(Linf(8 / 255), steps=7, rel_step_size=0.007 / 0.0314, init="ball", restarts=1)
     assert RoCL() == RoCL(attack, tau=0.5, weight=1 / 256, form="paper")
     assert (RoCL.routes, RoCL.views, RoCL.labels) == (("shared",), 2, "")
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from unshaken.base.keys import Key
-from unshaken.losses.contrast import nt_xent
+from unshaken.base.rng import Key
+from unshaken.losses.contrastive import nt_xent
 from unshaken.methods.simclr import SimCLR
-from unshaken.nets.routed import merged
+from unshaken.nets.dual_bn import merge_route
 
 
 def test_the_objective(net, batch, clock, calls):
@@ -17,6 +17,6 @@ def test_the_objective(net, batch, clock, calls):
 
 
 def test_a_plain_network_will_do(net, batch, clock):
-    lone = merged(net, "clean")
+    lone = merge_route(net, "clean")
     expected = SimCLR().loss(net, batch, clock, Key(0))
     assert torch.equal(SimCLR().loss(lone, batch, clock, Key(0))["loss"], expected["loss"])

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
 from unshaken.base.types import Batch
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
 from unshaken.methods.supervised import SAT, ST, TRADES
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
-from unshaken.nets.routed import routed
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.dual_bn import with_routes
+from unshaken.nets.network import Network, seeded
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def classifier() -> Network:
         encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
         return Network(encoder, nn.Linear(encoder.features, 3))
 
-    return routed(born(build, Key(0)), ("shared",))
+    return with_routes(seeded(build, Key(0)), ("shared",))
 
 
 @pytest.fixture
@@ -76,7 +76,9 @@ def test_sat_learns_from_adversarial_images_alone(classifier, labelled, clock, s
 
 
 def test_trades_adds_beta_times_the_divergence(classifier, labelled, clock, seen):
-    terms = Step(TRADES(PGD(Linf(0.1), steps=3, start="near"), beta=4.0), classifier).train()(labelled, clock, Key(0))
+    terms = Step(TRADES(PGD(Linf(0.1), steps=3, init="gaussian"), beta=4.0), classifier).train()(
+        labelled, clock, Key(0)
+    )
     assert [training for _, training, _ in seen] == [False] * 4 + [True] * 2
     (x, _, clean), (x_adv, _, adv) = seen[-2:]
     assert torch.equal(x, labelled.views[0])
@@ -101,5 +103,5 @@ def test_all_of_the_network_learns(method, classifier, labelled, clock):
 
 
 def test_the_defaults():
-    assert SAT() == SAT(PGD(Linf(8 / 255), steps=10, start="ball"))
-    assert TRADES() == TRADES(PGD(Linf(8 / 255), steps=10, start="near"), beta=6.0)
+    assert SAT() == SAT(PGD(Linf(8 / 255), steps=10, init="ball"))
+    assert TRADES() == TRADES(PGD(Linf(8 / 255), steps=10, init="gaussian"), beta=6.0)

@@ -7,20 +7,20 @@ import torch
 import tyro
 from torch import Tensor
 
-from unshaken.base.canon import plain
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.serialize import to_json
 from unshaken.nets import timm_nets
 from unshaken.nets.backbone import Backbone, timm_encoder
-from unshaken.nets.embed import Encoder, born
-from unshaken.nets.routed import routed, routes_of, take
-from unshaken.nets.saved import backbone_of, load_encoder, read_tensors, save_encoder, write_tensors
+from unshaken.nets.checkpoint import backbone_of, load_encoder, read_tensors, save_encoder, write_tensors
+from unshaken.nets.dual_bn import routes_of, set_route, with_routes
+from unshaken.nets.network import Encoder, seeded
 
 GREY = {"channels": 1, "mean": (0.5,), "std": (0.25,)}
 ROUTES = ("clean", "adv")
 
 
 def images(backbone: Backbone, count: int = 4) -> Tensor:
-    return torch.rand(count, backbone.channels, backbone.stem, backbone.stem, generator=Key(1).on("cpu"))
+    return torch.rand(count, backbone.channels, backbone.image_size, backbone.image_size, generator=Key(1).on("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_does_not_go_together(wrong, message):
 
 
 def test_the_command_line_reads_it():
-    args = ["--name", "wrn-28-10", "--stem", "32"]
+    args = ["--name", "wrn-28-10", "--image-size", "32"]
     assert tyro.cli(Backbone, args=args) == Backbone("wrn-28-10")
     assert tyro.cli(Backbone, args=["--padding", "2"]) == Backbone(padding=2)
     assert tyro.cli(Backbone, args=["--name", "timm/convnext_atto"]).name == "timm/convnext_atto"
@@ -94,22 +94,22 @@ def test_the_command_line_reads_it():
     ids=lambda backbone: backbone.name,
 )
 def test_an_encoder_comes_back_from_its_file(backbone, tmp_path: Path):
-    encoder = routed(born(backbone.build, Key(0)), ROUTES).train()
-    take(encoder, "adv")
+    encoder = with_routes(seeded(backbone.build, Key(0)), ROUTES).train()
+    set_route(encoder, "adv")
     encoder(images(backbone))
     save_encoder(tmp_path / "net", encoder, backbone, {})
     again, known, _ = load_encoder(tmp_path / "net")
     assert known == backbone
     assert routes_of(again) == routes_of(encoder)
     for route in ROUTES:
-        take(encoder.eval(), route)
-        take(again.eval(), route)
+        set_route(encoder.eval(), route)
+        set_route(again.eval(), route)
         assert torch.equal(encoder(images(backbone)), again(images(backbone)))
 
 
 def test_a_file_from_before_there_was_a_padding(tmp_path: Path):
     backbone = Backbone("resnet-small", 8, **GREY)
-    encoder = born(backbone.build, Key(0))
+    encoder = seeded(backbone.build, Key(0))
     save_encoder(tmp_path / "net", encoder, backbone, {})
     tensors, about = read_tensors(tmp_path / "net")
     assert about["backbone"].pop("padding") == 1
@@ -122,7 +122,7 @@ def test_a_file_from_before_there_was_a_padding(tmp_path: Path):
 def test_a_padding_is_built_and_kept():
     backbone = Backbone("resnet-small", padding=2)
     assert backbone.build().backbone.conv1.padding == (2, 2)
-    assert backbone_of({"backbone": plain(backbone)}) == backbone
+    assert backbone_of({"backbone": to_json(backbone)}) == backbone
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_birth_depends_on_its_key_alone(backbone):
     def weights(key: Key, seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
         state = torch.get_rng_state()
-        made = list(born(backbone.build, key).parameters())
+        made = list(seeded(backbone.build, key).parameters())
         assert torch.equal(torch.get_rng_state(), state)
         return made
 
@@ -149,7 +149,7 @@ def test_a_birth_depends_on_its_key_alone(backbone):
 )
 def test_a_network_of_timm_s_and_what_builds_it(name, stem, side):
     encoder, backbone = timm_encoder(name, stem, pretrained=False)
-    assert (backbone.name, backbone.stem, backbone.channels) == (name, side, 3)
+    assert (backbone.name, backbone.image_size, backbone.channels) == (name, side, 3)
     again = backbone.build()
     again.load_state_dict(encoder.state_dict())
     assert torch.equal(encoder.eval()(images(backbone, 1)), again.eval()(images(backbone, 1)))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from unshaken.base.keys import Key
-from unshaken.nets.embed import born
-from unshaken.nets.heads import Bare, Classifier, Forked, Projection, zero_classifier
+from unshaken.base.rng import Key
+from unshaken.nets.heads import LinearClassifier, NoHead, Projection, ProjectionWithClassifiers, zero_classifier
+from unshaken.nets.network import seeded
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_projections(head, widths, norms, biases):
 
 
 def test_a_fork_gives_the_projection_and_each_labelling_s_logits():
-    fork = born(lambda: Forked(Projection(2, out=8, norm="none")).build(16, (2, 5)), Key(0))
+    fork = seeded(lambda: ProjectionWithClassifiers(Projection(2, out=8, norm="none")).build(16, (2, 5)), Key(0))
     x = torch.rand(3, 4, 16, generator=Key(1).on("cpu"))
     z, two, five = fork.split(fork(x))
     assert torch.equal(z, fork.projection(x))
@@ -39,15 +39,15 @@ def test_a_fork_gives_the_projection_and_each_labelling_s_logits():
 
 
 def test_the_published_fork_s_width():
-    fork = Forked().build(512, (2, 10, 50, 100, 500))
+    fork = ProjectionWithClassifiers().build(512, (2, 10, 50, 100, 500))
     assert fork.widths == (128, 2, 10, 50, 100, 500)
 
 
 def test_a_classifier_is_for_one_labelling_and_nothing_is_nothing():
-    assert Classifier().build(16, (7,)).weight.shape == (7, 16)
+    assert LinearClassifier().build(16, (7,)).weight.shape == (7, 16)
     for classes in ((), (2, 5)):
         with pytest.raises(ValueError, match="needs one labelling"):
-            Classifier().build(16, classes)
+            LinearClassifier().build(16, classes)
     x = torch.rand(2, 16)
-    assert torch.equal(Bare().build(16)(x), x)
+    assert torch.equal(NoHead().build(16)(x), x)
     assert not zero_classifier(16, 3)(x).any()

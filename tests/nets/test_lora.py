@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Encoder, Normalize, born, evaluating
+from unshaken.nets.dual_bn import merge_route, set_route, with_routes
 from unshaken.nets.lora import LowRank, branch, with_lora, without_lora
+from unshaken.nets.network import Encoder, Normalize, evaluating, seeded
 from unshaken.nets.resnet import Bottleneck, ResNet
-from unshaken.nets.routed import merged, routed, take
 
 COUNTS = {  # convolutions and linear layers beyond the stem
     Backbone("resnet18", 32): 19,
@@ -44,13 +44,13 @@ each_kind = pytest.mark.parametrize("backbone", FEW, ids=lambda b: f"{b.name}@{b
 
 
 def images(backbone: Backbone, count: int = 2) -> Tensor:
-    side = SIDE[backbone.stem]
+    side = SIDE[backbone.image_size]
     return torch.rand(count, backbone.channels, side, side, generator=Key("x").on("cpu"))
 
 
 def adapted(backbone: Backbone, routes: tuple[str, ...] = (), **options) -> Encoder:
-    encoder = born(backbone.build, Key(0))
-    return with_lora(routed(encoder, routes) if routes else encoder, Key(1), **options)
+    encoder = seeded(backbone.build, Key(0))
+    return with_lora(with_routes(encoder, routes) if routes else encoder, Key(1), **options)
 
 
 def grown(backbone: Backbone, routes: tuple[str, ...] = (), size: float = 0.01) -> Encoder:
@@ -78,7 +78,7 @@ def in_branch(encoder: Encoder, x: Tensor) -> Tensor:
 def test_every_layer_but_the_stems_has_one_and_it_is_active(backbone):
     """Where the released code loses the branch, 11 of 19 convolutions behind the 7×7 stem got no gradient."""
     encoder = grown(backbone)
-    layers = [m for m in born(backbone.build, Key(0)).modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    layers = [m for m in seeded(backbone.build, Key(0)).modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     found = low_rank(encoder)
     assert len(found) == (COUNTS[backbone] or len(layers) - 1)
     in_branch(encoder, images(backbone)).square().sum().backward()
@@ -101,7 +101,7 @@ def test_which_layers_of_a_vit():
 
 @each_backbone
 def test_it_is_born_as_the_network_itself(backbone):
-    plain, encoder, x = born(backbone.build, Key(0)), adapted(backbone), images(backbone)
+    plain, encoder, x = seeded(backbone.build, Key(0)), adapted(backbone), images(backbone)
     with evaluating(plain), evaluating(encoder), torch.no_grad():
         expected = plain(x)
         assert torch.equal(encoder(x), expected)
@@ -119,7 +119,7 @@ def test_off_it_changes_nothing_and_on_it_does(backbone):
 
 @each_backbone
 def test_without_it_the_network_is_plain_again(backbone):
-    plain, encoder = born(backbone.build, Key(0)).state_dict(), adapted(backbone)
+    plain, encoder = seeded(backbone.build, Key(0)).state_dict(), adapted(backbone)
     again = without_lora(encoder).state_dict()
     assert list(again) == list(plain)
     assert all(torch.equal(again[name], plain[name]) for name in plain)
@@ -198,8 +198,8 @@ def test_routes_and_branch_are_independent(backbone):
     encoder, x = grown(backbone, ("clean", "adv")), images(backbone)
     with evaluating(encoder), torch.no_grad():
         for route in ("clean", "adv"):
-            take(encoder, route)
-            lone = merged(encoder, route)
+            set_route(encoder, route)
+            lone = merge_route(encoder, route)
             assert torch.equal(encoder(x), without_lora(lone).eval()(x))
             assert torch.equal(in_branch(encoder, x), in_branch(lone, x))
 
@@ -234,7 +234,7 @@ def test_the_draw_depends_on_the_key_alone():
     first = adapted(backbone)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    again, other = adapted(backbone), with_lora(born(backbone.build, Key(0)), Key(2))
+    again, other = adapted(backbone), with_lora(seeded(backbone.build, Key(0)), Key(2))
     assert torch.equal(torch.get_rng_state(), state)
     for name, layer in low_rank(first).items():
         assert torch.equal(layer.A, low_rank(again)[name].A)

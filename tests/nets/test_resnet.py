@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unshaken.base.keys import Key
-from unshaken.nets.embed import born
+from unshaken.base.rng import Key
+from unshaken.nets.network import seeded
 from unshaken.nets.resnet import pooled, resnet
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet-small": (1, 1)}
@@ -85,7 +85,7 @@ def forward(w: dict[str, Tensor], x: Tensor, name: str, stem: int, padding: int 
     ],
 )
 def test_the_forward_pass(name, stem, side, channels):
-    net = randomly_filled(born(lambda: resnet(name, stem, channels), Key(0))).eval()
+    net = randomly_filled(seeded(lambda: resnet(name, stem, channels), Key(0))).eval()
     x = torch.randn(2, channels, side, side, generator=Key(1).on("cpu"))
     with torch.no_grad():
         features, expected = net(x), forward(net.state_dict(), x, name, stem)
@@ -95,7 +95,7 @@ def test_the_forward_pass(name, stem, side, channels):
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_the_padding_of_the_stem(padding):
-    net = randomly_filled(born(lambda: resnet("resnet-small", 32, padding=padding), Key(0))).eval()
+    net = randomly_filled(seeded(lambda: resnet("resnet-small", 32, padding=padding), Key(0))).eval()
     x, seen = torch.randn(2, 3, 32, 32, generator=Key(1).on("cpu")), []
     net.conv1.register_forward_hook(lambda _, __, y: seen.append(y.shape[-1]))
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_the_side_of_each_stage(name, stem, side, sides, features):
 
 
 def test_initial_weights():
-    net = born(lambda: resnet("resnet18", 32), Key(0))
+    net = seeded(lambda: resnet("resnet18", 32), Key(0))
     for name, weight in net.named_parameters():
         if weight.ndim == 4:  # N(0, 2/fan_out): He et al., ICCV 2015
             fan_out = weight.shape[0] * weight.shape[2] * weight.shape[3]

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 from unshaken.nets import torchvision_ops
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Encoder, born
-from unshaken.nets.routed import Routed, merged, routed, routes_of, take
+from unshaken.nets.dual_bn import RoutedBatchNorm, merge_route, routes_of, set_route, with_routes
+from unshaken.nets.network import Encoder, seeded
 from unshaken.nets.timm_nets import PATCHES, published_classifier, timm_config, timm_net, timm_package, vit_small
 
 ROUTES = ("clean", "adv")
@@ -41,7 +41,7 @@ def images(side: int, seed: int = 0) -> Tensor:
 
 
 def through(net: nn.Module, route: str, x: Tensor) -> Tensor:
-    take(net, route)
+    set_route(net, route)
     return net(x)
 
 
@@ -55,21 +55,21 @@ def alike(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def diverged(backbone: Backbone) -> Encoder:
     """Routed, with routes that differ in statistics and in weights."""
-    net = routed(born(backbone.build, Key(0)), ROUTES).train()
+    net = with_routes(seeded(backbone.build, Key(0)), ROUTES).train()
     for route, shift in (("clean", 0.0), ("adv", 0.5)):
-        through(net, route, images(backbone.stem) + shift)
+        through(net, route, images(backbone.image_size) + shift)
     with torch.no_grad():
-        for norm in (m for m in net.modules() if isinstance(m, Routed)):
+        for norm in (m for m in net.modules() if isinstance(m, RoutedBatchNorm)):
             norm.routes["adv"].bias += 0.5
     return net
 
 
 @each(NORMED)
 def test_routes_are_separate(backbone):
-    net, x = diverged(backbone), images(backbone.stem, 1)
+    net, x = diverged(backbone), images(backbone.image_size, 1)
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
-    assert len(norms) == 2 * sum(isinstance(m, Routed) for m in net.modules())
+    assert len(norms) == 2 * sum(isinstance(m, RoutedBatchNorm) for m in net.modules())
     for used, other in (ROUTES, ROUTES[::-1]):
         before = {route: state(net, route) for route in ROUTES}
         through(net, used, x).square().sum().backward()
@@ -83,12 +83,12 @@ def test_routes_are_separate(backbone):
 
 @each(NORMED)
 def test_merged_is_the_plain_network_through_one_route(backbone):
-    net, x = diverged(backbone), images(backbone.stem, 1)
+    net, x = diverged(backbone), images(backbone.image_size, 1)
     outputs = []
     for training in (True, False):
         for route in ROUTES:
             twin = copy.deepcopy(net).train(training)
-            lone = merged(twin, route)
+            lone = merge_route(twin, route)
             outputs.append(lone(x))
             assert torch.equal(outputs[-1], through(twin, route, x))
             assert routes_of(lone) == ()
@@ -103,15 +103,15 @@ def backbone_names(backbone: Backbone) -> set[str]:
 
 @each(PLAIN)
 def test_a_network_without_batch_norms_has_one_way(backbone):
-    net, x = born(backbone.build, Key(0)), images(backbone.stem)
+    net, x = seeded(backbone.build, Key(0)), images(backbone.image_size)
     plain = copy.deepcopy(net).eval()
-    assert routed(net, ROUTES) is net
+    assert with_routes(net, ROUTES) is net
     assert routes_of(net) == ()
     net.eval()
     with torch.no_grad():
         expected = plain(x)
         assert all(torch.equal(through(net, route, x), expected) for route in ROUTES)
-        assert torch.equal(merged(net, "adv")(x), expected)
+        assert torch.equal(merge_route(net, "adv")(x), expected)
 
 
 @pytest.mark.parametrize("stem", [32, 96, 224])
@@ -135,7 +135,7 @@ def test_its_patch_is_4_at_32_pixels():
 
 
 def test_features_are_those_of_the_class_token():
-    net = born(lambda: vit_small(32)[0], Key(0)).eval()
+    net = seeded(lambda: vit_small(32)[0], Key(0)).eval()
     with torch.no_grad():
         x = images(32)[:1]
         assert torch.allclose(net(x), net.forward_features(x)[:, 0], atol=1e-6)

@@ -7,18 +7,18 @@ import sys
 import pytest
 
 import unshaken
-from unshaken.commands.evaluate import Evaluation
-from unshaken.commands.finetune import Finetuning
-from unshaken.commands.pretrain import Pretraining
-from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam
+from unshaken.commands.evaluate import EvaluateOptions
+from unshaken.commands.finetune import FinetuneOptions
+from unshaken.commands.pretrain import PretrainOptions
+from unshaken.data.source import DataSource
+from unshaken.evaluation.protocol import Evaluation
 from unshaken.options import flags, parse
 from unshaken.options.meant import ALIASES, ANSWERS, say_taken, suggestion
 from unshaken.recipes.finetune import Finetune
 
-PRETRAIN = Pretraining(unshaken.recipe("acl/digits"))
-FINETUNE = Finetuning(Finetune())
-EVALUATE = Evaluation(Exam(), Source("digits"))
+PRETRAIN = PretrainOptions(unshaken.recipe("acl/digits"))
+FINETUNE = FinetuneOptions(Finetune())
+EVALUATE = EvaluateOptions(Evaluation(), DataSource("digits"))
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,13 @@ def anew():
 @pytest.mark.parametrize(
     ("typed", "value", "option"),
     [
-        ("--lr", "0.5", "--rate.peak"),
-        ("--learning-rate", "0.5", "--rate.peak"),
-        ("--learning_rate", "0.5", "--rate.peak"),
+        ("--lr", "0.5", "--lr.peak"),
+        ("--learning-rate", "0.5", "--lr.peak"),
+        ("--learning_rate", "0.5", "--lr.peak"),
         ("--eps", "4/255", "--method.attack.ball.eps"),
         ("--epsilon", "4/255", "--method.attack.ball.eps"),
-        ("--batch-size", "64", "--batch"),
-        ("--batch_size", "64", "--batch"),
+        ("--batch-size", "64", "--batch-size"),
+        ("--batch_size", "64", "--batch-size"),
         ("--image-size", "8", "--data.size"),
         ("--weight-decay", "0.1", "--optimizer.weight-decay"),
         ("--momentum", "0.5", "--optimizer.momentum"),
@@ -53,8 +53,8 @@ def test_flags_of_other_programs_are_understood_and_that_is_said(typed, value, o
 
 
 def test_an_alias_is_what_the_verb_has():
-    assert parse(EVALUATE, ["--eps", "1/255"], "test").exam.attack.ball.eps == 1 / 255
-    assert parse(FINETUNE, ["--lr", "0.3"], "test").recipe.rate.peak == 0.3
+    assert parse(EVALUATE, ["--eps", "1/255"], "test").evaluation.attack.ball.eps == 1 / 255
+    assert parse(FINETUNE, ["--lr", "0.3"], "test").recipe.lr.peak == 0.3
 
 
 def test_an_alias_and_its_option_are_given_once():
@@ -121,7 +121,7 @@ def test_every_alias_stands_for_something(name):
         (["-x"], "'-x' is no option"),
         (["--optimizer", "SGD", "--optimizer.momentum", "2"], "--optimizer.momentum is a number in [0, 1), not 2"),
         (["--optimizer", "SGD", "--optimizer.weight-decay", "-1"], "--optimizer.weight-decay is a number ≥ 0, not -1"),
-        (["--rate", "Constant", "--rate.value", "x"], "--rate.value is a number ≥ 0"),
+        (["--lr", "Constant", "--lr.value", "x"], "--lr.value is a number ≥ 0"),
         (["--coreset", "RCS"], "test has none"),
     ],
 )

@@ -12,20 +12,20 @@ import pytest
 
 import unshaken
 from components import final, modules
-from unshaken.commands.pretrain import Pretraining
+from unshaken.attacks.pgd import PGD
+from unshaken.commands.pretrain import PretrainOptions
 from unshaken.coreset.selectors import AnySelector
 from unshaken.methods.acl import ACL
-from unshaken.methods.method import Method
+from unshaken.methods.base import Method
 from unshaken.options import parse
 from unshaken.options.fields import alternatives, hints
 from unshaken.options.meant import suggestion
+from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
-from unshaken.recipes.papers import PAPERS
-from unshaken.recipes.plusplus import PlusPlus, Stage
+from unshaken.recipes.lp_aff import LPAFF, Stage
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.threat.pgd import PGD
+from unshaken.train.approximations import Approximations
 from unshaken.train.optim import AnyOptimizer, Optimizer
-from unshaken.train.savings import Savings
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_A_RECIPE = (Method,)
@@ -46,7 +46,7 @@ def held(kind: type, seen: set[type]) -> set[type]:
     return set().union(*(held(each, seen) for each in inner))
 
 
-HELD = held(Pretrain, seen := set()) | held(PlusPlus, seen) | held(Finetune, seen)
+HELD = held(Pretrain, seen := set()) | held(LPAFF, seen) | held(Finetune, seen)
 ABSTRACT = sorted((kind for kind in HELD if ABC in kind.__bases__), key=str)
 
 
@@ -79,7 +79,7 @@ def test_no_kind_is_missing_and_none_is_of_another_base(name):
         assert set(kinds) == set(final(base))
 
 
-@pytest.mark.parametrize("kind", [Pretrain, PlusPlus, Stage, Finetune, PGD, ACL, Savings], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [Pretrain, LPAFF, Stage, Finetune, PGD, ACL, Approximations], ids=lambda k: k.__name__)
 def test_fields_are_annotated_with_the_unions(kind):
     """A field that is annotated with the abstract kind alone would have no alternatives on a command line."""
     bases = {get_args(union)[0] for union in unions().values()} - set(MADE_BY_A_RECIPE)
@@ -91,17 +91,17 @@ def test_fields_are_annotated_with_the_unions(kind):
 def test_one_of_your_own_goes_from_python():
     @dataclass(frozen=True)
     class Mine(Optimizer):
-        def over(self, parameters, rate):
+        def over(self, parameters, lr):
             raise NotImplementedError
 
     recipe = replace(unshaken.recipe("acl/digits"), optimizer=Mine())
-    assert parse(Pretraining(recipe), ["--epochs", "3"], "test").recipe.optimizer == Mine()
-    assert parse(Pretraining(recipe), ["--optimizer", "SGD"], "test").recipe.optimizer != Mine()
+    assert parse(PretrainOptions(recipe), ["--epochs", "3"], "test").recipe.optimizer == Mine()
+    assert parse(PretrainOptions(recipe), ["--optimizer", "SGD"], "test").recipe.optimizer != Mine()
 
 
 def test_help_names_all_kinds(capsys):
     with pytest.raises(SystemExit):
-        parse(Pretraining(unshaken.recipe("acl-rcs/digits")), ["--help"], "test")
+        parse(PretrainOptions(unshaken.recipe("acl-rcs/digits")), ["--help"], "test")
     shown = " ".join(capsys.readouterr().out.split())
     for name in ("AnyBall", "AnySchedule", "AnyHead", "AnyViews", "AnyOptimizer", "AnySelector"):
         assert " | ".join(kind.__name__ for kind in alternatives(unions()[name])) in shown
@@ -122,17 +122,17 @@ def test_a_hint_names_every_optimiser():
     assert named == [kind.__name__ for kind in alternatives(AnyOptimizer)]
 
 
-ON_CORESETS = [name for name in PAPERS if name.endswith("-rcs")]
+ON_CORESETS = [name for name in RECIPES if name.endswith("-rcs")]
 
 
 @pytest.mark.parametrize("kind", SELECTORS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", ON_CORESETS)
 def test_every_selector_can_be_typed(name, kind):
-    default = Pretraining(unshaken.recipe(f"{name}/digits"))
+    default = PretrainOptions(unshaken.recipe(f"{name}/digits"))
     assert parse(default, ["--coreset", kind.__name__], "test").recipe.coreset == kind()
 
 
 @pytest.mark.parametrize("kind", ["SGD", "AdamW", "LARS"])
 def test_every_optimiser_can_be_typed(kind):
-    chosen = parse(Pretraining(unshaken.recipe("acl/digits")), ["--optimizer", kind], "test").recipe.optimizer
+    chosen = parse(PretrainOptions(unshaken.recipe("acl/digits")), ["--optimizer", kind], "test").recipe.optimizer
     assert type(chosen).__name__ == kind

@@ -12,22 +12,22 @@ import pytest
 import torch
 
 import unshaken
-from unshaken.base.keys import Key
-from unshaken.evaluate.exam import Exam
-from unshaken.methods.method import Step
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.methods.autolora import AutoLoRa, AutoRate
+from unshaken.methods.base import Step
+from unshaken.nets.checkpoint import load_classifier, load_encoder, read_tensors
 from unshaken.nets.lora import LowRank, branch, without_lora
-from unshaken.nets.saved import load_classifier, load_encoder, read_tensors
 from unshaken.recipes import autolora as module
 from unshaken.recipes.autolora import AutoFinetune, accuracy, autolora, quarters
-from unshaken.recipes.origin import Given
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
-from unshaken.train.halt import Stopped
-from unshaken.train.run import Run
-from unshaken.tune.autolora import AutoLoRa, AutoRate
+from unshaken.runs.encoder import PretrainedEncoder
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.run_dir import Run
+from unshaken.train.signals import Interrupted
 
-TINY = unshaken.Source("digits", limit=200)
+TINY = unshaken.DataSource("digits", limit=200)
 RATE = AutoRate(start=0.2, rho=2.0, at=(0, 1, 2, 3), of=4)
 """Halved at each of its checkpoints: no rise is often enough."""
 
@@ -37,7 +37,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With two routes: a few steps of ACL."""
     recipe = unshaken.recipe("acl/digits")
     method = replace(recipe.method, attack=PGD(Linf(0.1), steps=1))
-    short = replace(recipe, method=method, data=TINY, epochs=1, batch=64)
+    short = replace(recipe, method=method, data=TINY, epochs=1, batch_size=64)
     return short.run(tmp_path_factory.mktemp("encoder"), quiet=True)
 
 
@@ -48,9 +48,9 @@ def recipe(encoder: Path) -> AutoFinetune:
     return replace(
         given,
         method=replace(given.method, attack=replace(given.method.attack, steps=1), rank=2),
-        rate=RATE,
+        lr=RATE,
         epochs=4,
-        batch=40,
+        batch_size=40,
         aside=10,
         validation=replace(given.validation, attack=PGD(Linf(0.1), steps=1)),
     )
@@ -100,10 +100,10 @@ def test_end_to_end(recipe, encoder, tmp_path):
     assert [line["validation"] for line in noted] == values
     assert [line["epoch"] for line in noted] == [1, 2, 3, 4]
     steps = [line for line in lines(run) if "loss" in line]
-    assert {"loss", "natural", "robust", "divergence", "l1", "l2", "rate"} <= set(steps[0])
-    assert [line["rate"] for line in noted] == [RATE(values[: k + 1], 4)[0] for k in range(4)]
-    assert all(line["rate"] == noted[int(line["step"] // 5) - 1]["rate"] for line in steps if line["step"] >= 5)
-    result = unshaken.examine(run, quiet=True, exam=Exam(PGD(Linf(0.1), steps=1), limit=20))
+    assert {"loss", "natural", "robust", "divergence", "l1", "l2", "lr"} <= set(steps[0])
+    assert [line["lr"] for line in noted] == [RATE(values[: k + 1], 4)[0] for k in range(4)]
+    assert all(line["lr"] == noted[int(line["step"] // 5) - 1]["lr"] for line in steps if line["step"] >= 5)
+    result = unshaken.examine(run, quiet=True, evaluation=Evaluation(PGD(Linf(0.1), steps=1), limit=20))
     assert (result["mode"], result["method"]) == ("autolora", "acl")
     aside = recipe.images(backbone)[1]
     assert about["finetune"]["data"]["validation"]["n"] == len(aside)
@@ -113,15 +113,15 @@ def test_end_to_end(recipe, encoder, tmp_path):
 
 def test_nothing_is_learned_from_what_is_kept_aside(recipe, encoder):
     """Neither a test image nor one that was held for choices between recipes is trained on or validated on."""
-    backbone = Given.read(encoder / "encoder.safetensors").backbone
+    backbone = PretrainedEncoder.read(encoder / "encoder.safetensors").backbone
 
     def rows(images) -> set[bytes]:
         return {pixels.numpy().tobytes() for pixels in images.pixels}
 
     whole = recipe.data.load("train")
-    held = replace(recipe, hold=4)
+    held = replace(recipe, holdout=4)
     trained, aside = held.images(backbone)
-    kept = unshaken.Finetune(data=recipe.data, hold=4).images(backbone, held_out=True)
+    kept = unshaken.Finetune(data=recipe.data, holdout=4).images(backbone, held_out=True)
     assert len(trained) + len(aside) + len(kept) == len(whole)
     assert rows(trained) | rows(aside) | rows(kept) == rows(whole)
     assert not rows(aside) & (rows(trained) | rows(kept))
@@ -131,10 +131,10 @@ def test_nothing_is_learned_from_what_is_kept_aside(recipe, encoder):
 
 
 def test_the_same_images_are_held_from_all_recipes(recipe, encoder, tmp_path):
-    run = replace(recipe, hold=4, epochs=1).run(encoder, tmp_path, quiet=True)
-    result = unshaken.examine(run, quiet=True, exam=Exam(PGD(Linf(0.1), steps=1)), held_out=True)
-    expected = unshaken.Finetune(data=recipe.data, hold=4).images(
-        Given.read(encoder / "encoder.safetensors").backbone, True
+    run = replace(recipe, holdout=4, epochs=1).run(encoder, tmp_path, quiet=True)
+    result = unshaken.examine(run, quiet=True, evaluation=Evaluation(PGD(Linf(0.1), steps=1)), held_out=True)
+    expected = unshaken.Finetune(data=recipe.data, holdout=4).images(
+        PretrainedEncoder.read(encoder / "encoder.safetensors").backbone, True
     )
     assert result["data"]["digest"] == expected.digest
 
@@ -148,7 +148,7 @@ def test_quarters(batches, begins):
 
 def test_the_accuracy_is_of_the_natural_branch(recipe, encoder):
     """On images augmented anew at each place, in eval mode; nothing is left changed."""
-    given = Given.read(encoder / "encoder.safetensors")
+    given = PretrainedEncoder.read(encoder / "encoder.safetensors")
     images, _ = recipe.images(given.backbone)
     net = recipe.network(given, 10, Key(0))
     torch.nn.init.normal_(net.head.weight, generator=Key("head").on("cpu"))
@@ -156,9 +156,9 @@ def test_the_accuracy_is_of_the_natural_branch(recipe, encoder):
         if isinstance(layer, LowRank):
             torch.nn.init.normal_(layer.B, 0, 0.05, generator=Key("B").on("cpu"))
     Step(recipe.method, net)
-    feed = Feed(images, recipe.views, lambda clock: 1.0, 50, 1, Key(3), images.label)
+    feed = BatchStream(images, recipe.views, lambda clock: 1.0, 50, 1, Key(3), images.label)
     before = copy.deepcopy(net.state_dict())
-    found = [accuracy(recipe.method, net, feed, Place(0, 0, step)) for step in range(4)]
+    found = [accuracy(recipe.method, net, feed, Position(0, 0, step)) for step in range(4)]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert len(set(found)) > 1
     right = 0
@@ -192,7 +192,7 @@ def test_it_is_measured_at_each_quarter(recipe, encoder, tmp_path, monkeypatch):
 
 def test_an_epoch_of_one_batch(recipe, encoder, tmp_path):
     """The released code divides by zero where there are fewer than four."""
-    run = replace(recipe, batch=500, epochs=2).run(encoder, tmp_path, quiet=True)
+    run = replace(recipe, batch_size=500, epochs=2).run(encoder, tmp_path, quiet=True)
     assert len(json.loads((run / "history.json").read_text())["validation"]) == 2
 
 
@@ -203,10 +203,10 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
     starts, ends = {}, {}
     go = module.Training.go
 
-    def watched(course, rate, until=None):
+    def watched(course, lr, until=None):
         if course.place.batch == 0:
-            starts[course.place.epoch] = (copy.deepcopy(course.step.net.encoder.state_dict()), rate.value)
-        go(course, rate, until)
+            starts[course.place.epoch] = (copy.deepcopy(course.step.net.encoder.state_dict()), lr.value)
+        go(course, lr, until)
         if course.place.batch == 0:
             ends[course.place.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
 
@@ -216,7 +216,7 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
     def same(a: dict, b: dict) -> bool:
         return all(torch.equal(a[name], b[name]) for name in a)
 
-    assert [rate for _, rate in starts.values()] == [0.2, 0.2, 0.1, 0.05]
+    assert [lr for _, lr in starts.values()] == [0.2, 0.2, 0.1, 0.05]
     assert same(starts[1][0], ends[1])
     assert same(starts[2][0], ends[2])
     assert same(starts[3][0], ends[2])
@@ -228,7 +228,7 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
 
 def net_of(weights: dict, recipe, encoder) -> dict:
     """What a plain encoder would have of them."""
-    net = recipe.network(Given.read(encoder / "encoder.safetensors"), 10, Key(0))
+    net = recipe.network(PretrainedEncoder.read(encoder / "encoder.safetensors"), 10, Key(0))
     net.encoder.load_state_dict(weights)
     return without_lora(net.encoder).state_dict()
 
@@ -298,7 +298,7 @@ def test_asked_to_stop_while_validating(recipe, encoder, unbroken, tmp_path, mon
 
     asked.count = 0
     monkeypatch.setattr(AutoFinetune, "_robust", asked)
-    with pytest.raises(Stopped) as stop:
+    with pytest.raises(Interrupted) as stop:
         recipe.run(encoder, tmp_path, save_every=1e9, quiet=True)
     assert stop.value.code == 143
     (checkpoint,) = tmp_path.rglob("checkpoint.safetensors")
@@ -334,15 +334,15 @@ def test_two_routes(recipe, encoder, tmp_path):
 
 
 def test_the_published_choices(encoder):
-    published = autolora(encoder, unshaken.Source("cifar10"))
+    published = autolora(encoder, unshaken.DataSource("cifar10"))
     assert published == AutoFinetune(
-        AutoLoRa(PGD(Linf(8 / 255), steps=10, start="near")), validation=Exam(PGD(Linf(8 / 255), steps=20))
+        AutoLoRa(PGD(Linf(8 / 255), steps=10, init="gaussian")), validation=Evaluation(PGD(Linf(8 / 255), steps=20))
     )
-    assert (published.epochs, published.batch, published.aside, published.hold) == (50, 128, 20, 0)
+    assert (published.epochs, published.batch_size, published.aside, published.holdout) == (50, 128, 20, 0)
     assert (published.optimizer.momentum, published.optimizer.weight_decay) == (0.9, 2e-4)
     assert published.mode == "autolora"
     digits = autolora(encoder)
-    assert digits.method.attack == PGD(Linf(0.1), steps=10, start="near")
+    assert digits.method.attack == PGD(Linf(0.1), steps=10, init="gaussian")
     assert digits.data.name == "digits"
 
 

@@ -10,22 +10,22 @@ import torch
 from PIL import Image
 
 import unshaken
-from unshaken.base.clock import Clock, Milestones, WarmupCosine
-from unshaken.data import gather as gathering
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.schedule import Clock, MultiStep, WarmupCosine
 from unshaken.data import imagenet as reading
 from unshaken.data import images as imaging
+from unshaken.data import prefetch as gathering
 from unshaken.methods.supervised import SAT
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.heads import Classifier, Projection
-from unshaken.nets.saved import read_tensors
-from unshaken.pixels.augment import CropFlip, ResizedCrop
-from unshaken.pixels.augment import SimCLR as SimCLRViews
-from unshaken.recipes.papers import PAPERS
-from unshaken.recipes.presets import FALLBACK, preset
-from unshaken.recipes.settings import SETTINGS, setting_of
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.nets.checkpoint import read_tensors
+from unshaken.nets.heads import LinearClassifier, Projection
+from unshaken.recipes.catalog import RECIPES
+from unshaken.recipes.datasets import DATASETS, defaults_for
+from unshaken.recipes.finetune_presets import FALLBACK, preset
 from unshaken.train.optim import LARS, SGD
+from unshaken.transforms.views import CropFlip, ResizedCrop
+from unshaken.transforms.views import SimCLRViews as SimCLRViews
 
 AS_IT_IS = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
@@ -35,15 +35,15 @@ def test_acl_at_32_pixels(method):
     """WRN-28-10 that does not normalise, LARS 0.6 with 2 epochs of warm-up, 200 epochs, batch 512, τ 0.1, 2 layers."""
     recipe = unshaken.recipe(f"{method}/imagenet32")
     assert recipe.backbone == Backbone("wrn-28-10", 32, **AS_IT_IS)
-    assert (recipe.epochs, recipe.batch, recipe.optimizer) == (200, 512, LARS(0.9, 1e-6))
-    assert recipe.rate == WarmupCosine(0.6, warmup=2)
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (200, 512, LARS(0.9, 1e-6))
+    assert recipe.lr == WarmupCosine(0.6, warmup=2)
     assert (recipe.head, recipe.method.tau, recipe.views) == (Projection(2), 0.1, SimCLRViews())
     if method != "simclr":
         assert recipe.method.attack == PGD(Linf(8 / 255), steps=5)
     if method == "acl-rcs":
         rcs = recipe.coreset
         assert (rcs.fraction, rcs.warmup, rcs.every, rcs.validation, rcs.eta) == (0.05, 20, 10, 0.005, 0.01)
-        assert (rcs.attack.steps, rcs.attack.stride * rcs.attack.ball.eps) == (1, pytest.approx(10 / 255))
+        assert (rcs.attack.steps, rcs.attack.rel_step_size * rcs.attack.ball.eps) == (1, pytest.approx(10 / 255))
         assert rcs.budget(1_274_761) == 63_738
 
 
@@ -51,12 +51,12 @@ def test_sat_at_32_pixels():
     """SGD 0.1 with Nesterov's momentum and decay 5e-4, a cosine, 100 epochs, batch 256; one epoch of all images."""
     recipe = unshaken.recipe("sat-rcs/imagenet32")
     assert (recipe.backbone, recipe.views) == (Backbone("wrn-28-10", 32, **AS_IT_IS), CropFlip())
-    assert (recipe.epochs, recipe.batch, recipe.optimizer) == (100, 256, SGD(0.9, 5e-4, nesterov=True))
-    assert (recipe.rate, recipe.head) == (WarmupCosine(0.1, warmup=0), Classifier())
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (100, 256, SGD(0.9, 5e-4, nesterov=True))
+    assert (recipe.lr, recipe.head) == (WarmupCosine(0.1, warmup=0), LinearClassifier())
     assert recipe.method == SAT(PGD(Linf(8 / 255), steps=10))
     rcs = recipe.coreset
     assert (rcs.fraction, rcs.validation, [epoch for epoch in range(25) if rcs.due(epoch)]) == (0.1, 0.005, [1, 11, 21])
-    assert rcs.attack == PGD(Linf(8 / 255), 1, stride=5 / 2, start="near")
+    assert rcs.attack == PGD(Linf(8 / 255), 1, rel_step_size=5 / 2, init="gaussian")
     assert replace(recipe, name="sat", coreset=None) == unshaken.recipe("sat/imagenet32")
 
 
@@ -65,19 +65,23 @@ def test_sat_at_224_pixels():
     29 and 59 on: the released code asks for the rate of epoch + 1."""
     recipe = unshaken.recipe("sat-rcs/imagenet")
     assert (recipe.backbone, recipe.views) == (Backbone("resnet50", 224, **AS_IT_IS), ResizedCrop())
-    assert (recipe.epochs, recipe.batch, recipe.optimizer) == (90, 256, SGD(0.9, 1e-4, nesterov=True))
-    rates = [recipe.rate(Clock(0, epoch, epoch + 1, 90)) for epoch in (0, 28, 29, 58, 59, 89)]
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (90, 256, SGD(0.9, 1e-4, nesterov=True))
+    rates = [recipe.lr(Clock(0, epoch, epoch + 1, 90)) for epoch in (0, 28, 29, 58, 59, 89)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     attack = recipe.method.attack
-    assert (attack.ball, attack.steps, attack.stride * attack.ball.eps) == (
+    assert (attack.ball, attack.steps, attack.rel_step_size * attack.ball.eps) == (
         Linf(4 / 255),
         3,
         pytest.approx(8 / 3 / 255),
     )
     rcs = recipe.coreset
-    assert (rcs.fraction, rcs.validation, rcs.attack) == (0.1, 0.005, PGD(Linf(4 / 255), 1, stride=3, start="near"))
+    assert (rcs.fraction, rcs.validation, rcs.attack) == (
+        0.1,
+        0.005,
+        PGD(Linf(4 / 255), 1, rel_step_size=3, init="gaussian"),
+    )
     assert [epoch for epoch in range(35) if rcs.due(epoch)] == [10, 20, 30]
-    assert setting_of(unshaken.Source("imagenet")).ball == Linf(4 / 255)
+    assert defaults_for(unshaken.DataSource("imagenet")).ball == Linf(4 / 255)
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100", "stl10", "digits"])
@@ -91,9 +95,9 @@ def test_supervised_coresets_for_the_other_sets(method, data):
 
 def test_other_methods_say_what_there_is():
     for data in ("imagenet32", "imagenet"):
-        offered = SETTINGS[data].methods
-        assert set(offered) < set(PAPERS)
-        for method in PAPERS:
+        offered = DATASETS[data].methods
+        assert set(offered) < set(RECIPES)
+        for method in RECIPES:
             if method in offered:
                 assert unshaken.recipe(f"{method}/{data}").name == method
                 continue
@@ -107,7 +111,7 @@ def test_other_methods_say_what_there_is():
 @pytest.mark.parametrize(("data", "features", "millions"), [("imagenet32", 640, 36.5), ("imagenet", 2048, 23.5)])
 def test_the_networks_have_their_size(data, features, millions):
     with torch.device("meta"):
-        encoder = SETTINGS[data].backbone.build()
+        encoder = DATASETS[data].backbone.build()
     assert encoder.features == features
     assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
@@ -135,7 +139,7 @@ def shrunken(name: str, root: Path) -> unshaken.Pretrain:
     method = replace(recipe.method, attack=replace(recipe.method.attack, steps=1))
     coreset = replace(recipe.coreset, fraction=0.5, warmup=1, every=1, validation=0.1)
     backbone = Backbone("resnet-small", 32, **AS_IT_IS)
-    data = unshaken.Source("imagenet", str(root))
+    data = unshaken.DataSource("imagenet", str(root))
     small = {"data": data, "backbone": backbone, "epochs": 2, "batch": 8, "coreset": coreset}
     return replace(recipe, method=method, **small)
 
@@ -164,7 +168,7 @@ def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("method", "mode", "rate", "batch"),  # the scripts' table
+    ("method", "mode", "lr", "batch"),  # the scripts' table
     [
         ("acl-rcs", "slf", 0.01, 64),
         ("acl", "alf", 0.01, 128),
@@ -172,22 +176,22 @@ def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkey
         ("sat-rcs", "aff", 0.01, 128),
     ],
 )
-def test_presets_from_32_pixels_to_other_sets(method, mode, rate, batch):
+def test_presets_from_32_pixels_to_other_sets(method, mode, lr, batch):
     row = preset(method, mode, "cifar10", origin="imagenet32")
-    assert (row.rate, row.epochs, row.batch, row.schedule) == (rate, 30, batch, WarmupCosine(rate, warmup=0))
+    assert (row.lr, row.epochs, row.batch, row.schedule) == (lr, 30, batch, WarmupCosine(lr, warmup=0))
     assert row.optimizer == SGD(0.9, 5e-4, nesterov=True)
     assert preset(method, mode, "cifar10", origin="cifar10") == preset(method, mode, "cifar10")
 
 
 def test_presets_from_224_pixels_to_other_sets():
     row = preset("sat", "slf", "cifar10", origin="imagenet")
-    assert (row.schedule, row.epochs, row.batch) == (Milestones(0.01, at=(50, 100)), 150, 64)
+    assert (row.schedule, row.epochs, row.batch) == (MultiStep(0.01, at=(50, 100)), 150, 64)
     assert row.optimizer == SGD(0.9, 5e-4)
     assert preset("sat", "aff", "cifar10", origin="imagenet") == FALLBACK
 
 
 def test_fine_tuning_goes_by_what_was_pre_trained_on(root, tmp_path):
     run = replace(shrunken("sat-rcs/imagenet", root), epochs=1, coreset=None).run(tmp_path, quiet=True)
-    moved = unshaken.protocol("slf", run, unshaken.Source("cifar10"))
-    assert (moved.views, moved.epochs, moved.batch, moved.optimizer) == (ResizedCrop(), 150, 64, SGD(0.9, 5e-4))
+    moved = unshaken.protocol("slf", run, unshaken.DataSource("cifar10"))
+    assert (moved.views, moved.epochs, moved.batch_size, moved.optimizer) == (ResizedCrop(), 150, 64, SGD(0.9, 5e-4))
     assert unshaken.protocol("alf", run).method.attack.ball == Linf(4 / 255)

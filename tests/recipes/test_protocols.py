@@ -5,23 +5,23 @@ from dataclasses import replace
 import pytest
 
 import unshaken
-from unshaken.base.canon import plain
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.serialize import to_json
+from unshaken.methods.linear import ALF, SLF
 from unshaken.nets.backbone import Backbone
-from unshaken.pixels.augment import CropFlip, ResizedCrop
 from unshaken.recipes.finetune import Protocol, named, tell_eps
-from unshaken.recipes.origin import Given
-from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, preset
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
-from unshaken.tune.linear import ALF, SLF
+from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, preset
+from unshaken.runs.encoder import PretrainedEncoder
+from unshaken.transforms.views import CropFlip, ResizedCrop
 
 MODES = ("slf", "alf", "aff")
-PHOTOS = unshaken.Source("/somewhere/photos")
+PHOTOS = unshaken.DataSource("/somewhere/photos")
 
 
-def encoder(method: str, data: str, stem: int = 32) -> Given:
+def encoder(method: str, data: str, stem: int = 32) -> PretrainedEncoder:
     about = {"pretrain": {"recipe": {"name": method, "data": {"type": "Source", "name": data}}}}
-    return Given(None, Backbone("resnet18", stem), about)
+    return PretrainedEncoder(None, Backbone("resnet18", stem), about)
 
 
 @pytest.mark.parametrize("stem", [32, 96, 224])
@@ -58,22 +58,22 @@ def test_a_paper_s_protocol_by_its_name_for_any_encoder():
 @pytest.mark.parametrize("method", ["acl", "dynacl-air", "deacl", "simclr"])
 @pytest.mark.parametrize("target", ["cifar10", "cifar100", "stl10", "digits"])
 def test_known_sets_take_what_the_papers_have(method, target):
-    row = Protocol.of_encoder(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.Source(target))
+    row = Protocol.of_encoder(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.DataSource(target))
     for mode in MODES:
         assert row.preset(mode) == preset(method, mode, target, origin="cifar10")
     assert row.one_route == (method == "deacl")
 
 
 def test_from_imagenet_to_a_known_set_it_is_the_coreset_papers():
-    row = Protocol.of_encoder(encoder("sat", "imagenet", 224), unshaken.Source("cifar10"))
+    row = Protocol.of_encoder(encoder("sat", "imagenet", 224), unshaken.DataSource("cifar10"))
     assert row.preset("slf") == TRANSFER["imagenet"][""]["slf"]
     assert (row.views, row.words) == (ResizedCrop(), "that of sat, from imagenet on cifar10")
-    small = Protocol.of_encoder(encoder("acl", "cifar10", 32), replace(unshaken.Source("stl10"), size=None))
+    small = Protocol.of_encoder(encoder("acl", "cifar10", 32), replace(unshaken.DataSource("stl10"), size=None))
     assert small.target == "stl10@32"
 
 
 def test_another_eps_than_in_pre_training_is_said(capsys):
-    pretrained = plain(replace(unshaken.recipe("acl-air/cifar10"), epochs=20))
+    pretrained = to_json(replace(unshaken.recipe("acl-air/cifar10"), epochs=20))
     ball = pretrained["method"]["acl"]["attack"]["ball"]
     tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert capsys.readouterr().err == ""

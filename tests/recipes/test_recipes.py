@@ -8,37 +8,37 @@ import pytest
 import torch
 
 import unshaken
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
+from unshaken.methods.full import AFF
+from unshaken.methods.linear import ALF, SLF
 from unshaken.nets.backbone import Backbone
+from unshaken.nets.checkpoint import load_classifier, load_encoder, read_tensors
+from unshaken.nets.dual_bn import merge_route, routes_of
 from unshaken.nets.heads import Projection
-from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import load_classifier, load_encoder, read_tensors
-from unshaken.pixels.augment import Beside, CropFlip
-from unshaken.pixels.augment import SimCLR as SimCLRViews
-from unshaken.recipes.examine import exam_for
-from unshaken.recipes.origin import Given
-from unshaken.recipes.papers import PAPERS
-from unshaken.recipes.presets import preset, single
-from unshaken.recipes.settings import SETTINGS, known_as, setting_of
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
+from unshaken.recipes.catalog import RECIPES
+from unshaken.recipes.datasets import DATASETS, defaults_for, known_as
+from unshaken.recipes.finetune_presets import preset, single
+from unshaken.runs.encoder import PretrainedEncoder
+from unshaken.runs.evaluate import default_evaluation
+from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import LARS, SGD
-from unshaken.tune.full import AFF
-from unshaken.tune.linear import ALF, SLF
+from unshaken.transforms.views import Concat, CropFlip
+from unshaken.transforms.views import SimCLRViews as SimCLRViews
 
-TINY = unshaken.Source(limit=64)
-CONTRASTIVE = [name for name in PAPERS if isinstance(unshaken.recipe(f"{name}/digits"), unshaken.Pretrain)]
+TINY = unshaken.DataSource(limit=64)
+CONTRASTIVE = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), unshaken.Pretrain)]
 ACL_FAMILY = ["simclr", "acl", "dynacl", "dynacl-plain", "acl-air", "dynacl-air"]
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
     """An ordinary encoder: two steps of CL."""
-    recipe = replace(unshaken.recipe("simclr/digits"), data=TINY, epochs=1, batch=32)
+    recipe = replace(unshaken.recipe("simclr/digits"), data=TINY, epochs=1, batch_size=32)
     return recipe.run(tmp_path_factory.mktemp("teacher"), quiet=True)
 
 
@@ -46,18 +46,18 @@ def teacher(tmp_path_factory) -> Path:
 def test_takes_a_step_on_digits(method, teacher):
     """One update, no more: all that should move moves, the loss is finite and its terms are named."""
     recipe = unshaken.recipe(f"{method}/digits")
-    given = Given.read(teacher / "encoder.safetensors") if recipe.teacher else None
+    given = PretrainedEncoder.read(teacher / "encoder.safetensors") if recipe.teacher else None
     images = recipe.data.load("train")[:64]
     counts = {"clusters": (2, 10), "own": (10,), "": ()}[recipe.method.labels]
     label = torch.stack([images.label % count for count in counts], 1) if counts else None
     label = images.label if recipe.method.labels == "own" else label
     net = recipe.furnished(recipe.embedder(counts), given, given if recipe.start else None)
     step = Step(recipe.method, net).train()
-    feed = Feed(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed), label)
-    place, _, batch = next(feed.after(Place()))
+    feed = BatchStream(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed), label)
+    place, _, batch = next(feed.after(Position()))
     optimizer = recipe.optimizer.over(step)
     for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(feed.clock(place))
+        group["lr"] = recipe.lr(feed.clock(place))
     before = {name: tensor.clone() for name, tensor in step.net.state_dict().items()}
     terms = step(batch, feed.clock(place), Key(0))
     terms["loss"].backward()
@@ -74,10 +74,10 @@ def test_takes_a_step_on_digits(method, teacher):
 @pytest.mark.parametrize("method", ["dynacl++", "dynacl-air++"])
 def test_plusplus_takes_its_three_stages(method, teacher, tmp_path):
     """Pseudo-labels, a probe on a frozen encoder, then TRADES: the adversarial route moves, the clean one does not."""
-    base = replace(unshaken.recipe("acl/digits"), data=TINY, epochs=1, batch=32)
+    base = replace(unshaken.recipe("acl/digits"), data=TINY, epochs=1, batch_size=32)
     encoder = replace(base, method=replace(base.method, attack=PGD(Linf(0.1), 1))).run(tmp_path, quiet=True)
     recipe = unshaken.recipe(f"{method}/digits")
-    probe, tune = (replace(stage, epochs=1, batch=32) for stage in (recipe.probe, recipe.tune))
+    probe, tune = (replace(stage, epochs=1, batch_size=32) for stage in (recipe.probe, recipe.tune))
     recipe = replace(recipe, teacher=str(encoder), data=TINY, probe=probe, tune=tune)
     run = recipe.run(tmp_path, quiet=True)
     before, after = (load_encoder(place / "encoder.safetensors")[0].state_dict() for place in (encoder, run))
@@ -96,9 +96,9 @@ def test_plusplus_takes_its_three_stages(method, teacher, tmp_path):
 def test_the_acl_family_s_numbers(method, data):
     """Batch 512, 1000 epochs, LARS 5.0 with 10 epochs of warm-up, decay 1e-6, τ 0.5, PGD-5 of 2/255 in 8/255, λ 0.5."""
     recipe = unshaken.recipe(f"{method}/{data}")
-    assert (recipe.batch, recipe.epochs, recipe.backbone.name) == (512, 1000, "resnet18")
-    assert (recipe.backbone.stem, recipe.split) == ((96, "unlabeled") if data == "stl10" else (32, "train"))
-    assert (recipe.rate.peak, recipe.rate.warmup, recipe.rate.floor) == (5.0, 10, 1e-6)
+    assert (recipe.batch_size, recipe.epochs, recipe.backbone.name) == (512, 1000, "resnet18")
+    assert (recipe.backbone.image_size, recipe.split) == ((96, "unlabeled") if data == "stl10" else (32, "train"))
+    assert (recipe.lr.peak, recipe.lr.warmup, recipe.lr.floor) == (5.0, 10, 1e-6)
     assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.trust) == (0.9, 1e-6, 0.001)
     assert recipe.head.layers == 3
     assert recipe.views.filter == ("bilinear" if method == "dynacl" else "bicubic")
@@ -108,7 +108,7 @@ def test_the_acl_family_s_numbers(method, data):
     acl = getattr(recipe.method, "acl", recipe.method)
     assert acl.tau == 0.5
     assert (acl.attack.steps, acl.attack.ball.eps) == (5, 8 / 255)
-    assert acl.attack.stride * acl.attack.ball.eps == pytest.approx(2 / 255)
+    assert acl.attack.rel_step_size * acl.attack.ball.eps == pytest.approx(2 / 255)
     if method.endswith("air"):
         assert (recipe.method.lambda1, recipe.method.lambda2, recipe.method.divergence) == (0.5, 0.5, "kl")
     if method.startswith("dynacl"):
@@ -136,7 +136,7 @@ def test_the_acl_family_s_numbers(method, data):
 def test_other_methods_schedules(name, optimizer, peak, warmup, epochs, batch):
     recipe = unshaken.recipe(f"{name}/cifar10")
     assert recipe.optimizer == optimizer
-    assert (recipe.rate.peak, recipe.rate.warmup, recipe.epochs, recipe.batch) == (peak, warmup, epochs, batch)
+    assert (recipe.lr.peak, recipe.lr.warmup, recipe.epochs, recipe.batch_size) == (peak, warmup, epochs, batch)
 
 
 def test_other_methods_numbers():
@@ -146,7 +146,7 @@ def test_other_methods_numbers():
     assert (rocl.backbone.mean, rocl.backbone.std) == ((0.0,) * 3, (1.0,) * 3)
     assert rocl.views == replace(SimCLRViews(), min_area=0.08, filter="bilinear")
     assert (advcl.method.ce_weight, advcl.method.radius, advcl.clusters) == (0.2, 8.0, (2, 10, 50, 100, 500))
-    assert advcl.views == Beside(replace(SimCLRViews(), min_area=0.2, filter="bilinear"), CropFlip())
+    assert advcl.views == Concat(replace(SimCLRViews(), min_area=0.2, filter="bilinear"), CropFlip())
     assert advcl.backbone.std == (1.0,) * 3
     assert (advcl.teacher, advcl.start) == ("simclr/cifar10", None)
     assert asym.method == AsymAdvCL(advcl.method, IP(0.2, 0.7), HN(0.1, 1.0), Adaptive(30, 0.4))
@@ -161,9 +161,9 @@ def test_other_methods_numbers():
         recipe = unshaken.recipe(f"{name}/{data}")
         assert (recipe.teacher, recipe.clusters, recipe.dual) == (f"{name[:-2]}/{data}", clusters, True)
         probe, tune = recipe.probe, recipe.tune
-        assert (probe.rate.value, probe.epochs, probe.batch, probe.optimizer) == (0.01, 10, 512, SGD(0.9, 1e-4))
-        assert (tune.rate.peak, tune.rate.at, tune.epochs, tune.batch) == (0.1, (10, 20), 25, 512)
-        assert tune.method == AFF(PGD(Linf(8 / 255), 10, start="near"), beta=6.0, natural="adv")
+        assert (probe.lr.value, probe.epochs, probe.batch_size, probe.optimizer) == (0.01, 10, 512, SGD(0.9, 1e-4))
+        assert (tune.lr.peak, tune.lr.at, tune.epochs, tune.batch_size) == (0.1, (10, 20), 25, 512)
+        assert tune.method == AFF(PGD(Linf(8 / 255), 10, init="gaussian"), beta=6.0, natural="adv")
 
 
 def test_equal_recipes_equal_birth():
@@ -213,7 +213,7 @@ def test_equal_recipes_equal_birth():
 )
 def test_fine_tuning_presets(method, mode, data, expected):
     row = preset(method, mode, data)
-    assert (row.rate, row.at, row.epochs, row.batch) == expected
+    assert (row.lr, row.at, row.epochs, row.batch) == expected
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_where_the_authors_scripts_tune_one_route(method, origin, target, one):
 
 
 def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
-    protocol = replace(unshaken.protocol("slf", encoder), data=unshaken.Source(), hold=10, epochs=1)
-    whole = unshaken.Source().load("train")
+    protocol = replace(unshaken.protocol("slf", encoder), data=unshaken.DataSource(), holdout=10, epochs=1)
+    whole = unshaken.DataSource().load("train")
     network = Backbone("resnet-small", 8, 1, (0.5,), (0.5,))
     kept, aside = protocol.images(network), protocol.images(network, held_out=True)
     assert len(kept) + len(aside) == len(whole)
@@ -260,13 +260,13 @@ def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
     assert not (run / "result.json").exists()
     assert json.loads((run / "recipe.json").read_text())["data"]["images"]["n"] == len(kept)
     with pytest.raises(ValueError, match="kept no images aside"):
-        unshaken.examine(replace(protocol, hold=0).run(encoder, quiet=True), quiet=True, held_out=True)
+        unshaken.examine(replace(protocol, holdout=0).run(encoder, quiet=True), quiet=True, held_out=True)
 
 
 def test_a_parquet_copy_is_known_by_its_folder():
-    assert known_as(unshaken.Source("some/where/cifar10")) == "cifar10"
-    assert known_as(unshaken.Source("photos")) == "photos"
-    assert setting_of(unshaken.Source("some/digits")).ball.eps == 8 / 255
+    assert known_as(unshaken.DataSource("some/where/cifar10")) == "cifar10"
+    assert known_as(unshaken.DataSource("photos")) == "photos"
+    assert defaults_for(unshaken.DataSource("some/digits")).ball.eps == 8 / 255
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -275,7 +275,7 @@ def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'cifar100'"):
         unshaken.recipe("acl/cifar-100")
     assert unshaken.recipe("acl") == unshaken.recipe("acl/cifar10")
-    assert set(SETTINGS) == {"cifar10", "cifar100", "stl10", "digits", "imagenet32", "imagenet"}
+    assert set(DATASETS) == {"cifar10", "cifar100", "stl10", "digits", "imagenet32", "imagenet"}
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def encoder(tmp_path_factory):
     """An encoder whose two routes differ: a few steps of ACL."""
     recipe = unshaken.recipe("acl/digits")
     attack = replace(recipe.method.attack, steps=1)
-    quick = replace(recipe, method=replace(recipe.method, attack=attack), data=unshaken.Source(limit=64), epochs=2)
+    quick = replace(recipe, method=replace(recipe.method, attack=attack), data=unshaken.DataSource(limit=64), epochs=2)
     return quick.run(tmp_path_factory.mktemp("runs"), quiet=True)
 
 
@@ -291,9 +291,9 @@ def test_protocols_are_the_fields(encoder):
     slf, alf, aff = (unshaken.protocol(mode, encoder) for mode in ("slf", "alf", "aff"))
     assert [p.mode for p in (slf, alf, aff)] == ["slf", "alf", "aff"]
     assert slf.method == SLF()
-    assert alf.method == ALF(PGD(Linf(0.1), steps=10, start="ball"))
-    assert aff.method == AFF(PGD(Linf(0.1), steps=10, start="near"), beta=6.0, natural="clean")
-    other = unshaken.protocol("alf", encoder, unshaken.Source("cifar10"))
+    assert alf.method == ALF(PGD(Linf(0.1), steps=10, init="ball"))
+    assert aff.method == AFF(PGD(Linf(0.1), steps=10, init="gaussian"), beta=6.0, natural="clean")
+    other = unshaken.protocol("alf", encoder, unshaken.DataSource("cifar10"))
     assert other.method.attack.ball == Linf(8 / 255)
     assert (slf.optimizer.momentum, slf.optimizer.weight_decay, slf.optimizer.nesterov) == (0.9, 2e-4, False)
 
@@ -304,16 +304,16 @@ def test_the_adversarial_route_is_tuned_on_training_images(encoder, mode):
     protocol = replace(unshaken.protocol(mode, encoder), epochs=1)
     run = protocol.run(encoder, quiet=True)
     assert json.loads((run / "recipe.json").read_text())["data"]["images"]["split"] == "train"
-    assert exam_for(run).attack == PGD(Linf(0.1), steps=20)
+    assert default_evaluation(run).attack == PGD(Linf(0.1), steps=20)
     body = load_encoder(encoder / "encoder.safetensors")[0].eval()
     net = load_classifier(run / "classifier.safetensors")[0].eval()
-    x = unshaken.Source().load("test")[:16].floats()
+    x = unshaken.DataSource().load("test")[:16].floats()
     features = net.encoder(x)
     if mode == "slf":
-        assert torch.equal(features, merged(body, "adv")(x))
-        assert not torch.allclose(features, merged(body, "clean")(x), atol=1e-3)
+        assert torch.equal(features, merge_route(body, "adv")(x))
+        assert not torch.allclose(features, merge_route(body, "clean")(x), atol=1e-3)
     else:
-        moved = [(features - merged(body, route)(x)).abs().mean() for route in ("adv", "clean")]
+        moved = [(features - merge_route(body, route)(x)).abs().mean() for route in ("adv", "clean")]
         assert moved[0] < moved[1]
 
 

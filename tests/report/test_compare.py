@@ -6,8 +6,8 @@ import numpy
 import pytest
 from scipy.stats import binomtest
 
-from unshaken.base.bits import packed
-from unshaken.base.files import write_json
+from unshaken.base.json_files import write_json
+from unshaken.base.packed_bits import pack_bits
 from unshaken.commands.evaluate import compare
 from unshaken.report.compare import Paired, compared, sign_test
 
@@ -16,14 +16,14 @@ N = 40
 
 def score(right: numpy.ndarray, judged: numpy.ndarray | None = None) -> dict:
     if judged is None:
-        return {"correct": int(right.sum()), "n": len(right), "bits": packed(right)} | share(right.mean())
+        return {"correct": int(right.sum()), "n": len(right), "bits": pack_bits(right)} | share(right.mean())
     right = right & judged
     return {
         "correct": int(right.sum()),
         "n": int(judged.sum()),
         "of": len(right),
-        "bits": packed(right),
-        "judged": packed(judged),
+        "bits": pack_bits(right),
+        "judged": pack_bits(judged),
     } | share(right.sum() / judged.sum())
 
 
@@ -40,11 +40,11 @@ def result(seed: int = 0, **changes) -> dict:
         "data": {"name": "digits", "split": "test", "n": N, "digest": "0123456789abcdef"},
         "standard": score(draws.random(N) < 0.9),
         "robust": score(draws.random(N) < 0.5),
-        "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
+        "seeds": {"pretrain": seed, "finetune": seed, "evaluation": 1},
         "seconds": {"pretrain": None},
         "weights": "w",
         "world": {},
-        "exam": {"attack": attack},
+        "evaluation": {"attack": attack},
         "pretrain": {"recipe": {}},
         "finetune": {"recipe": {}},
     } | changes
@@ -94,7 +94,7 @@ def test_other_corrupted_images_are_not_compared():
 
     def of(constants: str, seed: int) -> dict:
         fog = {"corruptions": {"fog": {"1": score(numpy.ones(N, bool))}}}
-        return result(**fog, corrupted={"constants": constants}, seeds={"exam": seed})
+        return result(**fog, corrupted={"constants": constants}, seeds={"evaluation": seed})
 
     for a, b, same in (
         (of("cifar", 1), of("cifar", 1), True),
@@ -117,11 +117,11 @@ def test_parts_are_compared_on_what_both_judged():
 def test_other_attacks_are_not_compared():
     a = result(autoattack=score(numpy.ones(N, bool)))
     b = copy.deepcopy(a)
-    b["exam"]["autoattack"] = "plus"
+    b["evaluation"]["autoattack"] = "plus"
     assert [each for each in compared(a, b) if isinstance(each, str)] == [
         "robust accuracy (AutoAttack): not compared, for the attacks were not the same"
     ]
-    b["exam"]["attack"]["ball"]["eps"] = 4 / 255
+    b["evaluation"]["attack"]["ball"]["eps"] = 4 / 255
     said = [each for each in compared(a, b) if isinstance(each, str)]
     assert len(said) == 2
     assert all("not compared" in line for line in said)
@@ -153,13 +153,13 @@ def tuned(**recipe) -> dict:
         "batch": 512,
         "seed": 1,
         "data": {"name": "photos", "root": "/a"},
-        "rate": {"type": "Milestones", "at": [10]},
+        "lr": {"type": "MultiStep", "at": [10]},
     }
     return result(finetune={"recipe": base | recipe, "data": {"encoder": "x"}})
 
 
 def test_unlike_protocols_are_refused_unless_that_is_asked_for(tmp_path):
-    a, b = tuned(), tuned(batch=64, rate={"type": "Milestones", "at": [50, 100]})
+    a, b = tuned(), tuned(batch_size=64, lr={"type": "MultiStep", "at": [50, 100]})
     words = r"unlike protocols \(batch 512 and 64; rate.at \[10\] and \[50, 100\]\)"
     with pytest.raises(ValueError, match=words) as refused:
         list(compared(a, b))
@@ -179,6 +179,6 @@ def test_seeds_labels_and_modes_are_no_unlike_protocols():
     for b in (
         tuned(seed=2),
         tuned(data={"name": "photos", "root": "/b", "limit": 1000}),
-        tuned(batch=64) | {"mode": "aff"},
+        tuned(batch_size=64) | {"mode": "aff"},
     ):
         assert all(isinstance(each, Paired) for each in compared(a, b))

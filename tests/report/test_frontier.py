@@ -8,8 +8,8 @@ import numpy
 import pytest
 
 from unshaken import cli
-from unshaken.base.bits import packed
-from unshaken.base.files import write_json
+from unshaken.base.json_files import write_json
+from unshaken.base.packed_bits import pack_bits
 from unshaken.report.frontier import COLUMNS, picture, points, rows
 
 CHOICES = {"warmup": 10, "every": 2, "validation": 0.01}
@@ -17,7 +17,7 @@ CHOICES = {"warmup": 10, "every": 2, "validation": 0.01}
 
 def score(correct: int) -> dict:
     """Of 40 images."""
-    bits = packed(numpy.arange(40) < correct)
+    bits = pack_bits(numpy.arange(40) < correct)
     return {"correct": correct, "n": 40, "percent": 2.5 * correct, "interval95": [60.1, 85.9], "bits": bits}
 
 
@@ -34,10 +34,10 @@ def result(
         "data": {"name": "digits", "split": "test", "n": 40, "digest": "d"},
         "standard": score(38),
         "robust": score(robust),
-        "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
-        "seconds": {"pretrain": sum(spent.values()), "finetune": 2.0, "exam": 1.0},
+        "seeds": {"pretrain": seed, "finetune": seed, "evaluation": 1},
+        "seconds": {"pretrain": sum(spent.values()), "finetune": 2.0, "evaluation": 1.0},
         "spent": spent,
-        "exam": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
+        "evaluation": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
         "weights": str(seed),
         "world": {},
         "pretrain": {"recipe": recipe | {"coreset": coreset}, "data": {"precision": "float32"}},

@@ -101,7 +101,7 @@ def boxes(group: ElementTree.Element) -> dict[str, list[tuple]]:
 @pytest.mark.parametrize("apart", [0.0, 0.05, 0.3])
 def test_labels_keep_clear_of_each_other_and_of_points(apart):
     near = [Dot(3 + apart * k, 70 + apart * (k % 2), 0.05, 0.3, f"0.{k}{k}{k}") for k in range(6)]
-    (group,) = groups(drawn({"SA": {"whole": [Dot(1, 75)], "near": near, "edge": [Dot(6, 70, label="0.05" * 4)]}}))
+    (group,) = groups(drawn({"SA": {"whole": [Dot(1, 75)], "gaussian": near, "edge": [Dot(6, 70, label="0.05" * 4)]}}))
     found = boxes(group)
     assert len(found["labels"]) == 7
     assert all(not overlap(a, b) for a, b in combinations(found["labels"], 2))

@@ -8,15 +8,15 @@ import numpy
 import pytest
 
 from unshaken import cli
-from unshaken.base.bits import packed
-from unshaken.base.files import write_json
-from unshaken.report.alike import once_each, results_in
+from unshaken.base.json_files import write_json
+from unshaken.base.packed_bits import pack_bits
+from unshaken.report.grouping import once_each, results_in
 from unshaken.report.table import attack, board, markdown, means, rows, summary, tabled
 
 
 def score(correct: int) -> dict:
     """Of 40 images."""
-    bits = packed(numpy.arange(40) < correct)
+    bits = pack_bits(numpy.arange(40) < correct)
     return {"correct": correct, "n": 40, "percent": 2.5 * correct, "interval95": [60.1, 85.9], "bits": bits}
 
 
@@ -28,9 +28,9 @@ def result(seed: int = 1, robust: int = 30, **changes) -> dict:
         "data": {"name": "digits", "split": "test", "n": 40, "digest": "d"},
         "standard": score(38),
         "robust": score(robust),
-        "seeds": {"pretrain": seed, "finetune": seed, "exam": 1},
-        "seconds": {"pretrain": 9.0, "finetune": 2.0, "exam": 1.0},
-        "exam": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
+        "seeds": {"pretrain": seed, "finetune": seed, "evaluation": 1},
+        "seconds": {"pretrain": 9.0, "finetune": 2.0, "evaluation": 1.0},
+        "evaluation": {"attack": {"steps": 20, "ball": {"type": "Linf", "eps": 8 / 255}}, "seed": 1},
         "weights": str(seed),
         "world": {},
         "pretrain": {"recipe": {"seed": seed, "epochs": 3}},
@@ -91,7 +91,7 @@ def test_results_of_before_are_still_read():
 
 
 def test_a_time_that_is_not_known_is_no_number():
-    moved = result(seconds={"pretrain": None, "finetune": 2.0, "exam": 1.0})
+    moved = result(seconds={"pretrain": None, "finetune": 2.0, "evaluation": 1.0})
     assert rows([moved])[0][-1] == "–"
     assert summary([moved])[0]["seconds"] is None
 
@@ -121,7 +121,10 @@ def test_a_result_whose_counts_are_not_those_of_its_verdicts_is_refused(tmp_path
         ({"seeds": {}}, "it has no 'seeds.pretrain'"),
         ({"seconds": {"pretrain": "long"}}, "'seconds.pretrain' is 'long', and has to be a finite number"),
         ({"standard": [1]}, "'standard' is a list of 1 items, and has to be an object"),
-        ({"exam": {"attack": {"steps": 20, "ball": {"type": "L7", "eps": 1}}}}, "'exam.attack.ball.type' is 'L7'"),
+        (
+            {"evaluation": {"attack": {"steps": 20, "ball": {"type": "L7", "eps": 1}}}},
+            "'exam.attack.ball.type' is 'L7'",
+        ),
         ({"corruptions": {"fog": []}}, "'corruptions.fog' is a list"),
     ],
 )
@@ -242,8 +245,8 @@ def test_rows_that_look_alike_say_in_what_they_differ():
     assert [row[-1] for row in tabled([*parts, whole], "means")[1]] == cells
     assert [row[-1] for row in tabled([*parts, whole], "board")[1]] == cells
     other = result()
-    other["exam"]["attack"]["stride"] = 0.1
-    assert tabled([result(), other])[1][1][-1] == "attack.stride 0.1"
+    other["evaluation"]["attack"]["rel_step_size"] = 0.1
+    assert tabled([result(), other])[1][1][-1] == "attack.rel_step_size 0.1"
     assert tabled([result(world={"torch": "2"}), result(world={"torch": "3"})])[1][0][-1] == "torch 2"
     same = tabled([result(weights="a"), result(weights="b")])[1]
     assert [row[-1] for row in same] == ["weights a", "weights b"]

@@ -4,18 +4,18 @@ import pytest
 import torch
 from test_problem import CLOCK, METHODS, made
 
-from unshaken.base.clock import Constant
-from unshaken.base.keys import Key
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
 from unshaken.base.types import Batch
-from unshaken.methods.method import Method, Step
+from unshaken.compute.runtime import Runtime
+from unshaken.methods.autolora import AutoLoRa
+from unshaken.methods.base import Method, Step
+from unshaken.methods.full import AFF
+from unshaken.methods.linear import ALF
 from unshaken.nets.lora import with_lora
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
-from unshaken.train.recall import attacking
-from unshaken.train.runtime import Runtime
-from unshaken.tune.autolora import AutoLoRa
-from unshaken.tune.full import AFF
-from unshaken.tune.linear import ALF
+from unshaken.train.attack_cache import attacking
+from unshaken.train.batches import BatchStream, Position
 
 
 def attacked_folded(step: Step, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -35,8 +35,8 @@ def attacked_folded(step: Step, batch: Batch, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", METHODS)
 def test_in_pre_training(name, monkeypatch):
     scene = made(name)
-    feed = Feed(scene.images, scene.views, Constant(0.7), 8, 2, Key(1), scene.label)
-    _, _, batch = next(feed.after(Place()))
+    feed = BatchStream(scene.images, scene.views, Constant(0.7), 8, 2, Key(1), scene.label)
+    _, _, batch = next(feed.after(Position()))
     assert set(attacked_folded(scene.step, batch, monkeypatch)) == ({True} if attacking(scene.step.method) else set())
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.keys import Key
-from unshaken.nets.saved import read_tensors, write_tensors
+from unshaken.base.rng import Key
+from unshaken.nets.checkpoint import read_tensors, write_tensors
 from unshaken.train.optim import LARS, SGD, AdamW, by_dimension, learning
-from unshaken.train.run import flatten, unflatten
+from unshaken.train.run_dir import flatten, unflatten
 
 RATES = [5.0, 4.0, 0.5, 3.0, 0.01]
 
@@ -57,13 +57,13 @@ def released(net: Net, rates: list[float], decay: float, exclude: bool = False) 
         w = net.get_parameter(name)
         plain = exclude and w.ndim == 1
         value, buffer = w.detach().flatten().tolist(), [0.0] * w.numel()
-        for step, rate in enumerate(rates):
+        for step, lr in enumerate(rates):
             gradients(net, step)
             g = w.grad.flatten().tolist()
             wd, ratio = 0.0 if plain else decay, 1.0
             if not plain and norm(value) >= 1e-15 and norm(g) >= 1e-15:
                 ratio = 0.001 * norm(value) / (norm(g) + wd * norm(value))
-            buffer = [0.9 * m + rate * ratio * (dw + wd * v) for m, dw, v in zip(buffer, g, value, strict=True)]
+            buffer = [0.9 * m + lr * ratio * (dw + wd * v) for m, dw, v in zip(buffer, g, value, strict=True)]
             value = [v - m for v, m in zip(value, buffer, strict=True)]
         result[name] = torch.tensor(value, dtype=torch.float64).view(w.shape)
     return result
@@ -184,7 +184,7 @@ def test_sgd_is_torch_s_with_decay_on_everything(nesterov):
 
 
 def test_adamw_is_torch_s_with_decay_on_matrices_only():
-    net, twin, rates = Net(), Net(), [0.01 * rate for rate in RATES]
+    net, twin, rates = Net(), Net(), [0.01 * lr for lr in RATES]
     rule = AdamW(0.8, 0.95, weight_decay=0.1).over(net)
     run(net, rule, rates=rates)
     run(twin, torch.optim.AdamW([twin.conv, twin.matrix], betas=(0.8, 0.95), weight_decay=0.1), rates=rates)

@@ -13,10 +13,10 @@ import torch
 from tiny import RECIPE, STEPS
 
 import unshaken
-from unshaken.base.canon import short_hash
-from unshaken.train.fit import Training
-from unshaken.train.halt import LATER, Stopped, stopping
-from unshaken.train.run import Run, flatten, unflatten
+from unshaken.base.serialize import short_hash
+from unshaken.train.loop import Loop
+from unshaken.train.run_dir import Run, flatten, unflatten
+from unshaken.train.signals import LATER, Interrupted, guard_signals
 
 
 def finish(root: Path) -> dict:
@@ -105,7 +105,7 @@ def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Run, "log", asked)
-    with pytest.raises(Stopped) as stop:
+    with pytest.raises(Interrupted) as stop:
         RECIPE.run(tmp_path, save_every=1e9, quiet=True)
     assert stop.value.code == code
     monkeypatch.undo()
@@ -115,18 +115,18 @@ def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
 
 def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
     """Half a second each, of which a step takes a tenth or more: three pieces, or more on a slow machine."""
-    update, codes, run = Training._update, [], None
+    update, codes, run = Loop._update, [], None
 
     def slowly(*given) -> None:
         update(*given)
         time.sleep(0.1)
 
-    monkeypatch.setattr(Training, "_update", slowly)
+    monkeypatch.setattr(Loop, "_update", slowly)
     while run is None:
         try:
-            with stopping(0.5):
+            with guard_signals(0.5):
                 run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
-        except Stopped as stop:
+        except Interrupted as stop:
             codes.append(stop.code)
     assert len(codes) >= 2
     assert set(codes) == {LATER}
@@ -139,9 +139,9 @@ def test_less_time_than_a_step_takes_is_enough_for_one(tmp_path, unbroken):
     run, stops = None, 0
     while run is None:
         try:
-            with stopping(1e-9):
+            with guard_signals(1e-9):
                 run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
-        except Stopped as stop:
+        except Interrupted as stop:
             stops, code = stops + 1, stop.code
     assert (stops, code) == (STEPS, LATER)
     assert json.loads((run / "run.json").read_text())["digest"] == unbroken["digest"]
@@ -154,9 +154,9 @@ def test_a_folder_that_is_taken_away_ends_its_run(tmp_path):
         shutil.move(tmp_path / training.run.path.name, tmp_path / "elsewhere")
         update(training, *given)
 
-    update = Training._update
+    update = Loop._update
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_update", take)
+        patch.setattr(Loop, "_update", take)
         with pytest.raises(ValueError, match="was moved or removed while the run was at work in it"):
             RECIPE.run(tmp_path, save_every=0, quiet=True)
     assert [folder.name for folder in tmp_path.iterdir()] == ["elsewhere"]
@@ -174,11 +174,11 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path, unbroken):
 
 
 def test_nobody_stops_what_is_over_or_was_not_asked_to_stop():
-    with stopping(0.05):
+    with guard_signals(0.05):
         pass
-    with stopping(0):
+    with guard_signals(0):
         time.sleep(0.1)
-    with pytest.raises(ValueError, match="not after -1"), stopping(-1):
+    with pytest.raises(ValueError, match="not after -1"), guard_signals(-1):
         pass
 
 

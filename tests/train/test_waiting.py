@@ -15,23 +15,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import unshaken
-from unshaken.base.clock import Constant
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import L2
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.methods.method import Method, Step
-from unshaken.nets.embed import Network
+from unshaken.methods.autolora import AutoLoRa
+from unshaken.methods.base import Method, Step
+from unshaken.methods.full import AFF
+from unshaken.methods.linear import ALF, SLF
 from unshaken.nets.lora import with_lora
-from unshaken.pixels.augment import CropFlip
-from unshaken.threat.ball import L2
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
-from unshaken.train.fit import Training
+from unshaken.nets.network import Network
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.loop import Loop
 from unshaken.train.optim import LARS, SGD, Optimizer
-from unshaken.train.run import Run
-from unshaken.train.runtime import Runtime
-from unshaken.tune.autolora import AutoLoRa
-from unshaken.tune.full import AFF
-from unshaken.tune.linear import ALF, SLF
+from unshaken.train.run_dir import Run
+from unshaken.transforms.views import CropFlip
 
 THERE = torch.device("meta")
 
@@ -64,7 +64,7 @@ def others(monkeypatch):
 
 
 def trained(
-    folder, step: Step, feed: Feed, optimizer: Optimizer, runtime: Runtime = Runtime()
+    folder, step: Step, feed: BatchStream, optimizer: Optimizer, runtime: Runtime = Runtime()
 ) -> tuple[list[int], int]:
     """An epoch and a half. How many numbers each copy to the device moved, and how many copies came before training."""
     step = step.to(THERE)
@@ -74,8 +74,8 @@ def trained(
         feed = feed.to(THERE)
         before = len(apart.moved)
         halt, advance = SimpleNamespace(code=None), None
-        course = Training(step, feed, optimizer.over(step), run, fabric, 1e9, Place(), halt, advance)
-        for _, (place, _, batch) in zip(range(3), feed.after(Place()), strict=False):
+        course = Loop(step, feed, optimizer.over(step), run, fabric, 1e9, Position(), halt, advance)
+        for _, (place, _, batch) in zip(range(3), feed.after(Position()), strict=False):
             course._update(batch, feed.clock(place), place, 0.1)
             assert course.meter.terms["loss"].device == THERE
         with pytest.raises(RuntimeError, match="meta"):
@@ -83,8 +83,8 @@ def trained(
     return apart.moved, before
 
 
-def fed(some: Images, label: Tensor | None, views) -> Feed:
-    return Feed(some, views, Constant(0.7), 32, 9, Key(1), label)
+def fed(some: Images, label: Tensor | None, views) -> BatchStream:
+    return BatchStream(some, views, Constant(0.7), 32, 9, Key(1), label)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -95,8 +95,8 @@ def test_no_step_of_pre_training_waits(tmp_path, name):
     assert moved[before:] == [64, 64]
 
 
-def tuned(method: Method) -> tuple[Step, Feed]:
-    recipe, digits = unshaken.recipe("acl/digits"), unshaken.Source("digits").load("train")[:64]
+def tuned(method: Method) -> tuple[Step, BatchStream]:
+    recipe, digits = unshaken.recipe("acl/digits"), unshaken.DataSource("digits").load("train")[:64]
     encoder = copy.deepcopy(recipe.embedder().encoder)
     if isinstance(method, AutoLoRa):
         encoder = with_lora(encoder, Key(0))

@@ -12,7 +12,7 @@ from test_resume import in_child
 from tiny import RECIPE
 
 import unshaken
-from unshaken.train.run import Run
+from unshaken.train.run_dir import Run
 
 SMALL = replace(RECIPE, epochs=2)
 
@@ -58,7 +58,7 @@ METHOD = """
 from dataclasses import dataclass
 from typing import ClassVar
 from unshaken.methods.acl import ACL
-from unshaken.methods.method import Method
+from unshaken.methods.base import Method
 
 @dataclass(frozen=True)
 class Mine(Method):

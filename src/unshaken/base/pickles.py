@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
-from unshaken.base.text import printable
+from unshaken.base.safe_text import printable
 
 MOST_STEPS = 5_000_000
 """Instructions that a pickle may have. The largest list in a published file has 1.3 million entries."""

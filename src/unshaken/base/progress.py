@@ -72,14 +72,14 @@ def _lines(caption: str, total: float | None, unit: str, done: float) -> Advance
             return
         last = now
         known = total is not None and done > before
-        left = f"{lasting((now - begun) / (done - before) * (total - done))} left" if known else ""
+        left = f"{format_duration((now - begun) / (done - before) * (total - done))} left" if known else ""
         parts = (f"{caption}: {_done(done, total)}{_of(total, unit)}", note, left)
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return advance
 
 
-def lasting(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as people say it: 95 s, 12 min, 3 h 20 min, 18 days."""
     if seconds < 120:
         return f"{seconds:.0f} s"

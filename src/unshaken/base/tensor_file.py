@@ -10,10 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.atomic import naming, read_bytes
+from unshaken.base.atomic_files import naming, read_bytes
 from unshaken.base.checksum import DIGITS, FIELD, checksum
-from unshaken.base.files import parsed
-from unshaken.base.shapes import Each, Items, Whole, checked
+from unshaken.base.json_files import parse_json
+from unshaken.base.json_shapes import Each, Items, Whole, check_shape
 
 MOST_HEADER = 100_000_000
 """Bytes of a header, as safetensors itself has it."""
@@ -80,8 +80,8 @@ def _length(start: bytes | bytearray, total: int, where: str) -> int:
 
 def _header(text: bytes | bytearray, length: int, total: int, where: str) -> Header:
     try:
-        found = parsed(text, "its header", Each({}))
-        metadata = checked(found.pop("__metadata__", {}), Each(str), "its header", "__metadata__")
+        found = parse_json(text, "its header", Each({}))
+        metadata = check_shape(found.pop("__metadata__", {}), Each(str), "its header", "__metadata__")
         tensors = {name: _entry(name, each, 8 + length) for name, each in found.items()}
         _fit(tensors, 8 + length, total)
     except ValueError as error:
@@ -90,7 +90,7 @@ def _header(text: bytes | bytearray, length: int, total: int, where: str) -> Hea
 
 
 def _entry(name: str, value: dict[str, Any], begin: int) -> Entry:
-    checked(value, _ENTRY, "its header", name[:80])
+    check_shape(value, _ENTRY, "its header", name[:80])
     entry = Entry(value["dtype"], tuple(value["shape"]), *(begin + at for at in value["data_offsets"]))
     if entry.end - entry.begin != prod(entry.shape) * BITS[entry.dtype] // 8:
         raise ValueError(f"its tensor {name[:80]!r} has another number of bytes than its shape needs")

@@ -17,7 +17,7 @@ from jaxtyping import Int as Int
 from jaxtyping import UInt8 as UInt8
 from torch import Tensor
 
-Terms = dict[str, Tensor]
+LossTerms = dict[str, Tensor]
 """Scalars by name. "loss" is minimised; all are logged."""
 
 

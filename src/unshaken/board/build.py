@@ -138,7 +138,7 @@ def folder(row: Row) -> str:
 
 
 def attack_words(result: dict[str, Any]) -> str:
-    attack = result["exam"]["attack"]
+    attack = result["evaluation"]["attack"]
     restarts = f" × {attack['restarts']}" if attack.get("restarts", 1) > 1 else ""
     return f"PGD-{attack['steps']}{restarts}"
 
@@ -189,11 +189,11 @@ def insights(rows: list[Row], receipts: list[Receipt], ids: dict[int, str], mode
 def details(row: Row, remake: Commands) -> dict[str, Any]:
     """Return what a click on a row shows beside the table: recipes, commands, BibTeX, checks, and each run."""
     first = row.first.result
-    papers = cited({"pretrain": first["pretrain"], "finetune": first["finetune"], "exam": first["exam"]})
+    papers = cited({"pretrain": first["pretrain"], "finetune": first["finetune"], "evaluation": first["evaluation"]})
     return {
         "pretrain": row.first.pretrain,
         "finetune": {mode: runs[0].finetune for mode, runs in row.modes.items()},
-        "exam": first["exam"],
+        "evaluation": first["evaluation"],
         "commands": remake(row),
         "bibtex": "\n\n".join(paper.bibtex for paper in papers),
         "runs": [run_of(receipt) for receipt in row.receipts],

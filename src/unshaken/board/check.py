@@ -9,14 +9,26 @@ from typing import Any
 
 import numpy
 
-from unshaken.base.bits import unpacked
-from unshaken.base.canon import short_hash
 from unshaken.base.checksum import checksum_of
-from unshaken.base.files import parsed
-from unshaken.pixels.severity import FIFTEEN
+from unshaken.base.json_files import parse_json
+from unshaken.base.packed_bits import unpack_bits
+from unshaken.base.serialize import short_hash
+from unshaken.corruptions.severity import FIFTEEN
 
 Result = dict[str, Any]
-NEEDED = ("method", "mode", "data", "standard", "robust", "seeds", "seconds", "weights", "exam", "finetune", "pretrain")
+NEEDED = (
+    "method",
+    "mode",
+    "data",
+    "standard",
+    "robust",
+    "seeds",
+    "seconds",
+    "weights",
+    "evaluation",
+    "finetune",
+    "pretrain",
+)
 LAYOUTS = (1, 2)
 """The versions of the layout that are known. The first did not say which it was."""
 
@@ -62,7 +74,7 @@ def scores(result: Result) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def expected_total(result: Result) -> int:
     """Return how many images the bits have to speak of: all of the set, or the first of them that the limit allows."""
-    limit = result["exam"].get("limit")
+    limit = result["evaluation"].get("limit")
     return result["data"]["n"] if limit is None else min(limit, result["data"]["n"])
 
 
@@ -75,8 +87,8 @@ def score_faults(name: str, score: dict[str, Any], total: int) -> Iterator[str]:
         if key in score and (wrong := text_fault(score[key], of)):
             yield f"{name}: its {key} {wrong}"
             return
-    bits = unpacked(score["bits"], of)
-    judged = unpacked(score["judged"], of) if "judged" in score else numpy.ones(of, bool)
+    bits = unpack_bits(score["bits"], of)
+    judged = unpack_bits(score["judged"], of) if "judged" in score else numpy.ones(of, bool)
     if int(judged.sum()) != score["n"]:
         yield f"{name}: it says that {score['n']} images were judged, and its bits say {int(judged.sum())}"
     if int(bits.sum()) != score["correct"]:
@@ -118,8 +130,8 @@ def order_faults(result: Result) -> Iterator[str]:
     for chain in chains:
         for (before, a), (after, b) in zip(chain, chain[1:], strict=False):
             of = a.get("of", a["n"])
-            judged = unpacked(a["judged"], of) if "judged" in a else numpy.ones(of, bool)
-            if of == b.get("of", b["n"]) and (unpacked(b["bits"], of) & judged & ~unpacked(a["bits"], of)).any():
+            judged = unpack_bits(a["judged"], of) if "judged" in a else numpy.ones(of, bool)
+            if of == b.get("of", b["n"]) and (unpack_bits(b["bits"], of) & judged & ~unpack_bits(a["bits"], of)).any():
                 yield f"{after}: an image is right that was wrong before it ({before})"
     means = corruption_means(result.get("corruptions", {}))
     told = result.get("corruption_accuracy", {})
@@ -129,8 +141,10 @@ def order_faults(result: Result) -> Iterator[str]:
 
 def seed_faults(result: Result) -> Iterator[str]:
     """A seed is said twice: in the list, and in the recipe that it went into."""
-    seeds, exam = result["seeds"], result["exam"]["seed"]
-    recipes = {part: result[part]["recipe"].get("seed") for part in ("pretrain", "finetune")} | {"exam": exam}
+    seeds, evaluation = result["seeds"], result["evaluation"]["seed"]
+    recipes = {part: result[part]["recipe"].get("seed") for part in ("pretrain", "finetune")} | {
+        "evaluation": evaluation
+    }
     for part, seed in recipes.items():
         if seeds.get(part) != seed:
             yield f"seeds: it says {seeds.get(part)} for {part}, and its recipe {seed}"
@@ -147,14 +161,14 @@ def digest_faults(result: Result) -> Iterator[str]:
 
 
 def identity(result: Result) -> str:
-    """Return the hash that names a file of verdicts (evaluate/notes.py): of the parts as Python prints them."""
+    """Return the hash that names a file of verdicts (evaluation/verdict_log.py): of the parts as Python prints them."""
     blank = {"autoattack": "none", "corruptions": [], "severities": [1, 2, 3, 4, 5], "published": None, "until": None}
-    place = {key: blank.get(key, value) for key, value in result["exam"].items()}
+    place = {key: blank.get(key, value) for key, value in result["evaluation"].items()}
     return short_hash([str(part) for part in (place, result["weights"], result["data"]["digest"], result["world"])])
 
 
 def checksum_holds(content: dict[str, Any]) -> bool:
-    """Return whether an object's checksum is that of its other fields, as base/files.py writes it."""
+    """Return whether an object's checksum is that of its other fields, as base/json_files.py writes it."""
     return content.get("checksum") == checksum_of({key: v for key, v in content.items() if key != "checksum"})
 
 
@@ -170,7 +184,7 @@ def corruption_means(by: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def wilson(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (Wilson 1927), as evaluate/verdicts.py has it."""
+    """Return the 95 % score interval of a proportion (Wilson 1927), as evaluation/verdicts.py has it."""
     p, zz = correct / n, z * z
     middle, half = p + zz / (2 * n), z * sqrt(max(0.0, p * (1 - p)) / n + zz / (4 * n * n))
     return max(0.0, (middle - half) / (1 + zz / n)), min(1.0, (middle + half) / (1 + zz / n))
@@ -187,7 +201,7 @@ def unwrapped(content: Any) -> tuple[Any, dict[str, Any]]:
 
 def read(text: str) -> tuple[Result, dict[str, Any]]:
     """Return a checked result and what a submission says beside it. ValueError says, in one line, what is wrong."""
-    result, beside = unwrapped(parsed(text, "it"))
+    result, beside = unwrapped(parse_json(text, "it"))
     if wrong := fault(result):
         raise ValueError(wrong)
     return result, beside

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unshaken.base.keys import Key
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
 from unshaken.board.check import Result
 from unshaken.data.images import Images
-from unshaken.evaluate.exam import Exam, through
-from unshaken.evaluate.verdicts import Verdicts, wilson
-from unshaken.nets.embed import frozen
-from unshaken.recipes.candidate import Candidate
-from unshaken.recipes.selections import selections_in
-from unshaken.report.sheet import sheet
-from unshaken.threat.pgd import PGD
+from unshaken.evaluation.classifier import Classifier
+from unshaken.evaluation.protocol import Evaluation, through
+from unshaken.evaluation.verdicts import Verdicts, wilson
+from unshaken.nets.network import frozen
+from unshaken.report.contact_sheet import contact_sheet
+from unshaken.runs.selections import selections_in
 
 SHOWN, MEASURED = 8, 128
 """How many images are shown, and on how many other ε are tried."""
@@ -64,7 +64,7 @@ class Seen:
 def seen(run: Path, result: Result) -> Seen:
     """Look at a run again. What cannot be had is said and not guessed."""
     try:
-        candidate = Candidate.of_run(run)
+        candidate = Classifier.of_run(run)
         if candidate.weights != result["weights"]:
             return Seen(lacking=f"The classifier in {run} is not the one that the result is of.")
         images = candidate.images()
@@ -72,12 +72,12 @@ def seen(run: Path, result: Result) -> Seen:
             return Seen(lacking=f"The images of {images.name} here are not those that the result is of.")
     except (ValueError, OSError) as error:
         return Seen(lacking=f"Examples, classes and other ε need the classifier and its test images: {error}.")
-    exam = Exam.read(result["exam"])
-    images = exam.of(images)
+    evaluation = Evaluation.read(result["evaluation"])
+    images = evaluation.of(images)
     with frozen(candidate.net):
         answers = through(candidate.net)
-        examples = [*shown(answers, images, exam.attack, result)]
-        curve = epsilons(answers, images, exam.attack)
+        examples = [*shown(answers, images, evaluation.attack, result)]
+        curve = epsilons(answers, images, evaluation.attack)
     return Seen(examples, by_class(images, result), curve, min(MEASURED, len(images)))
 
 
@@ -188,4 +188,4 @@ def grouped(images: Images, index: Sequence[int], most: int) -> str:
     if images.label is not None:
         ordered.sort(key=lambda i: int(images.label[i]))
     step = max(1, len(ordered) // most)
-    return data_uri(sheet(images.pixels[ordered[::step][:most]].numpy()))
+    return data_uri(contact_sheet(images.pixels[ordered[::step][:most]].numpy()))

@@ -61,14 +61,14 @@ def against_epsilon(rows: list[Row], receipts: list[Receipt], ids: dict[int, str
     """Return, for each row whose networks were attacked at two or more ε, its accuracy at each of them."""
     at: dict[str, dict[float, dict[str, Any]]] = defaultdict(dict)
     for receipt in receipts:
-        ball = receipt.result["exam"]["attack"]["ball"]
+        ball = receipt.result["evaluation"]["attack"]["ball"]
         if receipt.mode == mode:
             at[f"{receipt.result['weights']}/{ball['type']}"][ball["eps"]] = receipt.result
     curves = []
     for row in rows:
         known = []
         for receipt in row.modes.get(mode, ()):
-            norm = receipt.result["exam"]["attack"]["ball"]["type"]
+            norm = receipt.result["evaluation"]["attack"]["ball"]["type"]
             known.append(at[f"{receipt.result['weights']}/{norm}"])
         shared = sorted(set.intersection(*(set(each) for each in known))) if known else []
         known = known if len(shared) > 1 else [each for each in known if len(each) > 1]  # the seeds that have them

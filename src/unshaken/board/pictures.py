@@ -16,12 +16,12 @@ AT_HAND = ("digits",)
 
 def pictures_of(receipts: list[Receipt]) -> dict[str, dict[int, dict[str, str]]]:
     """Return, by digest of a test set, every image as a data URI with words for who cannot see it."""
-    from unshaken.data.source import Source
+    from unshaken.data.source import DataSource
 
     wanted = {r.result["data"]["digest"]: r.result["data"] for r in receipts if r.result["data"]["name"] in AT_HAND}
     found: dict[str, dict[int, dict[str, str]]] = {}
     for digest, told in wanted.items():
-        images = Source(told["name"]).load(told["split"])
+        images = DataSource(told["name"]).load(told["split"])
         if images.digest == digest:
             names = [images.names[k] for k in images.label.tolist()]
             found[digest] = {

@@ -74,16 +74,16 @@ def judgements(row: Row) -> list[list[str]]:
 
 def judged(run: Receipt) -> list[str]:
     """Return what differs from the usual question: --full for all, else the parts of it."""
-    exam, target = run.result["exam"], run.finetune.get("data", run.pretrain["data"])["name"]
+    evaluation, target = run.result["evaluation"], run.finetune.get("data", run.pretrain["data"])["name"]
     usual, full = usual_exam(target), usual_exam(target, full=True)
     learned = run.result["finetune"].get("data", {}).get("images", {}).get("name", target)
     other = run.result["data"]["name"] not in (target, learned)
     words = [f"--data.name {shlex.quote(run.result['data']['name'])}"] if other else []
-    if all(exam.get(key) == full[key] for key in ("autoattack", "corruptions", "severities")):
+    if all(evaluation.get(key) == full[key] for key in ("autoattack", "corruptions", "severities")):
         words, usual = [*words, "--full"], full
-    if exam["seed"] != usual["seed"]:
-        words.append(f"--seed {exam['seed']}")
-    return [*words, *options(exam, usual), *precision(run.result.get("world", {}).get("search"))]
+    if evaluation["seed"] != usual["seed"]:
+        words.append(f"--seed {evaluation['seed']}")
+    return [*words, *options(evaluation, usual), *precision(run.result.get("world", {}).get("search"))]
 
 
 def precision(value: str | None) -> list[str]:
@@ -103,13 +103,13 @@ def broken(words: list[str]) -> list[str]:
 @cache
 def usual_pretrain(name: str, data: str) -> Plain | None:
     """Return the recipe of that name as plain values, with its name on the command line under "@name"."""
-    from unshaken.base.canon import plain
-    from unshaken.recipes.papers import recipe
-    from unshaken.train.savings import Savings
+    from unshaken.base.serialize import to_json
+    from unshaken.recipes.catalog import recipe
+    from unshaken.train.approximations import Approximations
 
     for full in (f"{name}/{data}", name):
         try:  # savings are left out of a recipe that has none
-            return {"savings": plain(Savings())} | plain(recipe(full)) | {"@name": full}
+            return {"approximations": to_json(Approximations())} | to_json(recipe(full)) | {"@name": full}
         except (ValueError, KeyError):
             continue
     return None
@@ -118,24 +118,24 @@ def usual_pretrain(name: str, data: str) -> Plain | None:
 @cache
 def usual_finetune(mode: str, name: str, origin: str, target: str, size: int | None, side: int) -> Plain:
     """Return the protocol's choices for a mode as plain values, as `unshaken finetune` takes them by default."""
-    from unshaken.base.canon import plain
-    from unshaken.data.source import Source
+    from unshaken.base.serialize import to_json
+    from unshaken.data.source import DataSource
     from unshaken.recipes.autolora import published
     from unshaken.recipes.finetune import chosen
 
-    source = Source(target, size=size)
-    return plain(published(source) if mode == "autolora" else chosen(mode, name, Source(origin), source, side))
+    source = DataSource(target, size=size)
+    return to_json(published(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
 
 
 @cache
 def usual_exam(target: str, full: bool = False) -> Plain:
     """Return the usual question for a set's classifiers as plain values."""
-    from unshaken.base.canon import plain
-    from unshaken.data.source import Source
-    from unshaken.recipes.examine import exam_for
+    from unshaken.base.serialize import to_json
+    from unshaken.data.source import DataSource
+    from unshaken.runs.evaluate import default_evaluation
 
-    exam = exam_for(Source(target))
-    return plain(exam.full if full else exam)
+    evaluation = default_evaluation(DataSource(target))
+    return to_json(evaluation.full if full else evaluation)
 
 
 def options(mine: Plain, usual: Plain, prefix: str = "--") -> list[str]:

@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import read_foreign_json
-from unshaken.base.shapes import Each, Items, Number, Or, Whole
+from unshaken.base.json_files import read_foreign_json
+from unshaken.base.json_shapes import Each, Items, Number, Or, Whole
 from unshaken.board.tasks import Task
 
 METRICS = ("AA", "RA", "CA", "CS-1", "CS-3", "CS-5", "SA")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy
 
-from unshaken.base.bits import unpacked
+from unshaken.base.packed_bits import unpack_bits
 from unshaken.board.check import wilson
 from unshaken.board.collect import SCORES, Receipt
 from unshaken.board.paired import Verdicts, ranks
 from unshaken.board.tasks import Task, attack_of, task_of
-from unshaken.report.alike import unseeded
+from unshaken.report.grouping import unseeded
 
 SUPERVISED = ("ST", "SAT", "TRADES")
 """Methods of pre-training that learn from the images' labels."""
@@ -54,8 +54,8 @@ class Row:
         if not runs or metric == "CA":
             return None
         of = runs[0].get("of", runs[0]["n"])
-        bits = numpy.stack([unpacked(score["bits"], of) for score in runs])
-        judged = [unpacked(s["judged"], of) if "judged" in s else numpy.ones(of, bool) for s in runs]
+        bits = numpy.stack([unpack_bits(score["bits"], of) for score in runs])
+        judged = [unpack_bits(s["judged"], of) if "judged" in s else numpy.ones(of, bool) for s in runs]
         return Verdicts(bits, numpy.logical_and.reduce(judged))
 
 

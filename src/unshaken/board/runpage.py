@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import write_text
+from unshaken.base.json_files import write_text
 from unshaken.board import examples
 from unshaken.board.collect import Receipt, receipts
 from unshaken.board.remake import commands
@@ -17,8 +17,8 @@ from unshaken.board.rows import leaves, rows_of, spoken
 from unshaken.board.tasks import NORMS, attack_of, epsilon, task_of
 from unshaken.charts import svg
 from unshaken.charts.curve import curve_svg, read_log
-from unshaken.report.alike import unseeded
 from unshaken.report.compare import compared
+from unshaken.report.grouping import unseeded
 
 MODES = {
     "slf": "a linear classifier learned on the frozen encoder by standard training (SLF)",
@@ -67,7 +67,7 @@ def run_names(found: list[Receipt]) -> list[str]:
         counts = Counter(names)
         for k, receipt in enumerate(found):
             if counts[names[k]] > 1:
-                eps = epsilon(receipt.result["exam"]["attack"]["ball"]["eps"])
+                eps = epsilon(receipt.result["evaluation"]["attack"]["ball"]["eps"])
                 file = {"folder": receipt.file.parent.name, "file": receipt.file.stem}
                 more = ({"seeds": f"seeds {receipt.seeds}", "eps": f"ε {eps}"} | file)[many]
                 names[k] = f"{names[k]}, {more}"
@@ -100,7 +100,9 @@ def about(receipt: Receipt, name: str) -> dict[str, Any]:
         "checks": result.get("checks"),
         "facts": facts(receipt),
         "commands": commands(row, str(result["seeds"]["pretrain"])),
-        "recipe": json.dumps({k: result[k] for k in ("pretrain", "finetune", "exam")}, indent=1, ensure_ascii=False),
+        "recipe": json.dumps(
+            {k: result[k] for k in ("pretrain", "finetune", "evaluation")}, indent=1, ensure_ascii=False
+        ),
     }
 
 
@@ -118,7 +120,7 @@ def score_rows(result: dict[str, Any]) -> list[tuple[str, float, float, float]]:
 
 def sentence(result: dict[str, Any]) -> str:
     """Return, in one sentence, what was done."""
-    pretrain, attack = result["pretrain"]["recipe"], result["exam"]["attack"]
+    pretrain, attack = result["pretrain"]["recipe"], result["evaluation"]["attack"]
     task, images = task_of(result), result["pretrain"].get("data", {}).get("images", {})
     seen = f"{images['n']:,} images of {task.pretrain}" if "n" in images else f"images of {task.pretrain}"
     epochs = f" for {pretrain['epochs']} epochs" if "epochs" in pretrain else ""

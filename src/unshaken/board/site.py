@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.atomic import is_part, naming, sweep
-from unshaken.base.files import write_bytes, write_text
+from unshaken.base.atomic_files import is_part, naming, sweep
+from unshaken.base.json_files import write_bytes, write_text
 from unshaken.base.locks import Lock
 from unshaken.board.build import build
 from unshaken.board.collect import Receipt

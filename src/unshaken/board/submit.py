@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import read_foreign_json, write_json
+from unshaken.base.json_files import read_foreign_json, write_json
 from unshaken.board.check import fault
 
 LAYOUT = 1

@@ -47,7 +47,7 @@ class Task:
 def task_of(result: Result) -> Task:
     pretrain, finetune = result["pretrain"]["recipe"], result["finetune"]["recipe"]
     learned = pretrain.get("data", {}).get("name", "unknown")
-    ball = result["exam"]["attack"]["ball"]
+    ball = result["evaluation"]["attack"]["ball"]
     threat = f"{NORMS.get(ball['type'], ball['type'])} {epsilon(ball['eps'])}"
     told = result["pretrain"].get("said", {}).get("network", "").split(",")[0]  # of an imported encoder
     network = backbone_in(result["pretrain"]) or told or finetune.get("name", "unknown")
@@ -80,5 +80,5 @@ def budget(threat: str) -> float:
 
 def attack_of(result: Result) -> dict[str, Any]:
     """Return what robust accuracy was measured under; rows of other attacks are other rows."""
-    attack = result["exam"]["attack"]
-    return {"steps": attack["steps"], "restarts": attack.get("restarts", 1), "limit": result["exam"].get("limit")}
+    attack = result["evaluation"]["attack"]
+    return {"steps": attack["steps"], "restarts": attack.get("restarts", 1), "limit": result["evaluation"].get("limit")}

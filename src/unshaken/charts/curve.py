@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.files import write_text
+from unshaken.base.json_files import write_text
 from unshaken.charts.svg import Points, panels
 
 NOT_CURVES = ("step", "epoch")
-NAMES = {"rate": "learning rate", "images_per_s": "images per second"}
+NAMES = {"lr": "learning rate", "images_per_s": "images per second"}
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
     """Return the panels: the loss with its terms first, then each other number, where it changes at all."""
     keys = dict.fromkeys(key for each in lines for key, value in each.items() if isinstance(value, (int, float)))
-    last = [key for key in ("rate", "images_per_s") if key in keys]
+    last = [key for key in ("lr", "images_per_s") if key in keys]
     others = [key for key in keys if key not in (*NOT_CURVES, *last, "loss")]
     found: dict[str, dict[str, Points]] = {}
     for key in [*(["loss"] if "loss" in keys else []), *others, *last]:

@@ -154,7 +154,7 @@ def _own(part: dict[str, Any], place: str) -> Iterator[str]:
     yield from OF_TYPE.get(kind, ()) or of_method(kind)
     if kind == "Imported" or place in ("teacher", "start"):
         yield from of_method(name)
-    if kind == "Stairs" and place in ("strength", "omega"):
+    if kind == "StepSchedule" and place in ("strength", "omega"):
         yield from OF_TYPE["DynACL"]
     if kind == "Source":
         called = Path(name).stem.lower()  # a folder called digits holds somebody's own

@@ -145,7 +145,7 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "SimCLR": ("chen2020simple",),  # the method, and the views of that name
     "ACL": ("jiang2020robust", "chen2020simple", *ROUTES),
     "DynACL": ("luo2023dynacl",),
-    "PlusPlus": ("luo2023dynacl",),
+    "LPAFF": ("luo2023dynacl",),
     "AIR": ("xu2023air",),
     "RCS": ("xu2023rcs",),
     "RoCL": ("kim2020rocl",),

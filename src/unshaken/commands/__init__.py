@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from unshaken.commands.board import board, submit
+from unshaken.commands.catalog import cite, list_
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
 from unshaken.commands.doctor import doctor
 from unshaken.commands.evaluate import compare, evaluate
-from unshaken.commands.exchange import export_, import_, verify
 from unshaken.commands.finetune import finetune
 from unshaken.commands.frontier import frontier
-from unshaken.commands.inform import cite, list_
+from unshaken.commands.interop import export_, import_, verify
 from unshaken.commands.plan import plan
 from unshaken.commands.pretrain import pretrain
 from unshaken.commands.report import report

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshaken.base.files import naming
+from unshaken.base.json_files import naming
 from unshaken.base.ranges import Count, ranged
 from unshaken.options import parse, subject
-from unshaken.recipes.selections import selections_in
-from unshaken.report.picks import CLASS_COLUMNS, CLASS_LEGEND, COLUMNS, LEGEND, Selection, rows
-from unshaken.report.sheet import sheet
+from unshaken.report.contact_sheet import contact_sheet
+from unshaken.report.selection_table import CLASS_COLUMNS, CLASS_LEGEND, COLUMNS, LEGEND, Selection, rows
 from unshaken.report.table import display
+from unshaken.runs.selections import selections_in
 
 
 @dataclass(frozen=True)
 @ranged
-class Showing:
+class CoresetOptions:
     """The picked images of each selection: classes and overlaps as a table, the images as a contact sheet each."""
 
     images: Count = 200
@@ -38,8 +38,8 @@ def coreset(args: list[str]) -> None:
 
 
 def show(args: list[str]) -> None:
-    name, rest = subject(args, "coreset show", "RUN", "the folder of a pre-training run on a coreset", Showing())
-    options = parse(Showing(), rest, f"unshaken coreset show {name}")
+    name, rest = subject(args, "coreset show", "RUN", "the folder of a pre-training run on a coreset", CoresetOptions())
+    options = parse(CoresetOptions(), rest, f"unshaken coreset show {name}")
     if options.images < 1:
         raise ValueError(f"a sheet has at least 1 image, not {options.images}")
     found, candidates, images = selections_in(Path(name))
@@ -48,7 +48,7 @@ def show(args: list[str]) -> None:
         picture = (options.out or file.parent) / f"{file.stem}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         with naming(picture):
-            sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
+            contact_sheet(images.pixels[list(selection.index[: options.images])].numpy()).save(picture)
         print(picture, file=sys.stderr)
     label = None if images.label is None else images.label.tolist()
     table = rows(selections, candidates, label, images.names)

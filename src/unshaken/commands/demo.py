@@ -7,15 +7,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshaken.base.files import write_text
+from unshaken.base.json_files import write_text
+from unshaken.compute.runtime import Runtime
 from unshaken.options import parse
-from unshaken.recipes.demo import demo as demonstrate
 from unshaken.report.table import markdown, show, summary
-from unshaken.train.runtime import Runtime
+from unshaken.runs.demo import demo as demonstrate
 
 
 @dataclass(frozen=True)
-class Demonstration:
+class DemoOptions:
     """CL, ACL and ACL-AIR on digits: pre-training, SLF, ALF and AFF, standard and robust accuracy."""
 
     out: Path = Path("demo")
@@ -25,7 +25,7 @@ class Demonstration:
 
 
 def demo(args: list[str]) -> None:
-    options = parse(Demonstration(), args, "unshaken demo")
+    options = parse(DemoOptions(), args, "unshaken demo")
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     # bars where they can live, else a line before and after each part
     results = list(demonstrate(options.out / "runs", options.runtime, tell=tell, quiet=not sys.stderr.isatty()))

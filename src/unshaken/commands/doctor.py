@@ -11,44 +11,52 @@ from time import monotonic
 
 import torch
 
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Ball, Linf
 from unshaken.base.ranges import Count, Natural, Whole, ranged
+from unshaken.base.rng import Key
 from unshaken.base.tensor_file import read_header
 from unshaken.base.terminal import console, printable
+from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.data.source import KNOWN, UNKNOWN, Source
-from unshaken.evaluate.checks import Checked, examination
-from unshaken.evaluate.constant import constant
-from unshaken.evaluate.leak import leak
-from unshaken.evaluate.patient import Finding, Patient
-from unshaken.exchange.importing import Importing
-from unshaken.exchange.opening import file_in
-from unshaken.exchange.reading import sniffed
-from unshaken.exchange.writing import import_file
+from unshaken.data.source import KNOWN, UNKNOWN, DataSource
+from unshaken.diagnostics.constant_answer import constant
+from unshaken.diagnostics.doctor import Checked, run_checks
+from unshaken.diagnostics.leak import leak
+from unshaken.diagnostics.subject import Finding, ModelUnderTest
+from unshaken.interop.foreign import file_format
+from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.interop.imported_files import import_file
+from unshaken.interop.load import file_in
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network
-from unshaken.nets.routed import alone, routes_of
-from unshaken.nets.saved import FORMAT, backbone_of, digest, legible, load_classifier, load_encoder, read_tensors
+from unshaken.nets.checkpoint import (
+    FORMAT,
+    backbone_of,
+    digest,
+    load_classifier,
+    load_encoder,
+    read_tensors,
+    readable_header,
+)
+from unshaken.nets.dual_bn import routes_of, single_route
+from unshaken.nets.network import Network
 from unshaken.options import meant_for, parse, subject
-from unshaken.recipes.pretrain import fitting
-from unshaken.recipes.seen import Seen
-from unshaken.recipes.settings import setting_of, source_of
-from unshaken.threat.ball import Ball, Linf
-from unshaken.train.runtime import Runtime
+from unshaken.recipes.datasets import defaults_for, source_of
+from unshaken.recipes.pretrain import check_images_fit
+from unshaken.train.training_images import TrainingImages
 
 BARE = "an encoder without a classifier, and only answers can be examined"
 
 
 @dataclass(frozen=True)
 @ranged
-class Visit:
+class DoctorOptions:
     """Look for signs that an attack fails, or the set-up does, and not the defence.
 
     Exit code 0 if nothing was found, 1 if something was. A checkpoint of somebody else's takes the options of
     `unshaken import` too.
     """
 
-    data: Source
+    data: DataSource
     """Whose test images; by default of the set that the classifier was fine-tuned on."""
     ball: Ball
     """What the adversary of the evaluation may do; by default what goes with the set."""
@@ -67,17 +75,17 @@ class Visit:
 def doctor(args: list[str]) -> int:
     """Exit code 1 if there are findings."""
     what = "a fine-tuning run's folder, a classifier file, or a checkpoint that `unshaken import` reads"
-    name, rest = subject(args, "doctor", "CHECKPOINT", what, Visit(Source("cifar10"), Linf()))
+    name, rest = subject(args, "doctor", "CHECKPOINT", what, DoctorOptions(DataSource("cifar10"), Linf()))
     with TemporaryDirectory() as folder:
         file, rest = _classifier(Path(name), rest, Path(folder))
         net, about = load_classifier(file)
-        with legible(file):
+        with readable_header(file):
             tuned_on = source_of(about["finetune"]["recipe"]["data"], file.parent)
         net = _with_routes(net, file)
-    visit = Visit(tuned_on, setting_of(tuned_on).ball)
+    visit = DoctorOptions(tuned_on, defaults_for(tuned_on).ball)
     # ε goes with the set that is named, unless it is named too
     data = parse(visit, rest, f"unshaken doctor {name}").data
-    visit = parse(replace(visit, ball=setting_of(data).ball), rest, f"unshaken doctor {name}")
+    visit = parse(replace(visit, ball=defaults_for(data).ball), rest, f"unshaken doctor {name}")
     images = _images(visit, backbone_of(about), len(about["names"]))
     overlap = _learned(file, tuned_on, images).overlap(images)
     leaked = Checked("leak", leak(overlap), left_out=not overlap.known)
@@ -87,7 +95,7 @@ def doctor(args: list[str]) -> int:
 
 def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[str]]:
     """The classifier's file, imported into the folder if it is not one of ours; and the arguments that are left."""
-    visit, known = Visit(Source(), Linf()), Importing()
+    visit, known = DoctorOptions(DataSource(), Linf()), ImportOptions()
     file = file_in(path)
     if _ours(file):
         if read_tensors(file)[1].get("kind") == "encoder":
@@ -101,7 +109,7 @@ def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[s
 
 
 def _ours(file: Path) -> bool:
-    if sniffed(file) != "safetensors":
+    if file_format(file) != "safetensors":
         return False
     try:
         return read_header(file).metadata.get("format") == FORMAT
@@ -114,35 +122,35 @@ def _with_routes(net: Network, file: Path) -> Network:
     beside = file.parent.parent / "encoder.safetensors"
     if beside.exists():
         encoder, _, _ = load_encoder(beside)
-        if len(routes_of(encoder)) > 1 and digest(alone(encoder, "adv")) == digest(net.encoder):
+        if len(routes_of(encoder)) > 1 and digest(single_route(encoder, "adv")) == digest(net.encoder):
             net = Network(encoder, net.head)
     return net.eval().requires_grad_(False)
 
 
-def _images(visit: Visit, backbone: Backbone, classes: int) -> Images:
-    images = fitting(replace(visit.data, size=visit.data.size or backbone.stem).load("test"), backbone)
+def _images(visit: DoctorOptions, backbone: Backbone, classes: int) -> Images:
+    images = check_images_fit(replace(visit.data, size=visit.data.size or backbone.image_size).load("test"), backbone)
     if images.label is None or len(images.names) != classes:
         has = "no labels" if images.label is None else f"{len(images.names)} classes"
         raise ValueError(f"{images.name} has {has} and the classifier {classes} classes; name its set by --data")
     return images
 
 
-def _learned(file: Path, tuned_on: Source, images: Images) -> Seen:
+def _learned(file: Path, tuned_on: DataSource, images: Images) -> TrainingImages:
     """What the classifier has learned from: as its run noted it, else the training images of a set of one's own."""
-    seen = Seen.beside(file)
+    seen = TrainingImages.beside(file)
     if seen.finetune is None and tuned_on.name not in (*KNOWN, UNKNOWN):
         train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")
         seen = replace(seen, finetune=train.image_digests.numpy())
     return seen
 
 
-def _examined(visit: Visit, net: Network, images: Images, leaked: Checked) -> int:
+def _examined(visit: DoctorOptions, net: Network, images: Images, leaked: Checked) -> int:
     fabric = replace(visit.runtime, precision="float32").open()
     net, images, begun = net.to(fabric.device), images.to(fabric.device), monotonic()
     key = Key(visit.seed) / "doctor"
-    patient = Patient(lambda x: net(x, "adv"), images.floats(), images.label, visit.ball, key, net)  # pyright: ignore[reportArgumentType]
+    patient = ModelUnderTest(lambda x: net(x, "adv"), images.floats(), images.label, visit.ball, key, net)  # pyright: ignore[reportArgumentType]
     findings, made = [], 0
-    for checked in chain([leaked], examination(patient, visit.attacked)):
+    for checked in chain([leaked], run_checks(patient, visit.attacked)):
         verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"
         _say(
             f"{checked.name:<13}  {verdict}", "bold red" if checked.finding else "dim" if checked.left_out else "green"

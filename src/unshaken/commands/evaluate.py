@@ -10,31 +10,31 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.shard import Shard
+from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam
+from unshaken.data.source import DataSource
+from unshaken.evaluation.classifier import Classifier
+from unshaken.evaluation.protocol import Evaluation
 from unshaken.options import grouped, parse, subject
-from unshaken.recipes.candidate import Candidate
-from unshaken.recipes.examine import exam_for, examine, tuned_on, write_means
 from unshaken.recipes.pretrain import slug
-from unshaken.report.alike import results_in
 from unshaken.report.compare import compared
+from unshaken.report.grouping import results_in
 from unshaken.report.table import show
-from unshaken.train.runtime import Runtime
+from unshaken.runs.evaluate import default_evaluation, evaluate, finetuning_data, write_means
 
 Flat = tyro.conf.arg(name="")
 PUBLISHED = ("timm/", "torchvision/")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluateOptions:
     """Judge classifiers on test images: standard and robust accuracy.
 
     What was judged is kept, verdict by verdict: the same command goes on where it was stopped.
     """
 
-    exam: Annotated[Exam, Flat]
-    data: Source
+    evaluation: Annotated[Evaluation, Flat]
+    data: DataSource
     """Whose test split; by default of the set that a run was fine-tuned on."""
     full: bool = False
     """All that there is: AutoAttack and the fifteen common corruptions at five severities too."""
@@ -42,7 +42,7 @@ class Evaluation:
     """Of a published network: a file in JSON that says which of its logits each of the images' classes is, by number or
     by name. Needed where the folders are not called by class names or WordNet ids."""
     held_out: bool = False
-    """Judge on the training images that fine-tuning kept aside (--hold), not on test images: for choices."""
+    """Judge on the training images that fine-tuning kept aside (--holdout), not on test images: for choices."""
     allow_seen: bool = False
     """Judge even on images of your own that the run has learned from; such an accuracy proves nothing."""
     shard: str = "1/1"
@@ -53,13 +53,13 @@ class Evaluation:
 
 def evaluate(args: list[str]) -> int:
     what = "a fine-tuning run's folder, a folder that holds several, or timm/NAME"
-    name, rest = subject(args, "evaluate", "RUN", what, Evaluation(Exam(), Source("cifar10")))
+    name, rest = subject(args, "evaluate", "RUN", what, EvaluateOptions(Evaluation(), DataSource("cifar10")))
     if name.startswith(PUBLISHED) and not Path(name).exists():
         show([result for result in [published(name, rest)] if result is not None])
         return 0
     runs = fine_tuned(Path(name))
     # a mistake in the options is one of all runs, and is said once
-    options = parse(Evaluation(Exam(), Source("cifar10")), rest, f"unshaken evaluate {name}")
+    options = parse(EvaluateOptions(Evaluation(), DataSource("cifar10")), rest, f"unshaken evaluate {name}")
     mine, found, wrong = all_judged(runs, rest, name)
     if len(mine) == len(runs) and not options.held_out:
         write_means(runs, found)
@@ -70,11 +70,11 @@ def evaluate(args: list[str]) -> int:
     return 2 if wrong else 0
 
 
-def judged(options: Evaluation, model: Path | Candidate, images: Images | None = None) -> dict | None:
-    exam, shard = options.exam.full if options.full else options.exam, Shard.read(options.shard)
+def judged(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
+    evaluation, shard = options.evaluation.full if options.full else options.evaluation, Shard.read(options.shard)
     given, seen = images or options.data, options.allow_seen
     how = {"runtime": options.runtime, "held_out": options.held_out, "shard": shard, "allow_seen": seen}
-    return examine(model, given, exam, **how)
+    return evaluate(model, given, evaluation, **how)
 
 
 def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
@@ -82,7 +82,9 @@ def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path]
     judged_runs, results, wrong = [], [], []
     for run in runs:
         try:
-            options = parse(Evaluation(exam_for(run), tuned_on(run)), rest, f"unshaken evaluate {name}")
+            options = parse(
+                EvaluateOptions(default_evaluation(run), finetuning_data(run)), rest, f"unshaken evaluate {name}"
+            )
             if options.classes:
                 raise ValueError("--classes is for published networks: a run's classes are those it was fine-tuned on")
             result = judged(options, run)
@@ -102,17 +104,17 @@ def published(name: str, rest: list[str]) -> dict | None:
     """A network of timm's or torchvision's, on a user's images."""
     if not any(group[0] in ("--data.name", "--help", "-h") for group in grouped(rest)):
         raise ValueError(f"{name} has no images of its own: name a set with its classes by --data")
-    default = Evaluation(Exam(), Source(""))
+    default = EvaluateOptions(Evaluation(), DataSource(""))
     source = parse(default, rest, f"unshaken evaluate {name}").data
-    options = parse(replace(default, exam=exam_for(source)), rest, f"unshaken evaluate {name}")
-    candidate, side = Candidate.of_name(name)
+    options = parse(replace(default, evaluation=default_evaluation(source)), rest, f"unshaken evaluate {name}")
+    candidate, side = Classifier.of_name(name)
     images = candidate.images(replace(source, size=source.size or side))
     candidate = replace(candidate, folder=candidate.folder / slug(source))
     return judged(options, candidate.facing(images.names, options.classes) if images.names else candidate, images)
 
 
 @dataclass(frozen=True)
-class Comparing:
+class CompareOptions:
     """Whether two results on the same images differ by more than chance: a paired, exact test of each score."""
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -122,7 +124,7 @@ class Comparing:
 
 
 def compare(args: list[str]) -> None:
-    options = parse(Comparing(), args, "unshaken compare")
+    options = parse(CompareOptions(), args, "unshaken compare")
     if len(options.results) != 2:
         raise ValueError("`unshaken compare` needs two results: A.json B.json, or the folders of two runs")
     a, b = (results_in([path]) for path in options.results)

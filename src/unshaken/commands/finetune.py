@@ -9,23 +9,23 @@ from typing import Annotated
 
 import tyro
 
-from unshaken.base.files import read_json
+from unshaken.base.json_files import read_json
 from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.pretrain import remark
+from unshaken.compute.runtime import Runtime
 from unshaken.options import meant_for, parse, subject, taken
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, Protocol, labelled, named, protocol
-from unshaken.recipes.origin import Given, encoder_file
-from unshaken.train.halt import stopping
-from unshaken.train.run import ENDED
-from unshaken.train.runtime import Runtime
+from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.train.run_dir import ENDED
+from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
 @ranged
-class Finetuning:
+class FinetuneOptions:
     """Fine-tune an encoder with labels.
 
     --mode slf, alf, aff, or all of these three (the default); or autolora. --protocol leaked takes the epochs that the
@@ -45,7 +45,7 @@ class Finetuning:
 
 
 def finetune(args: list[str]) -> None:
-    shown = Finetuning(Finetune())
+    shown = FinetuneOptions(Finetune())
     name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
     mode, rest = taken(rest, "--mode")
     data, rest = taken(rest, "--data.name")
@@ -65,16 +65,16 @@ def finetune(args: list[str]) -> None:
     else:
         modes = MODES if mode in (None, "all") else (mode,)
         choices = [protocol(each, encoder, source, epochs == "leaked", like) for each in modes]
-        words = Protocol.of_encoder(Given.read(encoder_file(encoder)), source, like).words
+        words = Protocol.of_encoder(PretrainedEncoder.read(encoder_file(encoder)), source, like).words
         print(f"protocol: {words}", file=sys.stderr)
-    defaults = [Finetuning(choice) for choice in choices]
+    defaults = [FinetuneOptions(choice) for choice in choices]
     all_options = [
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
         for default in defaults
     ]
     for options, default in zip(all_options, defaults, strict=True):
         remark(options.recipe, default.recipe)
-    with stopping(all_options[0].stop_after):
+    with guard_signals(all_options[0].stop_after):
         for options in all_options:
             print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
             run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
@@ -86,4 +86,4 @@ def described(chosen: Finetune | AutoFinetune) -> str:
     """The few choices that a reader of a table asks for."""
     limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
     views = type(chosen.views).__name__
-    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.rate}, views {views}"
+    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.lr}, views {views}"

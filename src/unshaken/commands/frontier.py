@@ -11,19 +11,19 @@ import tyro
 
 from unshaken.base.ranges import Share, Whole, ranged
 from unshaken.commands.pretrain import on_its_split, remark
+from unshaken.compute.runtime import Runtime
 from unshaken.options import parse, subject
-from unshaken.recipes.frontier import Frontier, compared
-from unshaken.recipes.papers import PAPERS
+from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.report.frontier import draw
-from unshaken.train.runtime import Runtime
+from unshaken.runs.frontier import Frontier, compared
 
 Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
 @ranged
-class Comparing:
+class FrontierOptions:
     """What a speed-up of pre-training costs in accuracy: all images, a selector, and chance.
 
     For every seed and fraction a run on what the selector picks, one on as many images by chance, and one on so many by
@@ -45,13 +45,13 @@ class Comparing:
 
 
 def frontier(args: list[str]) -> None:
-    shown = Comparing(compared("acl/cifar10")[0])
+    shown = FrontierOptions(compared("acl/cifar10")[0])
     what = "results to draw; or acl/digits, to make its runs first"
     name, rest = subject(args, "frontier", "RUNS or RECIPE", what, shown)
-    if name.partition("/")[0] not in PAPERS:
+    if name.partition("/")[0] not in RECIPES:
         raise ValueError(f"{name!r} is neither a file or folder of results nor a recipe, such as acl/digits")
     part, whole = compared(name)
-    options = parse(Comparing(part), rest, f"unshaken frontier {name}")
+    options = parse(FrontierOptions(part), rest, f"unshaken frontier {name}")
     selector = options.recipe.coreset
     if options.recipe.seed != part.seed or (selector and selector.fraction != part.coreset.fraction):
         raise ValueError("a frontier has several seeds and fractions: --seeds 1 2 3 --fractions 0.1 0.2")

@@ -9,22 +9,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from unshaken.base.clock import Constant
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
 from unshaken.board.remake import options, usual_pretrain
 from unshaken.board.rows import Row
 from unshaken.coreset.selector import Selector, split
 from unshaken.data.images import Images
-from unshaken.methods.method import Step
+from unshaken.methods.base import Step
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network
 from unshaken.nets.heads import zero_classifier
+from unshaken.nets.network import Network
 from unshaken.options import parse
-from unshaken.recipes.papers import recipe
-from unshaken.recipes.plusplus import PlusPlus, Stage
+from unshaken.recipes.catalog import recipe
+from unshaken.recipes.lp_aff import LPAFF, Stage
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.feed import Feed, Place, all_through
-from unshaken.train.problem import posed
+from unshaken.train.batches import BatchStream, Position, all_through
+from unshaken.train.selection_objective import objective_of
 
 BATCH = 16
 """Images of the batch that is counted."""
@@ -55,7 +55,7 @@ def pflop_of(row: Row) -> float | None:
 def flop_of(name: str, words: tuple[str, ...], count: int) -> float | None:
     """Return the operations of a recipe on so many images."""
     one = parse(recipe(name), list(words), "unshaken board")
-    if isinstance(one, PlusPlus):
+    if isinstance(one, LPAFF):
         return of_plusplus(one, count)
     if one.coreset is None:
         return sum(flop_an_image(one, epoch) * count for epoch in range(one.epochs))
@@ -71,7 +71,7 @@ def of_coresets(one: Pretrain, coreset: Selector, count: int) -> float:
     return training + (len(due) * flop_a_selection(one, coreset, due[0], count) if due else 0.0)
 
 
-def of_plusplus(one: PlusPlus, count: int) -> float | None:
+def of_plusplus(one: LPAFF, count: int) -> float | None:
     """Return the operations of a look at each image, of the probe and of the tuning.
 
     None where it begins with another encoder than that of a recipe, whose network nobody knows.
@@ -87,16 +87,18 @@ def of_plusplus(one: PlusPlus, count: int) -> float | None:
 def counted(backbone: Backbone, net: Network) -> float:
     """Return the operations of one image through a network, forwards alone."""
     with torch.no_grad(), Counting() as found:
-        net(images_of(backbone, backbone.stem, BATCH).floats(slice(None)), "clean")
+        net(images_of(backbone, backbone.image_size, BATCH).floats(slice(None)), "clean")
     return found.flop / BATCH
 
 
-def of_stage(one: PlusPlus, stage: Stage, backbone: Backbone) -> float:
+def of_stage(one: LPAFF, stage: Stage, backbone: Backbone) -> float:
     """Return the operations of one image in an epoch of a training on pseudo-labels."""
     encoder = backbone.build()
     step = Step(stage.method, Network(encoder, zero_classifier(encoder.features, one.clusters)))
-    images = images_of(backbone, one.data.size or backbone.stem, BATCH)
-    feed = Feed(images, one.views, Constant(1.0), BATCH, stage.epochs, COUNTED, torch.arange(BATCH) % one.clusters)
+    images = images_of(backbone, one.data.size or backbone.image_size, BATCH)
+    feed = BatchStream(
+        images, one.views, Constant(1.0), BATCH, stage.epochs, COUNTED, torch.arange(BATCH) % one.clusters
+    )
     return an_image(step, feed, stage.epochs // 2)
 
 
@@ -109,17 +111,17 @@ def flop_an_image(one: Pretrain, epoch: int) -> float:
 def level(one: Pretrain, epoch: int) -> tuple[float, float]:
     """Return how large images are in an epoch, and how many steps attacks take, as parts of the usual ones."""
     clock = all_through(epoch, one.epochs)
-    return one.savings.side(clock), one.savings.steps(clock)
+    return one.approximations.side(clock), one.approximations.steps(clock)
 
 
 @cache
 def _an_image(one: Pretrain, epoch: int) -> float:
-    return an_image(Step(one.savings.at_work(one.method), network_of(one)), feed_of(one, BATCH, BATCH), epoch)  # pyright: ignore[reportArgumentType]
+    return an_image(Step(one.approximations.at_work(one.method), network_of(one)), feed_of(one, BATCH, BATCH), epoch)  # pyright: ignore[reportArgumentType]
 
 
-def an_image(step: Step, feed: Feed, epoch: int) -> float:
+def an_image(step: Step, feed: BatchStream, epoch: int) -> float:
     """Return the operations of an update at the beginning of an epoch by its images: of replays the mean."""
-    place = Place(epoch, 0, 0)
+    place = Position(epoch, 0, 0)
     batch = feed.seen(torch.arange(BATCH), feed.strength(feed.clock(place)), feed.chance(place), feed.part(epoch))
     with Counting() as found:
         for _ in range(feed.replays):
@@ -133,19 +135,21 @@ def flop_a_selection(one: Pretrain, coreset: Selector, epoch: int, count: int) -
     step, feed = Step(one.method, network_of(one)), feed_of(one, n, one.batch)
     candidates, held = split(n, coreset.validation, COUNTED)
     with Counting() as found:
-        problem = posed(step, feed, Place(epoch, 0, 0), candidates, held, COUNTED, coreset.batch, coreset.steps, None)
+        problem = objective_of(
+            step, feed, Position(epoch, 0, 0), candidates, held, COUNTED, coreset.batch_size, coreset.steps, None
+        )
         coreset.select(problem, coreset.budget(len(candidates)), COUNTED)
     return found.flop * count / n
 
 
-def feed_of(one: Pretrain, n: int, batch: int) -> Feed:
+def feed_of(one: Pretrain, n: int, batch: int) -> BatchStream:
     """Return batches of images by chance, with labels where the method learns from some."""
-    images = images_of(one.backbone, one.data.size or one.backbone.stem, n)
+    images = images_of(one.backbone, one.data.size or one.backbone.image_size, n)
     label = images.label if one.method.labels == "own" else None
     if one.method.labels == "clusters":
         label = torch.stack([torch.arange(n) % k for k in one.clusters], dim=-1)
-    feed = Feed(images, one.views, one.strength, batch, one.epochs, COUNTED, label)
-    return replace(feed, side=one.savings.side, replays=one.savings.replays)
+    feed = BatchStream(images, one.views, one.strength, batch, one.epochs, COUNTED, label)
+    return replace(feed, side=one.approximations.side, replays=one.approximations.replays)
 
 
 def images_of(backbone: Backbone, side: int, n: int) -> Images:

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from unshaken.base.ranges import Positive, ranged
+from unshaken.compute.runtime import Runtime
 from unshaken.options import parse, spelled, subject
-from unshaken.recipes.papers import recipe
-from unshaken.recipes.plan import Plan, make_plan, teacher_recipe
-from unshaken.recipes.plusplus import PlusPlus
+from unshaken.recipes.catalog import recipe
+from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.runtime import Runtime
+from unshaken.runs.plan import Plan, make_plan, teacher_recipe
 
 Flat = tyro.conf.arg(name="")
 
@@ -28,7 +28,7 @@ class PlanOptions:
     The speed of each stage is measured by a few seconds of real steps. Nothing is trained, and nothing is written.
     """
 
-    recipe: Annotated[Pretrain | PlusPlus, Flat]
+    recipe: Annotated[Pretrain | LPAFF, Flat]
     seconds: Positive = 600.0
     """Time for everything: a teacher if the recipe has one, pre-training, SLF, PGD-20 and AutoAttack."""
     runtime: Runtime = Runtime(precision="auto")
@@ -52,7 +52,7 @@ def table(found: Plan) -> list[str]:
     lines += [f"{'stage':<12}{'epochs':>7}{'batch':>7}{'images/s':>11}{'seconds':>9}"]
     for stage in found.stages:
         speed = f"{stage.images_s:,.0f}" if stage.recipe else "-"
-        batch = stage.recipe.batch if stage.recipe else "-"
+        batch = stage.recipe.batch_size if stage.recipe else "-"
         lines.append(f"{stage.name:<12}{stage.epochs or '-':>7}{batch:>7}{speed:>11}{stage.seconds:>9,.0f}")
     return [*lines, *(f"note: {note}" for note in found.notes)]
 
@@ -73,7 +73,7 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
     return lines
 
 
-def _options(default: Pretrain | PlusPlus, value: Any) -> str:
+def _options(default: Pretrain | LPAFF, value: Any) -> str:
     return " ".join(
         spelled(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
     ).replace("--data.name", "--data")

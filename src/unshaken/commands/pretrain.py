@@ -10,29 +10,29 @@ from typing import Annotated, Any
 
 import tyro
 
-from unshaken.base.clock import Milestones
-from unshaken.base.files import read_json
+from unshaken.base.json_files import read_json
 from unshaken.base.ranges import Natural, NonNegative, ranged
+from unshaken.base.schedule import MultiStep
+from unshaken.compute.runtime import Runtime
 from unshaken.options import parse, subject
-from unshaken.recipes.papers import recipe
-from unshaken.recipes.plusplus import PlusPlus
+from unshaken.recipes.catalog import recipe
+from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.halt import stopping
-from unshaken.train.run import ENDED
-from unshaken.train.runtime import Runtime
+from unshaken.train.run_dir import ENDED
+from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
 @ranged
-class Pretraining:
+class PretrainOptions:
     """Train an encoder: without labels, but for st, sat, trades, sat-rcs and trades-rcs.
 
     Every field of the recipe is an option by its dotted name.
     """
 
-    recipe: Annotated[Pretrain | PlusPlus, Flat]
+    recipe: Annotated[Pretrain | LPAFF, Flat]
     runtime: Runtime = Runtime()
     out: Path = Path("runs")
     """Under which folder the run's own is made."""
@@ -46,22 +46,22 @@ class Pretraining:
 
 
 def pretrain(args: list[str]) -> None:
-    shown = Pretraining(recipe("acl/cifar10"))
+    shown = PretrainOptions(recipe("acl/cifar10"))
     name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
     default = recipe(name)
-    options = parse(Pretraining(default), rest, f"unshaken pretrain {name}")
+    options = parse(PretrainOptions(default), rest, f"unshaken pretrain {name}")
     chosen = on_its_split(options.recipe, default)
     remark(chosen, default)
     how = (options.out, options.runtime, options.save_every)
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
-    with stopping(options.stop_after):
+    with guard_signals(options.stop_after):
         run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)  # pyright: ignore[reportCallIssue]
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
     print(f"next: unshaken finetune {run}")
 
 
-def on_its_split(chosen: Pretrain | PlusPlus, default: Pretrain | PlusPlus) -> Pretrain | PlusPlus:
+def on_its_split(chosen: Pretrain | LPAFF, default: Pretrain | LPAFF) -> Pretrain | LPAFF:
     """On other images than STL-10, which alone has an unlabeled split, a recipe for that takes the train split."""
     if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
         return replace(chosen, split="train")
@@ -72,22 +72,22 @@ def remark(chosen: Any, default: Any = None) -> None:
     """Say what a short run makes of schedules that were made for a long one, and what another optimiser keeps."""
     stairs = [(name, "every") for name in ("strength", "savings.steps", "savings.side")]
     epochs = getattr(chosen, "epochs", None)
-    for name, field in (("rate", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
+    for name, field in (("lr", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
         if lasting and lasting >= epochs:  # pyright: ignore[reportOperatorIssue]
             note(f"--{name} is made for more than {lasting} epochs, but there are {epochs}")
-    rate = getattr(chosen, "rate", None)
-    at = rate.at if isinstance(rate, Milestones) else ()
+    lr = getattr(chosen, "lr", None)
+    at = lr.at if isinstance(lr, MultiStep) else ()
     if epochs and (unmet := [epoch for epoch in at if epoch >= epochs]):
         falls = ", ".join(map(str, unmet))
-        note(f"--rate.at: the rate never falls at {falls}, for the run has {epochs} epochs, counted from 0")
+        note(f"--lr.at: the rate never falls at {falls}, for the run has {epochs} epochs, counted from 0")
     rule, before = getattr(chosen, "optimizer", None), getattr(default, "optimizer", None)
-    if type(rule) is not type(before) and rule and before and chosen.rate == default.rate:
-        rate = next((name for name in ("peak", "value") if hasattr(chosen.rate, name)), None)
-        if rate is not None:
+    if type(rule) is not type(before) and rule and before and chosen.lr == default.lr:
+        lr = next((name for name in ("peak", "value") if hasattr(chosen.lr, name)), None)
+        if lr is not None:
             kind, was = type(rule).__name__, type(before).__name__
-            value = getattr(chosen.rate, rate)
-            note(f"{kind} takes the rate that goes with {was}, {value:g}: --rate.{rate} sets another")
+            value = getattr(chosen.lr, lr)
+            note(f"{kind} takes the rate that goes with {was}, {value:g}: --lr.{lr} sets another")
 
 
 def note(line: str) -> None:

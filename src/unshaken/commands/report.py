@@ -6,11 +6,11 @@ from unshaken.board.collect import receipts
 from unshaken.board.plots import save_figure
 from unshaken.board.runpage import write_page
 from unshaken.options import parse
-from unshaken.report.table import Reporting
+from unshaken.report.table import ReportOptions
 
 
 def report(args: list[str]) -> None:
-    options = parse(Reporting(), args, "unshaken report")
+    options = parse(ReportOptions(), args, "unshaken report")
     if not options.runs:
         raise ValueError("`unshaken report` needs one or more runs, folders of runs or result files")
     if options.html:

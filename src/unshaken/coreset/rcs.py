@@ -19,16 +19,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unshaken.base.canon import LATER
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import BelowOne, Count, NonNegative, ranged
+from unshaken.base.rng import Key
+from unshaken.base.serialize import LATER
 from unshaken.base.types import Float, Int
 from unshaken.coreset.gradients import Gradients, Theta
-from unshaken.coreset.problem import Granularity, Problem
+from unshaken.coreset.objective import Granularity, SelectionObjective
 from unshaken.coreset.selector import Selector, check_budget, chunks, glance
-from unshaken.losses.diverge import Distance
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.losses.divergence import Distance
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RCS(Selector):
     """η′."""
     granularity: Granularity = "batch"
     distance: Distance = "kl"
-    attack: PGD = PGD(Linf(8 / 255), steps=3, stride=5 / 12)
+    attack: PGD = PGD(Linf(8 / 255), steps=3, rel_step_size=5 / 12)
     """On U."""
     refresh: Count | None = None
     """Picks from one attack on U to the next; 1 is the published search, None attacks once. L_RD's gradient is that of
@@ -75,7 +75,7 @@ class RCS(Selector):
                 f"not {self.eta:g}, {self.slack:g}, {self.at_once}, {self.refresh} and {self.chunk}"
             )
 
-    def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
         rng, released = (key / "glance").on("cpu"), self.form == "released"
         distance = "minmax" if released else self.distance

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Inside, Natural, Several, Share, ranged
+from unshaken.base.rng import Key
 from unshaken.base.types import Int
-from unshaken.coreset.problem import Granularity, Problem
-from unshaken.losses.diverge import Distance
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.coreset.objective import Granularity, SelectionObjective
+from unshaken.losses.divergence import Distance
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Selector(ABC):
     validation: Inside = 0.01
     """Of all images, set aside once: not trained on, whether a selector looks at them or not, so that what two
     selectors are compared on is the same."""
-    batch: Several | None = None
+    batch_size: Several | None = None
     """Images in a mini-batch of candidates; None: as many as the training's. Smaller ones are a finer choice."""
     steps: Count | None = None
     """Of the attack by which candidates are looked at; None: as many as the training's. One step reaches as far,
@@ -51,8 +51,8 @@ class Selector(ABC):
             )
         if self.warmup < 0 or (self.every is not None and self.every < 1):
             raise ValueError(f"a selection has warmup ≥ 0 and every ≥ 1 or None, not {self.warmup} and {self.every}")
-        if self.batch is not None and self.batch < 2:
-            raise ValueError(f"mini-batches of candidates have 2 images or more, not {self.batch}")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise ValueError(f"mini-batches of candidates have 2 images or more, not {self.batch_size}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"candidates are attacked by steps ≥ 1, or None for the training's, not {self.steps}")
         if self.recall and self.warmup < 1:
@@ -68,7 +68,7 @@ class Selector(ABC):
         return min(candidates, max(2, round(self.fraction * candidates)))
 
     @abstractmethod
-    def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         """Distinct images, exactly `count` of them, in the order in which they were picked."""
 
 
@@ -85,7 +85,7 @@ class All(Selector):
         if self.fraction != 1:
             raise ValueError(f"all images are a fraction of 1, not {self.fraction:g}")
 
-    def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
         return problem.index[:count]
 
@@ -94,7 +94,7 @@ class All(Selector):
 class Random(Selector):
     """Images by chance: every=None is one subset for good, else there is another each period."""
 
-    def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
         index = problem.index.sort().values  # the draw depends on the candidates, not on their mini-batches
         return index[torch.randperm(len(index), generator=(key / "random").on("cpu"))[:count]]
@@ -112,9 +112,9 @@ class Ranked(Selector):
     largest: bool = True
     """Or smallest first."""
     distance: Distance = "kl"
-    attack: PGD = PGD(Linf(8 / 255), steps=3, stride=5 / 12)
+    attack: PGD = PGD(Linf(8 / 255), steps=3, rel_step_size=5 / 12)
 
-    def select(self, problem: Problem, count: int, key: Key) -> Int[Tensor, "count"]:
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
         value = problem.losses() if self.by == "loss" else problem.distances(self.distance, self.attack)
         order = value.cpu().argsort(descending=self.largest, stable=True)
@@ -123,7 +123,7 @@ class Ranked(Selector):
         return torch.cat([problem.batches[b] for b in order])[:count]
 
 
-def check_budget(problem: Problem, count: int) -> None:
+def check_budget(problem: SelectionObjective, count: int) -> None:
     """ValueError unless so many candidates can be picked."""
     candidates = sum(len(batch) for batch in problem.batches)
     if not 0 < count <= candidates:
@@ -145,7 +145,7 @@ there twice; of a classifier that is all of them."""
 
 
 def chunks(
-    problem: Problem, granularity: Granularity, count: int, chunk: int | None = None
+    problem: SelectionObjective, granularity: Granularity, count: int, chunk: int | None = None
 ) -> Iterator[tuple[range, int]]:
     """Mini-batches whose gradients are in memory together, by number, and how many images to pick of them.
 
@@ -165,7 +165,7 @@ def chunks(
             yield part, budget
 
 
-def bytes_of_one(problem: Problem, granularity: Granularity) -> int:
+def bytes_of_one(problem: SelectionObjective, granularity: Granularity) -> int:
     """What the gradients of one mini-batch take: at most the head's size, or of single images what those of one do."""
     if granularity == "batch":
         return sum(value.numel() * value.element_size() for value in problem.theta.values())

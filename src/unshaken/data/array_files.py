@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unshaken.base.files import naming
+from unshaken.base.json_files import naming
 
 LONGEST = 10_000
 """Bytes of a header, as NumPy itself has it."""

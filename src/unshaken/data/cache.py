@@ -11,8 +11,8 @@ from zlib import crc32
 
 import numpy as np
 
-from unshaken.base.files import naming, read_json, replacing, write_json
-from unshaken.base.shapes import Whole
+from unshaken.base.json_files import naming, read_json, replacing, write_json
+from unshaken.base.json_shapes import Whole
 from unshaken.data.array_files import array_from, header_of
 
 FORMAT = 2

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unshaken.corruptions.severity import SEVERITIES, check
 from unshaken.data.array_files import mapped_array
 from unshaken.data.images import Images
-from unshaken.pixels.severity import SEVERITIES, check
 
 
 def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ()) -> Images:

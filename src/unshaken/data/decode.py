@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from unshaken.data.digests import image_digest
+from unshaken.data.image_digests import image_digest
 
 Encoded = Path | bytes | None
 """A file, its content, or nothing where there should have been one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from unshaken.data.held_out import held_out
+from unshaken.data.holdout import holdout_split
 from unshaken.data.images import Images
 
 
@@ -14,7 +14,7 @@ def digits(split: str) -> Images:
     from sklearn.datasets import load_digits  # here, because it takes a second that other sets need not wait
 
     bunch = load_digits()
-    rows = held_out(bunch.target, every=4) == (split == "test")  # pyright: ignore[reportAttributeAccessIssue]
+    rows = holdout_split(bunch.target, every=4) == (split == "test")  # pyright: ignore[reportAttributeAccessIssue]
     pixels = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
     return Images(
         pixels=torch.from_numpy(pixels)[:, None],

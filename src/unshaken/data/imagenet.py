@@ -15,15 +15,15 @@ import torch
 
 from unshaken.base.progress import progress
 from unshaken.data.cache import Decoded, cached, stamp
+from unshaken.data.cifar_pickle import unpickled
 from unshaken.data.decode import resized
-from unshaken.data.digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.folder import Files, listed
-from unshaken.data.gather import Wanted, gather
+from unshaken.data.folder_index import Found
+from unshaken.data.folder_tree import LeftOut, read_tree
+from unshaken.data.image_digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
-from unshaken.data.listing import Found
-from unshaken.data.pickled import unpickled
+from unshaken.data.prefetch import Wanted, gather
 from unshaken.data.synsets import DEVKIT, SYNSETS
-from unshaken.data.tree import LeftOut, read_tree
 
 SIDE, LARGE_SIDE = 32, 224
 LARGEST_MEMBER = 1 << 30

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
-from unshaken.data.digests import image_digests
-from unshaken.data.mapped import Sums
+from unshaken.data.image_digests import image_digests
+from unshaken.data.memmap import Sums
 
-LARGE = 8 * 2**30
+IN_MEMORY_LIMIT = 8 * 2**30
 """Bytes of pixels. More are not copied: neither to a device, nor from a file into memory."""
 
 
@@ -83,7 +83,7 @@ class Images:
         content = ""
         if self.content and isinstance(index, slice):
             content = f"{self.content} {range(len(self))[index]}"
-        elif self.content and len(index) * self.pixels[0].numel() > LARGE:  # pyright: ignore[reportArgumentType]
+        elif self.content and len(index) * self.pixels[0].numel() > IN_MEMORY_LIMIT:  # pyright: ignore[reportArgumentType]
             raise ValueError(
                 f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "  # pyright: ignore[reportArgumentType]
                 "aside, or choose a smaller --data.size"
@@ -95,7 +95,7 @@ class Images:
     def to(self, device: torch.device | str) -> Images:
         """For use there: as they are, or if they are LARGE batch by batch, which changes no number."""
         label = None if self.label is None else self.label.to(device)
-        pixels = self.pixels if self.pixels.nbytes > LARGE else self.pixels.to(device)
+        pixels = self.pixels if self.pixels.nbytes > IN_MEMORY_LIMIT else self.pixels.to(device)
         return replace(self, pixels=pixels, label=label, wanted=torch.device(device))
 
     @classmethod

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unshaken.base.files import parsed
+from unshaken.base.json_files import parse_json
 
 if TYPE_CHECKING:
     from pyarrow import Field
@@ -25,7 +25,7 @@ def declared_classes(file: ParquetFile, column: str, shard: Path) -> tuple[str, 
     if text is None:
         return ()
     try:
-        found = parsed(text, str(shard), {"info": {"features": {}}})
+        found = parse_json(text, str(shard), {"info": {"features": {}}})
         feature: Any = found["info"]["features"].get(column) or {}
         names = feature.get("names") or ()
         if isinstance(names, dict):

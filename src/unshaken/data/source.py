@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unshaken.base.canon import ASIDE, LATER
 from unshaken.base.ranges import Count, Range, ranged
+from unshaken.base.serialize import ASIDE, LATER
 from unshaken.base.suggest import did_you_mean
 from unshaken.base.types import Int
 from unshaken.data.cifar import cifar
-from unshaken.data.digests import falls
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
-from unshaken.data.gather import Wanted, gather
-from unshaken.data.held_out import held_out
+from unshaken.data.folder_index import Found
+from unshaken.data.folder_tree import LeftOut, read_tree
+from unshaken.data.holdout import holdout_split
+from unshaken.data.image_digests import falls
 from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
-from unshaken.data.listing import Found
 from unshaken.data.parquet import parquet
+from unshaken.data.prefetch import Wanted, gather
 from unshaken.data.stl import stl
-from unshaken.data.tree import LeftOut, read_tree
 
 UNKNOWN = "unknown"
 """The name of a set of which nothing is known, and which cannot be opened: what others trained on."""
@@ -35,7 +35,7 @@ KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 @dataclass(frozen=True)
 @ranged
-class Source:
+class DataSource:
     """A known set, or a user's own images: a folder of images, a Parquet file, or a folder of Parquet files.
 
     A set of one's own that comes with a train and a test part (subfolders train/ and test/ or val/; shards
@@ -102,7 +102,7 @@ class Source:
         Of a known set the `every`-th of each class; of one's own each image's content decides, as it does for testing.
         """
         if self.name in KNOWN:
-            return torch.from_numpy(held_out(images.label.numpy(), every))
+            return torch.from_numpy(holdout_split(images.label.numpy(), every))
         return torch.from_numpy(falls(images.image_digests.numpy().view(np.uint64), every, split))
 
     def _open(self, split: str, limit: int | None) -> Images:
@@ -112,7 +112,7 @@ class Source:
                 if self.size not in (None, 8):
                     raise ValueError(
                         f"digits have 8 x 8 pixels, not {self.size}: take their own recipe, such as acl/digits, "
-                        "and leave --data.size and --backbone.stem as they are"
+                        "and leave --data.size and --backbone.image-size as they are"
                     )
                 return digits(split)[:limit]
             case "cifar10":

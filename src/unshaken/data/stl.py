@@ -12,7 +12,7 @@ from unshaken.base.progress import progress
 from unshaken.data.archive import Archive
 from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import resized
-from unshaken.data.digests import image_digests, packed_digests, unpacked_digests
+from unshaken.data.image_digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
 
 SIDE = 96

@@ -13,15 +13,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from unshaken.base.clock import AnySchedule, Clock, Constant
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Positive, ranged
-from unshaken.base.types import Batch, Float, Terms
-from unshaken.losses.contrast import check_temperature, nt_xent
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, frozen
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import AnySchedule, Clock, Constant
+from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.losses.contrastive import check_temperature, nt_xent
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network, frozen
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ACL(Method):
     def __post_init__(self) -> None:
         check_temperature(self.tau)
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         z_adv, z = self.embed(h, batch, key)
         return self.contrast(z_adv, z, clock)
 
@@ -60,7 +60,7 @@ class ACL(Method):
                 (key / "attack").on(views.device),
             )
 
-    def contrast(self, z_adv: Float[Tensor, "2 N D"], z: Float[Tensor, "2 N D"], clock: Clock) -> Terms:
+    def contrast(self, z_adv: Float[Tensor, "2 N D"], z: Float[Tensor, "2 N D"], clock: Clock) -> LossTerms:
         """The objective, from embeddings."""
         omega = self.omega(clock)
         adv, clean = nt_xent(z_adv, self.tau), nt_xent(z, self.tau)

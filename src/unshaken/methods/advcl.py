@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import NonNegative, Positive, ranged
-from unshaken.base.types import Batch, Float, Int, Terms
-from unshaken.losses.contrast import check_temperature, multi_view
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, frozen
-from unshaken.pixels.frequency import high_frequency
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, Float, Int, LossTerms
+from unshaken.losses.contrastive import check_temperature, multi_view
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network, frozen
+from unshaken.transforms.high_pass import high_pass
 
 BASE_TAU = 0.07
 """SupCon's reference code multiplies its loss by τ over this, its own τ, which AdvCL's code left as it was."""
@@ -62,7 +62,7 @@ class AdvCL(Method):
     def __post_init__(self) -> None:
         check_temperature(self.tau)
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         x_clean = self.clean(batch)
         x_adv = self.adversarial(h, batch, x_clean, self.contrast, key)
         z, ce = self.embed(h, x_adv, lambda: self.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
@@ -71,7 +71,7 @@ class AdvCL(Method):
     def clean(self, batch: Batch) -> Float[Tensor, "3 N C H W"]:
         """τ₁(x), τ₂(x) and x_h."""
         strong_1, strong_2, x = batch.views
-        return torch.stack([strong_1, strong_2, high_frequency(x, self.radius)])
+        return torch.stack([strong_1, strong_2, high_pass(x, self.radius)])
 
     def adversarial(
         self, h: Network, batch: Batch, x_clean: Float[Tensor, "3 N C H W"], contrast: Contrast, key: Key
@@ -115,6 +115,6 @@ class AdvCL(Method):
         """l_CL."""
         return multi_view(z, self.tau)
 
-    def total(self, contrast: Float[Tensor, ""], ce: Float[Tensor, ""]) -> Terms:
+    def total(self, contrast: Float[Tensor, ""], ce: Float[Tensor, ""]) -> LossTerms:
         scale = self.tau / BASE_TAU if self.form == "released" else 1
         return {"loss": scale * contrast + self.ce_weight * ce, "contrast": contrast, "ce": ce}

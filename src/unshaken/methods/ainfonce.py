@@ -20,15 +20,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
 from unshaken.base.ranges import BelowOne, Count, NonNegative, Unit, ranged
-from unshaken.base.types import Batch, Float, Terms
-from unshaken.losses.contrast import between, hard_pairs, pairs
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.losses.contrastive import hard_negative_pairs, mean_over_pairs, pairwise_info_nce
 from unshaken.methods.advcl import AdvCL
-from unshaken.methods.method import Method
+from unshaken.methods.base import Method
 from unshaken.methods.rocl import RoCL
-from unshaken.nets.embed import Network, evaluating
+from unshaken.nets.network import Network, evaluating
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class AsymAdvCL(Method):
         if self.adaptive is not None and self.ip is None:
             raise ValueError("what is adaptive is the alpha of ip, and ip is None")
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         x_clean = self.advcl.clean(batch)
         x_adv = self.advcl.adversarial(h, batch, x_clean, self.attacked, key)
         z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
@@ -120,12 +120,14 @@ class AsymAdvCL(Method):
     def contrast(self, z: Float[Tensor, "4 N D"], alpha: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
         """l_CL, where alpha is of ip alone."""
         if self.ip is None:
-            return between(self.unstopped(self.pairs(z)))
-        return between(inferior(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
+            return mean_over_pairs(self.unstopped(self.pairs(z)))
+        return mean_over_pairs(inferior(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
 
     def attacked(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
         """What the attack raises in the place of l_CL."""
-        return between(self.unstopped(self.pairs(z) if self.hard_attack else pairs(z, self.advcl.tau)))
+        return mean_over_pairs(
+            self.unstopped(self.pairs(z) if self.hard_attack else pairwise_info_nce(z, self.advcl.tau))
+        )
 
     def unstopped(self, l_uv: Float[Tensor, "4 4 N"]) -> Float[Tensor, "4 4 N"]:
         if self.advcl.form == "released":
@@ -137,9 +139,9 @@ class AsymAdvCL(Method):
 
     def pairs(self, z: Float[Tensor, "4 N D"], others: Tensor | None = None) -> Float[Tensor, "4 4 N"]:
         if self.hn is None:
-            return pairs(z, self.advcl.tau, others)
+            return pairwise_info_nce(z, self.advcl.tau, others)
         form: Literal["advcl", "hcl"] = "advcl" if self.advcl.form == "released" else "hcl"
-        return hard_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others, form)
+        return hard_negative_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others, form)
 
     def alpha(
         self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"], clock: Clock
@@ -183,7 +185,7 @@ class AsymRoCL(Method):
 
     routes: ClassVar = RoCL.routes
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         z, z_pair = self.rocl.embed(h, batch, key)
         return self.rocl.total(self.contrast(z), z_pair)
 
@@ -193,13 +195,13 @@ class AsymRoCL(Method):
         if self.ip is not None:
             weight = self.ip.adv_weight / 2 if released else self.ip.adv_weight
             l_uv = inferior(l_uv, self.pairs(z, z.detach()), 2, self.ip.alpha, weight)
-        return 2 * between(l_uv)  # each of 3N anchors has 2 positives
+        return 2 * mean_over_pairs(l_uv)  # each of 3N anchors has 2 positives
 
     def pairs(self, z: Float[Tensor, "3 N D"], others: Float[Tensor, "3 N D"]) -> Float[Tensor, "3 3 N"]:
         if self.hn is None:
-            return pairs(z, self.rocl.tau, others)
+            return pairwise_info_nce(z, self.rocl.tau, others)
         form = "rocl" if self.rocl.form == "released" else "hcl"
-        return hard_pairs(z, self.rocl.tau, self.hn.tau_plus, self.hn.beta, others, form)
+        return hard_negative_pairs(z, self.rocl.tau, self.hn.tau_plus, self.hn.beta, others, form)
 
 
 def inferior(

@@ -17,14 +17,14 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
 from unshaken.base.ranges import NonNegative, ranged
-from unshaken.base.types import Batch, Float, Terms
-from unshaken.losses.diverge import kl
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.losses.divergence import kl
 from unshaken.methods.acl import ACL
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AIR(Method):
 
     routes: ClassVar = ACL.routes
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         z_adv, z = self.acl.embed(h, batch, key)
         terms = self.acl.contrast(z_adv, z, clock)
         original = h(batch.image, "clean")

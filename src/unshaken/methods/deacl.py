@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import NonNegative, ranged
-from unshaken.base.types import Batch, Float, Terms
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, frozen
-from unshaken.threat.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network, frozen
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DeACL(Method):
     views: ClassVar = 1
     teacher: ClassVar = "given"
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views
         with torch.no_grad():
             target = h.teacher(x, "clean")

@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.clock import Clock, Stairs
-from unshaken.base.keys import Key
 from unshaken.base.ranges import Unit, ranged
-from unshaken.base.types import Batch, Float, Terms
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock, StepSchedule
+from unshaken.base.types import Batch, Float, LossTerms
 from unshaken.methods.acl import ACL
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DynACL(Method):
     passes: the same sequence, one step late), and ω, which there climbs each stair one epoch before s does.
     """
 
-    acl: ACL = ACL(omega=Stairs(0.0, 2 / 3, every=50))
+    acl: ACL = ACL(omega=StepSchedule(0.0, 2 / 3, every=50))
     momentum: Unit = 0.99
     """m."""
 
@@ -44,7 +44,7 @@ class DynACL(Method):
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"a momentum lies in [0, 1], not {self.momentum:g}")
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         h.teacher.follow(h, self.momentum)
         z_adv, z = self.acl.embed(Pair(h), batch, key)  # pyright: ignore[reportArgumentType]
         terms = self.acl.contrast(z_adv, z, clock)

@@ -15,15 +15,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Linf
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import NonNegative, Positive, ranged
-from unshaken.base.types import Batch, Float, Terms
-from unshaken.losses.contrast import between, check_temperature, info_nce, pairs
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, frozen
-from unshaken.threat.ball import Linf
-from unshaken.threat.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.losses.contrastive import check_temperature, info_nce, mean_over_pairs, pairwise_info_nce
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network, frozen
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RoCL(Method):
     share one route, and in the update one forward pass: the batch norms see their mixture.
     """
 
-    attack: PGD = PGD(Linf(8 / 255), steps=7, stride=0.007 / 0.0314)
+    attack: PGD = PGD(Linf(8 / 255), steps=7, rel_step_size=0.007 / 0.0314)
     tau: Positive = 0.5
     weight: NonNegative = 1 / 256
     """λ."""
@@ -50,7 +50,7 @@ class RoCL(Method):
     def __post_init__(self) -> None:
         check_temperature(self.tau)
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         z, z_pair = self.embed(h, batch, key)
         return self.total(self.contrast(z), z_pair)
 
@@ -77,15 +77,15 @@ class RoCL(Method):
     def contrast(self, z: Float[Tensor, "3 N D"]) -> Float[Tensor, ""]:
         """L_con(t(x), {t′(x), t(x)ᵃᵈᵛ}, {t(x)_neg})."""
         if self.form == "released":
-            return 2 * between(pairs(z, self.tau, z.detach()))  # each of 3N anchors has 2 positives
+            return 2 * mean_over_pairs(pairwise_info_nce(z, self.tau, z.detach()))  # each of 3N anchors has 2 positives
         return info_nce(z, self.tau)
 
     def apart(self, z_pair: Float[Tensor, "2 N D"]) -> Float[Tensor, ""]:
         """L_con(t(x)ᵃᵈᵛ, {t′(x)}, {t(x)_neg}): what the attack raises and λ's term lowers."""
         if self.form == "released":
-            return between(pairs(z_pair, self.tau, z_pair.detach()))
+            return mean_over_pairs(pairwise_info_nce(z_pair, self.tau, z_pair.detach()))
         return info_nce(z_pair, self.tau)
 
-    def total(self, contrast: Float[Tensor, ""], z_pair: Float[Tensor, "2 N D"]) -> Terms:
+    def total(self, contrast: Float[Tensor, ""], z_pair: Float[Tensor, "2 N D"]) -> LossTerms:
         adv = self.apart(z_pair)
         return {"loss": contrast + self.weight * adv, "contrast": contrast, "adv": adv}

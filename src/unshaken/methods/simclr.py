@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
 from unshaken.base.ranges import Positive, ranged
-from unshaken.base.types import Batch, Terms
-from unshaken.losses.contrast import check_temperature, nt_xent
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, LossTerms
+from unshaken.losses.contrastive import check_temperature, nt_xent
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,5 @@ class SimCLR(Method):
     def __post_init__(self) -> None:
         check_temperature(self.tau)
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         return {"loss": nt_xent(h(batch.views, "clean"), self.tau)}

@@ -13,15 +13,15 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cross_entropy
 
-from unshaken.base.clock import Clock
-from unshaken.base.keys import Key
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import NonNegative, ranged
-from unshaken.base.types import Batch, Terms
-from unshaken.losses.classify import trades
-from unshaken.losses.diverge import kl_rows
-from unshaken.methods.method import Method
-from unshaken.nets.embed import Network, frozen
-from unshaken.threat.pgd import PGD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch, LossTerms
+from unshaken.losses.divergence import kl_rows
+from unshaken.losses.trades import trades
+from unshaken.methods.base import Method
+from unshaken.nets.network import Network, frozen
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ST(Method):
     views: ClassVar = 1
     labels: ClassVar = "own"
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views
         return {"loss": cross_entropy(h(x, "shared"), batch.label)}  # pyright: ignore[reportArgumentType]
 
@@ -47,7 +47,7 @@ class SAT(Method):
     views: ClassVar = 1
     labels: ClassVar = "own"
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,), y = batch.views, batch.label
         with frozen(h):
             x_adv = self.attack(
@@ -67,14 +67,14 @@ class TRADES(Method):
     third one, of the clean images again, which moves the running statistics alone (docs/methods/supervised.md).
     """
 
-    attack: PGD = PGD(steps=10, start="near")
+    attack: PGD = PGD(steps=10, init="gaussian")
     beta: NonNegative = 6.0
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
     labels: ClassVar = "own"
 
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> Terms:
+    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views
         with frozen(h):
             with torch.no_grad():

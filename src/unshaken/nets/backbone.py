@@ -9,11 +9,11 @@ from torch import nn
 
 from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
 from unshaken.base.suggest import did_you_mean
-from unshaken.nets.embed import Encoder, Normalize
+from unshaken.nets.network import Encoder, Normalize
 from unshaken.nets.resnet import KINDS, Stem, resnet
-from unshaken.nets.solo_wrn import is_solo_wrn, solo_depth_and_widen, solo_wrn
+from unshaken.nets.solo_wide_resnet import is_solo_wrn, solo_depth_and_widen, solo_wrn
 from unshaken.nets.timm_nets import PATCHES, timm_config, timm_net, vit_small
-from unshaken.nets.wrn import SIDES, depth_and_widen, wrn
+from unshaken.nets.wide_resnet import SIDES, depth_and_widen, wrn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -26,7 +26,7 @@ class Backbone:
     name: str = "resnet18"
     """resnet18, resnet34, resnet50, resnet-small, wrn-28-10 (or another depth and factor), wide_resnet28w10 (DeACL's),
     vit-small, or timm/NAME."""
-    stem: Stem = 32
+    image_size: Stem = 32
     """For which side in pixels."""
     channels: Count = 3
     """3, or 1 for grey images."""
@@ -37,10 +37,10 @@ class Backbone:
     """Of the 3×3 stem convolution of a 32-pixel ResNet; DeACL's published encoders have 2."""
 
     def __post_init__(self) -> None:
-        if self.stem not in sides(self.name):
+        if self.image_size not in sides(self.name):
             known = ", ".join(map(str, sides(self.name)))
-            raise ValueError(f"{self.name} is built for images of {known} pixels, not {self.stem}: set the stem")
-        if self.padding != 1 and (self.name not in KINDS or self.stem > 32 or self.padding < 0):
+            raise ValueError(f"{self.name} is built for images of {known} pixels, not {self.image_size}: set the stem")
+        if self.padding != 1 and (self.name not in KINDS or self.image_size > 32 or self.padding < 0):
             raise ValueError(
                 f"a padding of {self.padding} is not possible: it is 1 but in a ResNet for 8 or 32 pixels "
                 f"({', '.join(KINDS)}), where it is 0 or more"
@@ -54,7 +54,7 @@ class Backbone:
     def build(self) -> Encoder:
         """With initial weights. ValueError if the network is timm's and timm is not there, or has none of this name."""
         if self.name in KINDS:
-            net = resnet(self.name, self.stem, self.channels, self.padding)
+            net = resnet(self.name, self.image_size, self.channels, self.padding)
             return self._encoder(net, net.features)
         if self.name.startswith("wrn-"):
             net = wrn(self.name, self.channels)
@@ -63,8 +63,8 @@ class Backbone:
             net = solo_wrn(self.name, self.channels)
             return self._encoder(net, net.features)
         if self.name == "vit-small":
-            return self._encoder(*vit_small(self.stem, self.channels))
-        return self._encoder(*timm_net(self.name.removeprefix("timm/"), self.stem, self.channels))
+            return self._encoder(*vit_small(self.image_size, self.channels))
+        return self._encoder(*timm_net(self.name.removeprefix("timm/"), self.image_size, self.channels))
 
     def _encoder(self, net: nn.Module, features: int) -> Encoder:
         return Encoder(Normalize(self.mean, self.std), net, features)
@@ -109,4 +109,4 @@ def timm_encoder(name: str, stem: Stem | None = None, pretrained: bool = True) -
     if pretrained and not config.has_weights:
         raise ValueError(f"timm has no weights for {name}; a network with initial weights needs no import")
     backbone = Backbone(f"timm/{known}", stem or side, channels, tuple(config.mean), tuple(config.std))  # pyright: ignore[reportArgumentType]
-    return backbone._encoder(*timm_net(known, backbone.stem, channels, pretrained)), backbone
+    return backbone._encoder(*timm_net(known, backbone.image_size, channels, pretrained)), backbone

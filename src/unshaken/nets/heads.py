@@ -54,7 +54,7 @@ class Projection(Head):
 
 
 @dataclass(frozen=True)
-class Bare(Head):
+class NoHead(Head):
     """Nothing: the features themselves."""
 
     def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
@@ -62,7 +62,7 @@ class Bare(Head):
 
 
 @dataclass(frozen=True)
-class Classifier(Head):
+class LinearClassifier(Head):
     """c: one linear layer, for the one labelling there is."""
 
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
@@ -71,7 +71,7 @@ class Classifier(Head):
         return nn.Linear(features, classes[0])
 
 
-class Fork(nn.Module):
+class ProjectionAndClassifiers(nn.Module):
     """A projection and linear classifiers on the same features; `split` takes apart what comes out."""
 
     def __init__(self, projection: nn.Module, width: int, features: int, classes: tuple[int, ...]) -> None:
@@ -89,16 +89,18 @@ class Fork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Forked(Head):
+class ProjectionWithClassifiers(Head):
     """A projection, and a linear classifier for each labelling."""
 
     projection: Projection = Projection(2, out=128, norm="hidden")
 
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
-        return Fork(self.projection.build(features), self.projection.out or features, features, classes)
+        return ProjectionAndClassifiers(
+            self.projection.build(features), self.projection.out or features, features, classes
+        )
 
 
-AnyHead = Annotated[Head, Projection | Bare | Classifier | Forked]
+AnyHead = Annotated[Head, Projection | NoHead | LinearClassifier | ProjectionWithClassifiers]
 """A head; by name from a command line, one of these."""
 
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unshaken.base.keys import Key
+from unshaken.base.rng import Key
 
 Layer = nn.Conv2d | nn.Linear
 M = TypeVar("M", bound=nn.Module)
 
 
-class Switch:
+class BranchSwitch:
     """Whether the branch is on, shared by all low-rank layers of one network."""
 
     on = False
@@ -36,7 +36,7 @@ class LowRank(nn.Module):
     on the way stay what they are.
     """
 
-    def __init__(self, layer: Layer, rank: int, alpha: float, switch: Switch, rng: torch.Generator) -> None:
+    def __init__(self, layer: Layer, rank: int, alpha: float, switch: BranchSwitch, rng: torch.Generator) -> None:
         super().__init__()
         self.layer, self.switch, self.scale = layer, switch, alpha / rank
         weight = layer.weight
@@ -75,7 +75,7 @@ def with_lora(encoder: M, key: Key, rank: int = 8, alpha: float = 1.0) -> M:
         raise ValueError(f"the rank of a branch is 1 or more, not {rank}")
     if _branched(encoder):
         raise ValueError("the network has a low-rank branch already")
-    switch, made = Switch(), {}
+    switch, made = BranchSwitch(), {}
     for name, layer in _adapted(encoder).items():
         made[layer] = LowRank(layer, rank, alpha, switch, (key / name).on("cpu"))
     if not made:

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from unshaken.base.types import Float
-from unshaken.nets.spared import Stage
+from unshaken.nets.activation_checkpointing import CheckpointedStage
 
 Stem = Literal[8, 32, 96, 224]
 
@@ -100,7 +100,7 @@ class ResNet(nn.Module):
             for k in range(count):
                 layers.append(block(width_in, width << stage, stride=2 if k == 0 and stage > 0 else 1))
                 width_in = (width << stage) * block.expansion
-            self.add_module(f"layer{stage + 1}", Stage(*layers))
+            self.add_module(f"layer{stage + 1}", CheckpointedStage(*layers))
         self.features = width_in
         self._initialise()
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from unshaken.base.suggest import did_you_mean
-from unshaken.nets.embed import Normalize
-from unshaken.nets.published import from_hub, from_url
+from unshaken.nets.network import Normalize
+from unshaken.nets.published_weights import from_hub, from_url
 from unshaken.nets.resnet import Stem
 from unshaken.nets.torchvision_ops import declare_operators
 

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unshaken.base.arrays import ARRAYS
+from unshaken.base.pickled_arrays import ARRAYS
 from unshaken.base.pickles import Builder, Named, Reader, Skipped
+from unshaken.base.safe_text import printable
 from unshaken.base.tensor_file import check_own
-from unshaken.base.text import printable
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """What torch.save of before 1.6 writes first, as a pickle of its own."""

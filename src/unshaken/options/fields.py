@@ -13,7 +13,7 @@ from unshaken.base.ranges import Range
 from unshaken.base.suggest import did_you_mean
 from unshaken.options.numbers import number, whole
 
-FLAT = ("recipe", "exam")
+FLAT = ("recipe", "evaluation")
 """Fields whose own fields are options without a prefix."""
 
 

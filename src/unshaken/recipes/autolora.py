@@ -12,37 +12,37 @@ from typing import Any
 
 from torch import Tensor
 
-from unshaken.base.canon import plain
-from unshaken.base.clock import Constant
-from unshaken.base.files import read_json, write_json
-from unshaken.base.keys import Key
+from unshaken.attacks.pgd import PGD
+from unshaken.base.json_files import read_json, write_json
+from unshaken.base.json_shapes import Items, Number
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
-from unshaken.base.shapes import Items, Number
-from unshaken.data.digests import ASIDE
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.base.serialize import to_json
+from unshaken.compute.runtime import Runtime
+from unshaken.data.image_digests import ASIDE
 from unshaken.data.images import Images
-from unshaken.data.source import Source
-from unshaken.evaluate.exam import Exam
-from unshaken.exchange.fingerprint import stamped
-from unshaken.methods.method import Step
+from unshaken.data.source import DataSource
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.interop.fingerprint import write_fingerprint
+from unshaken.methods.autolora import AutoLoRa, AutoRate
+from unshaken.methods.base import Step
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network
+from unshaken.nets.checkpoint import load_encoder, read_tensors, save_classifier, write_tensors
+from unshaken.nets.dual_bn import merge_route, routes_of
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.lora import with_lora, without_lora
-from unshaken.nets.routed import merged, routes_of
-from unshaken.nets.saved import load_encoder, read_tensors, save_classifier, write_tensors
-from unshaken.pixels.augment import AnyTransform, CropFlip
+from unshaken.nets.network import Network
+from unshaken.recipes.datasets import defaults_for, source_of
 from unshaken.recipes.finetune import Finetune, tell_eps
-from unshaken.recipes.origin import Given, encoder_file
-from unshaken.recipes.pretrain import met
-from unshaken.recipes.seen import finetuned_on
-from unshaken.recipes.settings import setting_of, source_of
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed, Place
-from unshaken.train.fit import Training, training
+from unshaken.recipes.pretrain import image_identity
+from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.loop import Loop, training
 from unshaken.train.optim import SGD, AnyOptimizer
-from unshaken.train.run import Run
-from unshaken.train.runtime import Runtime
-from unshaken.tune.autolora import AutoLoRa, AutoRate
+from unshaken.train.run_dir import Run
+from unshaken.train.training_images import finetuned_on
+from unshaken.transforms.views import AnyTransform, CropFlip
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class AutoFinetune:
     """A classifier on an encoder by AutoLoRa. A recipe like `Finetune`, and a run like its runs."""
 
     method: AutoLoRa = AutoLoRa()
-    data: Source = Source("cifar10")
+    data: DataSource = DataSource("cifar10")
     views: AnyTransform = CropFlip()
     optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=2e-4)
-    rate: AutoRate = AutoRate()
+    lr: AutoRate = AutoRate()
     epochs: Count = 50
-    batch: Several = 128
+    batch_size: Several = 128
     aside: Several = 20
     """Every so many-th training image of each class is not trained on: after each epoch the robust accuracy there says
     what becomes of the rate, and which epoch is kept."""
-    validation: Exam = Exam()
+    validation: Evaluation = Evaluation()
     """That robust accuracy: under PGD-20."""
-    hold: Natural = 0
+    holdout: Natural = 0
     """Every so many-th training image of each class is kept from all this too, for choices between recipes
     (`evaluate --held-out` judges there); 0 keeps none."""
     seed: Whole = 1
@@ -81,7 +81,7 @@ class AutoFinetune:
     @property
     def _images(self) -> Finetune:
         """The fine-tuning on the same images."""
-        return Finetune(self.method, self.data, self.views, hold=self.hold)
+        return Finetune(self.method, self.data, self.views, holdout=self.holdout)
 
     def run(
         self,
@@ -98,13 +98,13 @@ class AutoFinetune:
         aside, through the adversarial route. history.json has the robust accuracy there after each epoch.
         """
         file = encoder_file(encoder)
-        given = Given.read(file)
+        given = PretrainedEncoder.read(file)
         images, aside = self.images(given.backbone)
-        data = {"images": met(images), "validation": met(aside), **runtime.identity}
+        data = {"images": image_identity(images), "validation": image_identity(aside), **runtime.identity}
         data |= {"encoder": given.identity}
         tell_eps(given.about["pretrain"]["recipe"], self.method, quiet)
         key = Key(self.seed) / self.mode
-        feed = Feed(images, self.views, Constant(1.0), self.batch, self.epochs, key, images.label)
+        feed = BatchStream(images, self.views, Constant(1.0), self.batch_size, self.epochs, key, images.label)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
             finetuned_on(run.path, given.seen, images, aside)
             if not run.finished("classifier.safetensors"):
@@ -116,10 +116,10 @@ class AutoFinetune:
                 with training(step, feed, self.optimizer, run, fabric, save_every, quiet) as course:
                     self._learn(net, course, aside, History(run.path, course.place))
                 net.memory = None
-                plain_net = without_lora(merged(net, "adv"))
-                origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": given.about["pretrain"]}
+                plain_net = without_lora(merge_route(net, "adv"))
+                origin = {"finetune": {"recipe": to_json(self), "data": data}, "pretrain": given.about["pretrain"]}
                 save_classifier(run.path / "classifier.safetensors", plain_net, given.backbone, images.names, origin)
-                stamped(run.path)
+                write_fingerprint(run.path)
                 run.finish(plain_net, runtime.world(fabric.device))
             (run.path / BEST).unlink(missing_ok=True)  # only now: until then a run that is killed needs it
             return run.path
@@ -133,7 +133,7 @@ class AutoFinetune:
         kept = images[aside.nonzero()[:, 0]]
         return images[(~aside).nonzero()[:, 0]], replace(kept, split="validation")
 
-    def network(self, given: Given, classes: int, key: Key) -> Network:
+    def network(self, given: PretrainedEncoder, classes: int, key: Key) -> Network:
         """A classifier that starts at zero on the encoder, with the routes that the method asks for and the branch.
 
         Without two routes in the encoder all images take the one for adversarial images, or the only one there is.
@@ -143,7 +143,7 @@ class AutoFinetune:
         encoder = with_lora(encoder, key / "branch", self.method.rank, self.method.alpha)
         return Network(encoder, zero_classifier(encoder.features, classes))
 
-    def _learn(self, net: Network, course: Training, aside: Images, history: History) -> None:
+    def _learn(self, net: Network, course: Loop, aside: Images, history: History) -> None:
         """Leg by leg to the end, and back to the best weights. All that is done between legs follows from where the
         run is, so that one that was stopped does it again, to the same bits.
         """
@@ -151,9 +151,9 @@ class AutoFinetune:
             place = course.place
             if place.batch == 0 and place.epoch > len(history.values):
                 history.note(net, self._robust(net, aside))
-            rate, again = self.rate(history.values, self.epochs)
+            lr, again = self.lr(history.values, self.epochs)
             if place.batch == 0 and place.epoch > 0:
-                line = {"validation": history.values[-1], "rate": rate, "reloaded": again}
+                line = {"validation": history.values[-1], "lr": lr, "reloaded": again}
                 course.run.log({"step": place.step, "epoch": place.epoch} | line)  # pyright: ignore[reportArgumentType]
             if place.epoch == self.epochs or (place.batch == 0 and again):
                 history.lend(net)
@@ -163,7 +163,7 @@ class AutoFinetune:
             if place.batch in ends:
                 net.memory.accuracy.fill_(accuracy(self.method, net, course.feed, place))  # pyright: ignore[reportCallIssue]
             onward = next(batch for batch in (*ends, len(course.feed)) if batch > place.batch)
-            course.go(Constant(rate), place.step + onward - place.batch)
+            course.go(Constant(lr), place.step + onward - place.batch)
 
     def _robust(self, net: Network, aside: Images) -> float:
         verdicts = self.validation.judge(net, aside)["pgd"]
@@ -178,12 +178,12 @@ def quarters(batches: int) -> tuple[int, ...]:
     return tuple(sorted({quarter * batches // 4 for quarter in range(4)}))
 
 
-def accuracy(method: AutoLoRa, net: Network, feed: Feed, place: Place) -> float:
+def accuracy(method: AutoLoRa, net: Network, feed: BatchStream, place: Position) -> float:
     """SA: on every training image, augmented anew."""
     key = feed.key / "accuracy" / place.step
     right: list[Tensor] = []
-    for at in range(0, len(feed.images), feed.batch):
-        part = slice(at, at + feed.batch)
+    for at in range(0, len(feed.images), feed.batch_size):
+        part = slice(at, at + feed.batch_size)
         (x,) = feed.views(feed.images.floats(part), 1.0, key / at)
         right.append(method.correct(net, x, feed.label[part]).sum())
     return int(sum(right)) / len(feed.images)
@@ -200,7 +200,7 @@ class History:
     never ahead of the checkpoint by more than what is then found again, and a run without a checkpoint begins anew.
     """
 
-    def __init__(self, folder: Path, place: Place) -> None:
+    def __init__(self, folder: Path, place: Position) -> None:
         self.file, self.best = folder / "history.json", folder / BEST
         found = read_json(self.file, HISTORY) if place.epoch and self.file.exists() else {}
         known = found.get("validation", [])
@@ -219,21 +219,21 @@ class History:
         net.load_state_dict(read_tensors(self.best)[0])
 
 
-def autolora(encoder: Path, data: Source | None = None) -> AutoFinetune:
+def autolora(encoder: Path, data: DataSource | None = None) -> AutoFinetune:
     """The published choices for what pre-trained the encoder, on the same images or on others; for digits our own."""
     file = encoder_file(encoder)
     _, _, about = load_encoder(file)
     return published(data or source_of(about["pretrain"]["recipe"]["data"], file.parent))
 
 
-def published(source: Source) -> AutoFinetune:
+def published(source: DataSource) -> AutoFinetune:
     """The published choices for a set; for digits our own."""
-    setting = setting_of(source)
+    setting = defaults_for(source)
     recipe = AutoFinetune(
-        AutoLoRa(PGD(setting.ball, steps=10, start="near")),
+        AutoLoRa(PGD(setting.ball, steps=10, init="gaussian")),
         source,
         setting.weak,
-        validation=Exam(PGD(setting.ball, steps=20)),
+        validation=Evaluation(PGD(setting.ball, steps=20)),
     )
     if source.name == "digits":
         return replace(recipe, **DIGITS)

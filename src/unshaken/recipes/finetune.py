@@ -7,36 +7,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unshaken.base.canon import plain
-from unshaken.base.clock import AnySchedule, Constant, Milestones
-from unshaken.base.keys import Key
+from unshaken.attacks.ball import Ball
+from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
-from unshaken.data.digests import HOLD
+from unshaken.base.rng import Key
+from unshaken.base.schedule import AnySchedule, Constant, MultiStep
+from unshaken.base.serialize import to_json
+from unshaken.compute.runtime import Runtime
+from unshaken.data.image_digests import HOLD
 from unshaken.data.images import Images
-from unshaken.data.source import UNKNOWN, Source
-from unshaken.exchange.fingerprint import stamped
-from unshaken.methods.method import Method, Step
+from unshaken.data.source import UNKNOWN, DataSource
+from unshaken.interop.fingerprint import write_fingerprint
+from unshaken.methods.base import Method, Step
+from unshaken.methods.full import AFF
+from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.tuning import AnyTuning
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Encoder, Network
+from unshaken.nets.checkpoint import save_classifier
+from unshaken.nets.dual_bn import merge_route, routes_of, single_route
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.routed import alone, merged, routes_of
-from unshaken.nets.saved import save_classifier
-from unshaken.pixels.augment import AnyTransform, CropFlip
-from unshaken.recipes.origin import Given, encoder_file
-from unshaken.recipes.presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
-from unshaken.recipes.pretrain import fitting, met
-from unshaken.recipes.seen import finetuned_on
-from unshaken.recipes.settings import SETTINGS, ball_of, in_words, known_as, setting_of, source_of
-from unshaken.threat.ball import Ball
-from unshaken.threat.pgd import PGD
-from unshaken.train.feed import Feed
-from unshaken.train.fit import fit
+from unshaken.nets.network import Encoder, Network
+from unshaken.recipes.datasets import DATASETS, ball_of, defaults_for, in_words, known_as, source_of
+from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
+from unshaken.recipes.pretrain import check_images_fit, image_identity
+from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.train.batches import BatchStream
+from unshaken.train.loop import fit
 from unshaken.train.optim import SGD, AnyOptimizer
-from unshaken.train.run import Run
-from unshaken.train.runtime import Runtime
-from unshaken.tune import AnyTuning
-from unshaken.tune.full import AFF
-from unshaken.tune.linear import ALF, SLF
+from unshaken.train.run_dir import Run
+from unshaken.train.training_images import finetuned_on
+from unshaken.transforms.views import AnyTransform, CropFlip
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,22 @@ class Finetune:
     """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
 
     method: AnyTuning = SLF()
-    data: Source = Source("cifar10")
+    data: DataSource = DataSource("cifar10")
     views: AnyTransform = CropFlip()
     optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=2e-4)
-    rate: AnySchedule = Milestones(0.01, at=(10, 20))
+    lr: AnySchedule = MultiStep(0.01, at=(10, 20))
     epochs: Count = 25
-    batch: Several = 512
-    hold: Natural = 0
+    batch_size: Several = 512
+    holdout: Natural = 0
     """One training image in so many is kept aside, for choices that must not see test images (`evaluate --held-out`
     judges there): every so many-th of each class, of a set of one's own by each image's content; 0 keeps none."""
     seed: Whole = 1
 
     def __post_init__(self) -> None:
-        if self.hold < 0 or self.hold == 1:
-            raise ValueError(f"hold is 0, or how many images of a class there are to one kept aside; not {self.hold}")
+        if self.holdout < 0 or self.holdout == 1:
+            raise ValueError(
+                f"hold is 0, or how many images of a class there are to one kept aside; not {self.holdout}"
+            )
         if self.views.count != 1:
             raise ValueError(f"fine-tuning takes 1 view, not {self.views.count}")
 
@@ -80,12 +82,12 @@ class Finetune:
         Returns the run's directory, with classifier.safetensors in it.
         """
         file = encoder_file(encoder)
-        given = Given.read(file)
+        given = PretrainedEncoder.read(file)
         body, backbone, about = given.encoder, given.backbone, given.about
         images = self.images(backbone)
-        data = {"images": met(images), "encoder": given.identity, **runtime.identity}
-        feed = Feed(
-            images, self.views, Constant(1.0), self.batch, self.epochs, Key(self.seed) / self.mode, images.label
+        data = {"images": image_identity(images), "encoder": given.identity, **runtime.identity}
+        feed = BatchStream(
+            images, self.views, Constant(1.0), self.batch_size, self.epochs, Key(self.seed) / self.mode, images.label
         )
         tell_eps(about["pretrain"]["recipe"], self.method, quiet)
         with Run.open(root or file.parent, f"{self.mode}-{images.name}", self, data) as run:
@@ -96,17 +98,19 @@ class Finetune:
             net = Network(self._prepared(body), zero_classifier(body.features, len(images.names))).to(fabric.device)
             step = Step(self.method, net)
             runtime.prepare(net)
-            fit(step, feed.to(fabric.device), self.optimizer, self.rate, run, fabric, save_every, quiet)
-            origin = {"finetune": {"recipe": plain(self), "data": data}, "pretrain": about["pretrain"]}
-            plain_net = merged(net, "adv")
+            fit(step, feed.to(fabric.device), self.optimizer, self.lr, run, fabric, save_every, quiet)
+            origin = {"finetune": {"recipe": to_json(self), "data": data}, "pretrain": about["pretrain"]}
+            plain_net = merge_route(net, "adv")
             save_classifier(run.path / "classifier.safetensors", plain_net, backbone, images.names, origin)
-            stamped(run.path)
+            write_fingerprint(run.path)
             run.finish(plain_net, runtime.world(fabric.device))
             return run.path
 
     def images(self, backbone: Backbone, held_out: bool = False) -> Images:
         """What is trained on, or what is kept aside of it."""
-        images = fitting(replace(self.data, size=self.data.size or backbone.stem).load("train"), backbone)
+        images = check_images_fit(
+            replace(self.data, size=self.data.size or backbone.image_size).load("train"), backbone
+        )
         if images.label is None:
             raise ValueError(
                 f"{self.data.name} has no labels{f' ({images.reason})' if images.reason else ''}, and fine-tuning "
@@ -114,13 +118,15 @@ class Finetune:
             )
         if len(images.names) < 2:
             raise ValueError(f"{self.data.name} has one class, {images.names[0]!r}: there is nothing to tell apart")  # pyright: ignore[reportGeneralTypeIssues]
-        if held_out and not self.hold:
-            raise ValueError("this run kept no images aside; fine-tune with --hold 10, say")
-        if not self.hold:
+        if held_out and not self.holdout:
+            raise ValueError("this run kept no images aside; fine-tune with --holdout 10, say")
+        if not self.holdout:
             return images
-        aside = self.data.aside(images, self.hold, HOLD)
+        aside = self.data.aside(images, self.holdout, HOLD)
         if held_out and not aside.any():
-            raise ValueError(f"of {len(images)} images none is kept aside by --hold {self.hold}: choose a smaller one")
+            raise ValueError(
+                f"of {len(images)} images none is kept aside by --holdout {self.holdout}: choose a smaller one"
+            )
         return replace(
             images[(aside if held_out else ~aside).nonzero()[:, 0]], split="held-out" if held_out else "train"
         )
@@ -133,16 +139,16 @@ class Finetune:
         routes = routes_of(encoder)
         if set(self.method.routes) <= set(routes) and len(self.method.routes) > 1:
             return encoder
-        return alone(encoder, "adv")
+        return single_route(encoder, "adv")
 
 
 MODES = ("slf", "alf", "aff")
 
 
-def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
+def labelled(encoder: Path, data: str | None, size: int | None) -> DataSource:
     """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
     file = encoder_file(encoder)
-    recipe = Given.read(file).about["pretrain"]["recipe"]
+    recipe = PretrainedEncoder.read(file).about["pretrain"]["recipe"]
     if recipe["name"] == UNKNOWN:
         print(f"{file} does not say which method it is of: the presets are those of unknown ones", file=sys.stderr)
     known = source_of(recipe["data"], file.parent)
@@ -152,7 +158,7 @@ def labelled(encoder: Path, data: str | None, size: int | None) -> Source:
 
 def tell_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
     """Say it where an encoder was pre-trained against another adversary than it is fine-tuned against."""
-    before, now = ball_of(pretrained.get("method")), ball_of(plain(method))
+    before, now = ball_of(pretrained.get("method")), ball_of(to_json(method))
     if before is not None and now is not None and before != now and not quiet:
         print(
             f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(now)}, which goes with the set "
@@ -172,7 +178,7 @@ class Protocol:
     own: bool = False
 
     @classmethod
-    def of(cls, method: str, origin: Source, source: Source, side: int, like: str | None = None) -> Protocol:
+    def of(cls, method: str, origin: DataSource, source: DataSource, side: int, like: str | None = None) -> Protocol:
         """By what is asked: the paper's for known sets, by what pre-trained the encoder; for images of one's own one
         and the same for every encoder, so that encoders can be compared.
 
@@ -181,19 +187,19 @@ class Protocol:
         like            METHOD/SET in the place of method and origin, for images of one's own too
         """
         first, target, side = known_as(origin), known_as(source), source.size or side
-        own = target not in SETTINGS and like is None
+        own = target not in DATASETS and like is None
         if like:
             method, first = named(like)
         large = side >= 224 or (first == "imagenet" and not own)  # what a side of 224 pixels needs
-        views = SETTINGS["imagenet"].weak if large else setting_of(source).weak
+        views = DATASETS["imagenet"].weak if large else defaults_for(source).weak
         return cls(method, first, "stl10@32" if target == "stl10" and side == 32 else target, views, own)
 
     @classmethod
-    def of_encoder(cls, encoder: Given, source: Source, like: str | None = None) -> Protocol:
+    def of_encoder(cls, encoder: PretrainedEncoder, source: DataSource, like: str | None = None) -> Protocol:
         """For a trained encoder, by what is noted about it."""
         pretrained = encoder.about["pretrain"]["recipe"]
-        origin = Source(pretrained["data"]["name"])  # its name alone is asked for: nothing is opened
-        return cls.of(pretrained["name"], origin, source, encoder.backbone.stem, like)
+        origin = DataSource(pretrained["data"]["name"])  # its name alone is asked for: nothing is opened
+        return cls.of(pretrained["name"], origin, source, encoder.backbone.image_size, like)
 
     @property
     def words(self) -> str:
@@ -215,16 +221,16 @@ class Protocol:
 def named(like: str) -> tuple[str, str]:
     """The method and the set of a protocol by name. ValueError if there are no presets of that name."""
     method, slash, data = like.partition("/")
-    if method not in PRESETS or not slash or data not in SETTINGS:
+    if method not in PRESETS or not slash or data not in DATASETS:
         raise ValueError(
             f"--protocol is clean, leaked, or METHOD/SET such as acl/cifar10, of {', '.join(PRESETS)} and of "
-            f"{', '.join(SETTINGS)}; not {like!r}"
+            f"{', '.join(DATASETS)}; not {like!r}"
         )
     return method, data
 
 
 def protocol(
-    mode: str, encoder: Path, data: Source | None = None, leaked: bool = False, like: str | None = None
+    mode: str, encoder: Path, data: DataSource | None = None, leaked: bool = False, like: str | None = None
 ) -> Finetune:
     """The field's choices for a mode, for what pre-trained the encoder, on the same images or on others.
 
@@ -236,14 +242,20 @@ def protocol(
             f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
         )
     file = encoder_file(encoder)
-    given = Given.read(file)
+    given = PretrainedEncoder.read(file)
     pretrained = given.about["pretrain"]["recipe"]
     origin = source_of(pretrained["data"], file.parent)
-    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.stem, leaked, like)
+    return chosen(mode, pretrained["name"], origin, data or origin, given.backbone.image_size, leaked, like)
 
 
 def chosen(
-    mode: str, name: str, origin: Source, source: Source, side: int, leaked: bool = False, like: str | None = None
+    mode: str,
+    name: str,
+    origin: DataSource,
+    source: DataSource,
+    side: int,
+    leaked: bool = False,
+    like: str | None = None,
 ) -> Finetune:
     """The field's choices for an encoder that a method pre-trained on one set, for the same or another set.
 
@@ -252,17 +264,17 @@ def chosen(
     row = Protocol.of(name, origin, source, side, like)
     choice = row.preset(mode, leaked)
     return Finetune(
-        _method(mode, setting_of(source).ball, row.one_route),
+        _method(mode, defaults_for(source).ball, row.one_route),
         source,
         row.views,
         choice.optimizer,
-        rate=choice.schedule,
+        lr=choice.schedule,
         epochs=choice.epochs,
-        batch=choice.batch,
+        batch_size=choice.batch_size,
     )
 
 
 def _method(mode: str, ball: Ball, one_route: bool) -> Method:
     attack = PGD(ball, steps=10)
-    full = AFF(replace(attack, start="near"), beta=6.0, natural="adv" if one_route else "clean")
+    full = AFF(replace(attack, start="gaussian"), beta=6.0, natural="adv" if one_route else "clean")
     return {"slf": SLF(), "alf": ALF(attack), "aff": full}[mode]

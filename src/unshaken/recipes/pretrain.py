@@ -11,31 +11,31 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor, nn
 
-from unshaken.base.canon import LATER, plain
-from unshaken.base.clock import AnySchedule, Constant, WarmupCosine
-from unshaken.base.keys import Key
 from unshaken.base.ranges import Count, Several, Whole, ranged
+from unshaken.base.rng import Key
+from unshaken.base.schedule import AnySchedule, Constant, WarmupCosine
+from unshaken.base.serialize import LATER, to_json
+from unshaken.compute.runtime import Runtime
 from unshaken.coreset.selectors import AnySelector
 from unshaken.data.images import Images
-from unshaken.data.source import Source
-from unshaken.exchange.fingerprint import stamped
+from unshaken.data.source import DataSource
+from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.acl import ACL
-from unshaken.methods.method import Method, Step
+from unshaken.methods.base import Method, Step
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.embed import Network, born
+from unshaken.nets.checkpoint import save_encoder
+from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import AnyHead, Projection
-from unshaken.nets.routed import routed
-from unshaken.nets.saved import save_encoder
-from unshaken.pixels.augment import AnyViews, SimCLR
-from unshaken.recipes.origin import Given, begun
-from unshaken.recipes.seen import pretrained_on
-from unshaken.recipes.subset import fit_on_coresets
-from unshaken.train.feed import Feed
-from unshaken.train.fit import fit
+from unshaken.nets.network import Network, seeded
+from unshaken.runs.encoder import PretrainedEncoder, resolve_encoder
+from unshaken.train.approximations import Approximations
+from unshaken.train.batches import BatchStream
+from unshaken.train.coreset_training import fit_on_coresets
+from unshaken.train.loop import fit
 from unshaken.train.optim import LARS, AnyOptimizer
-from unshaken.train.run import Run
-from unshaken.train.runtime import Runtime
-from unshaken.train.savings import Savings
+from unshaken.train.run_dir import Run
+from unshaken.train.training_images import pretrained_on
+from unshaken.transforms.views import AnyViews, SimCLRViews
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Pretrain:
     name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "acl"
     """Of the paper's method: runs and results are called by it, and presets of fine-tuning go by it."""
     method: Method = ACL()
-    data: Source = Source("cifar10")
+    data: DataSource = DataSource("cifar10")
     """Images are brought to the side that backbone.stem is for, unless data.size says otherwise."""
     split: str = "train"
     """Of the images; of a set of one's own without parts also "all", which leaves none to test on."""
     backbone: Backbone = Backbone()
     head: AnyHead = Projection()
-    views: AnyViews = SimCLR()
+    views: AnyViews = SimCLRViews()
     strength: AnySchedule = Constant(1.0)
     """Of the augmentation, over time."""
     optimizer: AnyOptimizer = LARS()
-    rate: AnySchedule = WarmupCosine(peak=5.0, warmup=10)
+    lr: AnySchedule = WarmupCosine(peak=5.0, warmup=10)
     """Of learning, over time."""
     epochs: Count = 1000
-    batch: Several = 512
+    batch_size: Several = 512
     seed: Whole = 1
     teacher: str | None = None
     """An encoder to learn from, for the methods that do: simclr/cifar10, a run, a file."""
@@ -75,7 +75,7 @@ class Pretrain:
 
     coreset: AnySelector | None = None
     """Which images an epoch sees, once the selector's warm-up is over; None: all of them, none set aside."""
-    savings: Savings = field(default=Savings(), metadata=LATER)
+    approximations: Approximations = field(default=Approximations(), metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.split == "test":
@@ -83,7 +83,7 @@ class Pretrain:
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
-        self.savings.check(self.method, self.epochs)
+        self.approximations.check(self.method, self.epochs)
         if self.clusters and min(self.clusters) < 2:
             raise ValueError(f"there have to be at least 2 clusters, not {min(self.clusters)}")
         if bool(self.clusters) != (self.method.labels == "clusters"):
@@ -105,7 +105,7 @@ class Pretrain:
             encoder = self.backbone.build()
             return Network(encoder, self.head.build(encoder.features, classes))
 
-        return routed(born(build, Key(self.seed) / "birth"), self.method.routes)
+        return with_routes(seeded(build, Key(self.seed) / "birth"), self.method.routes)
 
     def run(
         self,
@@ -121,16 +121,20 @@ class Pretrain:
         """
         resources = (root, runtime, save_every, quiet)
         lends = self.method.teacher == "given" or self.start == "teacher"
-        teacher = Given.read(begun(self.teacher, self, *resources, network=lends)) if self.teacher else None
+        teacher = (
+            PretrainedEncoder.read(resolve_encoder(self.teacher, self, *resources, network=lends))
+            if self.teacher
+            else None
+        )
         start = teacher if self.start == "teacher" else None
         if self.start and not start:
-            start = Given.read(begun(self.start, self, *resources, network=True))
+            start = PretrainedEncoder.read(resolve_encoder(self.start, self, *resources, network=True))
         model = start or (teacher if lends else None)
         if model and model.backbone != self.backbone:
             print(f"{self.name}: the network is that of the encoder it begins with, {model.backbone}", file=sys.stderr)
             return replace(self, backbone=model.backbone).run(*resources, profile)
         images = self._images(self.backbone)
-        data = {"images": met(images), **runtime.identity}
+        data = {"images": image_identity(images), **runtime.identity}
         data |= {role: given.identity for role, given in (("teacher", teacher), ("start", start)) if given}
         with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
             pretrained_on(run.path, images, [given.seen for given in (teacher, start) if given])
@@ -140,20 +144,20 @@ class Pretrain:
             images = images.to(fabric.device)
             label, classes = self._labels(images, teacher, run.path)
             key = Key(self.seed) / "pretrain"
-            feed = Feed(images, self.views, self.strength, self.batch, self.epochs, key, label)
-            feed = replace(feed, side=self.savings.side, replays=self.savings.replays)
+            feed = BatchStream(images, self.views, self.strength, self.batch_size, self.epochs, key, label)
+            feed = replace(feed, side=self.approximations.side, replays=self.approximations.replays)
             net = self.furnished(self.embedder(classes), teacher, start)
-            self.savings.fit(net.encoder, *images.pixels.shape[1:3], self.epochs)  # pyright: ignore[reportCallIssue]
+            self.approximations.fit(net.encoder, *images.pixels.shape[1:3], self.epochs)  # pyright: ignore[reportCallIssue]
             net = net.to(fabric.device)
             runtime.prepare(net)
-            step, feed = Step(self.savings.at_work(self.method), net), feed.to(fabric.device)  # pyright: ignore[reportArgumentType]
-            course = (step, feed, self.optimizer, self.rate, run, fabric, save_every, quiet, profile)
+            step, feed = Step(self.approximations.at_work(self.method), net), feed.to(fabric.device)  # pyright: ignore[reportArgumentType]
+            course = (step, feed, self.optimizer, self.lr, run, fabric, save_every, quiet, profile)
             fit(*course) if self.coreset is None else fit_on_coresets(self.coreset, *course)
-            origin = {"recipe": plain(self), "data": data}
+            origin = {"recipe": to_json(self), "data": data}
             origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
             kept = net.teacher if self.method.teacher == "moving" else net
             save_encoder(run.path / "encoder.safetensors", kept.encoder, self.backbone, {"pretrain": origin})
-            stamped(run.path)
+            write_fingerprint(run.path)
             run.finish(net, runtime.world(fabric.device))
             return run.path
 
@@ -162,14 +166,18 @@ class Pretrain:
         return self._images(self.backbone)
 
     def _images(self, backbone: Backbone) -> Images:
-        return fitting(replace(self.data, size=self.data.size or backbone.stem).load(self.split), backbone)
+        return check_images_fit(
+            replace(self.data, size=self.data.size or backbone.image_size).load(self.split), backbone
+        )
 
-    def _labels(self, images: Images, teacher: Given | None, folder: Path) -> tuple[Tensor | None, tuple[int, ...]]:
+    def _labels(
+        self, images: Images, teacher: PretrainedEncoder | None, folder: Path
+    ) -> tuple[Tensor | None, tuple[int, ...]]:
         """What the method learns from, (N) or (N, L), and how many classes each labelling has."""
         if self.method.labels == "clusters":
-            if teacher.backbone.stem != self.backbone.stem:  # it looks at the same images in its own size
+            if teacher.backbone.image_size != self.backbone.image_size:  # it looks at the same images in its own size
                 images = self._images(teacher.backbone).to(images.device)
-            fitting(images, teacher.backbone)
+            check_images_fit(images, teacher.backbone)
             file, key = folder / "pseudo-labels.safetensors", Key(self.seed) / "clusters"
             return teacher.clusters(file, images, self.clusters, key), self.clusters
         if self.method.labels == "":
@@ -178,7 +186,7 @@ class Pretrain:
             raise ValueError(f"{self.name} learns from labels, and {self.data.name} ({self.split}) has none")
         return images.label, (len(images.names),)
 
-    def furnished(self, net: Network, teacher: Given | None, start: Given | None) -> Network:
+    def furnished(self, net: Network, teacher: PretrainedEncoder | None, start: PretrainedEncoder | None) -> Network:
         """The network with the weights to start from, and with its teacher."""
         if start:
             start.lend(net.encoder)
@@ -189,12 +197,12 @@ class Pretrain:
         return net
 
 
-def met(images: Images) -> dict[str, Any]:
+def image_identity(images: Images) -> dict[str, Any]:
     """Which images these are, for a result to say."""
     return {"name": images.name, "split": images.split, "n": len(images), "digest": images.digest}
 
 
-def fitting(images: Images, backbone: Backbone) -> Images:
+def check_images_fit(images: Images, backbone: Backbone) -> Images:
     """The same images, if the network can read them."""
     channels, side = images.pixels.shape[1], images.pixels.shape[-1]
     if channels != backbone.channels:
@@ -202,14 +210,14 @@ def fitting(images: Images, backbone: Backbone) -> Images:
             f"{images.name} has {channels} channel(s) but the network reads {backbone.channels}; "
             "set --backbone.channels (and --backbone.mean, --backbone.std, one a channel)"
         )
-    if backbone.stem > 32 and side < 33:
+    if backbone.image_size > 32 and side < 33:
         raise ValueError(
-            f"a stem for {backbone.stem} pixels leaves nothing of images of {side}; set --backbone.stem 32"
+            f"a stem for {backbone.image_size} pixels leaves nothing of images of {side}; set --backbone.image-size 32"
         )
     return images
 
 
-def slug(source: Source) -> str:
+def slug(source: DataSource) -> str:
     """The name of a data set as part of a directory's name."""
     word = Path(source.name).stem or "images"
     return "".join(c if c.isalnum() else "-" for c in word.lower()).strip("-")[:32] or "images"

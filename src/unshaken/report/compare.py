@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy
 
-from unshaken.base.bits import unpacked
-from unshaken.report.alike import leaves, unseeded, word_of
+from unshaken.base.packed_bits import unpack_bits
+from unshaken.report.grouping import leaves, unseeded, word_of
 
 LEVEL = 0.05
 """Chance alone would show a difference in one of twenty comparisons of equals."""
@@ -83,7 +83,7 @@ def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iter
                 "compare them --anyway"
             )
         yield f"CAUTION: {words}; what follows compares these too"
-    how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["exam"], b["exam"]))
+    how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["evaluation"], b["evaluation"]))
     yield _paired("standard accuracy", [a["standard"]], [b["standard"]])
     if how_a["attack"] == how_b["attack"]:
         yield _paired("robust accuracy (PGD)", [a["robust"]], [b["robust"]])
@@ -100,7 +100,7 @@ def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iter
     if "corruptions" in a and "corruptions" in b:
         scores = [_corrupted(result) for result in (a, b)]
         common = [name for name in scores[0] if name in scores[1]]
-        alike = [(r.get("corrupted", {}).get("constants"), r["seeds"].get("exam")) for r in (a, b)]
+        alike = [(r.get("corrupted", {}).get("constants"), r["seeds"].get("evaluation")) for r in (a, b)]
         if alike[0][0] != alike[1][0] or (alike[0][0] != "published" and alike[0] != alike[1]):
             yield "accuracy under corruptions: not compared, for the corrupted images were not the same"
         elif common:
@@ -127,8 +127,8 @@ def _paired(score: str, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> Pai
 
 
 def _bits(score: dict[str, Any]) -> numpy.ndarray:
-    return unpacked(score["bits"], score.get("of", score["n"]))
+    return unpack_bits(score["bits"], score.get("of", score["n"]))
 
 
 def _judged(score: dict[str, Any]) -> numpy.ndarray:
-    return unpacked(score["judged"], score["of"]) if "judged" in score else numpy.ones(score["n"], bool)
+    return unpack_bits(score["judged"], score["of"]) if "judged" in score else numpy.ones(score["n"], bool)

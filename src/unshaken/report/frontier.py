@@ -12,9 +12,9 @@ from typing import Any
 
 import tyro
 
-from unshaken.base.files import write_text
+from unshaken.base.json_files import write_text
 from unshaken.coreset.cost import matched
-from unshaken.report.alike import results_in, unseeded
+from unshaken.report.grouping import results_in, unseeded
 from unshaken.report.scatter import Dot, figure
 from unshaken.report.table import Row, attack, display, page, spread
 
@@ -31,7 +31,7 @@ ALL, CHANCE = "all images", "Random"
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FrontierFigureOptions:
     """What a speed-up of pre-training costs in accuracy: all images, chance, and selectors at several fractions."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -59,7 +59,7 @@ class Point:
     of: float | None = None
 
 
-def read(options: Drawing) -> list[Result]:
+def read(options: FrontierFigureOptions) -> list[Result]:
     """The results to compare, each once, of one mode if one is asked for."""
     found = results_in(list(options.runs), "frontier")
     kept = [r for k, r in enumerate(found) if options.mode in (None, r["mode"]) and r not in found[:k]]
@@ -108,7 +108,7 @@ def selector(result: Result) -> dict[str, Any] | None:
 
 def comparable(results: list[Result]) -> None:
     """ValueError unless they differ in selectors and seeds alone."""
-    for what in ("mode", "data", "exam", "finetune", "pretrain"):
+    for what in ("mode", "data", "evaluation", "finetune", "pretrain"):
         kinds = {json.dumps(unseeded(_base(r[what])), sort_keys=True): r for r in results}
         if len(kinds) > 1:
             names = dict.fromkeys(f"{r['method']} {r['mode'].upper()} on {r['data']['name']}" for r in kinds.values())
@@ -220,7 +220,7 @@ def picture(found: list[Point]) -> str:
         raise ValueError(f"it is not known how long the pre-training took of {', '.join(unknown)}")
     one = found[0].runs[0]
     seeds = sorted({str(r["seeds"]["pretrain"]) for point in found for r in point.runs}, key=lambda s: (len(s), s))
-    judged = f"{one['standard']['n']} test images, {attack(one['exam']['attack'])}"
+    judged = f"{one['standard']['n']} test images, {attack(one['evaluation']['attack'])}"
     bars = ", mean ± standard deviation" if any(len(point.runs) > 1 for point in found) else ""
     said = [f"{row[0]}, fraction {row[1]}: speed-up {row[-1]}, SA {row[4]}, RA {row[5]}." for row in rows(found)]
     return figure(

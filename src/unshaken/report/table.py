@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tyro
 
 from unshaken.base.terminal import console, printable
-from unshaken.report.alike import ALIKE, differences, grouped, once_each
+from unshaken.report.grouping import ALIKE, differences, grouped, once_each
 
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
@@ -25,7 +25,7 @@ CONSTANT, CORRUPTIONS, DIFFERS = "constant", "corruptions", "differs in"
 
 
 @dataclass(frozen=True)
-class Reporting:
+class ReportOptions:
     """Results as a table."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -83,7 +83,7 @@ def rows(results: list[dict[str, Any]]) -> list[Row]:
             "{:.1f} to {:.1f}".format(*result["robust"]["interval95"]),
             *(also_of(result, column) for column in also(results)),
             *(spread([result], column) for column in more(results)),
-            adversary(result["exam"]),
+            adversary(result["evaluation"]),
             "/".join(str(seed) for seed in result["seeds"].values()),
             f"{seconds(result):.0f}".replace("nan", "–"),
         )
@@ -101,11 +101,11 @@ def share(score: dict[str, Any]) -> str:
     return f"{score['percent']:.1f} % ({score['correct']})"
 
 
-def adversary(exam: dict[str, Any]) -> str:
+def adversary(evaluation: dict[str, Any]) -> str:
     """The attack of RA; of a network without gradients, Square."""
-    words = attack(exam["attack"])
-    if exam.get("attacks") == "queries":
-        return f"Square-{exam.get('queries', 1000)} {words.partition(' ')[2]}"
+    words = attack(evaluation["attack"])
+    if evaluation.get("attacks") == "queries":
+        return f"Square-{evaluation.get('queries', 1000)} {words.partition(' ')[2]}"
     return words
 
 
@@ -133,7 +133,7 @@ def means(results: list[dict[str, Any]]) -> list[Row]:
             spread(runs, "robust"),
             *(also_of(runs[0], column) for column in also(results)),
             *(spread(runs, column) for column in more(results)),
-            adversary(runs[0]["exam"]),
+            adversary(runs[0]["evaluation"]),
             ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
             f"{mean(seconds(run) for run in runs):.0f}".replace("nan", "–"),
         )
@@ -152,7 +152,7 @@ def board(results: list[dict[str, Any]]) -> list[Row]:
 def _board(results: list[dict[str, Any]]) -> Iterator[tuple[Row, dict[str, Any]]]:
     """Each row, and one of the results in it."""
     shown = ("standard", "robust", *more(results))
-    for runs in grouped(results, ("method", "data", "exam", "pretrain")):
+    for runs in grouped(results, ("method", "data", "evaluation", "pretrain")):
         by_mode = [grouped([run for run in runs if run["mode"] == mode], ("finetune",)) for mode in modes(results)]
         for parts in zip_longest(*by_mode, fillvalue=()):
             scores = [spread(part, score) if part else "–" for part in parts for score in shown]

@@ -1,0 +1,162 @@
+"""APGD: projected ascent that chooses its own step sizes, on cross-entropy or DLR, targeted or not"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.attacks.base import Attack, Model, choose, over_targets, rows
+from unshaken.attacks.objective import dlr, targeted_dlr
+from unshaken.base.ranges import Count, Inside, Natural, Unit, ranged
+from unshaken.base.rng import Key
+from unshaken.base.types import Float, Int
+
+
+@dataclass(frozen=True)
+@ranged
+class APGD(Attack):
+    """z = Π(x_k + η ∇f(x_k)),   x_{k+1} = Π(x_k + α (z − x_k) + (1 − α)(x_k − x_{k−1}))
+
+    (Croce and Hein, ICML 2020, arXiv:2003.01690, Algorithm 1). η is 2 ε at first. At a checkpoint w_j it is halved, and
+    the search goes on from the best point, if f rose in fewer than ρ of the steps since the last checkpoint, or if
+    neither η nor the best f has changed since. Checkpoints come as soon as x_{w_j} is known, as in the authors' code.
+
+    An image is left alone from the moment it has fallen.
+    """
+
+    ball: AnyBall = Linf(8 / 255)
+    loss: Literal["ce", "dlr"] = "ce"
+    targets: Natural = 0
+    """0: away from the label. Else towards the so many likeliest wrong classes one after the other, or all of them."""
+    steps: Count = 100
+    restarts: Count = 1
+    rho: Inside = 0.75
+    alpha: Unit = 0.75
+    draws: Count = 1
+    """Passes whose logits, losses and gradients are averaged in each step: 20 for a network that is itself random."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or self.draws < 1 or self.targets < 0:
+            asked = f"{self.steps}, {self.restarts}, {self.draws} and {self.targets}"
+            raise ValueError(f"APGD has steps, restarts and draws ≥ 1 and targets ≥ 0, not {asked}")
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
+        x = x.detach()
+
+        def attempt(at: Tensor, goal: Tensor, key: Key) -> Tensor:
+            start = self.ball.sample(x, key.on(x.device))  # of all: it does not depend on who else still stands
+            return self._climb(model, start[at], x[at], y[at], goal)
+
+        return over_targets(attempt, model, x, y, self.targets, self.restarts, key)
+
+    def _climb(self, model: Model, start: Tensor, x: Tensor, y: Tensor, goal: Tensor) -> Tensor:
+        x_adv, at = x.clone(), torch.arange(len(x), device=x.device)
+        size = x.new_full((len(x), 1, 1, 1), 2 * self.ball.eps)
+        never, all_of_them = torch.zeros_like(at), torch.ones_like(at, dtype=torch.bool)
+        logits, loss, grad = self._look(model, start, y, goal)
+        now = APGDState(at, x, y, goal, start, start, grad, loss, start, grad, loss, size, never, loss, all_of_them)
+        checkpoints, last = checkpoints_of(self.steps), 0
+        for step in range(self.steps + 1):
+            if step:
+                point = self._move(now, self.alpha if step > 1 else 1.0)
+                logits, loss, grad = self._look(model, point, now.y, now.goal, slope=step < self.steps)
+                now = now.moved(point, loss, grad)
+            fell = model.fooled(logits, now.point, now.y)
+            if fell.any():
+                x_adv[now.at[fell]] = now.point[fell]
+                now = rows(now, ~fell)
+                if not len(now.at):
+                    break
+            if step in checkpoints:
+                now, last = now.checked(self.rho * (step - last)), step
+        return x_adv
+
+    def _move(self, now: APGDState, alpha: float) -> Tensor:
+        z = self.ball.project(self.ball.ascend(now.point, now.grad, now.size), now.x)
+        ahead = now.point + alpha * (z - now.point) + (1 - alpha) * (now.point - now.before)
+        return self.ball.project(ahead, now.x)
+
+    def _look(
+        self, model: Model, point: Tensor, y: Tensor, goal: Tensor, slope: bool = True
+    ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N"], Float[Tensor, "N C H W"]]:
+        """Logits, loss and its gradient. Nothing follows the last step, and no gradient is taken there."""
+        found = []
+        for _ in range(self.draws):
+            with torch.set_grad_enabled(slope):
+                x = point.detach().requires_grad_(slope)
+                logits = model.search(x)
+                loss = self._objective(logits, y, goal)
+            (grad,) = torch.autograd.grad(loss.sum(), x) if slope else (point,)
+            found.append((logits.detach(), loss.detach(), grad))
+        means = found[0] if self.draws == 1 else (torch.stack(each).mean(0) for each in zip(*found, strict=True))
+        logits, loss, grad = means
+        return logits, loss, grad.nan_to_num(0, 0, 0)
+
+    def _objective(self, logits: Tensor, y: Tensor, goal: Tensor) -> Float[Tensor, "N"]:
+        if self.loss == "dlr":
+            return targeted_dlr(logits, y, goal) if self.targets else dlr(logits, y)
+        sign = -1 if self.targets else 1
+        return sign * cross_entropy(logits, goal, reduction="none")
+
+
+@dataclass(frozen=True)
+class APGDState:
+    """Where the search is; a row for each image that stands. goal: the class to reach, or the label to leave."""
+
+    at: Int[Tensor, "N"]
+    x: Float[Tensor, "N C H W"]
+    y: Int[Tensor, "N"]
+    goal: Int[Tensor, "N"]
+    point: Float[Tensor, "N C H W"]
+    before: Float[Tensor, "N C H W"]
+    grad: Float[Tensor, "N C H W"]
+    loss: Float[Tensor, "N"]
+    best: Float[Tensor, "N C H W"]
+    best_grad: Float[Tensor, "N C H W"]
+    best_loss: Float[Tensor, "N"]
+    size: Float[Tensor, "N 1 1 1"]
+    rises: Int[Tensor, "N"]  # since the last checkpoint, as the next two
+    checked_loss: Float[Tensor, "N"]
+    halved: Tensor
+
+    def moved(self, point: Tensor, loss: Tensor, grad: Tensor) -> APGDState:
+        better = loss > self.best_loss
+        return replace(
+            self,
+            point=point,
+            before=self.point,
+            grad=grad,
+            loss=loss,
+            best=choose(better, point, self.best),
+            best_grad=choose(better, grad, self.best_grad),
+            best_loss=choose(better, loss, self.best_loss),
+            rises=self.rises + (loss > self.loss),
+        )
+
+    def checked(self, enough: float) -> APGDState:
+        """At a checkpoint: η is halved, and the best point taken up, where f rose too rarely or nothing happened."""
+        halve = (self.rises < enough) | (~self.halved & (self.best_loss <= self.checked_loss))
+        return replace(
+            self,
+            point=choose(halve, self.best, self.point),
+            grad=choose(halve, self.best_grad, self.grad),
+            loss=choose(halve, self.best_loss, self.loss),
+            size=choose(halve, self.size / 2, self.size),
+            rises=torch.zeros_like(self.rises),
+            checked_loss=self.best_loss,
+            halved=halve,
+        )
+
+
+def checkpoints_of(steps: int) -> frozenset[int]:
+    """w_j = ⌈p_j · steps⌉,   p_1 = 0.22,   p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06)   (in hundredths)."""
+    before, p, found = 0, 22, set()
+    while p < 100:
+        found.add(-(-p * steps // 100))
+        before, p = p, p + max(p - before - 3, 6)
+    return frozenset(found)

@@ -1,0 +1,95 @@
+"""Projected gradient ascent of any loss, over the input alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.base.ranges import Count, Natural, Positive, ranged
+from unshaken.base.types import Float
+
+Loss = Callable[[Tensor], Tensor]
+"""Images to a scalar, or to one value an image."""
+
+
+@dataclass(frozen=True)
+@ranged
+class PGD:
+    """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083)."""
+
+    ball: AnyBall = Linf(8 / 255)
+    steps: Natural = 5
+    """Gradients taken."""
+    rel_step_size: Positive = 0.25
+    """ρ as a part of eps: 1/4 of 8/255 is the usual 2/255."""
+    init: Literal["ball", "gaussian"] = "ball"
+    """Uniform in the ball; or x + 0.001·N(0, 1), as TRADES has it."""
+    restarts: Count = 1
+    """Independent starts. The one that ends higher is kept: image by image if the loss has one value an image, else as
+    a whole."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.restarts < 1 or not 0 < self.rel_step_size < inf:
+            raise ValueError(
+                f"an attack has steps ≥ 0, restarts ≥ 1 and a stride > 0, "
+                f"not {self.steps}, {self.restarts} and {self.rel_step_size:g}"
+            )
+
+    def __call__(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
+        """The adversarial images. No parameter's .grad and no module's mode is touched: only ∂loss/∂x is computed."""
+        x = x.detach()
+        best = self._climb(loss, x, rng)
+        for _ in range(self.restarts - 1):
+            best = _higher(loss, best, self._climb(loss, x, rng))
+        return best
+
+    def _climb(self, loss: Loss, x: Tensor, rng: torch.Generator) -> Tensor:
+        x_adv = self._begin(x, rng)
+        for _ in range(self.steps):
+            grad = input_gradient(loss, x_adv)
+            x_adv = self.ball.project(self.ball.ascend(x_adv, grad, self.rel_step_size * self.ball.eps), x)
+        return x_adv
+
+    def _begin(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        if self.init == "ball":
+            return self.ball.sample(x, rng)
+        return self.ball.project(x + 0.001 * torch.empty_like(x).normal_(generator=rng), x)
+
+
+def embedding_attack(
+    attack: PGD,
+    embed: Callable[[Float[Tensor, "N C H W"]], Float[Tensor, "N D"]],
+    distance: Callable[[Float[Tensor, "N D"], Float[Tensor, "N D"]], Tensor],
+    x: Float[Tensor, "N C H W"],
+    z: Float[Tensor, "N D"],
+    rng: torch.Generator,
+) -> Float[Tensor, "N C H W"]:
+    """x̃ = argmax over the ball of d(h(x̃), z): PGD without labels. z = h(x) makes d the representational distance.
+
+    h(x) itself is where d is least and has no slope, so an attack on it needs its random start.
+    """
+    return attack(lambda x: distance(embed(x), z), x, rng)
+
+
+def input_gradient(loss: Loss, x: Tensor) -> Tensor:
+    """∂(Σ loss)/∂x, and nothing else: no weight gradient is computed on the way."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(x).sum(), x)
+    return grad
+
+
+@torch.no_grad()
+def _higher(loss: Loss, a: Tensor, b: Tensor) -> Tensor:
+    better = loss(b) > loss(a)
+    if better.shape not in ((), a.shape[:-3]):
+        raise ValueError(
+            f"restarts need one loss in all or one an image, {tuple(a.shape[:-3])}, not {tuple(better.shape)}"
+        )
+    return torch.where(better if better.ndim == 0 else better[..., None, None, None], b, a)

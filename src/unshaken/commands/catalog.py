@@ -1,0 +1,237 @@
+"""`unshaken list`, `unshaken cite`: what there is, and the papers that a run used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unshaken.attacks.ball import Linf
+from unshaken.base.json_files import read_json
+from unshaken.base.json_shapes import check_shape
+from unshaken.base.serialize import to_json
+from unshaken.base.suggest import did_you_mean
+from unshaken.base.terminal import console, printable
+from unshaken.citations.cite import BIBLIOGRAPHY, Paper, cited, of_method, of_network
+from unshaken.citations.credits import METHODS, OF_DATA
+from unshaken.interop.load import WITHIN, file_in
+from unshaken.nets.backbone import sides
+from unshaken.nets.checkpoint import ORIGIN, RECIPE, read_tensors
+from unshaken.nets.resnet import KINDS
+from unshaken.options import spelled
+from unshaken.recipes.catalog import RECIPES, recipe
+from unshaken.recipes.datasets import DATASETS
+
+Row = tuple[str, ...]
+Table = tuple[Row, list[Row]]
+"""Names of columns, and rows."""
+CREDITED = ("paper", "venue", "arXiv", "what differs from the released code")
+NONE = "–"
+QUOTED = "; did you mean {!r}?"
+MODE_LINES = {
+    "slf": "standard linear",
+    "alf": "adversarial linear",
+    "aff": "adversarial full (TRADES)",
+    "autolora": "adversarial full, clean images in a low-rank branch",
+}
+"""All modes there are; --mode all is the first three."""
+LIST_USAGE = """usage: unshaken list [TOPIC]
+
+  methods   recipes of pre-training: paper, venue, and what differs from the released code
+  modes     the same of fine-tuning
+  data      sets of images, and what a recipe takes for each
+  networks  names for --backbone.name
+
+A table on a terminal, Markdown in a pipe or a file."""
+RECORD = {"recipe?": RECIPE, "pretrain?": ORIGIN, "finetune?": ORIGIN}
+"""What is noted about a run, wherever that is."""
+CITE_USAGE = """usage: unshaken cite RUN
+
+RUN: a run's folder, an encoder or classifier file, a result; or a recipe (acl/cifar10), a method (acl), a mode (aff)
+
+BibTeX on standard output: unshaken cite RUN > papers.bib"""
+
+
+def list_(args: list[str]) -> None:
+    if args and args[0] in ("-h", "--help"):
+        print(LIST_USAGE)
+        raise SystemExit(0)
+    if not args:
+        print(summary())
+        return
+    if args[0] not in TOPICS or len(args) > 1:
+        word = args[0] if args[0] not in TOPICS else args[1]
+        hint = did_you_mean(word, TOPICS, QUOTED)
+        raise ValueError(f"`unshaken list` takes no arguments, or one of {', '.join(TOPICS)}; not {word!r}{hint}")
+    columns, rows = TOPICS[args[0]]()
+    show(columns, rows)
+
+
+def summary() -> str:
+    recipes = [f"  {name:<14} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()]
+    modes = [f"  {mode:<14} {line}" for mode, line in MODE_LINES.items()]
+    return "\n".join(
+        [
+            "Recipes of pre-training, METHOD/SET:",
+            *recipes,
+            f"  SET is {', '.join(DATASETS)}; or any of them with --data PATH for images of your own.",
+            "Fine-tuning, --mode:",
+            *modes,
+            f"More: unshaken list {' | '.join(TOPICS)}; for BibTeX, unshaken cite METHOD or RUN.",
+        ]
+    )
+
+
+def methods() -> Table:
+    return ("recipe", *CREDITED), [(name, *credited(name)) for name in RECIPES]
+
+
+def modes() -> Table:
+    return ("mode", "what", *CREDITED), [(mode, line, *credited(mode)) for mode, line in MODE_LINES.items()]
+
+
+def credited(name: str) -> Row:
+    """The cells under CREDITED: of the paper that introduced a method, if one did."""
+    credit = METHODS[name]
+    if not credit.papers:
+        return NONE, NONE, NONE, credit.differs
+    paper = BIBLIOGRAPHY[credit.papers[0]]
+    return f"{paper.who}: {paper.heading}", f"{paper.venue} {paper.year}", paper.arxiv, credit.differs
+
+
+def data() -> Table:
+    rows = []
+    for name, s in DATASETS.items():
+        norm = "l∞" if isinstance(s.ball, Linf) else "l2"
+        network = f"{s.backbone.name}, {s.backbone.image_size} pixels"
+        origin = BIBLIOGRAPHY[OF_DATA[name][0]]
+        rows.append(
+            (
+                name,
+                s.split,
+                network,
+                f"{norm} {spelled(s.ball.eps)}",
+                str(s.epochs),
+                str(s.batch_size),
+                f"{origin.who} {origin.year}",
+            )
+        )
+    return ("set", "pre-trains on", "network", "ε", "epochs", "batch", "from"), rows
+
+
+def networks() -> Table:
+    rows = []
+    for name in (*KINDS, "wrn-28-10", "vit-small", "timm/NAME"):
+        paper = BIBLIOGRAPHY[of_network(name)[0]]
+        pixels = ", ".join(map(str, sides(name)))
+        origin = f"{paper.who}, {paper.venue} {paper.year}"
+        rows.append((name, pixels, NETWORK_NOTES.get(name, ""), origin, paper.arxiv or NONE))
+    return ("name", "for pixels", "note", "paper", "arXiv"), rows
+
+
+NETWORK_NOTES = {
+    "resnet-small": "two stages of one block, for digits",
+    "wrn-28-10": "or another depth and factor, wrn-34-10",
+    "vit-small": "needs unshaken[timm]",
+    "timm/NAME": "any name of timm's; needs unshaken[timm]",
+}
+TOPICS: dict[str, Callable[[], Table]] = {
+    "methods": methods,
+    "modes": modes,
+    "data": data,
+    "networks": networks,
+}
+
+
+def show(columns: Row, rows: list[Row]) -> None:
+    """On standard output: as a table on a terminal, as Markdown in a pipe or a file."""
+    if not sys.stdout.isatty():
+        lines = [columns, ("---",) * len(columns), *rows]
+        print("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+        return
+    from rich import table
+    from rich.text import Text
+
+    columns, rows = stacked(columns, rows)
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    shown = table.Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, int(max(widths) > 60), 0))
+    for column, width in zip(columns, widths, strict=True):
+        shown.add_column(column, no_wrap=width < 16, overflow="fold")
+    for first, *others in rows:
+        shown.add_row(Text(printable(first), style="bold"), *(Text(printable(cell)) for cell in others))
+    console().print(shown)
+
+
+def stacked(columns: Row, rows: list[Row]) -> Table:
+    """With the four cells under CREDITED as two, the paper's in lines: a terminal is narrow."""
+    if columns[-len(CREDITED) :] != CREDITED:
+        return columns, rows
+    stacks = []
+    for *others, paper, venue, arxiv, differs in rows:
+        where = "" if venue == NONE else f"\n{venue}, arXiv {arxiv}"
+        stacks.append((*others, paper + where, differs))
+    return (*columns[: -len(CREDITED)], CREDITED[0], CREDITED[-1]), stacks
+
+
+def cite(args: list[str]) -> None:
+    if args and args[0] in ("-h", "--help"):
+        print(CITE_USAGE)
+        raise SystemExit(0)
+    if len(args) != 1:
+        raise ValueError("`unshaken cite` needs one thing to cite: a run, a file, or a method such as acl")
+    what, papers = of_word(args[0])
+    comment = printable(" ".join(what.split())).replace("@", " at ")  # which begins an entry wherever it stands
+    print("\n\n".join([f"% {comment}", *(paper.bibtex for paper in papers)]))
+
+
+def of_word(name: str) -> tuple[str, list[Paper]]:
+    """What a word stands for, in one line, and its papers. ValueError if it stands for nothing."""
+    path = Path(name)
+    if path.exists():
+        record = check_shape(record_of(path), RECORD, name)
+        return f"What {name} used: {made_by(record)}", cited(record)
+    if "/" in name and name.partition("/")[0] in RECIPES:
+        return f"What the recipe {name} uses", cited(planned(name))
+    if name in METHODS:
+        papers = [BIBLIOGRAPHY[key] for key in of_method(name)]
+        more = f"; `unshaken cite {name}/cifar10` has all that the recipe uses" if name in RECIPES else ""
+        return f"{'Papers of' if papers else 'There is no paper of'} {name}{more}", papers
+    raise ValueError(f"{name!r} is neither a run, nor a file, nor a method{did_you_mean(name, METHODS, QUOTED)}")
+
+
+def planned(name: str) -> dict[str, Any]:
+    """A recipe by name, with the recipe that it begins with."""
+    chosen = to_json(recipe(name))
+    first = chosen.get("teacher")
+    return {"recipe": chosen} | ({"teacher": planned(first)} if first else {})
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What is noted about a run: in the header of its file, and in its result if it has one."""
+    if path.suffix == ".json":
+        content = read_json(path)
+        if not content.keys() & {"recipe", "pretrain"}:
+            raise ValueError(f"{path} is neither a result nor a recipe")
+        beside = path.with_name("classifier.safetensors")
+        return (read_tensors(beside)[1] if beside.exists() else {}) | content
+    if (path / "recipe.json").exists() and not any((path / name).exists() for name in WITHIN):
+        begun = read_json(path / "recipe.json")
+        if "encoder" in check_shape(begun, {"data?": {}}, str(path / "recipe.json")).get("data", {}):
+            raise ValueError(f"the fine-tuning in {path} has not finished; cite its encoder, in {path.parent}")
+        return begun
+    about = read_tensors(file_in(path))[1]
+    if about.get("kind") not in ("encoder", "classifier"):
+        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; name an encoder or a classifier")
+    results = sorted(path.glob("result*.json"), key=lambda file: (len(file.name), file.name))  # the usual exam first
+    return about | ({"evaluation": read_json(results[0]).get("evaluation")} if results else {})
+
+
+def made_by(record: dict[str, Any]) -> str:
+    """acl on digits, then AFF on digits."""
+    steps = []
+    for part in (record.get("pretrain", record), record.get("finetune", {})):
+        made = part.get("recipe", {})
+        name = made.get("name") or made.get("method", {}).get("type", "")
+        steps += [f"{name} on {made.get('data', {}).get('name', 'unknown images')}"] if name else []
+    return ", then ".join(steps) or "unknown"

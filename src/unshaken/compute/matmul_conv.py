@@ -1,0 +1,162 @@
+"""Convolutions of small maps as matrix products, which a CPU computes faster; the equations stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from unshaken.base.types import Float
+
+PIXELS = 16
+"""The largest map, h w, that is computed so. On 4×4 pixels of 512 channels a library's convolution spends more time
+on rearranging its 2.4 million weights than on using them."""
+CHANNELS = 256
+"""The least input channels: with fewer there are few weights to rearrange."""
+
+
+class MatmulConv2d(nn.Conv2d):
+    """A convolution that is a product where its output is small."""
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+        (high, wide), (k, _), (stride, _), (padding, _) = x.shape[2:], self.kernel_size, self.stride, self.padding
+        h, w = ((side + 2 * padding - k) // stride + 1 for side in (high, wide))  # pyright: ignore[reportOperatorIssue]
+        if h * w > PIXELS or x.device.type != "cpu":
+            return super().forward(x)
+        if x.dtype == torch.float32 and stride == 1:
+            y = Shifts.apply(x, self.weight, padding)
+        else:  # sums of many products would round in a lower precision
+            y = Product.apply(x, self.weight.to(x.dtype), stride, padding)
+        return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
+
+
+def use_matmul_convs(net: nn.Module) -> None:
+    """In place, the convolutions that may profit, with the same parameters."""
+    for name, module in list(net.named_modules()):
+        if type(module) is nn.Conv2d and _may_profit(module):
+            net.set_submodule(name, _same(module))
+
+
+def _may_profit(conv: nn.Conv2d) -> bool:
+    square = all(len({*pair}) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
+    plain = conv.padding_mode == "zeros" and conv.groups == 1 and conv.dilation == (1, 1)
+    return square and plain and conv.kernel_size[0] > 1 and conv.in_channels >= CHANNELS
+
+
+def _same(conv: nn.Conv2d) -> MatmulConv2d:
+    shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
+    made = MatmulConv2d(*shape, bias=conv.bias is not None, device="meta").train(conv.training)  # pyright: ignore[reportArgumentType]
+    made.weight, made.bias = conv.weight, conv.bias
+    return made
+
+
+class Shifts(torch.autograd.Function):
+    """y[i] = Σ_a x[i + a − p] W[a], over the kernel's places a whose pixel i + a − p exists; p is the padding.
+
+    A product for each place and each row of pixels under it. Nothing is multiplied by the padding's zeros, which are
+    31 % of what a 3 × 3 kernel sees on 4 × 4 pixels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        side = [length + 2 * padding - weight.shape[-1] + 1 for length in x.shape[2:]]
+        x, weight = _by_pixel(x), weight.permute(2, 3, 1, 0)
+        y = x.new_zeros(*side, x.shape[2], weight.shape[-1])
+        for a, b, to, of in shifts(y, x, weight.shape[0], padding):
+            _rows(y, to).addmm_(_rows(x, of), weight[a, b])
+        return _by_image(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad, x, weight = _by_pixel(grad), _by_pixel(x), weight.permute(2, 3, 0, 1)
+        of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for a, b, to, of in shifts(grad, x, weight.shape[0], ctx.padding):
+            if of_x is not None:
+                _rows(of_x, of).addmm_(_rows(grad, to), weight[a, b])
+            if of_weight is not None:
+                of_weight[a, b].addmm_(_rows(grad, to).T, _rows(x, of))
+        of_x = None if of_x is None else _by_image(of_x)
+        return of_x, None if of_weight is None else of_weight.permute(2, 3, 0, 1), None
+
+
+Row = tuple[int, slice]
+"""A line of pixels, and which of it."""
+
+
+def shifts(
+    y: Float[Tensor, "h w N D"], x: Float[Tensor, "H W N C"], k: int, padding: int
+) -> Iterator[tuple[int, int, Row, Row]]:
+    """Each place (a, b) of a k × k kernel with each row of y that it adds to, and the row of x that it sees there."""
+    for a, b in product(range(k), repeat=2):
+        down, right = a - padding, b - padding
+        first, last = max(0, -right), min(y.shape[1], x.shape[1] - right)
+        for i in range(max(0, -down), min(y.shape[0], x.shape[0] - down)):
+            yield a, b, (i, slice(first, last)), (i + down, slice(first + right, last + right))
+
+
+def _rows(x: Float[Tensor, "H W N C"], row: Row) -> Float[Tensor, "wN C"]:
+    return x[row].flatten(0, 1)
+
+
+def _by_pixel(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "H W N C"]:
+    return x.permute(2, 3, 0, 1).contiguous()
+
+
+def _by_image(x: Float[Tensor, "H W N C"]) -> Float[Tensor, "N C H W"]:
+    return x.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+
+
+class Product(torch.autograd.Function):
+    """y = P(x) Wᵀ, of whose rows P(x) each is the patch of x under one pixel of y.
+
+    ∂/∂W = ∂yᵀ P(x); ∂/∂x is the convolution of ∂y with W turned round, and with stride 1 that is a product too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        rows = patches(x, weight.shape[-1], stride, padding)
+        return _maps(rows.flatten(0, 2).mm(_matrix(weight).T), rows.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        k, stride, padding = weight.shape[-1], ctx.stride, ctx.padding
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0] and stride == 1:
+            rows = patches(grad, k, 1, k - 1 - padding)
+            of_x = _maps(rows.flatten(0, 2).mm(_matrix(weight.flip(2, 3).transpose(0, 1)).T), rows.shape)
+        elif ctx.needs_input_grad[0]:
+            of_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, stride, padding)  # pyright: ignore[reportAttributeAccessIssue]
+        if ctx.needs_input_grad[1]:
+            rows = patches(x, k, stride, padding).flatten(0, 2)
+            of_weight = grad.permute(0, 2, 3, 1).flatten(0, 2).T.mm(rows)
+            of_weight = of_weight.view(len(weight), k, k, -1).permute(0, 3, 1, 2)
+        return of_x, of_weight, None, None
+
+
+def patches(x: Float[Tensor, "N C H W"], k: int, stride: int, padding: int) -> Float[Tensor, "N h w kkC"]:
+    """Of the zero-padded images, each k × k window that a convolution looks at, channels last."""
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
+    windows = padded.unfold(1, k, stride).unfold(2, k, stride)  # N h w C k k
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+
+
+def _matrix(weight: Float[Tensor, "D C k k"]) -> Float[Tensor, "D kkC"]:
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _maps(rows: Float[Tensor, "Nhw D"], shape: torch.Size) -> Float[Tensor, "N D h w"]:
+    return rows.view(*shape[:3], -1).permute(0, 3, 1, 2)

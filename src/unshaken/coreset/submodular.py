@@ -1,0 +1,139 @@
+"""Subsets that stand for the whole: k-centre and facility location on features, and gradients that match (CRAIG)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unshaken.base.ranges import BelowOne, ranged
+from unshaken.base.rng import Key
+from unshaken.base.types import Float, Int
+from unshaken.coreset.gradients import Gradients
+from unshaken.coreset.objective import Granularity, SelectionObjective
+from unshaken.coreset.selector import Selector, check_budget, chunks, glance
+
+Columns = Callable[[Tensor], Tensor]
+"""Items (m) to the similarity of every item with them (n m), none of it negative."""
+
+BLOCK = 64
+"""Items whose gains are computed at once."""
+
+
+@dataclass(frozen=True)
+class KCenter(Selector):
+    """Greedily the image farthest from those picked: min_S max_x min_{s ∈ S} ‖f(x) − f(s)‖ within a factor of 2.
+
+    Gonzalez, Theoretical Computer Science 1985; Sener and Savarese, ICLR 2018, arXiv:1708.00489. The first is drawn.
+    """
+
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
+        check_budget(problem, count)
+        f = problem.features()
+        picks = [int(torch.randint(len(f), (), generator=(key / "first").on("cpu")))]
+        nearest = f.new_full((len(f),), torch.inf)
+        while len(picks) < count:
+            nearest = torch.minimum(nearest, (f - f[picks[-1]]).square().sum(1))
+            nearest[picks[-1]] = -1  # never again, even where images are copies of each other
+            picks.append(int(nearest.argmax()))
+        return problem.index[picks]
+
+
+@dataclass(frozen=True)
+@ranged
+class FacilityLocation(Selector):
+    """max_S Σ_x max_{s ∈ S} (1 + cos(f(x), f(s))), greedily, which keeps at least 1 − 1/e of the maximum."""
+
+    slack: BelowOne = 0.0
+    """0: every pick is greedy's own. Else a pick looks at a random part of the images (see `glance`); 0.05 say."""
+
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
+        check_budget(problem, count)
+        f = normalize(problem.features(), dim=-1)
+        rng = (key / "glance").on("cpu")
+        return problem.index[cover(lambda items: (1 + f @ f[items].T).clamp_min(0), len(f), count, self.slack, rng)]
+
+
+@dataclass(frozen=True)
+@ranged
+class GradientMatching(Selector):
+    """min_S Σ_k min_{s ∈ S} ‖q_k − q_s‖, q the gradients of the training loss by the head, greedily.
+
+    CRAIG (Mirzasoleiman et al., ICML 2020, arXiv:1906.01827), without its weights: what is picked counts once.
+    """
+
+    granularity: Granularity = "batch"
+    slack: BelowOne = 0.0
+
+    def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
+        check_budget(problem, count)
+        rng, chosen = (key / "glance").on("cpu"), []
+        for batches, budget in chunks(problem, self.granularity, count):
+            q = problem.gradients(batches, self.granularity)
+            picks = cover(closeness(q), len(q), min(len(q), budget), self.slack, rng, budget, q.sizes)
+            chosen.append(torch.cat([q.images(int(item)) for item in picks])[:budget])
+            del q  # before the next chunk's
+        return torch.cat(chosen)
+
+
+def closeness(q: Gradients) -> Columns:
+    """2 max ‖q‖ − ‖q_k − q_s‖ of every item k with the items s."""
+    norm = q.norms()
+    farthest = 2 * norm.max()
+
+    def columns(items: Tensor) -> Tensor:
+        square = norm[:, None] ** 2 + norm[items] ** 2 - 2 * q.between(items)
+        square[items, torch.arange(len(items))] = 0  # and not the root of a rounding error
+        return (farthest - square.clamp_min(0).sqrt()).clamp_min(0)
+
+    return columns
+
+
+def cover(
+    columns: Columns,
+    items: int,
+    picks: int,
+    slack: float,
+    rng: torch.Generator,
+    budget: int | None = None,
+    sizes: tuple[int, ...] | None = None,
+) -> Int[Tensor, "picks"]:
+    """Greedily max_S Σ_k max_{s ∈ S} columns[k, s]: `picks` items, or as many as have `budget` in all.
+
+    Lazy: a gain can only fall, so an item that was no better before needs no second look (Minoux 1978).
+    """
+    budget, sizes = picks if budget is None else budget, sizes or (1,) * items
+    expected = budget * items / sum(sizes)
+    covered, bound, chosen = None, torch.full((items,), torch.inf, dtype=torch.float64), []
+
+    def gains(candidates: Tensor) -> Tensor:
+        new = columns(candidates).double()
+        return (new if covered is None else (new - covered[:, None]).clamp_min(0)).sum(0).cpu()
+
+    while budget > 0:
+        if slack:
+            seen = glance(bound > -torch.inf, expected, slack, rng)
+            best = int(seen[torch.cat([gains(part) for part in seen.split(BLOCK)]).argmax()])
+        else:
+            best = _laziest(gains, bound)
+        bound[best] = -torch.inf
+        column = columns(torch.tensor([best]))[:, 0].double()
+        covered = column if covered is None else torch.maximum(covered, column)
+        chosen.append(best)
+        budget -= sizes[best]
+    return torch.tensor(chosen)
+
+
+def _laziest(gains: Callable[[Tensor], Float[Tensor, "m"]], bound: Float[Tensor, "n"]) -> int:
+    """The item of the largest gain; the bounds that had to be looked at are brought up to date."""
+    while True:
+        top = bound.topk(min(BLOCK, len(bound))).indices
+        top = top[bound[top] > -torch.inf].sort().values
+        fresh = gains(top)
+        bound[top] = fresh
+        best = int(top[fresh.argmax()])
+        if bound[best] >= bound.max():
+            return best

@@ -1,0 +1,79 @@
+"""Result files, read: the checksum, the shape of every field, and the counts, which are held against the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unshaken.base.json_files import read_json
+from unshaken.base.json_shapes import Each, Items, Number, Or, Whole, check_shape
+from unshaken.base.packed_bits import count_bits
+
+PERCENT = Number(0, 100)
+SECONDS = Or((Number(0), None))
+SEED = Or((Whole(), str, None))
+SCORE = {
+    "correct": Whole(0),
+    "n": Whole(1),
+    "percent": PERCENT,
+    "interval95": Items(PERCENT, 2, 2),
+    "bits": str,
+    "of?": Whole(1),
+    "judged?": str,
+    "seconds?": SECONDS,
+}
+CORESET = {"type": str, "fraction?": Number(0, 1), "warmup?": Number(0)}
+RESULT = {
+    "version?": Whole(1),
+    "method": str,
+    "mode": str,
+    "data": {"name": str, "split": str, "n": Whole(1), "digest": str},
+    "standard": SCORE,
+    "robust": SCORE,
+    "autoattack?": SCORE | {"stages?": Each(SCORE)},
+    "corruptions?": Each(Each(SCORE)),
+    "corrupted?": {"constants?": str, "substitutes?": {}},
+    "corruption_accuracy?": {"mean": PERCENT},
+    "checks?": Items({}),
+    "seeds": {"pretrain": SEED, "finetune": SEED, "evaluation": SEED},
+    "seconds": {"pretrain": SECONDS, "finetune?": SECONDS, "exam?": SECONDS},
+    "spent?": Or((Each(Number(0)), None)),
+    "cost?": Each(Number(0)),
+    "date?": str,
+    "weights": str,
+    "evaluation": {"attack": {"steps": Whole(0), "ball": {"type": ("Linf", "L2"), "eps": Number(0)}}},
+    "pretrain": {"recipe": {"name?": str, "epochs?": Number(0), "coreset?": Or((CORESET, None))}},
+    "finetune": {"recipe": {"method?": {"type": str}}},
+    "world": {},
+    "notes?": str,
+}
+"""What a result says."""
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result as it was written. ValueError, in one line with the file's name in it, for anything else."""
+    found = check_shape(read_json(path), RESULT, f"{path} is not a result")
+    for name, score in scores_of(found):
+        if not _counts_agree(score):
+            raise ValueError(f"{path} was altered: the numbers of {name} are not those of its verdicts")
+    return found
+
+
+def scores_of(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All scores of a result by their names."""
+    yield from ((name, result[name]) for name in ("standard", "robust", "autoattack") if name in result)
+    yield from result.get("autoattack", {}).get("stages", {}).items()
+    for name, by in result.get("corruptions", {}).items():
+        yield from ((f"{name}/{level}", score) for level, score in by.items())
+
+
+def _counts_agree(score: dict[str, Any]) -> bool:
+    """Whether a score's numbers are those of its bits."""
+    total = score.get("of", score["n"])
+    try:
+        right = count_bits(score["bits"], total)
+        judged = count_bits(score["judged"], total) if "judged" in score else total
+    except ValueError:
+        return False
+    return (right, judged, round(100 * right / score["n"], 2)) == (score["correct"], score["n"], score["percent"])

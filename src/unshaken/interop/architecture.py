@@ -1,0 +1,114 @@
+"""Which network weights are of, by their names and shapes; and the shapes of all weights of a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, get_args
+
+import torch
+
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.dual_bn import with_routes
+from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
+from unshaken.nets.timm_nets import timm_config
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@cache
+def shapes_of(name: str, stem: Stem, channels: int, routes: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """Of a network by our names, without the memory that it would take."""
+    blank = (0.0,) * channels
+    with torch.device("meta"):
+        encoder = Backbone(name, stem, channels, blank, (1.0,) * channels).build()
+        backbone = with_routes(encoder, routes).backbone if routes else encoder.backbone
+    return {weight: tuple(tensor.shape) for weight, tensor in backbone.state_dict().items()}
+
+
+def network_of(weights: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Its name, the channels of its images, and the side of its first kernel. ValueError if there is none of this kind.
+
+    weights  by torchvision's names; of a wide ResNet by TRADES'
+    """
+    conv = weights.get("conv1.weight")
+    if conv is None or conv.ndim != 4 or conv.shape[-1] not in (3, 7):
+        raise ValueError("there is no conv1.weight of 3x3 or 7x7")
+    channels, kernel = int(conv.shape[1]), int(conv.shape[-1])
+    if not 1 <= channels <= 256:
+        raise ValueError(f"its images would have {channels} channels")
+    if blocks := _count(weights, r"block1\.layer\.(\d+)\."):
+        first = weights.get("block1.layer.0.conv1.weight")
+        depth, widen = 6 * blocks + 4, int(first.shape[0]) // 16 if first is not None and first.ndim else 0
+        if kernel != 3 or widen < 1:
+            raise ValueError("a wide ResNet has a first convolution of 3x3, and 16 channels or more")
+        biased = "conv1.bias" in weights
+        return (f"wide_resnet{depth}w{widen}" if biased else f"wrn-{depth}-{widen}"), channels, kernel
+    stages = _count(weights, r"layer(\d+)\.", start=1)
+    blocks = tuple(_count(weights, rf"layer{stage + 1}\.(\d+)\.") for stage in range(stages))
+    kind = Bottleneck if any(name.startswith("layer1.0.conv3.") for name in weights) else BasicBlock
+    row = (kind, blocks, int(conv.shape[0]))
+    name = next((name for name, each in KINDS.items() if each == row), None)
+    if name is None:
+        raise ValueError(f"a ResNet with {blocks} blocks of first width {row[2]} is none of {', '.join(KINDS)}")
+    return name, channels, kernel
+
+
+def _count(names: Mapping[str, Any], pattern: str, start: int = 0) -> int:
+    """How many numbers there are at a place in the names, if they follow on each other; 0 if not."""
+    found = {int(at[1]) for name in names if (at := re.match(pattern, name)) and len(at[1]) < 5}
+    return len(found) if found == set(range(start, start + len(found))) else 0
+
+
+def numbered(shapes: Shapes) -> dict[str, str] | None:
+    """How the parts of a ResNet in a Sequential are called by number: {"0": "conv1", "1": "bn1", "4": "layer1", ...}.
+
+    None if there is none. ValueError for a Sequential that computes something else than a ResNet.
+    """
+    firsts = [
+        int(at[1])
+        for name, shape in shapes.items()
+        if (at := re.fullmatch(r"(\d{1,3})\.weight", name)) and len(shape) == 4 and shape[-1] in (3, 7)
+    ]
+    stages = sorted({int(at[1]) for name in shapes if (at := re.match(r"(\d{1,3})\.\d+\.conv1\.", name))})
+    if not firsts or not stages or f"{firsts[0] + 1}.running_mean" not in shapes:
+        return None
+    first, between = firsts[0], stages[0] - firsts[0]
+    if stages != list(range(stages[0], stages[0] + len(stages))):
+        return None
+    kernel = shapes[f"{first}.weight"][-1]
+    if between not in ((3, 4) if kernel == 3 else (4,)):
+        lacks = "a ReLU" if between == 2 else "a ReLU and a pool" if kernel == 7 else "the parts"
+        raise ValueError(
+            f"its {kernel}x{kernel} convolution is number {first} and its blocks begin at {stages[0]}: {lacks} that a "
+            "ResNet has between them cannot be there, so it computes something else"
+        )
+    return {str(first): "conv1", str(first + 1): "bn1"} | {
+        str(number): f"layer{at}" for at, number in enumerate(stages, start=1)
+    }
+
+
+def timm_shapes(name: str, stem: Stem | None, found: Shapes) -> tuple[Stem, dict[str, tuple[int, ...]]]:
+    """Of a network of timm's at the side whose shapes the weights have; the given one, or timm's own for it, first.
+
+    ValueError if timm has no such network, or it is built for no side that is a stem.
+    """
+    config = timm_config(name.removeprefix("timm/"))
+    sides = [stem] if stem else [side for side in (config.input_size[-1], 224, 96, 32) if side in get_args(Stem)]
+    built: dict[Stem, dict[str, tuple[int, ...]]] = {}
+    for side in dict.fromkeys(sides):
+        try:
+            built[side] = shapes_of(name, side, config.input_size[0])  # pyright: ignore[reportArgumentType]
+        except (AssertionError, ValueError, RuntimeError, TypeError, ZeroDivisionError):  # not for that side
+            continue
+        if all(
+            any(k.endswith(weight) and s == shape for k, s in found.items())
+            for weight, shape in built[side].items()  # pyright: ignore[reportArgumentType]
+        ):
+            return side, built[side]  # pyright: ignore[reportArgumentType, reportReturnType]
+    if not built:
+        raise ValueError(
+            f"{name} was trained at {config.input_size[-1]} pixels: choose --image-size for the side it is for"
+        )
+    return next(iter(built.items()))

@@ -1,0 +1,119 @@
+"""The one place and prefix in somebody's file under which all weights of a known network are there."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+
+from unshaken.interop.architecture import timm_shapes
+from unshaken.interop.foreign import Container, ForeignCheckpoint
+from unshaken.interop.weight_matching import Reading, Wanted, attempt, part_of, shapes_in
+
+
+def read_as(foreign: ForeignCheckpoint, wanted: Wanted = Wanted()) -> Reading:
+    """The one reading that fits. ValueError if none does, or if several do that are not the same weights."""
+    tried = [
+        attempt(foreign, container, prefix, wanted)
+        for container in _containers(foreign, wanted)
+        for prefix in _prefixes(container, wanted)
+    ]
+    fitting = [reading for reading in tried if reading.complete]
+    passed = [each for each in fitting if any(_passes(one, each) for one in fitting)]
+    different: list[Reading] = []
+    for reading in (each for each in fitting if each not in passed):
+        if not any(_same(reading, other) for other in different):
+            different.append(reading)
+    if len(different) == 1:
+        return different[0]
+    if different:
+        raise ValueError(_choice(foreign, different))
+    raise ValueError(_why_none(foreign, tried, wanted))
+
+
+def _containers(foreign: ForeignCheckpoint, wanted: Wanted) -> list[Container]:
+    if wanted.key is None:
+        return list(foreign.containers)
+    found = [container for container in foreign.containers if container.key == wanted.key]
+    if not found:
+        known = ", ".join(repr(container.key) for container in foreign.containers[:12])
+        raise ValueError(f"{foreign.name} has no tensors under --key {wanted.key!r}; it has them under {known}")
+    return found
+
+
+def _prefixes(container: Container, wanted: Wanted) -> list[str]:
+    """Where a network may begin: before what is called like the first convolution of one."""
+    if wanted.prefix is not None:
+        return [wanted.prefix + ("." if wanted.prefix and not wanted.prefix.endswith(".") else "")]
+    if wanted.network is not None:
+        _, shapes = timm_shapes(wanted.network, wanted.image_size, shapes_in(container))
+        first = next(iter(shapes))
+        starts = [name.removesuffix(first) for name in container.tensors if name.endswith(first)]
+        return list(dict.fromkeys(start for start in starts if not start or start.endswith(".")))
+    found = []
+    for name, shape in shapes_in(container).items():
+        at = re.fullmatch(r"(|.*\.)(?:conv1|(\d{1,3}))\.weight", name)
+        if at and len(shape) == 4 and shape[-1] in (3, 7) and not re.search(r"(layer\d*|block\d)\.\d+\.$", at[1]):
+            found.append(at[1])
+    return list(dict.fromkeys(found))
+
+
+def _passes(one: Reading, other: Reading) -> bool:
+    """Whether the layout of one says that the other is the copy that is not taken."""
+    passes = one.layout.passes if one.layout else None
+    return one is not other and bool(passes and re.search(passes + r"$", other.prefix)) and (
+        one.container is other.container and not re.search(passes + r"$", one.prefix)
+    )  # fmt: skip
+
+
+def _same(one: Reading, other: Reading) -> bool:
+    if one.network != other.network or one.weights.keys() != other.weights.keys():
+        return False
+    return all(_equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
+
+
+def _equal(a: Any, b: Any) -> bool:
+    pair = [torch.from_numpy(np.array(v)) if isinstance(v, (np.ndarray, np.generic)) else v for v in (a, b)]
+    return pair[0] is pair[1] or torch.equal(*pair)
+
+
+def _choice(foreign: ForeignCheckpoint, different: list[Reading]) -> str:
+    places = dict.fromkeys(reading.container.key for reading in different)
+    ways = [f"--key {key or repr('')}" for key in places] if len(places) > 1 else []
+    if len(ways) < len(different):
+        ways = [
+            " ".join([*([f"--key {r.container.key or repr('')}"] if ways else []), f"--prefix {r.prefix or repr('')}"])
+            for r in different
+        ]
+    networks = ", ".join(f"a {reading.network} {reading.place}" for reading in different[:6])
+    return f"{foreign.name} holds {len(different)} networks ({networks}): say which by {' or '.join(ways[:6])}"
+
+
+def _why_none(foreign: ForeignCheckpoint, tried: list[Reading], wanted: Wanted) -> str:
+    ways = "--key, --prefix and --drop say how else to read it; `unshaken import --help` lists the layouts"
+    near = max(tried, key=_nearness, default=None)
+    if near is None or (near.fault and near.layout is None):
+        names = [name for container in foreign.containers for name in container.tensors][:3]
+        looks = any("patch_embed" in name for container in foreign.containers for name in container.tensors)
+        of_timm = "it looks like a Vision Transformer: " if looks else "a network of timm's can be named: "
+        why = f"there is no conv1.weight of 3x3 or 7x7 that a ResNet begins with ({near.fault})" if near else (
+            "there is no conv1.weight of 3x3 or 7x7, under any prefix"
+        )  # fmt: skip
+        return (
+            f"{foreign.name} is of no layout that is known here: {why}; its first weights are {', '.join(names)} "
+            f"({of_timm}--network timm/NAME; {ways}; --layout NAME)"
+        )
+    layout = near.layout.name if near.layout else "unknown"
+    if near.fault:
+        return f"{foreign.name}, {near.place}: {near.fault} (by layout {layout}). Nothing was taken; {ways}"
+    advice = f"; --drop {part_of(near.strange[0].removeprefix(near.prefix))} leaves that out" if near.strange else ""
+    return (
+        f"{foreign.name} does not fill a {near.network} by its layout {layout}, {near.place}: "
+        f"weights {near.faults()}. Nothing was taken{advice}; {ways}"
+    )
+
+
+def _nearness(reading: Reading) -> tuple[bool, int]:
+    return not reading.fault, len(reading.weights) - len(reading.missing) - len(reading.other)

@@ -1,0 +1,109 @@
+"""The few lines of Python that load each kind of exported file, for its page; a test runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from unshaken.interop.load import LoadedModel
+from unshaken.nets.timm_nets import PATCHES
+
+THEIRS = ("resnet18", "resnet34", "resnet50")
+"""Networks that torchvision and timm have too, under the same names."""
+USE = ["net.load_state_dict(weights)", "out = net.eval()((pixels - mean) / std)"]
+
+
+def ours(subject: LoadedModel, file: str) -> str:
+    """By unshaken; and by plain torch and torchvision, where torchvision has the network."""
+    one, call = "net, backbone, about", "net.eval()(pixels)"
+    if subject.kind == "classifier":
+        one, call = "net, about", 'net.eval()(pixels, "adv")'
+    lines = ["from pathlib import Path", "import unshaken", ""]
+    lines += [f"{one} = unshaken.load_{subject.kind}(Path({quoted(file)}))"]
+    text = fenced([*lines, f"out = {call}"])
+    if subject.backbone.name not in THEIRS:
+        return text
+    within = "encoder." if subject.kind == "classifier" else ""
+    start = f"{within}backbone."
+    lines = [
+        "import torch, torchvision",
+        "from safetensors.torch import load_file",
+        "",
+        f"file = load_file({quoted(file)})",
+    ]
+    lines += [
+        f'weights = {{name.removeprefix("{start}"): w for name, w in file.items() if name.startswith("{start}")}}'
+    ]
+    lines += ['weights |= {f"fc.{part}": file[f"head.{part}"] for part in ("weight", "bias")}'] if within else []
+    lines += [f'mean, std = file["{within}normalize.mean"], file["{within}normalize.std"]']
+    return f"{text}\n\nWithout unshaken:\n\n{fenced([*lines, *_network(subject, 'torchvision.models.'), *USE])}"
+
+
+def theirs(subject: LoadedModel, file: str, whose: str) -> str:
+    make = {"timm": "timm.create_model(", "torchvision": "torchvision.models."}[whose]
+    lines = ["import json", "import torch", f"import {whose}", "from safetensors import safe_open", ""]
+    lines += [f'with safe_open({quoted(file)}, "pt") as file:']
+    lines += ["    weights = {name: file.get_tensor(name) for name in file.keys()}"]
+    numbers = 'torch.tensor(json.loads(file.metadata()["{}"])).view(-1, 1, 1)'
+    lines += [f"    {part} = {numbers.format(part)}" for part in ("mean", "std")]
+    return f"{fenced([*lines, *_network(subject, make), *USE])}\n\n{BESIDE_CPU}"
+
+
+BESIDE_CPU = (
+    "If the import ends in `operator torchvision::nms does not exist`, torchvision was built for CUDA and torch was "
+    "not: take both from one index, as by `pip install torch torchvision --index-url "
+    "https://download.pytorch.org/whl/cpu`, or call `unshaken.nets.torchvision_ops.declare_operators()` first."
+)
+
+
+def onnx(subject: LoadedModel, file: str) -> str:
+    lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({quoted(file)})"]
+    return fenced([*lines, '(out,) = session.run(None, {"pixels": pixels.numpy()})'])
+
+
+def _network(subject: LoadedModel, make: str) -> list[str]:
+    """Theirs with the stem and the output of ours."""
+    backbone, timm = subject.backbone, make.startswith("timm")
+    count = len(subject.about["names"]) if subject.kind == "classifier" else 0
+    options = [f"num_classes={count}"] if count or timm else []
+    if not timm:
+        lines = [f"net = {make}{backbone.name}({', '.join(options)})"]
+        return [*lines, *_stem(subject, timm), *([] if count else ["net.fc = torch.nn.Identity()"])]
+    name = backbone.name.removeprefix("timm/")
+    if backbone.channels != 3:
+        options += [f"in_chans={backbone.channels}"]
+    if hasattr(subject.encoder.backbone, "patch_embed"):  # positions are learned for one side of the images
+        options += [f"img_size={backbone.image_size}"]
+    if name == "vit-small":
+        name, options = "vit_small_patch16_224", [*options, f"patch_size={PATCHES[backbone.image_size]}"]
+    return [f'net = {make}"{name}", {", ".join(options)})', *_stem(subject, timm)]
+
+
+def _stem(subject: LoadedModel, timm: bool) -> list[str]:
+    """A stem for small images is one convolution and no pooling, which torchvision and timm have not."""
+    backbone = subject.backbone
+    if backbone.name in THEIRS and backbone.image_size <= 32:
+        shape = f"{backbone.channels}, 64, 3, padding={backbone.padding}, bias=False"
+        return [f"net.conv1, net.maxpool = torch.nn.Conv2d({shape}), torch.nn.Identity()"]
+    if not timm and backbone.channels != 3:
+        return [f"net.conv1 = torch.nn.Conv2d({backbone.channels}, 64, 7, 2, padding=3, bias=False)"]
+    return []
+
+
+def quoted(name: str) -> str:
+    """A name as a string of Python, whatever signs it has."""
+    return json.dumps(name)
+
+
+def fenced(lines: list[str]) -> str:
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+CODE: dict[str, Callable[[LoadedModel, str], str]] = {
+    "safetensors": ours,
+    "hub": ours,
+    "timm": lambda subject, file: theirs(subject, file, "timm"),
+    "torchvision": lambda subject, file: theirs(subject, file, "torchvision"),
+    "onnx": onnx,
+}
+"""By form: `pixels` (N C H W in [0, 1]) to `out`."""

@@ -1,0 +1,225 @@
+"""How the names under one prefix fit a known network: which weights are there, missing, of another shape, or beside."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from unshaken.interop.architecture import network_of, numbered, shapes_of, timm_shapes
+from unshaken.interop.foreign import Container, ForeignCheckpoint
+from unshaken.interop.layouts import LAYOUTS, Layout
+from unshaken.nets.resnet import Stem
+from unshaken.nets.timm_nets import timm_config
+
+HARMLESS = r"(^|\.)(total_ops|total_params|n_averaged|num_batches_tracked|weight_mask_shape|_extra_state)$"
+"""What tools count beside the weights; no network computes with it."""
+UNUSED = r"^sub_block1\."
+"""Parts that the published class has and its forward pass does not use (TRADES' wide ResNet)."""
+CLASSIFIERS = r"(fc|linear|classifier|head|last_linear)"
+OUTSIDE = r"(fc|linear|classifier|cls|lin|\d+)"
+"""What a linear classifier is called, within the network and beside it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user knows of a file; None and nothing leave it to the search."""
+
+    layout: str | None = None
+    key: str | None = None
+    prefix: str | None = None
+    drop: tuple[str, ...] = ()
+    network: str | None = None
+    image_size: Stem | None = None
+
+
+@dataclass(eq=False)
+class Reading:
+    """One place and prefix, the network that its names are of, and what fits or does not.
+
+    weights  by the names of our backbone
+    heads    linear classifiers: weight and bias by name
+    dropped  how many weights are left out, by what they belong to
+    missing, strange, other  names of weights that are not there, that have no place, and that have another shape
+    fault    why this is no reading at all
+    """
+
+    container: Container
+    prefix: str
+    layout: Layout | None = None
+    network: str = ""
+    channels: int = 3
+    kernel: int = 0
+    image_size: Stem | None = None
+    routes: tuple[str, ...] = ()
+    weights: dict[str, Any] = field(default_factory=dict)
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    fault: str = ""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return not (self.fault or self.missing or self.strange or self.other)
+
+    @property
+    def place(self) -> str:
+        return str(self.container) + (f", names begin with {self.prefix!r}" if self.prefix else "")
+
+    def faults(self) -> str:
+        """What does not fit, in one clause."""
+        groups = ((self.missing, "missing"), (self.strange, "left over"), (self.other, "of another shape"))
+        return "; ".join(f"{len(names)} {what}, the first is {names[0]}" for names, what in groups if names)
+
+
+def shapes_in(container: Container) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in container.tensors.items()}
+
+
+def attempt(foreign: ForeignCheckpoint, container: Container, prefix: str, wanted: Wanted) -> Reading:
+    reading = Reading(container, prefix)
+    inner = {name.removeprefix(prefix): t for name, t in container.tensors.items() if name.startswith(prefix)}
+    outer = [name for name in container.tensors if not name.startswith(prefix)]
+    for name in [name for name in inner if _is_dropped(prefix + name, name, wanted)]:
+        reading.dropped[part_of(name)] += 1
+        del inner[name]
+    try:
+        if wanted.network:
+            _as_timm(reading, inner, wanted)
+        else:
+            inner = _named(inner)
+            _as_layout(reading, foreign, inner, outer, wanted)
+    except ValueError as error:
+        reading.fault = str(error)
+        return reading
+    _compare(reading)
+    _beside(reading, outer, wanted)
+    return reading
+
+
+def _is_dropped(full: str, name: str, wanted: Wanted) -> bool:
+    """Whether --drop names a weight or a part that it belongs to, with the prefix or without; * is anything."""
+    names = [drop.rstrip(".") for drop in wanted.drop]
+    return any(fnmatchcase(each, drop) or fnmatchcase(each, f"{drop}.*") for drop in names for each in (full, name))
+
+
+def _named(inner: dict[str, Any]) -> dict[str, Any]:
+    """The names that the parts of a Sequential would have in a ResNet."""
+    parts = numbered({name: tuple(tensor.shape) for name, tensor in inner.items()})
+    if parts is None:
+        return inner
+    split = [(name.partition("."), tensor) for name, tensor in inner.items()]
+    return {f"{parts.get(first, first)}{dot}{rest}": tensor for (first, dot, rest), tensor in split}
+
+
+def _as_layout(
+    reading: Reading, foreign: ForeignCheckpoint, inner: dict[str, Any], outer: list[str], wanted: Wanted
+) -> None:
+    others = [_relative(name, reading.prefix) for name in outer]
+    rows = [LAYOUTS[wanted.layout]] if wanted.layout else LAYOUTS.values()
+    forced, there = wanted.layout is not None, foreign.entries + tuple(c.key for c in foreign.containers)
+    layout = next((row for row in rows if forced or row.fits(inner, others, reading.prefix, there)), None)
+    if layout is None:
+        raise ValueError("its names are of no layout")
+    reading.layout = layout
+    for name, tensor in inner.items():
+        what, new = layout.dropped(name) or _harmless(name), layout.renamed(name)
+        if what:
+            reading.dropped[what] += 1
+        elif new is None or new in reading.weights:
+            reading.strange.append(reading.prefix + name)
+        else:
+            reading.weights[new] = tensor
+    reading.network, reading.channels, reading.kernel = network_of(reading.weights)
+    reading.routes = tuple(r for r in layout.routes if any(f".routes.{r}." in name for name in reading.weights))
+    _bounded(reading)
+    reading.shapes = shapes_of(reading.network, 32 if reading.kernel == 3 else 224, reading.channels, reading.routes)
+
+
+def _bounded(reading: Reading) -> None:
+    """A network is not built before the file is seen to have about as many weights as it would have."""
+    depth = [int(number) for number in re.findall(r"\d+", reading.network)]
+    if reading.network.startswith("w") and depth[0] > len(reading.weights):
+        raise ValueError(f"a {reading.network} has more than the {len(reading.weights)} weights that are there")
+
+
+def _harmless(name: str) -> str | None:
+    counter = re.search(HARMLESS, name)
+    if counter and not name.endswith("num_batches_tracked"):
+        return "counters of tools"
+    return "parts that no forward pass uses" if re.search(UNUSED, name) else None
+
+
+def _as_timm(reading: Reading, inner: dict[str, Any], wanted: Wanted) -> None:
+    reading.layout, reading.network, reading.weights = LAYOUTS["timm"], wanted.network or "", dict(inner)
+    reading.image_size, reading.shapes = timm_shapes(reading.network, wanted.image_size, shapes_in(reading.container))
+    name = timm_config(reading.network.removeprefix("timm/")).classifier
+    for part in ("weight", "bias") if isinstance(name, str) else ():
+        if (full := f"{name}.{part}") in reading.weights and full not in reading.shapes:
+            reading.heads.setdefault(name, {})[part] = reading.weights.pop(full)  # pyright: ignore[reportArgumentType]
+    convolutions = [shape for shape in reading.shapes.values() if len(shape) == 4]
+    reading.channels = convolutions[0][1] if convolutions else 3
+
+
+def _compare(reading: Reading) -> None:
+    """Every weight of the network, and what is there beside them: heads are kept, other parts dropped or strange."""
+    expected, weights = reading.shapes, reading.weights
+    reading.missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
+    reading.other = [n for n in expected if n in weights and tuple(weights[n].shape) != expected[n]]
+    own = {part_of(name) for name in expected}
+    for name in [name for name in weights if name not in expected]:
+        tensor, part = weights.pop(name), part_of(name)
+        head = re.fullmatch(rf"{CLASSIFIERS}\.(weight|bias)", name)
+        if head and tensor.ndim == (2 if head[2] == "weight" else 1):
+            reading.heads.setdefault(head[1], {})[head[2]] = tensor
+        elif is_statistic(name):
+            continue  # of the normalisation, which is read for itself
+        elif "." not in name and tensor.ndim != 4:
+            reading.dropped[part] += 1
+        elif part in own or tensor.ndim == 4 or re.fullmatch(r"[^.]+\.running_mean", name):
+            reading.strange.append(reading.prefix + name)  # it may change what the network computes
+        else:
+            reading.dropped[part] += 1
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a name is that of a mean or a standard deviation of pixels."""
+    return bool(re.search(r"(^|\.|[a-z]_)(mean|std|mu|sigma)$", name)) and not name.endswith("running_mean")
+
+
+def part_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _beside(reading: Reading, outer: list[str], wanted: Wanted) -> None:
+    """What lies beside the network: a linear classifier is kept if there is one alone, the rest is dropped."""
+    before = re.fullmatch(r"(?:.*\.)?(\d+)\.", reading.prefix)
+    for full in outer:
+        name, tensor = _relative(full, reading.prefix), reading.container.tensors[full]
+        what = reading.layout.dropped(name) or _harmless(name)
+        head = re.fullmatch(rf"{OUTSIDE}\.(?:\d+\.)?(weight|bias)", name)
+        number = int(part_of(name)) if part_of(name).isdecimal() else None
+        if what or _is_dropped(full, name, wanted):
+            reading.dropped[what or part_of(name)] += 1
+        elif is_statistic(name):
+            continue
+        elif before and number is not None and number < int(before[1]):
+            reading.strange.append(full)  # in a Sequential it comes before the network
+        elif head and tensor.ndim == (2 if head[2] == "weight" else 1):
+            reading.heads.setdefault(name.removesuffix(f".{head[2]}"), {})[head[2]] = tensor
+        else:
+            reading.dropped[part_of(name)] += 1
+
+
+def _relative(name: str, prefix: str) -> str:
+    """Without the whole parts that a name has in common with the prefix."""
+    mine, theirs = name.split("."), prefix.split(".")[:-1]
+    same = 0
+    while same < len(theirs) and same < len(mine) - 1 and mine[same] == theirs[same]:
+        same += 1
+    return ".".join(mine[same:])

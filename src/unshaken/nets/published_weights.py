@@ -1,0 +1,103 @@
+"""Weights that timm and torchvision publish: found or fetched, their hash checked, read with nothing in them run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
+
+from unshaken.base.safe_text import printable
+from unshaken.nets.torch_files import read_safetensors, read_torch
+
+PATIENCE = 10
+"""Seconds that a server has to answer in."""
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""How timm's repositories call their weights; the first that is there is taken."""
+
+
+def from_url(url: str, name: str) -> dict[str, Any]:
+    """The weights at an address of torch's servers, from torch's cache or fetched. ValueError, in one line, if neither.
+
+    The name of such a file ends in the first digits of its SHA-256, which are checked each time.
+    """
+    import torch
+
+    file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlparse(url).path).name
+    stated = re.search(r"-([0-9a-f]{8,64})\.", file.name)
+    if not file.is_file():
+        print(f"fetching {url}", file=sys.stderr)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _fetching(name, urlparse(url).netloc):
+            torch.hub.download_url_to_file(url, str(file), stated[1] if stated else None, progress=sys.stderr.isatty())
+    _check(file, stated[1] if stated else "")
+    return read_weights(file)
+
+
+def from_hub(repository: str, name: str, file: str | None = None, revision: str | None = None) -> dict[str, Any]:
+    """The weights in a repository of the Hugging Face Hub, from its cache or fetched; else ValueError, in one line."""
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.file_download import get_hf_file_metadata
+
+    wanted = (file,) if file else FILES
+    cached = [try_to_load_from_cache(repository, each, revision=revision) for each in wanted]
+    found = next((Path(each) for each in cached if isinstance(each, str)), None)
+    for each in wanted if found is None else ():
+        with _fetching(name, urlparse(ENDPOINT).netloc, EntryNotFoundError):
+            # asked once, so that no network is said at once: the download tries again for a minute
+            get_hf_file_metadata(hf_hub_url(repository, each, revision=revision), timeout=PATIENCE)
+            print(f"fetching {repository}/{each} from {urlparse(ENDPOINT).netloc}", file=sys.stderr)
+            found = Path(hf_hub_download(repository, each, revision=revision))
+            break
+    if found is None:
+        raise ValueError(f"the weights of {name} were not to be had: {repository} has none of {', '.join(wanted)}")
+    blob = found.resolve().name
+    _check(found, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
+    return read_weights(found)
+
+
+@contextmanager
+def _fetching(name: str, server: str, absent: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """What a library says when there is no network, in one line; nothing if the file is absent on the server."""
+    logger = logging.getLogger("huggingface_hub")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    except absent:
+        pass
+    except Exception as error:  # each library and version of it has exceptions of its own
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0], 120)
+        raise ValueError(
+            f"the weights of {name} were not to be had: they are not on this machine, and {server} did not give them "
+            f"({reason})"
+        ) from None
+    finally:
+        logger.disabled = before
+
+
+def _check(file: Path, digits: str) -> None:
+    """ValueError if a file's SHA-256 does not begin with these digits."""
+    with open(file, "rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if not found.startswith(digits):
+        raise ValueError(
+            f"{file} is damaged or another file: by its name its SHA-256 begins with {digits[:16]}, and it is "
+            f"{found[:16]}. Remove it, and it is fetched again"
+        )
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """Tensors by name, or a dictionary that holds such a dictionary. ValueError if there is something else."""
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)[0]
+    found = read_torch(file).value
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds a {printable(type(found).__name__)}, not weights by name")
+    return found

@@ -1,0 +1,34 @@
+"""A contact sheet: many small images as one, in rows, enlarged without smoothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+ACROSS = 1280
+"""Pixels that a sheet is wide at most."""
+TILE = 64
+"""Pixels that an image is enlarged to at most; what is larger stays as it is."""
+GAP = 2
+PAPER = (128, 128, 128)
+"""Between the images: neither the white of one nor the black of another."""
+
+
+def contact_sheet(pixels: np.ndarray) -> Image.Image:
+    """Images in their order, row by row from the left.
+
+    pixels  (N C H W) uint8, N > 0, one channel or three
+    """
+    count, channels, height, width = pixels.shape
+    assert channels in (1, 3)
+    assert pixels.dtype == np.uint8
+    times = max(1, TILE // max(height, width))
+    tiles = pixels.repeat(times, axis=2).repeat(times, axis=3)
+    tiles = np.broadcast_to(tiles, (count, 3, height * times, width * times)).transpose(0, 2, 3, 1)
+    down, right = height * times + GAP, width * times + GAP
+    columns = max(1, min(count, (ACROSS - GAP) // right))
+    canvas = np.full((-(-count // columns) * down + GAP, columns * right + GAP, 3), PAPER, np.uint8)
+    for k, tile in enumerate(tiles):
+        top, left = GAP + k // columns * down, GAP + k % columns * right
+        canvas[top : top + height * times, left : left + width * times] = tile
+    return Image.fromarray(canvas)

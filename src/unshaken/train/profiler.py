@@ -1,0 +1,98 @@
+"""Where the time of some steps goes: a trace for a browser, and a table of the ten dearest operations."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function, schedule, supported_activities
+
+from unshaken.attacks.pgd import PGD, Loss
+from unshaken.base.json_files import write_text
+from unshaken.base.types import Float
+from unshaken.methods.base import Step
+from unshaken.train.attack_cache import replace_attacks
+
+if TYPE_CHECKING:
+    from torch.autograd.profiler_util import FunctionEventAvg
+
+LEFT_OUT = 2
+"""Steps before it begins, in which memory is fetched and kernels are chosen."""
+TOP = 10
+SPANS = ("views", "attack", "loss", "backward", "optimizer")
+"""Of a step; the attack lies within the loss. On a GPU they are the host's, which runs ahead of it."""
+
+
+@contextmanager
+def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None]]:
+    """Look at `steps` steps after the first few; what is given is to be called after each.
+
+    folder/profile.json.gz is a trace (for ui.perfetto.dev or chrome://tracing), folder/profile.md the table. With 0
+    steps nothing is looked at. No bit of the training changes.
+    """
+    if steps < 0:
+        raise ValueError(f"a profile is of so many steps, such as 20, not {steps}")
+    if not steps:
+        yield lambda: None
+        return
+    method, device = step.method, next(step.parameters()).device.type
+    activities = {ProfilerActivity.CPU} if device == "cpu" else supported_activities()
+    plan = schedule(skip_first=LEFT_OUT, wait=0, warmup=1, active=steps, repeat=1)
+    step.method = replace_attacks(method, Spanned)
+
+    looked_at = []
+
+    def write(found: profile) -> None:
+        looked_at.append(found.step_num)
+        found.export_chrome_trace(str(folder / "profile.json.gz"))
+        write_text(folder / "profile.md", table(found.key_averages(), found.step_num - LEFT_OUT - 1, device))
+
+    try:
+        with profile(activities=activities, schedule=plan, on_trace_ready=write) as looking:
+            yield looking.step
+        if not looked_at:
+            few = f"note: no profile, for it begins after {LEFT_OUT + 1} steps and the run had fewer left"
+            print(few, file=sys.stderr)
+    finally:
+        step.method = method
+
+
+@dataclass(frozen=True, eq=False)
+class Spanned:
+    """An attack whose time is told from the rest of the loss's."""
+
+    attack: PGD
+
+    def __call__(self, loss: Loss, x: Float[Tensor, "... n C H W"], rng: torch.Generator) -> Tensor:
+        with record_function("attack"):
+            return self.attack(loss, x, rng)
+
+
+def table(events: Iterable[FunctionEventAvg], steps: int, device: str) -> str:
+    """The spans of a step, and the operations that take most of it by themselves, in Markdown."""
+    events = [event for event in events if not event.key.startswith("ProfilerStep")]
+    spans = {event.key: event for event in events if event.key in SPANS}
+    took = (
+        (lambda event: event.self_cpu_time_total) if device == "cpu" else (lambda event: event.self_device_time_total)
+    )
+    operations = sorted((event for event in events if event.key not in spans), key=took, reverse=True)
+    whole = sum(took(event) for event in events)
+    lines = [f"# {steps} steps on {device}", "", f"{whole / steps / 1000:.1f} ms a step in operations.", ""]
+    lines += ["| span | ms a step, with all within |", "| --- | --- |"]
+    lines += [f"| {name} | {spans[name].cpu_time_total / steps / 1000:.1f} |" for name in SPANS if name in spans]
+    lines += ["", "| operation, by itself | part | ms a step | calls a step |", "| --- | --- | --- | --- |"]
+    for event in operations[:TOP]:
+        row = (
+            event.key,
+            f"{took(event) / whole:.1%}",
+            f"{took(event) / steps / 1000:.1f}",
+            f"{event.count / steps:.0f}",
+        )
+        lines.append(f"| {' | '.join(row)} |")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return "\n".join(lines) + "\n"
