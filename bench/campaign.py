@@ -25,7 +25,6 @@ from unshaken.base.json_files import read_json, write_json
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
 from unshaken.evaluation.verdicts import forecast
-from unshaken.recipes.finetune import protocol
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import default_evaluation, evaluate
 from unshaken.runs.plan import epochs_in, make_plan, scheduled, teacher_recipe
@@ -129,15 +128,15 @@ class Campaign:
             wanted, teacher = self.planned("pretrain"), self.planned("teacher")
             if teacher is not None:
                 with self.stage("teacher"):
-                    wanted = replace(wanted, teacher=str(teacher.run(**how)))
+                    wanted = replace(wanted, teacher=str(unshaken.pretrain(teacher, unshaken.Workspace(**how))))
                 if "pretrain" not in self.state.seconds:
                     self.fit_to_what_is_left()
                     wanted = replace(self.planned("pretrain"), teacher=wanted.teacher)
             with self.stage("pretrain"):
-                encoder = wanted.run(**how)
-            slf = scheduled(protocol("slf", encoder), self.state.choices["slf"]["epochs"])
+                encoder = unshaken.pretrain(wanted, unshaken.Workspace(**how))
+            slf = scheduled(unshaken.finetune_recipe(encoder, "slf"), self.state.choices["slf"]["epochs"])
             with self.stage("slf"):
-                classifier = slf.run(encoder, runtime=runtime, save_every=30.0)
+                classifier = unshaken.finetune(encoder, slf, unshaken.Workspace(runtime=runtime, save_every=30.0))
             with self.stage("evaluation"):
                 result = self.judged(classifier, runtime)
             with self.stage("autoattack"):

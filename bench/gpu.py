@@ -34,6 +34,7 @@ from unshaken.coreset.selector import split
 from unshaken.data.images import Images
 from unshaken.methods.base import Step
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.pretrain import first_network
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.loop import training
 from unshaken.train.run_dir import Run
@@ -330,7 +331,7 @@ def at_work(
     """A call that makes the next step of the recipe's training, and one that only makes a batch's views."""
     fabric = runtime.open()
     images = synthetic(recipe, SYNTHETIC // recipe.batch_size * recipe.batch_size)
-    net = recipe.furnished(recipe.embedder(), None, None).to(fabric.device)
+    net = first_network(recipe).to(fabric.device)
     runtime.prepare(net)
     feed = BatchStream(images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, KEY).to(fabric.device)
     made = Step(recipe.method, net)
@@ -394,7 +395,7 @@ def operations(recipe: Pretrain) -> dict[str, float]:
     What is between images grows with the batch, and is next to nothing at its usual sizes.
     """
     recipe = replace(recipe, batch_size=2)
-    images, step = synthetic(recipe, 6), Step(recipe.method, recipe.furnished(recipe.embedder(), None, None))
+    images, step = synthetic(recipe, 6), Step(recipe.method, first_network(recipe))
     feed = BatchStream(images, recipe.views, recipe.strength, 2, recipe.epochs, KEY)
     _, _, batch = next(feed.after(Position()))
     trained = counted(lambda: step(batch, Clock(0, 0, 0.0, recipe.epochs), KEY)["loss"].backward())

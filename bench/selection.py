@@ -192,7 +192,7 @@ def taught(size: Size, images: Images, attacked: int = 0) -> Network:
     attacked  so many steps more, against attacks of one step
     It is kept beside the results for the next comparison, and made anew if it is deleted.
     """
-    net = size.recipe.embedder()
+    net = size.recipe.build_network()
     file = KEPT / f"taught-{short_hash(size)}-{attacked}-{images.digest[:8]}.safetensors"
     if file.exists():
         net.load_state_dict(read_tensors(file)[0])

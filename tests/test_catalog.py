@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import unshaken
 from unshaken.base.json_files import write_json
 from unshaken.citations.cite import BIBLIOGRAPHY
 from unshaken.citations.credits import METHODS
@@ -15,7 +16,7 @@ from unshaken.commands import catalog as inform
 from unshaken.commands.catalog import MODE_LINES, TOPICS, cite, list_
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
-from unshaken.recipes.finetune import MODES, protocol
+from unshaken.recipes.finetune import MODES
 from unshaken.runs.evaluate import default_evaluation, evaluate
 
 
@@ -31,9 +32,14 @@ def keys(text: str) -> list[str]:
 def pretrained_and_tuned(name: str, folder: Path) -> tuple[Path, Path]:
     """An encoder, and a linear classifier on it: each as short as it can be."""
     first = recipe(name)
-    encoder = replace(first, epochs=1, batch_size=32, data=replace(first.data, limit=64)).run(folder, quiet=True)
-    second = protocol("slf", encoder)
-    return encoder, replace(second, epochs=1, data=replace(second.data, limit=64)).run(encoder, quiet=True)
+    encoder = unshaken.pretrain(
+        replace(first, epochs=1, batch_size=32, data=replace(first.data, limit=64)),
+        unshaken.Workspace(folder, quiet=True),
+    )
+    second = unshaken.finetune_recipe(encoder, "slf")
+    return encoder, unshaken.finetune(
+        encoder, replace(second, epochs=1, data=replace(second.data, limit=64)), unshaken.Workspace(quiet=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +159,9 @@ def test_the_attack_of_the_exam_is_cited_too(capsys, tmp_path):
     assert "madry2018towards" not in keys(printed(capsys, cite, str(run)))
     evaluation = default_evaluation(run)
     evaluate(
-        run, evaluation=replace(evaluation, attack=replace(evaluation.attack, steps=1), batch_size=512), quiet=True
+        run,
+        evaluation=replace(evaluation, attack=replace(evaluation.attack, steps=1), batch_size=512),
+        workspace=unshaken.Workspace(quiet=True),
     )
     capsys.readouterr()
     found = keys(printed(capsys, cite, str(run)))

@@ -135,11 +135,11 @@ def made(tmp_path_factory) -> Path:
     base = unshaken.recipe("acl-rcs/digits")
     quick = replace(base, data=replace(base.data, limit=64), epochs=2, batch_size=32)
     quick = replace(quick, coreset=replace(base.coreset, fraction=0.5, warmup=1, every=1))
-    run = quick.run(folder, quiet=True)
+    run = unshaken.pretrain(quick, unshaken.Workspace(folder, quiet=True))
     for mode in ("slf", "alf"):
-        tuned = replace(unshaken.protocol(mode, run), epochs=1, batch_size=256)
-        classifier = tuned.run(run, quiet=True)
-        unshaken.examine(classifier, quiet=True)
+        tuned = replace(unshaken.finetune_recipe(run, mode), epochs=1, batch_size=256)
+        classifier = unshaken.finetune(run, tuned, unshaken.Workspace(quiet=True))
+        unshaken.evaluate(classifier, workspace=unshaken.Workspace(quiet=True))
         classifier.rename(folder / mode)
     run.rename(folder / "run")
     for mode in ("slf", "alf"):
@@ -162,7 +162,7 @@ def encoders(folder: Path) -> None:
         resnet(weights, torch.rand(2, 3, 32, 32), style, branch)
     acl_head(weights, 64, 2)
     torch.save({"state_dict": weights.state}, folder / "ACL_DS.pt")
-    net = unshaken.recipe("acl/cifar10").embedder()
+    net = unshaken.recipe("acl/cifar10").build_network()
     about = read_tensors(folder / "run" / "encoder.safetensors")[1]
     save_encoder(folder / "run18" / "encoder.safetensors", net.encoder, Backbone(), {"pretrain": about["pretrain"]})
 

@@ -1,9 +1,9 @@
 """Robust vision encoders, learned without labels.
 
     import unshaken
-    encoder = unshaken.recipe("acl/digits").run()
-    classifier = unshaken.protocol("slf", encoder).run(encoder)
-    result = unshaken.examine(classifier)
+    encoder = unshaken.pretrain("acl/digits")
+    classifier = unshaken.finetune(encoder, "slf")
+    result = unshaken.evaluate(classifier)
 
 Importing this does not import torch; the first use of a name does.
 """
@@ -32,22 +32,30 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
 __version__ = "0.1.0"
 
 _WHERE = {
-    "recipe": "unshaken.recipes.catalog",
-    "Pretrain": "unshaken.recipes.pretrain",
-    "Finetune": "unshaken.recipes.finetune",
-    "protocol": "unshaken.recipes.finetune",
-    "Exam": "unshaken.evaluation.protocol",
-    "examine": "unshaken.runs.evaluate",
-    "Source": "unshaken.data.source",
-    "Images": "unshaken.data.images",
-    "Runtime": "unshaken.compute.runtime",
-    "Backbone": "unshaken.nets.backbone",
+    # verbs, the same words as on the command line
+    "pretrain": "unshaken.runs.pretrain",
+    "finetune": "unshaken.runs.finetune",
+    "evaluate": "unshaken.runs.evaluate",
+    "verify": "unshaken.runs.verify",
+    "doctor": "unshaken.runs.doctor",
+    "compare": "unshaken.report.compare",
+    "export": "unshaken.interop.export",
+    "import_file": "unshaken.interop.imported_files",
     "load_encoder": "unshaken.nets.checkpoint",
     "load_classifier": "unshaken.nets.checkpoint",
-    "Importing": "unshaken.interop.import_checkpoint",
-    "import_file": "unshaken.interop.imported_files",
-    "Exporting": "unshaken.interop.export",
-    "export": "unshaken.interop.export",
+    # values: recipes and what they are made of
+    "recipe": "unshaken.recipes.catalog",
+    "finetune_recipe": "unshaken.runs.finetune",
+    "Pretrain": "unshaken.recipes.pretrain",
+    "Finetune": "unshaken.recipes.finetune",
+    "Evaluation": "unshaken.evaluation.protocol",
+    "DataSource": "unshaken.data.source",
+    "Images": "unshaken.data.images",
+    "Backbone": "unshaken.nets.backbone",
+    "Runtime": "unshaken.compute.runtime",
+    "Workspace": "unshaken.runs.workspace",
+    "ImportOptions": "unshaken.interop.import_checkpoint",
+    "ExportOptions": "unshaken.interop.export",
 }
 
 __all__ = ["__version__", *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -43,7 +43,7 @@ def test_operations_are_those_of_the_layers(name, views):
     """Forward and back to the pixels in each of 5 steps for 2 views; in the update both and the weights, but for the
     pixels' own gradient: of 2 views in 2 streams, and in AIR of the originals."""
     recipe = unshaken.recipe(name)
-    first, *others = forward(recipe.embedder().eval(), torch.zeros(1, 1, 8, 8))
+    first, *others = forward(recipe.build_network().eval(), torch.zeros(1, 1, 8, 8))
     whole = first + sum(others)
     expected = 5 * 2 * 2 * whole + views * (3 * whole - first)
     assert 1e9 * gpu.operations(recipe)["step"] == pytest.approx(expected, rel=0.01)
@@ -52,7 +52,7 @@ def test_operations_are_those_of_the_layers(name, views):
 def test_a_candidate_goes_through_the_network_eight_times():
     """One step to attack two views, and both streams of them."""
     recipe = unshaken.recipe("acl-rcs/digits")
-    whole = sum(forward(recipe.embedder().eval(), torch.zeros(1, 1, 8, 8)))
+    whole = sum(forward(recipe.build_network().eval(), torch.zeros(1, 1, 8, 8)))
     assert 1e9 * gpu.operations(recipe)["candidate"] == pytest.approx(8 * whole, rel=0.01)
 
 

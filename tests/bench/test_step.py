@@ -38,7 +38,7 @@ def batch() -> Batch:
 @pytest.mark.parametrize("name", ["acl", "acl-air"])
 def test_a_step_from_equal_random_starts(name):
     recipe = small(name)
-    net, seen, key = recipe.embedder(), batch(), Key(3)
+    net, seen, key = recipe.build_network(), batch(), Key(3)
     slow, fast = literal(recipe, net), Ours(recipe, net, SIDES["float32"])
     x_adv = slow.attacked(seen.views, noise(key))
     loss = slow.backward(x_adv, seen.views, seen.image)
@@ -62,7 +62,7 @@ def close(fast: Ours, slow: Literal, real: list[int], within: float) -> bool:
 
 
 def test_both_terms_of_air_are_in_it():
-    recipe, net, seen = small("acl-air"), small("acl-air").embedder(), batch()
+    recipe, net, seen = small("acl-air"), small("acl-air").build_network(), batch()
     losses = []
     for method in (recipe.method, replace(recipe.method, lambda1=0.0), replace(recipe.method, lambda2=0.0)):
         losses.append(
@@ -74,7 +74,7 @@ def test_both_terms_of_air_are_in_it():
 @pytest.mark.parametrize(("name", "least"), [("acl", 1.31), ("acl-air", 1.28)])
 def test_operations_are_counted(name, least):
     """5 of 21 passes of a view through the network are gradients of weights that nobody wants."""
-    found = operations(small(name, 5), small(name, 5).embedder(), batch())
+    found = operations(small(name, 5), small(name, 5).build_network(), batch())
     for side in SIDES:
         assert found[f"{side}_ratio"] == pytest.approx(found["literal"] / found[side])
         assert least < found[f"{side}_ratio"] < 1.35

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from made import TAMPERED, resealed, result, tampered
 
+import unshaken
 from unshaken import cli
 from unshaken.board.check import fault, identity, read
 from unshaken.evaluation.protocol import Evaluation
@@ -50,7 +51,7 @@ def test_the_digest_is_that_of_a_real_evaluation(tmp_path):
     from fitted import least_squares, write_run
 
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    evaluate(run, evaluation=Evaluation(limit=40, batch_size=20), quiet=True)
+    evaluate(run, evaluation=Evaluation(limit=40, batch_size=20), workspace=unshaken.Workspace(quiet=True))
     found = json.loads(next(run.glob("result*.json")).read_text())
     assert found["notes"] == identity(found)
     assert fault(found) is None

@@ -8,6 +8,7 @@ import pytest
 from fitted import least_squares, write_run
 from made import resealed, result, tampered, write
 
+import unshaken
 from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
@@ -26,7 +27,7 @@ def run(tmp_path_factory):
     evaluate(
         folder,
         evaluation=Evaluation(attack, corruptions=("contrast",), severities=(1, 5), limit=60, batch_size=30),
-        quiet=True,
+        workspace=unshaken.Workspace(quiet=True),
     )
     return folder
 

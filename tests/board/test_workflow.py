@@ -10,6 +10,7 @@ import pytest
 from fitted import least_squares, write_run
 from made import result, tampered
 
+import unshaken
 from unshaken.base.json_files import with_checksum
 from unshaken.board.submit import submission
 from unshaken.evaluation.protocol import Evaluation
@@ -56,7 +57,7 @@ def test_an_issue_holds_the_file_in_a_fence(tmp_path):
 @pytest.mark.slow
 def test_weights_are_attacked_again(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    evaluate(run, evaluation=Evaluation(limit=40, batch_size=20), quiet=True)
+    evaluate(run, evaluation=Evaluation(limit=40, batch_size=20), workspace=unshaken.Workspace(quiet=True))
     file = next(run.glob("result*.json"))
     code, lines = check(file, "--weights", run, "--sample", "20")
     assert (code, len(lines)) == (0, 1)

@@ -19,7 +19,7 @@ from unshaken.methods.acl import ACL
 def test_bf16_is_close_and_comes_out_as_float32():
     """Attack loss and embeddings in bf16 agree with float32 to its 8 bits; the perturbation is float32."""
     recipe = unshaken.recipe("acl/digits")
-    net = recipe.embedder().eval()
+    net = recipe.build_network().eval()
     x = recipe.data.load("train")[:32].floats()
     exact = net(x, "adv")
     Runtime(precision="bf16").prepare(net)
@@ -40,7 +40,7 @@ def test_the_world_is_plain_and_names_no_place():
 
 
 def test_convolutions_take_the_fast_layout():
-    net = unshaken.recipe("acl/digits").embedder()
+    net = unshaken.recipe("acl/digits").build_network()
     Runtime().prepare(net)
     weights = [p for p in net.parameters() if p.ndim == 4 and p.shape[1] > 1]
     assert weights
@@ -49,7 +49,7 @@ def test_convolutions_take_the_fast_layout():
 
 def test_a_network_is_prepared_anew():
     """bf16 and back: what a runtime gives does not depend on what was given before."""
-    net, x = unshaken.recipe("acl/digits").embedder().eval(), torch.rand(4, 1, 8, 8)
+    net, x = unshaken.recipe("acl/digits").build_network().eval(), torch.rand(4, 1, 8, 8)
     exact = net(x, "adv")
     Runtime(precision="bf16").prepare(net)
     assert net.fold.precision == torch.bfloat16
@@ -100,7 +100,7 @@ def test_what_is_compiled_computes_the_same(word, mode, monkeypatch):
     recipe, losses = unshaken.recipe("acl/digits"), []
     views = torch.rand(2, 8, 1, 8, 8, generator=Key("views").on("cpu"))
     for how in ("no", word):
-        net = recipe.embedder()
+        net = recipe.build_network()
         Runtime("cpu", compile=how).prepare(net)
         batch = Batch(views, views[0], None, torch.arange(8))
         losses.append(recipe.method.loss(net, batch, Clock(0, 0, 0.0, 9), Key(1))["loss"])
@@ -120,7 +120,7 @@ def test_an_output_of_graphs_outlives_the_next_one(monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", compile_)
-    net = unshaken.recipe("acl/digits").embedder().eval().requires_grad_(False)
+    net = unshaken.recipe("acl/digits").build_network().eval().requires_grad_(False)
     Runtime("cpu", compile="graphs").prepare(net)
     x = torch.rand(4, 1, 8, 8, generator=Key("x").on("cpu"))
     first = net.features(x, "clean")

@@ -107,8 +107,10 @@ def prepared(folder: Path) -> None:
     from unshaken.nets.backbone import Backbone
 
     recipe = _small(unshaken.recipe("acl/digits"))
-    run = replace(recipe, epochs=1).run(folder, quiet=True).rename(folder / "run")
-    replace(unshaken.protocol("slf", run), epochs=1).run(run, quiet=True).rename(run / "slf")
+    run = unshaken.pretrain(replace(recipe, epochs=1), unshaken.Workspace(folder, quiet=True)).rename(folder / "run")
+    unshaken.finetune(
+        run, replace(unshaken.finetune_recipe(run, "slf"), epochs=1), unshaken.Workspace(quiet=True)
+    ).rename(run / "slf")
     grey = Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,))
     torch.manual_seed(3)
     torch.save(grey.build().backbone.state_dict(), folder / "theirs.pt")

@@ -52,8 +52,8 @@ from unshaken.nets.checkpoint import (
 )
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Network, seeded
-from unshaken.recipes.autolora import History
 from unshaken.report.grouping import results_in
+from unshaken.runs.autolora import History
 from unshaken.train.attack_cache import AttackCache
 from unshaken.train.batches import Position
 from unshaken.train.coreset_training import picked

@@ -14,6 +14,7 @@ import torch
 from fitted import least_squares, write_run
 from tiny import RECIPE
 
+import unshaken
 from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
@@ -50,9 +51,9 @@ EXAM = Evaluation(PGD(Linf(0.1), steps=20), batch_size=150)
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of pre-training and fine-tuning, with a result."""
     root = tmp_path_factory.mktemp("made")
-    encoder = RECIPE.run(root / "runs", quiet=True)
+    encoder = unshaken.pretrain(RECIPE, unshaken.Workspace(root / "runs", quiet=True))
     tuned = write_run(root / "slf-digits-1", least_squares(1))
-    evaluate(tuned, evaluation=EXAM, quiet=True)
+    evaluate(tuned, evaluation=EXAM, workspace=unshaken.Workspace(quiet=True))
     about = {"kind": "coreset", "selector": "RCS", "seconds": 1.0, "epoch": 1}
     write_tensors(
         encoder / "coreset-0001.safetensors", {"index": torch.tensor([3, 1]), "held": torch.tensor([9])}, about
@@ -219,7 +220,7 @@ def test_damaged_verdicts_are_said_and_judged_again(root: Path, capsys):
     file.write_text("".join(lines))
     result_of(run).unlink()
     notes._SAID.clear()
-    again = evaluate(run, evaluation=EXAM, quiet=True)
+    again = evaluate(run, evaluation=EXAM, workspace=unshaken.Workspace(quiet=True))
     assert again["robust"]["bits"] == sound["robust"]["bits"]
     said = capsys.readouterr().err
     assert f"{file}, line 3 was damaged or altered" in said
@@ -228,7 +229,9 @@ def test_damaged_verdicts_are_said_and_judged_again(root: Path, capsys):
 
 def test_a_damaged_log_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """It is for people alone: said, kept aside, and the same bits at the end."""
-    digest = read_json(RECIPE.run(tmp_path / "whole", quiet=True) / "run.json")["digest"]
+    digest = read_json(unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "whole", quiet=True)) / "run.json")[
+        "digest"
+    ]
     save = Run.save
 
     def stop(run: Run, place, *state) -> None:
@@ -238,12 +241,12 @@ def test_a_damaged_log_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Run, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        RECIPE.run(tmp_path / "part", save_every=0, quiet=True)
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "part", save_every=0, quiet=True))
     monkeypatch.undo()
     (log,) = (tmp_path / "part").rglob("log.jsonl")
     damaged = b"\xff\xfe[[[[\n" + log.read_bytes() + b"{}\n"
     log.write_bytes(damaged)
-    run = RECIPE.run(tmp_path / "part", quiet=True)
+    run = unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "part", quiet=True))
     assert read_json(run / "run.json")["digest"] == digest
     said = capsys.readouterr().err
     assert "log.jsonl" in said
@@ -270,7 +273,7 @@ def test_a_run_that_was_taken_away_says_so(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Run, "log", move)
     with pytest.raises(ValueError, match="was moved or removed while the run was at work"):
-        RECIPE.run(tmp_path / "runs", save_every=0, quiet=True)
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "runs", save_every=0, quiet=True))
     assert not list((tmp_path / "runs").rglob("run.json"))
 
 

@@ -28,6 +28,7 @@ from unshaken.nets.lora import with_lora
 from unshaken.nets.network import Network, seeded
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.pretrain import first_network
 from unshaken.train.attack_cache import replace_attacks
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import SGD, Optimizer
@@ -159,17 +160,17 @@ def course(name: str, data: str = "digits", batch: int = 16, network: str | None
     if name in TUNED:
         return tuned(name, recipe, images, batch)
     clusters = recipe.clusters
-    wants = {"own": (CLASSES,), "clusters": clusters, "": ()}[recipe.method.labels]
+    wants = {"true": (CLASSES,), "clusters": clusters, "": ()}[recipe.method.labels]
     chance = [torch.randint(k, (len(images),), generator=(KEY / "clusters" / k).on("cpu")) for k in clusters]
-    label = {"own": images.label, "clusters": torch.stack(chance, 1) if chance else None, "": None}
+    label = {"true": images.label, "clusters": torch.stack(chance, 1) if chance else None, "": None}
     net = embedder(recipe, wants)
     return Course(recipe.method, net, recipe.views, recipe.optimizer, images, label[recipe.method.labels], batch)
 
 
 def embedder(recipe: Pretrain, classes: tuple[int, ...]) -> Network:
-    net = recipe.furnished(recipe.embedder(classes), None, None) if recipe.method.teacher != "given" else None
+    net = first_network(recipe, classes) if recipe.method.teacher != "frozen" else None
     if net is None:
-        net = recipe.embedder(classes)
+        net = recipe.build_network(classes)
         net.teacher = seeded(lambda: headed(recipe, NoHead()), KEY / "teacher")
     return net
 
@@ -183,7 +184,7 @@ def tuned(name: str, recipe: Pretrain, images: Images, batch: int) -> Course:
     method = TUNED[name]
     if hasattr(method, "attack"):
         method = replace(method, attack=replace(method.attack, ball=recipe.method.attack.ball))
-    encoder = recipe.embedder().encoder
+    encoder = recipe.build_network().encoder
     encoder = encoder if len(method.routes) > 1 else single_route(encoder, "adv")
     encoder = with_lora(encoder, KEY / "branch", method.rank, method.alpha) if name == "autolora" else encoder
     net = Network(encoder, zero_classifier(encoder.features, CLASSES))

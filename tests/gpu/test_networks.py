@@ -121,7 +121,7 @@ def test_bits_of_a_prepared_network_do_not_depend_on_its_layout_before(device):
     x = torch.rand(16, 1, 8, 8, generator=(KEY / "x").on("cpu")).to(device)
     found = []
     for between in (("float32",), ("bf16", "float32")):
-        net = recipe.embedder().to(device).eval()
+        net = recipe.build_network().to(device).eval()
         for precision in between:
             Runtime(device=device, precision=precision).prepare(net)
         with torch.no_grad():
@@ -133,7 +133,7 @@ def test_embeddings_are_the_cpus(device):
     recipe = unshaken.recipe("acl/cifar10" if device == "cuda" else "acl/digits")
     shown = recipe.backbone
     x = torch.rand(4, shown.channels, shown.stem, shown.stem, generator=(KEY / "x").on("cpu"))
-    net = recipe.embedder().eval()
+    net = recipe.build_network().eval()
     with torch.no_grad(), equal_draws():
         expected = net(x, "adv")
         runtime = Runtime(device=device)

@@ -29,6 +29,7 @@ from published import (
 from safetensors.torch import save_file
 from torch import Tensor
 
+import unshaken
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.data.source import DataSource
@@ -42,7 +43,6 @@ from unshaken.interop.layouts import LAYOUTS
 from unshaken.nets.backbone import timm_encoder
 from unshaken.nets.checkpoint import load_classifier, load_encoder
 from unshaken.nets.dual_bn import routes_of, set_route
-from unshaken.recipes.finetune import protocol
 from unshaken.report.table import markdown, rows
 from unshaken.runs.evaluate import evaluate
 
@@ -351,11 +351,11 @@ def test_an_imported_encoder_goes_on_like_one_of_ours(tmp_path: Path):
     row = TABLE["advcl"]
     torch.save(row.container(row.made()[0]), tmp_path / "advcl.pt")
     written = import_file(tmp_path / "advcl.pt", ImportOptions(out=tmp_path / "run", method="advcl"))
-    assert protocol("aff", tmp_path / "run").data.name == "unknown"
+    assert unshaken.finetune_recipe(tmp_path / "run", "aff").data.name == "unknown"
     source = DataSource(photos(tmp_path / "photos"), root=str(tmp_path / "data"))
-    recipe = replace(protocol("slf", tmp_path / "run", source), epochs=1)
-    run = recipe.run(written.encoder.parent, quiet=True)
-    result = evaluate(run, evaluation=Evaluation(PGD(Linf(1 / 255), steps=1)), quiet=True)
+    recipe = replace(unshaken.finetune_recipe(tmp_path / "run", "slf", source), epochs=1)
+    run = unshaken.pretrain(recipe, unshaken.Workspace(written.encoder.parent, quiet=True))
+    result = evaluate(run, evaluation=Evaluation(PGD(Linf(1 / 255), steps=1)), workspace=unshaken.Workspace(quiet=True))
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("advcl", "slf", 24)
     assert "unknown/1/1" in rows([result])[0]
 
@@ -370,7 +370,7 @@ def test_a_fine_tuned_file_goes_to_the_exam(tmp_path: Path):
     written = import_file(tmp_path / "x.pt", known)
     source = DataSource(str(tmp_path / "photos"), root=str(tmp_path / "data"))
     evaluation = Evaluation(PGD(Linf(1 / 255), steps=1))
-    result = evaluate(written.classifier, source, evaluation, quiet=True)
+    result = evaluate(written.classifier, source, evaluation, workspace=unshaken.Workspace(quiet=True))
     images = source.load("test")
     features = resnet(Weights(state=state), images.floats(slice(None)), row.style)
     right = (features @ state["fc.weight"].T + state["fc.bias"]).argmax(1) == images.label

@@ -84,7 +84,7 @@ def test_js_of_strangers_is_log_2():
     assert torch.autograd.grad(js_rows(p, q).sum(), q)[0].isfinite().all()
 
 
-def sinkhorn(z_adv: Tensor, z: Tensor, blur: float, iterations: int) -> float:
+def slow_sinkhorn(z_adv: Tensor, z: Tensor, blur: float, iterations: int) -> float:
     """The plan by scaling rows and columns in turn, in loops and float64; then its cost and its divergence."""
     p, q = z_adv.double().softmax(1).tolist(), z.double().softmax(1).tolist()
 
@@ -106,7 +106,7 @@ def sinkhorn(z_adv: Tensor, z: Tensor, blur: float, iterations: int) -> float:
 @pytest.mark.parametrize("blur", [0.05, 0.5])
 def test_transport_is_the_entropic_minimum(blur):
     p, q = draw(4, 5), draw(6, 5, seed=1)
-    assert float(sinkhorn(p, q, blur, 500)) == pytest.approx(sinkhorn(p, q, blur, 500), rel=1e-4)
+    assert float(sinkhorn(p, q, blur, 500)) == pytest.approx(slow_sinkhorn(p, q, blur, 500), rel=1e-4)
 
 
 def test_transport_s_gradient_is_that_of_the_minimum():
@@ -116,7 +116,7 @@ def test_transport_s_gradient_is_that_of_the_minimum():
         to = [p.detach().double() for _ in range(2)]
         to[0][i, k] += 1e-4
         to[1][i, k] -= 1e-4
-        slope = (sinkhorn(to[0], q, 0.1, 500) - sinkhorn(to[1], q, 0.1, 500)) / 2e-4
+        slope = (slow_sinkhorn(to[0], q, 0.1, 500) - slow_sinkhorn(to[1], q, 0.1, 500)) / 2e-4
         assert float(grad[i, k]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
 
 

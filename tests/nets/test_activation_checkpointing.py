@@ -28,7 +28,7 @@ def test_a_step_is_the_same(name, network):
     """But for rounding, though the attack sees five views at a time and every block is computed twice."""
     recipe, steps = unshaken.recipe(f"{name}/digits"), []
     for at_most in (0, 5):
-        net = replace(recipe, backbone=replace(recipe.backbone, name=network)).embedder()
+        net = replace(recipe, backbone=replace(recipe.backbone, name=network)).build_network()
         if recipe.method.teacher:
             net.teacher = copy.deepcopy(net)
         Runtime("cpu", at_most=at_most).prepare(net)
@@ -96,7 +96,7 @@ def test_by_parts_and_all_at_once():
 
 
 def test_views_go_through_by_parts_only_where_nothing_changes():
-    net, sizes = unshaken.recipe("acl/digits").embedder(), []
+    net, sizes = unshaken.recipe("acl/digits").build_network(), []
     Runtime("cpu", at_most=3).prepare(net)
     net.head.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     with torch.no_grad():

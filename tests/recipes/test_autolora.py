@@ -21,7 +21,8 @@ from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import load_classifier, load_encoder, read_tensors
 from unshaken.nets.lora import LowRank, branch, without_lora
 from unshaken.recipes import autolora as module
-from unshaken.recipes.autolora import AutoFinetune, accuracy, autolora, quarters
+from unshaken.recipes.autolora import AutoFinetune, autolora
+from unshaken.runs.autolora import accuracy, quarters
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.run_dir import Run
@@ -38,7 +39,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = unshaken.recipe("acl/digits")
     method = replace(recipe.method, attack=PGD(Linf(0.1), steps=1))
     short = replace(recipe, method=method, data=TINY, epochs=1, batch_size=64)
-    return short.run(tmp_path_factory.mktemp("encoder"), quiet=True)
+    return unshaken.pretrain(short, unshaken.Workspace(tmp_path_factory.mktemp("encoder"), quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def recipe(encoder: Path) -> AutoFinetune:
 
 
 def finish(recipe: AutoFinetune, encoder: Path, root: Path) -> dict:
-    run = recipe.run(encoder, root, save_every=0, quiet=True)
+    run = unshaken.finetune(encoder, recipe, unshaken.Workspace(root, save_every=0, quiet=True))
     return json.loads((run / "run.json").read_text())
 
 
@@ -89,7 +90,7 @@ def in_child(work) -> int:
 
 def test_end_to_end(recipe, encoder, tmp_path):
     """A run leaves a plain classifier, its history and its log; examining it gives a result of mode "autolora"."""
-    run = recipe.run(encoder, tmp_path, quiet=True)
+    run = unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))
     net, about = load_classifier(run / "classifier.safetensors")
     _, backbone, _ = load_encoder(encoder / "encoder.safetensors")
     assert set(net.encoder.state_dict()) == set(backbone.build().state_dict())
@@ -103,7 +104,9 @@ def test_end_to_end(recipe, encoder, tmp_path):
     assert {"loss", "natural", "robust", "divergence", "l1", "l2", "lr"} <= set(steps[0])
     assert [line["lr"] for line in noted] == [RATE(values[: k + 1], 4)[0] for k in range(4)]
     assert all(line["lr"] == noted[int(line["step"] // 5) - 1]["lr"] for line in steps if line["step"] >= 5)
-    result = unshaken.examine(run, quiet=True, evaluation=Evaluation(PGD(Linf(0.1), steps=1), limit=20))
+    result = unshaken.evaluate(
+        run, evaluation=Evaluation(PGD(Linf(0.1), steps=1), limit=20), workspace=unshaken.Workspace(quiet=True)
+    )
     assert (result["mode"], result["method"]) == ("autolora", "acl")
     aside = recipe.images(backbone)[1]
     assert about["finetune"]["data"]["validation"]["n"] == len(aside)
@@ -131,8 +134,10 @@ def test_nothing_is_learned_from_what_is_kept_aside(recipe, encoder):
 
 
 def test_the_same_images_are_held_from_all_recipes(recipe, encoder, tmp_path):
-    run = replace(recipe, holdout=4, epochs=1).run(encoder, tmp_path, quiet=True)
-    result = unshaken.examine(run, quiet=True, evaluation=Evaluation(PGD(Linf(0.1), steps=1)), held_out=True)
+    run = unshaken.finetune(encoder, replace(recipe, holdout=4, epochs=1), unshaken.Workspace(tmp_path, quiet=True))
+    result = unshaken.evaluate(
+        run, evaluation=Evaluation(PGD(Linf(0.1), steps=1)), held_out=True, workspace=unshaken.Workspace(quiet=True)
+    )
     expected = unshaken.Finetune(data=recipe.data, holdout=4).images(
         PretrainedEncoder.read(encoder / "encoder.safetensors").backbone, True
     )
@@ -182,7 +187,7 @@ def test_it_is_measured_at_each_quarter(recipe, encoder, tmp_path, monkeypatch):
         return next(values)
 
     monkeypatch.setattr(module, "accuracy", told)
-    recipe.run(encoder, tmp_path, quiet=True)
+    unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))
     assert places == [(epoch, batch) for epoch in range(4) for batch in (0, 1, 2, 3)]
     ends = [line for line in lines(tmp_path) if "loss" in line and line["step"] % 5 == 4]
     for k, line in enumerate(ends):
@@ -192,7 +197,9 @@ def test_it_is_measured_at_each_quarter(recipe, encoder, tmp_path, monkeypatch):
 
 def test_an_epoch_of_one_batch(recipe, encoder, tmp_path):
     """The released code divides by zero where there are fewer than four."""
-    run = replace(recipe, batch_size=500, epochs=2).run(encoder, tmp_path, quiet=True)
+    run = unshaken.finetune(
+        encoder, replace(recipe, batch_size=500, epochs=2), unshaken.Workspace(tmp_path, quiet=True)
+    )
     assert len(json.loads((run / "history.json").read_text())["validation"]) == 2
 
 
@@ -211,7 +218,7 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
             ends[course.place.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
 
     monkeypatch.setattr(module.Training, "go", watched)
-    run = recipe.run(encoder, tmp_path, quiet=True)
+    run = unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))
 
     def same(a: dict, b: dict) -> bool:
         return all(torch.equal(a[name], b[name]) for name in a)
@@ -248,7 +255,7 @@ def stopped_at(write: int, recipe, encoder, root: Path, moment: str) -> int:
 
     def work() -> None:
         os.replace = die
-        recipe.run(encoder, root, save_every=1e9, quiet=True)
+        unshaken.finetune(encoder, recipe, unshaken.Workspace(root, save_every=1e9, quiet=True))
 
     return in_child(work)
 
@@ -299,7 +306,7 @@ def test_asked_to_stop_while_validating(recipe, encoder, unbroken, tmp_path, mon
     asked.count = 0
     monkeypatch.setattr(AutoFinetune, "_robust", asked)
     with pytest.raises(Interrupted) as stop:
-        recipe.run(encoder, tmp_path, save_every=1e9, quiet=True)
+        unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, save_every=1e9, quiet=True))
     assert stop.value.code == 143
     (checkpoint,) = tmp_path.rglob("checkpoint.safetensors")
     assert read_tensors(checkpoint)[1]["place"]["step"] == 5 * epoch + 1
@@ -328,7 +335,7 @@ def test_a_lost_history_is_told(recipe, encoder, tmp_path):
 def test_two_routes(recipe, encoder, tmp_path):
     """Natural images through their own; what is kept is the adversarial one."""
     dual = replace(recipe, method=replace(recipe.method, natural="clean"), epochs=1)
-    run = dual.run(encoder, tmp_path, quiet=True)
+    run = unshaken.finetune(encoder, dual, unshaken.Workspace(tmp_path, quiet=True))
     net, _ = load_classifier(run / "classifier.safetensors")
     assert not any(".routes." in name for name in net.state_dict())
 
@@ -352,4 +359,4 @@ def test_the_published_choices(encoder):
 )
 def test_mistakes_are_told(recipe, encoder, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        replace(recipe, **changes).run(encoder, tmp_path, quiet=True)
+        unshaken.finetune(encoder, replace(recipe, **changes), unshaken.Workspace(tmp_path, quiet=True))

@@ -146,7 +146,7 @@ def shrunken(name: str, root: Path) -> unshaken.Pretrain:
 
 @pytest.mark.parametrize("name", ["acl-rcs/imagenet32", "sat-rcs/imagenet"])
 def test_recipes_train_on_coresets_of_a_tiny_set(name, root, tmp_path):
-    run = shrunken(name, root).run(tmp_path, quiet=True)
+    run = unshaken.pretrain(shrunken(name, root), unshaken.Workspace(tmp_path, quiet=True))
     index = read_tensors(run / "coreset-0001.safetensors")[0]["index"]
     assert len(set(index.tolist())) == len(index) == 16
     assert json.loads((run / "run.json").read_text())["digest"]
@@ -155,11 +155,11 @@ def test_recipes_train_on_coresets_of_a_tiny_set(name, root, tmp_path):
 
 def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkeypatch):
     recipe = replace(shrunken("sat-rcs/imagenet", root), epochs=1, coreset=None)
-    held = recipe.run(tmp_path / "held", quiet=True)
+    held = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "held", quiet=True))
     for place in (gathering, imaging):
         monkeypatch.setattr(place, "LARGE", 0)
     monkeypatch.setattr(gathering, "SHARD", 5)
-    mapped = recipe.run(tmp_path / "mapped", quiet=True)
+    mapped = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "mapped", quiet=True))
     digests = [json.loads((run / "run.json").read_text())["digest"] for run in (held, mapped)]
     assert digests[0] == digests[1]
     content = [json.loads((run / "recipe.json").read_text())["data"]["images"]["digest"] for run in (held, mapped)]
@@ -191,7 +191,9 @@ def test_presets_from_224_pixels_to_other_sets():
 
 
 def test_fine_tuning_goes_by_what_was_pre_trained_on(root, tmp_path):
-    run = replace(shrunken("sat-rcs/imagenet", root), epochs=1, coreset=None).run(tmp_path, quiet=True)
-    moved = unshaken.protocol("slf", run, unshaken.DataSource("cifar10"))
+    run = unshaken.pretrain(
+        replace(shrunken("sat-rcs/imagenet", root), epochs=1, coreset=None), unshaken.Workspace(tmp_path, quiet=True)
+    )
+    moved = unshaken.finetune_recipe(run, "slf", unshaken.DataSource("cifar10"))
     assert (moved.views, moved.epochs, moved.batch_size, moved.optimizer) == (ResizedCrop(), 150, 64, SGD(0.9, 5e-4))
-    assert unshaken.protocol("alf", run).method.attack.ball == Linf(4 / 255)
+    assert unshaken.finetune_recipe(run, "alf").method.attack.ball == Linf(4 / 255)

@@ -10,9 +10,10 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.serialize import to_json
 from unshaken.methods.linear import ALF, SLF
 from unshaken.nets.backbone import Backbone
-from unshaken.recipes.finetune import Protocol, named, tell_eps
+from unshaken.recipes.finetune import Protocol, named
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, preset
 from unshaken.runs.encoder import PretrainedEncoder
+from unshaken.runs.finetune import tell_eps
 from unshaken.transforms.views import CropFlip, ResizedCrop
 
 MODES = ("slf", "alf", "aff")

@@ -12,6 +12,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
+from unshaken.data.source import known_as
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
 from unshaken.methods.base import Step
 from unshaken.methods.full import AFF
@@ -21,10 +22,11 @@ from unshaken.nets.checkpoint import load_classifier, load_encoder, read_tensors
 from unshaken.nets.dual_bn import merge_route, routes_of
 from unshaken.nets.heads import Projection
 from unshaken.recipes.catalog import RECIPES
-from unshaken.recipes.datasets import DATASETS, defaults_for, known_as
+from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import preset, single
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.evaluate import default_evaluation
+from unshaken.runs.pretrain import first_network
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import LARS, SGD
 from unshaken.transforms.views import Concat, CropFlip
@@ -39,7 +41,7 @@ ACL_FAMILY = ["simclr", "acl", "dynacl", "dynacl-plain", "acl-air", "dynacl-air"
 def teacher(tmp_path_factory) -> Path:
     """An ordinary encoder: two steps of CL."""
     recipe = replace(unshaken.recipe("simclr/digits"), data=TINY, epochs=1, batch_size=32)
-    return recipe.run(tmp_path_factory.mktemp("teacher"), quiet=True)
+    return unshaken.pretrain(recipe, unshaken.Workspace(tmp_path_factory.mktemp("teacher"), quiet=True))
 
 
 @pytest.mark.parametrize("method", CONTRASTIVE)
@@ -48,10 +50,10 @@ def test_takes_a_step_on_digits(method, teacher):
     recipe = unshaken.recipe(f"{method}/digits")
     given = PretrainedEncoder.read(teacher / "encoder.safetensors") if recipe.teacher else None
     images = recipe.data.load("train")[:64]
-    counts = {"clusters": (2, 10), "own": (10,), "": ()}[recipe.method.labels]
+    counts = {"clusters": (2, 10), "true": (10,), "": ()}[recipe.method.labels]
     label = torch.stack([images.label % count for count in counts], 1) if counts else None
-    label = images.label if recipe.method.labels == "own" else label
-    net = recipe.furnished(recipe.embedder(counts), given, given if recipe.start else None)
+    label = images.label if recipe.method.labels == "true" else label
+    net = first_network(recipe, counts, given, given if recipe.start else None)
     step = Step(recipe.method, net).train()
     feed = BatchStream(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed), label)
     place, _, batch = next(feed.after(Position()))
@@ -64,7 +66,7 @@ def test_takes_a_step_on_digits(method, teacher):
     optimizer.step()
     assert all(torch.isfinite(value) for value in terms.values())
     fixed = [name for name in before if "normalize." in name or name.startswith("teacher.")]
-    if recipe.method.teacher == "moving":  # it follows, and its statistics are its own; here for the first time
+    if recipe.method.teacher == "momentum":  # it follows, and its statistics are its own; here for the first time
         fixed = [name for name in fixed if "running" not in name and "tracked" not in name]
     still = {n for n, t in step.net.state_dict().items() if torch.equal(t, before[n])}
     unseen = {"head.projection.1.routes.adv_ce.bias"}  # what classifies is not projected
@@ -75,11 +77,13 @@ def test_takes_a_step_on_digits(method, teacher):
 def test_plusplus_takes_its_three_stages(method, teacher, tmp_path):
     """Pseudo-labels, a probe on a frozen encoder, then TRADES: the adversarial route moves, the clean one does not."""
     base = replace(unshaken.recipe("acl/digits"), data=TINY, epochs=1, batch_size=32)
-    encoder = replace(base, method=replace(base.method, attack=PGD(Linf(0.1), 1))).run(tmp_path, quiet=True)
+    encoder = unshaken.pretrain(
+        replace(base, method=replace(base.method, attack=PGD(Linf(0.1), 1))), unshaken.Workspace(tmp_path, quiet=True)
+    )
     recipe = unshaken.recipe(f"{method}/digits")
     probe, tune = (replace(stage, epochs=1, batch_size=32) for stage in (recipe.probe, recipe.tune))
     recipe = replace(recipe, teacher=str(encoder), data=TINY, probe=probe, tune=tune)
-    run = recipe.run(tmp_path, quiet=True)
+    run = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True))
     before, after = (load_encoder(place / "encoder.safetensors")[0].state_dict() for place in (encoder, run))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert not {name for name in moved if ".routes.clean." in name or "normalize" in name}
@@ -87,7 +91,7 @@ def test_plusplus_takes_its_three_stages(method, teacher, tmp_path):
     label, about = read_tensors(run / "pseudo-labels.safetensors")
     assert label["label"].shape == (64, 1)
     assert set(label["label"][:, 0].tolist()) == set(range(10))
-    plain = replace(recipe, dual=False).run(tmp_path, quiet=True)
+    plain = unshaken.pretrain(replace(recipe, dual=False), unshaken.Workspace(tmp_path, quiet=True))
     assert routes_of(load_encoder(plain / "encoder.safetensors")[0]) == ()
 
 
@@ -168,7 +172,7 @@ def test_other_methods_numbers():
 
 def test_equal_recipes_equal_birth():
     recipe = unshaken.recipe("acl/digits")
-    one, two, other = recipe.embedder(), recipe.embedder(), replace(recipe, seed=2).embedder()
+    one, two, other = recipe.build_network(), recipe.build_network(), replace(recipe, seed=2).build_network()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
@@ -245,7 +249,7 @@ def test_where_the_authors_scripts_tune_one_route(method, origin, target, one):
 
 
 def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
-    protocol = replace(unshaken.protocol("slf", encoder), data=unshaken.DataSource(), holdout=10, epochs=1)
+    protocol = replace(unshaken.finetune_recipe(encoder, "slf"), data=unshaken.DataSource(), holdout=10, epochs=1)
     whole = unshaken.DataSource().load("train")
     network = Backbone("resnet-small", 8, 1, (0.5,), (0.5,))
     kept, aside = protocol.images(network), protocol.images(network, held_out=True)
@@ -254,13 +258,17 @@ def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
     assert all(abs(int((aside.label == c).sum()) - int((whole.label == c).sum()) / 10) < 1 for c in range(10))
     rows = {tuple(row) for row in kept.pixels.flatten(1).tolist()}
     assert not any(tuple(row) in rows for row in aside.pixels.flatten(1).tolist())
-    run = protocol.run(encoder, quiet=True)
-    chosen = unshaken.examine(run, quiet=True, held_out=True)
+    run = unshaken.finetune(encoder, protocol, unshaken.Workspace(quiet=True))
+    chosen = unshaken.evaluate(run, held_out=True, workspace=unshaken.Workspace(quiet=True))
     assert (chosen["data"]["split"], chosen["standard"]["n"]) == ("held-out", len(aside))
     assert not (run / "result.json").exists()
     assert json.loads((run / "recipe.json").read_text())["data"]["images"]["n"] == len(kept)
     with pytest.raises(ValueError, match="kept no images aside"):
-        unshaken.examine(replace(protocol, holdout=0).run(encoder, quiet=True), quiet=True, held_out=True)
+        unshaken.evaluate(
+            unshaken.finetune(encoder, replace(protocol, holdout=0), unshaken.Workspace(quiet=True)),
+            held_out=True,
+            workspace=unshaken.Workspace(quiet=True),
+        )
 
 
 def test_a_parquet_copy_is_known_by_its_folder():
@@ -284,16 +292,16 @@ def encoder(tmp_path_factory):
     recipe = unshaken.recipe("acl/digits")
     attack = replace(recipe.method.attack, steps=1)
     quick = replace(recipe, method=replace(recipe.method, attack=attack), data=unshaken.DataSource(limit=64), epochs=2)
-    return quick.run(tmp_path_factory.mktemp("runs"), quiet=True)
+    return unshaken.pretrain(quick, unshaken.Workspace(tmp_path_factory.mktemp("runs"), quiet=True))
 
 
 def test_protocols_are_the_fields(encoder):
-    slf, alf, aff = (unshaken.protocol(mode, encoder) for mode in ("slf", "alf", "aff"))
+    slf, alf, aff = (unshaken.finetune_recipe(encoder, mode) for mode in ("slf", "alf", "aff"))
     assert [p.mode for p in (slf, alf, aff)] == ["slf", "alf", "aff"]
     assert slf.method == SLF()
-    assert alf.method == ALF(PGD(Linf(0.1), steps=10, init="ball"))
+    assert alf.method == ALF(PGD(Linf(0.1), steps=10, init="uniform"))
     assert aff.method == AFF(PGD(Linf(0.1), steps=10, init="gaussian"), beta=6.0, natural="clean")
-    other = unshaken.protocol("alf", encoder, unshaken.DataSource("cifar10"))
+    other = unshaken.finetune_recipe(encoder, "alf", unshaken.DataSource("cifar10"))
     assert other.method.attack.ball == Linf(8 / 255)
     assert (slf.optimizer.momentum, slf.optimizer.weight_decay, slf.optimizer.nesterov) == (0.9, 2e-4, False)
 
@@ -301,8 +309,8 @@ def test_protocols_are_the_fields(encoder):
 @pytest.mark.parametrize("mode", ["slf", "aff"])
 def test_the_adversarial_route_is_tuned_on_training_images(encoder, mode):
     """SLF leaves the encoder's adversarial route as it was; AFF keeps that route of both; no test image is met."""
-    protocol = replace(unshaken.protocol(mode, encoder), epochs=1)
-    run = protocol.run(encoder, quiet=True)
+    protocol = replace(unshaken.finetune_recipe(encoder, mode), epochs=1)
+    run = unshaken.finetune(encoder, protocol, unshaken.Workspace(quiet=True))
     assert json.loads((run / "recipe.json").read_text())["data"]["images"]["split"] == "train"
     assert default_evaluation(run).attack == PGD(Linf(0.1), steps=20)
     body = load_encoder(encoder / "encoder.safetensors")[0].eval()

@@ -10,6 +10,7 @@ import torch
 from fitted import least_squares, write_run
 from torch import nn
 
+import unshaken
 from unshaken import cli
 from unshaken.attacks.autoattack import AutoAttack
 from unshaken.attacks.ball import L2, Linf
@@ -19,7 +20,7 @@ from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.report.grouping import results_in
-from unshaken.runs.evaluate import evaluate, file_label
+from unshaken.runs.evaluate import evaluate
 from unshaken.runs.verify import recheck
 
 FEW = ["--limit", "40", "--batch-size", "40", "--attack.steps", "2"]
@@ -91,11 +92,21 @@ def test_questions_are_joined_where_one_exam_can_ask_them_all():
 
 def test_fewer_corruptions_do_not_take_the_place_of_more(run):
     more = evaluate(
-        run, evaluation=replace(CHEAP, corruptions=("contrast", "brightness"), severities=(1, 5)), quiet=True
+        run,
+        evaluation=replace(CHEAP, corruptions=("contrast", "brightness"), severities=(1, 5)),
+        workspace=unshaken.Workspace(quiet=True),
     )
-    less = evaluate(run, evaluation=replace(CHEAP, corruptions=("contrast",), severities=(5,)), quiet=True)
+    less = evaluate(
+        run,
+        evaluation=replace(CHEAP, corruptions=("contrast",), severities=(5,)),
+        workspace=unshaken.Workspace(quiet=True),
+    )
     assert less["corruptions"] == more["corruptions"]
-    other = evaluate(run, evaluation=replace(CHEAP, corruptions=("contrast",), severities=(3,)), quiet=True)
+    other = evaluate(
+        run,
+        evaluation=replace(CHEAP, corruptions=("contrast",), severities=(3,)),
+        workspace=unshaken.Workspace(quiet=True),
+    )
     assert set(other["corruptions"]) == {"contrast"}  # brightness at 3 was not asked for
     kept = [read_json(file) for file in run.glob("earlier-result*.json")]
     assert [result["corruptions"] for result in kept] == [more["corruptions"]]
@@ -103,12 +114,16 @@ def test_fewer_corruptions_do_not_take_the_place_of_more(run):
 
 def test_an_answer_made_otherwise_does_not_take_the_place_of_more(run, capsys):
     """A block's size is such a circumstance: the draws are others."""
-    more = evaluate(run, evaluation=replace(CHEAP, corruptions=("contrast",)), quiet=True)
-    less = evaluate(run, evaluation=replace(CHEAP, batch_size=50), quiet=True)
+    more = evaluate(run, evaluation=replace(CHEAP, corruptions=("contrast",)), workspace=unshaken.Workspace(quiet=True))
+    less = evaluate(run, evaluation=replace(CHEAP, batch_size=50), workspace=unshaken.Workspace(quiet=True))
     assert "a result that answers more stays" in capsys.readouterr().err
     assert read_json(run / "result-steps2.json") == more
     assert read_json(run / f"result-steps2-{less['notes']}.json") == less
-    again = evaluate(run, evaluation=replace(CHEAP, batch_size=50, corruptions=("contrast", "brightness")), quiet=True)
+    again = evaluate(
+        run,
+        evaluation=replace(CHEAP, batch_size=50, corruptions=("contrast", "brightness")),
+        workspace=unshaken.Workspace(quiet=True),
+    )
     assert read_json(run / "result-steps2.json") == again
     assert read_json(run / f"earlier-result-steps2-{more['notes']}.json") == more
 
@@ -131,7 +146,8 @@ def flat() -> nn.Module:
 def test_verdicts_of_published_images_are_of_these_images(published, tmp_path):
     folder, images = published
     net, evaluation = flat(), Evaluation(PGD(steps=1), corruptions=("fog",), severities=(1,), published=str(folder))
-    ask = lambda evaluation: evaluate(net, images, evaluation, out=tmp_path / "out", quiet=True)  # noqa: E731
+    def ask(evaluation):
+        return evaluate(net, images, evaluation, workspace=unshaken.Workspace(root=tmp_path / "out", quiet=True))
     first = ask(evaluation)
     assert ask(evaluation) == first
     old = numpy.load(folder / "fog.npy")
@@ -155,14 +171,18 @@ def test_autoattack_on_a_limit_of_its_own(run, monkeypatch):
     """Like the demo's: everything on all images, AutoAttack on the first block; and the receipt holds."""
     monkeypatch.setattr("unshaken.evaluation.protocol.AutoAttack", partial(AutoAttack, steps=5, queries=20, targets=2))
     evaluation = Evaluation(PGD(Linf(0.02), steps=2), "standard", batch_size=4, limit=12, autoattack_limit=3)
-    found = evaluate(run, evaluation=evaluation, quiet=True)
+    found = evaluate(run, evaluation=evaluation, workspace=unshaken.Workspace(quiet=True))
     assert (found["robust"]["n"], found["autoattack"]["n"], found["autoattack"]["of"]) == (12, 4, 12)
-    alone = evaluate(run, evaluation=replace(evaluation, autoattack_limit=None, until=100.0), quiet=True)
+    alone = evaluate(
+        run,
+        evaluation=replace(evaluation, autoattack_limit=None, until=100.0),
+        workspace=unshaken.Workspace(quiet=True),
+    )
     assert alone["autoattack"]["bits"] == found["autoattack"]["bits"]  # the same block, attacked alike
     name = "result-eps0.02-steps2-first12"
     before = sorted(run.iterdir())
     assert (
-        evaluate(run, evaluation=evaluation, quiet=True) == found
+        evaluate(run, evaluation=evaluation, workspace=unshaken.Workspace(quiet=True)) == found
     )  # a second time nothing is added, and nothing moved aside
     assert sorted(run.iterdir()) == before
     held = recheck(run / f"{name}.json", sample=7, seed=1, quiet=True)
@@ -192,9 +212,13 @@ def test_a_module_s_answers_are_part_of_its_identity(tmp_path):
             return self.flip * self.net(x, "adv")
 
     net, images = Scaled(), DataSource("digits").load("test")[:40]
-    first = evaluate(net, images, replace(CHEAP, batch_size=40), out=tmp_path, quiet=True)
+    first = evaluate(
+        net, images, replace(CHEAP, batch_size=40), workspace=unshaken.Workspace(root=tmp_path, quiet=True)
+    )
     net.flip = -1.0
-    second = evaluate(net, images, replace(CHEAP, batch_size=40), out=tmp_path, quiet=True)
+    second = evaluate(
+        net, images, replace(CHEAP, batch_size=40), workspace=unshaken.Workspace(root=tmp_path, quiet=True)
+    )
     assert second["standard"]["correct"] < first["standard"]["correct"]
 
 

@@ -41,7 +41,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
 def test_the_teacher_is_run_first_on_the_same_images(tmp_path):
     """And found there the next time; its identity is in the record of what learned from it."""
     recipe = quick(unshaken.recipe("deacl/digits"), seed=3)
-    run = recipe.run(tmp_path, quiet=True)
+    run = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True))
     (teacher,) = tmp_path.glob("simclr-digits-*")
     told = json.loads((teacher / "recipe.json").read_text())["recipe"]
     assert (told["data"]["limit"], told["seed"], told["epochs"]) == (64, 3, 30)
@@ -50,7 +50,7 @@ def test_the_teacher_is_run_first_on_the_same_images(tmp_path):
     about = load_encoder(run / "encoder.safetensors")[2]
     assert about["pretrain"]["teacher"]["recipe"]["name"] == "simclr"
     written = (teacher / "run.json").stat().st_mtime_ns
-    assert recipe.run(tmp_path, quiet=True) == run
+    assert unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True)) == run
     assert (teacher / "run.json").stat().st_mtime_ns == written
 
 
@@ -65,7 +65,7 @@ def test_a_student_starts_from_its_teacher_and_has_its_network(tmp_path):
     save_encoder(file, encoder, backbone, {"pretrain": origin})
     recipe = quick(unshaken.recipe("deacl/digits"), teacher=str(file))
     still = replace(recipe, lr=replace(recipe.lr, peak=0.0))
-    run = still.run(tmp_path / "runs", quiet=True)
+    run = unshaken.pretrain(still, unshaken.Workspace(tmp_path / "runs", quiet=True))
     student, ours, _ = load_encoder(run / "encoder.safetensors")
     assert ours == backbone
     plain = merge_route(encoder, "clean")
@@ -99,7 +99,7 @@ def test_weights_are_lent_route_by_route(given, wanted):
 def test_pseudo_labels_are_clusters_of_the_teacher_s_features(tmp_path):
     """Kept in the run: what goes on later learns from the same."""
     recipe = quick(unshaken.recipe("advcl/digits"), clusters=(2, 5))
-    run = recipe.run(tmp_path, quiet=True)
+    run = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True))
     label = read_tensors(run / "pseudo-labels.safetensors")[0]["label"]
     assert label.shape == (64, 2)
     assert [len(set(column.tolist())) for column in label.T] == [2, 5]
@@ -111,8 +111,8 @@ def test_what_is_kept_of_dynacl_is_the_moving_encoder(tmp_path):
     """With momentum 1 it never moves: it is the encoder that was born, but for its statistics."""
     recipe = quick(unshaken.recipe("dynacl/digits"))
     recipe = replace(recipe, method=replace(unshaken.recipe("dynacl/digits").method, momentum=1.0))
-    kept = state(recipe.run(tmp_path, quiet=True))
-    at_birth = recipe.embedder().encoder.state_dict()
+    kept = state(unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True)))
+    at_birth = recipe.build_network().encoder.state_dict()
     for name, value in kept.items():
         assert torch.equal(value, at_birth[name]) != ("running" in name or "tracked" in name), name
 
@@ -123,7 +123,7 @@ def test_labels_are_asked_for_where_they_are_learned_from(tmp_path):
         Image.new("RGB", (8, 8), (50 * k, 0, 0)).save(tmp_path / "flat" / f"{k}.png")
     recipe = replace(unshaken.recipe("sat/cifar10"), data=unshaken.DataSource(str(tmp_path / "flat"), size=8))
     with pytest.raises(ValueError, match="sat learns from labels"):
-        recipe.run(tmp_path, quiet=True)
+        unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True))
 
 
 def plusplus(root: Path) -> unshaken.Pretrain:
@@ -145,7 +145,7 @@ def base(tmp_path_factory) -> Path:
 def test_stopped_in_any_stage_it_goes_on_to_the_same_bits(base, tmp_path):
     """kill -9 at each of the files it moves into place in turn, before or after."""
     recipe, moves = plusplus(base), []
-    whole = recipe.run(tmp_path / "whole", save_every=0, quiet=True)
+    whole = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "whole", save_every=0, quiet=True))
 
     def counted(part: Path, file: Path, replace=os.replace) -> None:
         moves.append(Path(file).name)
@@ -153,14 +153,21 @@ def test_stopped_in_any_stage_it_goes_on_to_the_same_bits(base, tmp_path):
 
     os.replace, kept = counted, os.replace
     try:
-        recipe.run(tmp_path / "counted", save_every=0, quiet=True)
+        unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "counted", save_every=0, quiet=True))
     finally:
         os.replace = kept
     assert {"pseudo-labels.safetensors", "head.safetensors", "encoder.safetensors"} <= set(moves)
     for at in range(len(moves)):
         root = tmp_path / f"broken{at}"
-        assert in_child(lambda at=at, root=root: dying(at, lambda: recipe.run(root, save_every=0, quiet=True))) < 0
-        run = recipe.run(root, save_every=0, quiet=True)
+        assert (
+            in_child(
+                lambda at=at, root=root: dying(
+                    at, lambda: unshaken.pretrain(recipe, unshaken.Workspace(root, save_every=0, quiet=True))
+                )
+            )
+            < 0
+        )
+        run = unshaken.pretrain(recipe, unshaken.Workspace(root, save_every=0, quiet=True))
         assert json.loads((run / "run.json").read_text())["digest"] == digest(whole), moves[at]
 
 

@@ -52,7 +52,7 @@ def bare(result: dict) -> dict:
 
 
 def test_a_result_has_counts_bits_and_what_it_rests_on(run):
-    found = evaluate(run, evaluation=CORRUPTED, quiet=True)
+    found = evaluate(run, evaluation=CORRUPTED, workspace=unshaken.Workspace(quiet=True))
     assert found == result(run)
     assert found["standard"]["correct"] > 300
     assert found["robust"]["correct"] < found["standard"]["correct"]
@@ -71,17 +71,21 @@ def test_a_result_has_counts_bits_and_what_it_rests_on(run):
 
 def test_less_does_not_take_the_place_of_more(run):
     """The same exam asked for less shows what is known; another exam has a result of its own."""
-    more = evaluate(run, evaluation=CORRUPTED, quiet=True)
-    assert bare(evaluate(run, evaluation=CHEAP, quiet=True)) == bare(more)
-    assert bare(evaluate(run, evaluation=replace(CHEAP, until=50.0), quiet=True)) == bare(more)
-    other = evaluate(run, evaluation=replace(CHEAP, seed=2), quiet=True)
+    more = evaluate(run, evaluation=CORRUPTED, workspace=unshaken.Workspace(quiet=True))
+    assert bare(evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))) == bare(more)
+    assert bare(evaluate(run, evaluation=replace(CHEAP, until=50.0), workspace=unshaken.Workspace(quiet=True))) == bare(
+        more
+    )
+    other = evaluate(run, evaluation=replace(CHEAP, seed=2), workspace=unshaken.Workspace(quiet=True))
     assert "corruptions" not in other
     assert other["evaluation"]["seed"] == 2
 
 
 def test_a_part_does_not_take_the_place_of_the_whole(run):
-    whole = evaluate(run, evaluation=CHEAP, quiet=True)
-    part = evaluate(run, evaluation=replace(CHEAP, until=30.0, seed=1, batch_size=20), quiet=True)
+    whole = evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))
+    part = evaluate(
+        run, evaluation=replace(CHEAP, until=30.0, seed=1, batch_size=20), workspace=unshaken.Workspace(quiet=True)
+    )
     assert result(run) == whole
     assert part == result(run, f"result{EPS}-until30.json")
     assert part["robust"]["n"] < part["robust"]["of"] == 445
@@ -89,18 +93,23 @@ def test_a_part_does_not_take_the_place_of_the_whole(run):
     assert (run / "results" / f"log{EPS}-until30.txt").exists()
     low, high = part["robust"]["final95"]
     assert high - low <= 30
-    narrow = evaluate(run, evaluation=replace(CHEAP, until=0.0, batch_size=20), quiet=True)
+    narrow = evaluate(
+        run, evaluation=replace(CHEAP, until=0.0, batch_size=20), workspace=unshaken.Workspace(quiet=True)
+    )
     assert narrow["evaluation"]["until"] is None  # all were judged, so this is the whole
     assert bare(narrow) == bare(result(run))
 
 
 def test_shards_leave_the_result_of_one_process(run, tmp_path, capsys):
-    alone = bare(evaluate(run, evaluation=CORRUPTED, quiet=True))
+    alone = bare(evaluate(run, evaluation=CORRUPTED, workspace=unshaken.Workspace(quiet=True)))
     other = write_run(tmp_path / "shared", least_squares(1))
-    assert evaluate(other, evaluation=CORRUPTED, quiet=True, shard=Shard(2, 2)) is None
+    assert evaluate(other, evaluation=CORRUPTED, shard=Shard(2, 2), workspace=unshaken.Workspace(quiet=True)) is None
     assert "shard 2/2 is done; 200 of 445 images are judged so far" in capsys.readouterr().err
     assert not (other / f"result{EPS}.json").exists()
-    assert bare(evaluate(other, evaluation=CORRUPTED, quiet=True, shard=Shard(1, 2))) == alone
+    assert (
+        bare(evaluate(other, evaluation=CORRUPTED, shard=Shard(1, 2), workspace=unshaken.Workspace(quiet=True)))
+        == alone
+    )
     assert bare(result(other)) == alone
     with pytest.raises(ValueError, match="leave --shard out"):
         evaluate(other, evaluation=replace(CHEAP, until=1.0), shard=Shard(1, 2))
@@ -153,7 +162,9 @@ def test_any_module_on_any_images(tmp_path):
     net = Pixels().train()
     before = copy.deepcopy(net.state_dict())
     evaluation = Evaluation(PGD(Linf(0.02), steps=20), batch_size=16)
-    found = unshaken.examine(net, images, evaluation, name="brightest", out=tmp_path / "out", quiet=True)
+    found = unshaken.evaluate(
+        net, images, evaluation, name="brightest", workspace=unshaken.Workspace(root=tmp_path / "out", quiet=True)
+    )
     assert found["robust"]["correct"] == int(expected.sum())
     assert 0 < found["robust"]["correct"] < found["standard"]["correct"] <= 50
     assert (found["method"], found["mode"]) == ("brightest", "given")
@@ -162,7 +173,7 @@ def test_any_module_on_any_images(tmp_path):
     assert net.scale.grad is None
     assert net.state_dict() == before
     assert rows(results_in([tmp_path]))[0][:3] == ("brightest", "GIVEN", "noise")
-    nowhere = unshaken.examine(net, images, evaluation, quiet=True)
+    nowhere = unshaken.evaluate(net, images, evaluation, workspace=unshaken.Workspace(quiet=True))
     assert nowhere["robust"] | {"seconds": 0} == found["robust"] | {"seconds": 0}
 
 
@@ -170,10 +181,13 @@ def test_verdicts_of_other_weights_are_not_taken(tmp_path):
     """In the same folder: the network was trained on, say."""
     images = DataSource("digits").load("test")
     first, second = (least_squares(seed) for seed in (1, 2))
-    a = evaluate(first, images, CHEAP, out=tmp_path, quiet=True)
-    b = evaluate(second, images, CHEAP, out=tmp_path, quiet=True)
+    a = evaluate(first, images, CHEAP, workspace=unshaken.Workspace(root=tmp_path, quiet=True))
+    b = evaluate(second, images, CHEAP, workspace=unshaken.Workspace(root=tmp_path, quiet=True))
     assert a["standard"]["bits"] != b["standard"]["bits"]
-    assert b["standard"]["bits"] == evaluate(second, images, CHEAP, quiet=True)["standard"]["bits"]
+    assert (
+        b["standard"]["bits"]
+        == evaluate(second, images, CHEAP, workspace=unshaken.Workspace(quiet=True))["standard"]["bits"]
+    )
 
 
 def test_what_a_module_lacks_is_said():
@@ -185,26 +199,28 @@ def test_what_a_module_lacks_is_said():
 
 
 def test_low_precision_looks_and_float32_judges(run):
-    exact = evaluate(run, evaluation=CHEAP, quiet=True)
-    found = evaluate(run, evaluation=CHEAP, quiet=True, runtime=unshaken.Runtime(precision="bf16"))
+    exact = evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))
+    found = evaluate(
+        run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True, runtime=unshaken.Runtime(precision="bf16"))
+    )
     assert (found["world"]["precision"], found["world"]["search"]) == ("float32", "bf16")
     assert found["standard"]["bits"] == exact["standard"]["bits"]
     assert abs(found["robust"]["correct"] - exact["robust"]["correct"]) <= 9
     images = DataSource("digits").load("test")
     for precision, least, most in (("bf16", 1e-4, 0.1), ("float32", 0, 1e-5)):  # eight bits; and folding rounds
-        with Classifier.of_run(run).seated(images, unshaken.Runtime(precision=precision)) as seat, torch.no_grad():
+        with Classifier.of_run(run).prepared(images, unshaken.Runtime(precision=precision)) as seat, torch.no_grad():
             a, b = (net.eval()(images.floats(slice(0, 20)), "adv") for net in (seat.net, seat.search))
         assert least < float((a - b).abs().max() / a.abs().max()) < most
     assert found["notes"] != exact["notes"]  # verdicts of the two are not mixed
 
 
 def test_the_papers_log_of_three_modes_in_their_parent(run):
-    found = [evaluate(run, evaluation=CHEAP, quiet=True)]
+    found = [evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))]
     assert (run / "results" / f"log{EPS}.txt").read_text() == paper_log(found[0])
     for seed, mode in ((2, "AFF"), (3, "ALF")):
         other = write_run(run.parent / f"{mode.lower()}-digits-1", least_squares(seed), mode)
         assert not (run.parent / "results").exists()
-        found.append(evaluate(other, evaluation=CHEAP, quiet=True))
+        found.append(evaluate(other, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True)))
     args = ["--attack.steps", "2", "--batch-size", "100", "--attack.ball.eps", "0.02"]
     assert cli.run(["evaluate", str(run), *args]) == 0
     assert not (run.parent / "results").exists()  # one mode has no means

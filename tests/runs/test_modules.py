@@ -31,7 +31,7 @@ def features(x: Tensor) -> Tensor:
     return NET.features(x, "adv")
 
 
-PLAIN = unshaken.examine(logits, IMAGES, EXAM, quiet=True)
+PLAIN = unshaken.evaluate(logits, IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True))
 
 
 class ModelOutput(OrderedDict):
@@ -61,22 +61,24 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_logits_are_found_in_any_answer(answer):
-    found = unshaken.examine(answer, IMAGES, EXAM, quiet=True)
+    found = unshaken.evaluate(answer, IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True))
     assert found["standard"]["bits"] == PLAIN["standard"]["bits"]
     assert found["robust"]["bits"] == PLAIN["robust"]["bits"]
 
 
 def test_a_guess_among_answers_is_said(capsys):
-    unshaken.examine(lambda x: (logits(x), logits(x) * 0), IMAGES, EXAM, quiet=True)
+    unshaken.evaluate(lambda x: (logits(x), logits(x) * 0), IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True))
     assert "[0] is taken for the logits, not [1]" in capsys.readouterr().err
-    found = unshaken.examine(lambda x: {"aux": logits(x) * 0, "logits": logits(x)}, IMAGES, EXAM, quiet=True)
+    found = unshaken.evaluate(
+        lambda x: {"aux": logits(x) * 0, "logits": logits(x)}, IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True)
+    )
     assert found["standard"] | {"seconds": 0} == PLAIN["standard"] | {"seconds": 0}
 
 
 @pytest.mark.parametrize("answer", [lambda x: {"f": features(x)}, lambda x: (), lambda x: "cat"])
 def test_answers_without_logits_are_refused_in_one_line(answer):
     with pytest.raises(ValueError, match=r"none of that is logits \(N, 10\)"):
-        unshaken.examine(answer, IMAGES, EXAM)
+        unshaken.evaluate(answer, IMAGES, EXAM)
 
 
 class Linear(nn.Module):
@@ -93,7 +95,7 @@ class Linear(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_a_network_is_asked_in_its_own_precision(dtype):
     net = Linear(dtype)
-    found = unshaken.examine(net, IMAGES, EXAM, quiet=True)
+    found = unshaken.evaluate(net, IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True))
     expected = (IMAGES.floats().to(dtype).flatten(1) @ net.weight.T).float().argmax(1) == IMAGES.label
     assert found["standard"]["correct"] == int(expected.sum())
     assert net.weight.dtype == dtype
@@ -112,7 +114,9 @@ class Outside(Linear):
 
 
 def test_a_network_may_change_its_input():
-    found, expected = (unshaken.examine(net(), IMAGES, EXAM, quiet=True) for net in (InPlace, Outside))
+    found, expected = (
+        unshaken.evaluate(net(), IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True)) for net in (InPlace, Outside)
+    )
     assert found["standard"]["bits"] == expected["standard"]["bits"]
     assert found["robust"]["bits"] == expected["robust"]["bits"]
 
@@ -134,9 +138,9 @@ def through_numpy(x: Tensor) -> Tensor:
     "net", [NoGrad(), through_numpy, lambda x: LINEAR(x.detach())], ids=["no_grad", "numpy", "detach"]
 )
 def test_without_gradients_there_are_attacks_without(net, capsys, tmp_path):
-    found = unshaken.examine(net, IMAGES, replace(EXAM, queries=50), out=tmp_path)
+    found = unshaken.evaluate(net, IMAGES, replace(EXAM, queries=50), workspace=unshaken.Workspace(root=tmp_path))
     assert "no gradient comes through this network" in capsys.readouterr().err
-    expected = unshaken.examine(Linear(), IMAGES, EXAM, quiet=True)
+    expected = unshaken.evaluate(Linear(), IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True))
     assert found["standard"]["bits"] == expected["standard"]["bits"]
     assert found["robust"]["correct"] < found["standard"]["correct"]
     assert found["evaluation"]["attacks"] == "queries"
@@ -159,19 +163,24 @@ class Extra(Linear):
 
 
 def test_a_module_with_an_extra_state(tmp_path):
-    found = unshaken.examine(Extra(), IMAGES, EXAM, out=tmp_path, quiet=True)
-    assert found["standard"]["correct"] == unshaken.examine(Linear(), IMAGES, EXAM, quiet=True)["standard"]["correct"]
+    found = unshaken.evaluate(Extra(), IMAGES, EXAM, workspace=unshaken.Workspace(root=tmp_path, quiet=True))
+    assert (
+        found["standard"]["correct"]
+        == unshaken.evaluate(Linear(), IMAGES, EXAM, workspace=unshaken.Workspace(quiet=True))["standard"]["correct"]
+    )
 
 
 def test_a_plain_function_and_its_verdicts(tmp_path):
     """Two functions in one folder do not share verdicts, and one finds its own again."""
-    first = unshaken.examine(logits, IMAGES, EXAM, out=tmp_path, quiet=True)
+    first = unshaken.evaluate(logits, IMAGES, EXAM, workspace=unshaken.Workspace(root=tmp_path, quiet=True))
     assert first["robust"] | {"seconds": 0} == PLAIN["robust"] | {"seconds": 0}
-    assert unshaken.examine(logits, IMAGES, EXAM, out=tmp_path, quiet=True) == first
-    second = unshaken.examine(lambda x: -logits(x), IMAGES, EXAM, out=tmp_path, quiet=True)
+    assert unshaken.evaluate(logits, IMAGES, EXAM, workspace=unshaken.Workspace(root=tmp_path, quiet=True)) == first
+    second = unshaken.evaluate(
+        lambda x: -logits(x), IMAGES, EXAM, workspace=unshaken.Workspace(root=tmp_path, quiet=True)
+    )
     assert second["standard"]["bits"] != first["standard"]["bits"]
     with pytest.raises(ValueError, match="a run, a module or a function, not a int"):
-        unshaken.examine(3, IMAGES, EXAM)
+        unshaken.evaluate(3, IMAGES, EXAM)
 
 
 X, Y = IMAGES.floats(), IMAGES.label
@@ -192,7 +201,7 @@ X, Y = IMAGES.floats(), IMAGES.label
     ids=["tensors", "arrays", "doubles", "int32", "last", "lists", "grey", "levels"],
 )
 def test_images_and_labels_of_any_type(pair):
-    found = unshaken.examine(logits, pair, EXAM, quiet=True)
+    found = unshaken.evaluate(logits, pair, EXAM, workspace=unshaken.Workspace(quiet=True))
     assert found["robust"]["bits"] == PLAIN["robust"]["bits"]
     assert found["data"]["n"] == 60
 
@@ -219,7 +228,7 @@ def test_image_sets_take_labels_of_any_type(y):
 )
 def test_what_cannot_be_images_and_labels(x, y, words):
     with pytest.raises(ValueError, match=words):
-        unshaken.examine(logits, (x, y), EXAM)
+        unshaken.evaluate(logits, (x, y), EXAM)
 
 
 def test_rounding_is_said(capsys):
@@ -233,17 +242,19 @@ def test_masked_classes_have_logits_of_minus_infinity(monkeypatch):
     """Twelve classes of which two are masked: verdicts and attacks are those without them."""
     masked = lambda x: torch.cat([logits(x), torch.full((len(x), 2), -torch.inf)], 1)  # noqa: E731
     wide = unshaken.Images(IMAGES.pixels, Y, (*IMAGES.names, "k", "l"), "digits", "test")
-    found = unshaken.examine(masked, wide, EXAM, quiet=True)
+    found = unshaken.evaluate(masked, wide, EXAM, workspace=unshaken.Workspace(quiet=True))
     assert found["standard"]["bits"] == PLAIN["standard"]["bits"]
     assert found["robust"]["bits"] == PLAIN["robust"]["bits"]
     short = partial(AutoAttack, steps=5, queries=20, targets=2)
     monkeypatch.setattr("unshaken.evaluation.protocol.AutoAttack", short)
     full = Evaluation(PGD(Linf(0.05), steps=3), "standard", batch_size=16, limit=16)
-    assert unshaken.examine(masked, wide, full, quiet=True)["autoattack"]["n"] == 16
+    assert unshaken.evaluate(masked, wide, full, workspace=unshaken.Workspace(quiet=True))["autoattack"]["n"] == 16
 
 
 def test_a_constant_answer_is_beside_the_scores(capsys):
-    found = unshaken.examine(lambda x: torch.eye(10)[torch.zeros(len(x), dtype=torch.long)] + 0 * x.sum(), IMAGES, EXAM)
+    found = unshaken.evaluate(
+        lambda x: torch.eye(10)[torch.zeros(len(x), dtype=torch.long)] + 0 * x.sum(), IMAGES, EXAM
+    )
     counts = torch.bincount(Y)
     assert found["constant"] == {
         "class": IMAGES.names[int(counts.argmax())],

@@ -10,9 +10,9 @@ import pytest
 
 from unshaken import cli
 from unshaken.base.json_files import write_json
+from unshaken.data.source import source_of
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import save_encoder
-from unshaken.recipes.datasets import source_of
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,10 @@ from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import write_json
-from unshaken.data.source import DataSource
+from unshaken.data.source import DataSource, source_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import read_tensors
-from unshaken.recipes.datasets import source_of
 from unshaken.recipes.finetune import Finetune
 from unshaken.train.training_images import TrainingImages
 from unshaken.transforms.views import CropFlip, SimCLRViews
@@ -54,17 +53,23 @@ def pretrain(source: DataSource, tmp_path: Path) -> Callable[..., Path]:
     def pretrain(name: str = "simclr", **fields: object) -> Path:
         recipe = replace(unshaken.recipe(f"{name}/digits"), data=source, backbone=BACKBONE, epochs=1, batch_size=32)
         views = SimCLRViews() if name == "simclr" else recipe.views
-        return replace(recipe, views=views, **fields).run(tmp_path / "runs", quiet=True)
+        return unshaken.pretrain(
+            replace(recipe, views=views, **fields), unshaken.Workspace(tmp_path / "runs", quiet=True)
+        )
 
     return pretrain
 
 
 def finetune(encoder: Path, source: DataSource, **fields: object) -> Path:
-    return Finetune(data=source, views=CropFlip(padding=1), epochs=1, batch_size=32, **fields).run(encoder, quiet=True)
+    return unshaken.finetune(
+        encoder,
+        Finetune(data=source, views=CropFlip(padding=1), epochs=1, batch_size=32, **fields),
+        unshaken.Workspace(quiet=True),
+    )
 
 
 def judged(run: Path, **how: object) -> dict:
-    return unshaken.examine(run, evaluation=EXAM, quiet=True, **how)
+    return unshaken.evaluate(run, evaluation=EXAM, **how, workspace=unshaken.Workspace(quiet=True))
 
 
 def test_a_whole_course_has_no_overlap(pretrain: Callable[..., Path], source: DataSource, photos: Path) -> None:
@@ -202,4 +207,4 @@ def test_a_source_in_a_file_leads_to_no_download_and_no_folder(exists: bool, tmp
 def test_a_pair_of_arrays_is_judged() -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     x, y = np.random.default_rng(0).random((6, 3, 2, 2)), [0, 1, 2, 0, 1, 2.0]
-    assert unshaken.examine(net, (x, y), EXAM, quiet=True)["standard"]["n"] == 6
+    assert unshaken.evaluate(net, (x, y), EXAM, workspace=unshaken.Workspace(quiet=True))["standard"]["n"] == 6

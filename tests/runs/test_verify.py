@@ -8,6 +8,7 @@ import numpy
 import pytest
 from fitted import least_squares, write_run
 
+import unshaken
 from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
@@ -26,7 +27,7 @@ NAME = "result-eps0.02-steps2"
 @pytest.fixture
 def run(tmp_path) -> Path:
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    evaluate(run, evaluation=EXAM, quiet=True)
+    evaluate(run, evaluation=EXAM, workspace=unshaken.Workspace(quiet=True))
     return run
 
 
@@ -89,7 +90,7 @@ def test_in_another_world_a_few_may_differ(run):
 
 def test_the_search_is_in_the_precision_that_it_was_in(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    evaluate(run, evaluation=EXAM, runtime=Runtime(precision="bf16"), quiet=True)
+    evaluate(run, evaluation=EXAM, workspace=unshaken.Workspace(runtime=Runtime(precision="bf16"), quiet=True))
     found = recheck(run / f"{NAME}.json", sample=445, seed=3, quiet=True)
     assert found.same
     assert found.holds
@@ -97,7 +98,7 @@ def test_the_search_is_in_the_precision_that_it_was_in(tmp_path):
 
 def test_a_part_is_judged_again_where_it_was_judged(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    part = evaluate(run, evaluation=replace(EXAM, until=40.0, batch_size=20), quiet=True)
+    part = evaluate(run, evaluation=replace(EXAM, until=40.0, batch_size=20), workspace=unshaken.Workspace(quiet=True))
     found = recheck(run / f"{NAME}-until40.json", sample=445, seed=1, quiet=True)
     assert found.n == part["robust"]["n"] < 445
     assert found.holds

@@ -83,7 +83,7 @@ def test_the_method_attacks_in_as_many_steps_as_are_due(monkeypatch):
         return forward(self, x, route)
 
     monkeypatch.setattr(Network, "forward", counted)
-    net, (_, _, batch) = RECIPE.embedder(), next(feed(Approximations()).after(Position()))
+    net, (_, _, batch) = RECIPE.build_network(), next(feed(Approximations()).after(Position()))
     step = Step(Approximations(steps=RISING).at_work(unshaken.recipe("acl/digits").method), net)
     for epoch, steps in ((0, 1), (6, 2), (29, 5)):
         step(batch, at(epoch), Key(0))
@@ -94,7 +94,7 @@ def test_the_method_attacks_in_as_many_steps_as_are_due(monkeypatch):
 @pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)])
 def test_a_replay_goes_on_by_the_gradient_of_the_update(ball):
     """x̃₁ = Π(x̃₀ + ρ direction(∂l_CL(x̃₀)/∂x̃₀)), the network being that of the first update, in train mode."""
-    method, net = replace(RECIPE.method, attack=PGD(ball, steps=2)), RECIPE.embedder()
+    method, net = replace(RECIPE.method, attack=PGD(ball, steps=2)), RECIPE.build_network()
     (_, _, first), (_, _, second), (_, _, third) = list(feed(Approximations(replays=2)).after(Position()))[:3]
     step = Step(Approximations(replays=2).at_work(method), net)
     before, x = copy.deepcopy(net).train(), first.views
@@ -125,14 +125,14 @@ def test_each_method_leaves_a_gradient_to_go_on_by(name, tmp_path):
             replace(recipe, approximations=approximations)
         return
     images = unshaken.DataSource("digits").load("train")[:8]
-    counts = {"clusters": (2, 3), "own": (10,), "": ()}[recipe.method.labels]
+    counts = {"clusters": (2, 3), "true": (10,), "": ()}[recipe.method.labels]
     label = torch.stack([images.label % count for count in counts], 1) if counts else None
     label = label[:, 0] if counts == (10,) else label
-    net = recipe.embedder(counts)
-    if recipe.method.teacher == "given":
-        net.teacher = Network(unshaken.recipe("simclr/digits").embedder().encoder, torch.nn.Identity())
-    elif recipe.method.teacher == "moving":
-        net.teacher = recipe.embedder(counts)
+    net = recipe.build_network(counts)
+    if recipe.method.teacher == "frozen":
+        net.teacher = Network(unshaken.recipe("simclr/digits").build_network().encoder, torch.nn.Identity())
+    elif recipe.method.teacher == "momentum":
+        net.teacher = recipe.build_network(counts)
     step = Step(approximations.at_work(recipe.method), net)
     step.method = RecordingMethod(step.method, AttackCache(tmp_path / "a.bits", 8))
     batch = feed(approximations).seen(torch.arange(8), 1.0, Key(0))
@@ -190,7 +190,9 @@ def unbroken(tmp_path_factory) -> str:
 
 
 def digest(root, approximations: Approximations = ALL) -> str:
-    run = replace(TWO_STEPS, approximations=approximations).run(root, save_every=0, quiet=True)
+    run = unshaken.pretrain(
+        replace(TWO_STEPS, approximations=approximations), unshaken.Workspace(root, save_every=0, quiet=True)
+    )
     return json.loads((run / "run.json").read_text())["digest"]
 
 
@@ -231,7 +233,9 @@ def test_asked_to_stop_it_ends_the_replays_first(unbroken, tmp_path, monkeypatch
 
     monkeypatch.setattr(Run, "spend", asked)
     with pytest.raises(Interrupted, match="after step 3"):
-        replace(TWO_STEPS, approximations=ALL).run(tmp_path, save_every=1e9, quiet=True)
+        unshaken.pretrain(
+            replace(TWO_STEPS, approximations=ALL), unshaken.Workspace(tmp_path, save_every=1e9, quiet=True)
+        )
     monkeypatch.undo()
     assert digest(tmp_path) == unbroken
 
@@ -265,6 +269,6 @@ def test_a_network_for_one_side_only_is_refused(tmp_path):
         approximations.fit(vit, 3, 32, 2)
     assert "\n" not in str(refused.value)
     Approximations().fit(vit, 3, 32, 2)
-    net = RECIPE.embedder().encoder.train()
+    net = RECIPE.build_network().encoder.train()
     approximations.fit(net, 1, 8, 2)
     assert all(module.training for module in net.modules())

@@ -98,13 +98,13 @@ def test_a_row_of_another_image_is_not_believed(tmp_path):
 def test_each_method_attacks_once_a_step_or_not_at_all(name):
     recipe = unshaken.recipe(f"{name}/digits")
     images = unshaken.DataSource("digits").load("train")[:8]
-    counts = {"clusters": (2, 3), "own": (10,), "": ()}[recipe.method.labels]
+    counts = {"clusters": (2, 3), "true": (10,), "": ()}[recipe.method.labels]
     label = torch.stack([images.label % count for count in counts], 1) if counts else None
-    net = recipe.embedder(counts)
-    if recipe.method.teacher == "given":
-        net.teacher = Network(unshaken.recipe("simclr/digits").embedder().encoder, nn.Identity())
-    elif recipe.method.teacher == "moving":
-        net.teacher = recipe.embedder(counts)
+    net = recipe.build_network(counts)
+    if recipe.method.teacher == "frozen":
+        net.teacher = Network(unshaken.recipe("simclr/digits").build_network().encoder, nn.Identity())
+    elif recipe.method.teacher == "momentum":
+        net.teacher = recipe.build_network(counts)
     feed = BatchStream(images, recipe.views, recipe.strength, 8, 2, Key(1), label[:, 0] if counts == (10,) else label)
     _, _, batch = next(feed.after(Position()))
     calls: list[tuple[int, ...]] = []

@@ -36,7 +36,7 @@ def recipe(selector=SELECTOR, **changes):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return recipe().run(tmp_path_factory.mktemp("whole"), save_every=0, quiet=True)
+    return unshaken.pretrain(recipe(), unshaken.Workspace(tmp_path_factory.mktemp("whole"), save_every=0, quiet=True))
 
 
 def selections(run: Path) -> dict[int, torch.Tensor]:
@@ -70,7 +70,7 @@ def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monk
             yield at, onward, batch
 
     monkeypatch.setattr(BatchStream, "after", noted)
-    run = recipe().run(tmp_path, quiet=True)
+    run = unshaken.pretrain(recipe(), unshaken.Workspace(tmp_path, quiet=True))
     chosen = selections(run)
     candidates, held = split(60, 0.1, Key(1) / "pretrain" / "coreset")
     assert sorted(seen[0]) == candidates.tolist()
@@ -90,7 +90,10 @@ def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monk
     ids=["anew", "recalling", "saving"],
 )
 def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(selector, approximations, tmp_path):
-    run = recipe(selector, approximations=approximations).run(tmp_path / "whole", save_every=0, quiet=True)
+    run = unshaken.pretrain(
+        recipe(selector, approximations=approximations),
+        unshaken.Workspace(tmp_path / "whole", save_every=0, quiet=True),
+    )
     moves: list[str] = []
 
     def counted(part: Path, file: Path, replace=os.replace) -> None:
@@ -99,16 +102,24 @@ def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(select
 
     os.replace, kept = counted, os.replace
     try:
-        recipe(selector, approximations=approximations).run(tmp_path / "counted", save_every=0, quiet=True)
+        unshaken.pretrain(
+            recipe(selector, approximations=approximations),
+            unshaken.Workspace(tmp_path / "counted", save_every=0, quiet=True),
+        )
     finally:
         os.replace = kept
     spots = [at for at, name in enumerate(moves) if name.startswith("coreset")]
     for at in {0, 3, *spots, *(spot + 1 for spot in spots), *(spot - 1 for spot in spots), len(moves) - 1}:
         root = tmp_path / f"broken{at}"
         assert killed(
-            at, lambda root=root: recipe(selector, approximations=approximations).run(root, save_every=0, quiet=True)
+            at,
+            lambda root=root: unshaken.pretrain(
+                recipe(selector, approximations=approximations), unshaken.Workspace(root, save_every=0, quiet=True)
+            ),
         )
-        again = recipe(selector, approximations=approximations).run(root, save_every=0, quiet=True)
+        again = unshaken.pretrain(
+            recipe(selector, approximations=approximations), unshaken.Workspace(root, save_every=0, quiet=True)
+        )
         assert json.loads((again / "run.json").read_text())["digest"] == digest(run), moves[at]
         assert all(torch.equal(a, b) for a, b in zip(selections(again).values(), selections(run).values(), strict=True))
         assert not list(again.glob("attacks*"))
@@ -149,30 +160,33 @@ def test_time_is_accounted_for_by_part(run, tmp_path):
     assert about["seconds"] == pytest.approx(sum(spent.values()), abs=0.03)
     took = [read_tensors(file)[1]["seconds"] for file in run.glob("coreset-*.safetensors")]
     assert spent["selection"] == pytest.approx(sum(took), abs=0.01)
-    plain = recipe(None, epochs=1).run(tmp_path, quiet=True)
+    plain = unshaken.pretrain(recipe(None, epochs=1), unshaken.Workspace(tmp_path, quiet=True))
     assert set(json.loads((plain / "run.json").read_text())["spent"]) == {"training"}
 
 
 def test_what_is_recalled_is_not_attacked_again(tmp_path):
     """After a warm-up all candidates are recalled; picks are others than after attacks anew, and still exact."""
-    chosen = selections(recipe(RECALLING).run(tmp_path, quiet=True))
+    chosen = selections(unshaken.pretrain(recipe(RECALLING), unshaken.Workspace(tmp_path, quiet=True)))
     assert list(chosen) == [1, 3]
     assert [len(set(index.tolist())) for index in chosen.values()] == [14, 14]
     with pytest.raises(ValueError, match="no epoch before a selection at epoch 0"):
         replace(RECALLING, warmup=0)
-    without = recipe(RECALLING, method=unshaken.recipe("simclr/digits").method, epochs=2).run(tmp_path, quiet=True)
+    without = unshaken.pretrain(
+        recipe(RECALLING, method=unshaken.recipe("simclr/digits").method, epochs=2),
+        unshaken.Workspace(tmp_path, quiet=True),
+    )
     assert not list(without.glob("attacks*"))
 
 
 def test_random_selections_are_fixed_or_anew(tmp_path):
-    anew = selections(recipe(Random(0.25, 1, 2, 0.1)).run(tmp_path, quiet=True))
-    fixed = selections(recipe(Random(0.25, 1, None, 0.1)).run(tmp_path, quiet=True))
+    anew = selections(unshaken.pretrain(recipe(Random(0.25, 1, 2, 0.1)), unshaken.Workspace(tmp_path, quiet=True)))
+    fixed = selections(unshaken.pretrain(recipe(Random(0.25, 1, None, 0.1)), unshaken.Workspace(tmp_path, quiet=True)))
     assert (list(anew), list(fixed)) == ([1, 3], [1])
     assert not torch.equal(anew[1], anew[3])
 
 
 def test_without_a_selector_nothing_is_set_aside(tmp_path):
-    run = recipe(None, epochs=1).run(tmp_path, quiet=True)
+    run = unshaken.pretrain(recipe(None, epochs=1), unshaken.Workspace(tmp_path, quiet=True))
     assert not selections(run)
     assert json.loads((run / "recipe.json").read_text())["recipe"]["coreset"] is None
 

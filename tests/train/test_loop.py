@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import RECIPE, STEPS
 
+import unshaken
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock, Constant
 from unshaken.compute.runtime import Runtime
@@ -57,7 +58,7 @@ def test_each_step_draws_anew(tmp_path):
     """No two steps share a key, and an image's two views of two epochs are four images."""
     Told.keys.clear()
     Told.seen.clear()
-    replace(RECIPE, method=Told()).run(tmp_path, quiet=True)
+    unshaken.pretrain(replace(RECIPE, method=Told()), unshaken.Workspace(tmp_path, quiet=True))
     assert len(set(Told.keys)) == STEPS
     parts = [view for views in Told.seen for view in views.flatten(0, 1)]
     assert len({view.numpy().tobytes() for view in parts}) == len(parts)
@@ -68,7 +69,7 @@ def learned(folder: Path, until: tuple[int, ...]) -> str:
     images = RECIPE.data.load("train")
     key = Key(RECIPE.seed)
     feed = BatchStream(images, RECIPE.views, RECIPE.strength, RECIPE.batch_size, RECIPE.epochs, key)
-    step, fabric = Step(RECIPE.method, RECIPE.embedder()), Runtime(device="cpu").open()
+    step, fabric = Step(RECIPE.method, RECIPE.build_network()), Runtime(device="cpu").open()
     with Run(folder, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
         for end in until:
             course.go(RECIPE.lr, None if end == STEPS else end)
@@ -110,7 +111,7 @@ def test_what_happens_to_the_network_between_legs_counts(tmp_path):
     """It is trained on from there, and saved with the next leg."""
     images, fabric = RECIPE.data.load("train"), Runtime(device="cpu").open()
     feed = BatchStream(images, RECIPE.views, RECIPE.strength, RECIPE.batch_size, RECIPE.epochs, Key(1))
-    step = Step(RECIPE.method, RECIPE.embedder())
+    step = Step(RECIPE.method, RECIPE.build_network())
     with Run(tmp_path, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
         course.go(Constant(0.0), 2)
         mark = step.net.encoder.backbone.conv1.weight

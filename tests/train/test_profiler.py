@@ -14,7 +14,10 @@ RECIPE = replace(unshaken.recipe("acl/digits"), epochs=1, batch_size=256)
 
 
 def test_it_changes_no_bit_and_tells_where_the_time_goes(tmp_path):
-    plain, looked = RECIPE.run(tmp_path / "plain", quiet=True), RECIPE.run(tmp_path / "looked", quiet=True, profile=2)
+    plain, looked = (
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "plain", quiet=True)),
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "looked", quiet=True, profile=2)),
+    )
     assert read_json(plain / "run.json")["digest"] == read_json(looked / "run.json")["digest"]
     trace = json.loads(gzip.decompress((looked / "profile.json.gz").read_bytes()))
     assert {"aten::mkldnn_convolution", "attack", "views"} <= {event.get("name") for event in trace["traceEvents"]}
@@ -33,7 +36,7 @@ def test_it_changes_no_bit_and_tells_where_the_time_goes(tmp_path):
 @pytest.mark.parametrize(("batch", "steps"), [(256, 3), (1000, 0)])
 def test_a_run_that_is_over_before(tmp_path, capsys, batch, steps):
     """What there was is looked at, and it is said if there was nothing."""
-    run = replace(RECIPE, batch_size=batch).run(tmp_path, quiet=True, profile=20)
+    run = unshaken.pretrain(replace(RECIPE, batch_size=batch), unshaken.Workspace(tmp_path, quiet=True, profile=20))
     told = "the run had fewer left" in capsys.readouterr().err
     assert told == (steps == 0) != (run / "profile.md").exists()
     if steps:
@@ -59,4 +62,4 @@ def test_the_table_is_a_step_s():
 
 def test_a_negative_number_of_steps(tmp_path):
     with pytest.raises(ValueError, match="so many steps, such as 20, not -1"):
-        RECIPE.run(tmp_path, quiet=True, profile=-1)
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, quiet=True, profile=-1))

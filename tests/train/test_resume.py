@@ -20,7 +20,7 @@ from unshaken.train.signals import LATER, Interrupted, guard_signals
 
 
 def finish(root: Path) -> dict:
-    run = RECIPE.run(root, save_every=0, quiet=True)
+    run = unshaken.pretrain(RECIPE, unshaken.Workspace(root, save_every=0, quiet=True))
     return json.loads((run / "run.json").read_text())
 
 
@@ -106,7 +106,7 @@ def test_asked_to_stop(tmp_path, unbroken, monkeypatch, number, code, at):
 
     monkeypatch.setattr(Run, "log", asked)
     with pytest.raises(Interrupted) as stop:
-        RECIPE.run(tmp_path, save_every=1e9, quiet=True)
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, save_every=1e9, quiet=True))
     assert stop.value.code == code
     monkeypatch.undo()
     assert finish(tmp_path)["digest"] == unbroken["digest"]
@@ -125,7 +125,7 @@ def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
     while run is None:
         try:
             with guard_signals(0.5):
-                run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
+                run = unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, save_every=1e9, quiet=True))
         except Interrupted as stop:
             codes.append(stop.code)
     assert len(codes) >= 2
@@ -140,7 +140,7 @@ def test_less_time_than_a_step_takes_is_enough_for_one(tmp_path, unbroken):
     while run is None:
         try:
             with guard_signals(1e-9):
-                run = RECIPE.run(tmp_path, save_every=1e9, quiet=True)
+                run = unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, save_every=1e9, quiet=True))
         except Interrupted as stop:
             stops, code = stops + 1, stop.code
     assert (stops, code) == (STEPS, LATER)
@@ -158,7 +158,7 @@ def test_a_folder_that_is_taken_away_ends_its_run(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_update", take)
         with pytest.raises(ValueError, match="was moved or removed while the run was at work in it"):
-            RECIPE.run(tmp_path, save_every=0, quiet=True)
+            unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, save_every=0, quiet=True))
     assert [folder.name for folder in tmp_path.iterdir()] == ["elsewhere"]
 
 
@@ -169,7 +169,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path, unbroken):
     folder.mkdir(parents=True)
     (folder / ".lock").symlink_to(tmp_path / "precious")
     with pytest.raises(ValueError, match="is a link"):
-        RECIPE.run(tmp_path / "runs", quiet=True)
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "runs", quiet=True))
     assert (tmp_path / "precious").read_text() == "all that I have"
 
 
@@ -202,7 +202,7 @@ def test_killed_after_the_encoder_is_written(tmp_path, unbroken):
 
 
 def test_a_lost_encoder_is_made_again(tmp_path, unbroken):
-    run = RECIPE.run(tmp_path, quiet=True)
+    run = unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, quiet=True))
     (run / "encoder.safetensors").unlink()
     assert finish(tmp_path)["digest"] == unbroken["digest"]
     assert (run / "encoder.safetensors").exists()
@@ -222,20 +222,20 @@ def test_an_optimisers_state_comes_back_in_its_weights_layout():
 
 
 def test_another_precision_is_refused(tmp_path):
-    RECIPE.run(tmp_path, quiet=True)
+    unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, quiet=True))
     with pytest.raises(ValueError, match="'precision': 'bf16'"):
-        RECIPE.run(tmp_path, unshaken.Runtime(precision="bf16"), quiet=True)
+        unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, unshaken.Runtime(precision="bf16"), quiet=True))
 
 
 def test_two_at_once_are_refused(tmp_path):
-    run = RECIPE.run(tmp_path, quiet=True)
+    run = unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, quiet=True))
     found = json.loads((run / "recipe.json").read_text())["data"]
     with Run(run, RECIPE, found), pytest.raises(ValueError, match="another process"):
         Run(run, RECIPE, found)
 
 
 def test_other_images_are_refused(tmp_path):
-    run = RECIPE.run(tmp_path, quiet=True)
+    run = unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, quiet=True))
     with pytest.raises(ValueError, match="but now there is"):
         Run(run, RECIPE, {"name": "digits", "split": "train", "n": 99, "digest": "0"})
 

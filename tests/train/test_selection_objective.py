@@ -57,13 +57,13 @@ def made(name: str) -> Scene:
     recipe = unshaken.recipe(f"{name}/digits")
     recipe = replace(recipe, method=with_attack_steps(recipe.method, 2))
     images = unshaken.DataSource("digits").load("train")[:64]
-    counts = {"clusters": (2, 3), "own": (10,), "": ()}[recipe.method.labels]
+    counts = {"clusters": (2, 3), "true": (10,), "": ()}[recipe.method.labels]
     label = torch.stack([images.label % count for count in counts], 1) if counts else None
-    label = images.label if recipe.method.labels == "own" else label
-    net = recipe.embedder(counts)
-    if recipe.method.teacher == "given":
-        net.teacher = Network(copy.deepcopy(unshaken.recipe("simclr/digits").embedder().encoder), nn.Identity())
-    elif recipe.method.teacher == "moving":
+    label = images.label if recipe.method.labels == "true" else label
+    net = recipe.build_network(counts)
+    if recipe.method.teacher == "frozen":
+        net.teacher = Network(copy.deepcopy(unshaken.recipe("simclr/digits").build_network().encoder), nn.Identity())
+    elif recipe.method.teacher == "momentum":
         net.teacher = copy.deepcopy(net)
     step = Step(recipe.method, net).train()
     feed = BatchStream(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(1), label)

@@ -17,7 +17,9 @@ from unshaken.train.optim import SGD
 def course(batch: int = 32, count: int = 64) -> tuple[Step, BatchStream]:
     recipe = unshaken.recipe("simclr/digits")
     images = Images(torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8, generator=Key(0).on("cpu")))
-    return Step(recipe.method, recipe.embedder()), BatchStream(images, recipe.views, Constant(1.0), batch, 3, Key(1))
+    return Step(recipe.method, recipe.build_network()), BatchStream(
+        images, recipe.views, Constant(1.0), batch, 3, Key(1)
+    )
 
 
 def test_speed_is_images_by_time(monkeypatch):

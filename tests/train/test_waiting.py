@@ -97,7 +97,7 @@ def test_no_step_of_pre_training_waits(tmp_path, name):
 
 def tuned(method: Method) -> tuple[Step, BatchStream]:
     recipe, digits = unshaken.recipe("acl/digits"), unshaken.DataSource("digits").load("train")[:64]
-    encoder = copy.deepcopy(recipe.embedder().encoder)
+    encoder = copy.deepcopy(recipe.build_network().encoder)
     if isinstance(method, AutoLoRa):
         encoder = with_lora(encoder, Key(0))
     step = Step(method, Network(encoder, nn.Linear(encoder.features, 10)))

@@ -27,7 +27,7 @@ def stopped_with(threads: int, root) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         Run.save = once
-        SMALL.run(root, unshaken.Runtime(threads=threads), save_every=0, quiet=True)
+        unshaken.pretrain(SMALL, unshaken.Workspace(root, unshaken.Runtime(threads=threads), save_every=0, quiet=True))
 
     assert in_child(work) == -signal.SIGKILL
 
@@ -39,18 +39,20 @@ def threads_of(run) -> list[int]:
 def test_a_resume_in_another_world_is_said_and_kept(tmp_path, capsys):
     stopped_with(2, tmp_path)
     with pytest.raises(ValueError, match="trained in another world .threads 2, now 1"):
-        SMALL.run(tmp_path, unshaken.Runtime(threads=1, same_world=True), quiet=True)
-    run = SMALL.run(tmp_path, unshaken.Runtime(threads=1), quiet=True)
+        unshaken.pretrain(SMALL, unshaken.Workspace(tmp_path, unshaken.Runtime(threads=1, same_world=True), quiet=True))
+    run = unshaken.pretrain(SMALL, unshaken.Workspace(tmp_path, unshaken.Runtime(threads=1), quiet=True))
     assert "goes on in another world (threads 2, now 1)" in capsys.readouterr().err
     assert threads_of(run) == [2, 1]
 
 
 def test_a_resume_in_the_same_world_is_silent(tmp_path, capsys):
     stopped_with(1, tmp_path)
-    run = SMALL.run(tmp_path, unshaken.Runtime(threads=1, same_world=True), quiet=True)
+    run = unshaken.pretrain(
+        SMALL, unshaken.Workspace(tmp_path, unshaken.Runtime(threads=1, same_world=True), quiet=True)
+    )
     assert capsys.readouterr().err == ""
     assert threads_of(run) == [1]
-    assert SMALL.run(tmp_path, quiet=True) == run
+    assert unshaken.pretrain(SMALL, unshaken.Workspace(tmp_path, quiet=True)) == run
     assert capsys.readouterr().err == f"found finished: {run}\n"
 
 
@@ -80,6 +82,8 @@ def mine(factor: float):
 
 
 def test_an_edited_method_is_another_run(tmp_path, capsys):
-    first, second, again = (mine(factor).run(tmp_path, quiet=True) for factor in (1.0, 2.0, 1.0))
+    first, second, again = (
+        unshaken.pretrain(mine(factor), unshaken.Workspace(tmp_path, quiet=True)) for factor in (1.0, 2.0, 1.0)
+    )
     assert first == again != second
     assert capsys.readouterr().err == f"found finished: {first}\n"

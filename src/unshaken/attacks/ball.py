@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import isfinite
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -102,10 +102,6 @@ class L2(Ball):
         return torch.linalg.vector_norm(x_adv - x, dim=PIXELS)
 
 
-AnyBall = Annotated[Ball, Linf | L2]
-"""A ball; by name from a command line, one of these."""
-
-
 def _column(per_image: Tensor) -> Tensor:
     return per_image[..., None, None, None]
 
@@ -115,3 +111,27 @@ def _unit(direction: Tensor) -> Tensor:
     largest = direction.abs().amax(PIXELS, keepdim=True)
     direction = torch.where(largest > 0, direction / largest, torch.zeros_like(direction))
     return direction / torch.linalg.vector_norm(direction, dim=PIXELS, keepdim=True).clamp_min(1)
+
+
+AnyBall = Annotated[Ball, Linf | L2]
+"""A ball; by name from a command line, one of these."""
+BALLS: dict[str, type[Ball]] = {"Linf": Linf, "L2": L2}
+
+
+def ball_of(method: dict[str, Any] | None) -> Ball | None:
+    """The ball of a method's attack, from a recipe in JSON; None for a method that has no attack."""
+    for value in (method or {}).values():
+        if isinstance(value, dict):
+            found = value.get("ball", {})
+            if isinstance(found, dict) and found.get("type") in BALLS and isinstance(found.get("eps"), (int, float)):
+                return BALLS[found["type"]](found["eps"])
+            if (inner := ball_of(value)) is not None:
+                return inner
+    return None
+
+
+def in_words(ball: Ball) -> str:
+    """ε = 8/255 (l∞)."""
+    levels = round(ball.eps * 255)
+    size = f"{levels}/255" if levels and abs(ball.eps * 255 - levels) < 1e-6 else f"{ball.eps:g}"
+    return f"ε = {size} ({'l∞' if isinstance(ball, Linf) else 'l2'})"

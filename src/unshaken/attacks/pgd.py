@@ -25,19 +25,19 @@ class PGD:
 
     ball: AnyBall = Linf(8 / 255)
     steps: Natural = 5
-    """Gradients taken."""
+    """Number of gradient steps."""
     rel_step_size: Positive = 0.25
-    """ρ as a part of eps: 1/4 of 8/255 is the usual 2/255."""
-    init: Literal["ball", "gaussian"] = "ball"
-    """Uniform in the ball; or x + 0.001·N(0, 1), as TRADES has it."""
+    """Step size as a fraction of eps: 1/4 of 8/255 is the usual 2/255."""
+    init: Literal["uniform", "gaussian"] = "uniform"
+    """Where an attack starts: uniform in the ball; or gaussian, x + 0.001·N(0, 1), as TRADES has it."""
     restarts: Count = 1
-    """Independent starts. The one that ends higher is kept: image by image if the loss has one value an image, else as
-    a whole."""
+    """Number of random starts. The one with the higher loss is kept: image by image if the loss has one value an image,
+    else as a whole."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not 0 < self.rel_step_size < inf:
             raise ValueError(
-                f"an attack has steps ≥ 0, restarts ≥ 1 and a stride > 0, "
+                f"an attack has steps ≥ 0, restarts ≥ 1 and a rel_step_size > 0, "
                 f"not {self.steps}, {self.restarts} and {self.rel_step_size:g}"
             )
 
@@ -57,7 +57,7 @@ class PGD:
         return x_adv
 
     def _begin(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        if self.init == "ball":
+        if self.init == "uniform":
             return self.ball.sample(x, rng)
         return self.ball.project(x + 0.001 * torch.empty_like(x).normal_(generator=rng), x)
 

@@ -12,6 +12,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.options import parse
 from unshaken.report.table import markdown, show, summary
 from unshaken.runs.demo import demo as demonstrate
+from unshaken.runs.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ def demo(args: list[str]) -> None:
     options = parse(DemoOptions(), args, "unshaken demo")
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     # bars where they can live, else a line before and after each part
-    results = list(demonstrate(options.out / "runs", options.runtime, tell=tell, quiet=not sys.stderr.isatty()))
+    workspace = Workspace(options.out / "runs", options.runtime, quiet=not sys.stderr.isatty())
+    results = list(demonstrate(workspace, tell=tell))
     write_text(options.out / "summary.json", json.dumps(summary(results), indent=1) + "\n")  # for other programs
     write_text(options.out / "table.md", markdown(results))
     show(results)

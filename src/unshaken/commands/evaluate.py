@@ -15,12 +15,13 @@ from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.result_names import write_means
 from unshaken.options import grouped, parse, subject
-from unshaken.recipes.pretrain import slug
-from unshaken.report.compare import compared
-from unshaken.report.grouping import results_in
+from unshaken.report import compare as comparison
 from unshaken.report.table import show
-from unshaken.runs.evaluate import default_evaluation, evaluate, finetuning_data, write_means
+from unshaken.runs import evaluate as evaluation_run
+from unshaken.runs.evaluate import default_evaluation, finetuning_data
+from unshaken.train.image_sets import slug
 
 Flat = tyro.conf.arg(name="")
 PUBLISHED = ("timm/", "torchvision/")
@@ -73,8 +74,8 @@ def evaluate(args: list[str]) -> int:
 def judged(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
     evaluation, shard = options.evaluation.full if options.full else options.evaluation, Shard.read(options.shard)
     given, seen = images or options.data, options.allow_seen
-    how = {"runtime": options.runtime, "held_out": options.held_out, "shard": shard, "allow_seen": seen}
-    return evaluate(model, given, evaluation, **how)
+    how = {"held_out": options.held_out, "shard": shard, "allow_seen": seen}
+    return evaluation_run.evaluate(model, given, evaluation, Workspace(runtime=options.runtime), **how)
 
 
 def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
@@ -127,10 +128,7 @@ def compare(args: list[str]) -> None:
     options = parse(CompareOptions(), args, "unshaken compare")
     if len(options.results) != 2:
         raise ValueError("`unshaken compare` needs two results: A.json B.json, or the folders of two runs")
-    a, b = (results_in([path]) for path in options.results)
-    if many := next((path for path, found in zip(options.results, (a, b), strict=True) if len(found) > 1), None):
-        raise ValueError(f"there is more than one result in {many}: name the file")
-    for line in compared(a[0], b[0], options.anyway):
+    for line in comparison.compare(*options.results, anyway=options.anyway):
         print(line if isinstance(line, str) else line.line())
 
 

@@ -15,8 +15,9 @@ from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
 from unshaken.options import meant_for, parse, subject, taken
 from unshaken.recipes.autolora import AutoFinetune, autolora
-from unshaken.recipes.finetune import MODES, Finetune, Protocol, labelled, named, protocol
-from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.recipes.finetune import MODES, Finetune, named
+from unshaken.runs import finetune as runs
+from unshaken.runs.workspace import Workspace
 from unshaken.train.run_dir import ENDED
 from unshaken.train.signals import guard_signals
 
@@ -57,16 +58,15 @@ def finetune(args: list[str]) -> None:
     if size and not size.isdecimal():
         raise ValueError(f"--data.size is a side in pixels, such as 32, not {size!r}")
     encoder = Path(name)
-    source = labelled(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
+    source = runs.labelled_source(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
     if mode == "autolora":
         if epochs not in (None, "clean"):
             raise ValueError("autolora has one protocol; leave --protocol out")
-        choices = [autolora(encoder, source)]
+        choices = [autolora(source)]
     else:
         modes = MODES if mode in (None, "all") else (mode,)
-        choices = [protocol(each, encoder, source, epochs == "leaked", like) for each in modes]
-        words = Protocol.of_encoder(PretrainedEncoder.read(encoder_file(encoder)), source, like).words
-        print(f"protocol: {words}", file=sys.stderr)
+        choices = [runs.finetune_recipe(encoder, each, source, epochs == "leaked", like) for each in modes]
+        print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     defaults = [FinetuneOptions(choice) for choice in choices]
     all_options = [
         parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
@@ -77,7 +77,8 @@ def finetune(args: list[str]) -> None:
     with guard_signals(all_options[0].stop_after):
         for options in all_options:
             print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
-            run = options.recipe.run(encoder, options.out, options.runtime, options.save_every)
+            workspace = Workspace(options.out, options.runtime, options.save_every)
+            run = runs.finetune(encoder, options.recipe, workspace)
             print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
             print(f"next: unshaken evaluate {run}")
 
@@ -86,4 +87,4 @@ def described(chosen: Finetune | AutoFinetune) -> str:
     """The few choices that a reader of a table asks for."""
     limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
     views = type(chosen.views).__name__
-    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch}, {chosen.lr}, views {views}"
+    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch_size}, {chosen.lr}, views {views}"

@@ -17,6 +17,7 @@ from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.report.frontier import draw
 from unshaken.runs.frontier import Frontier, compared
+from unshaken.runs.workspace import Workspace
 
 Flat = tyro.conf.arg(name="")
 
@@ -59,4 +60,5 @@ def frontier(args: list[str]) -> None:
     remark(chosen, part)
     plan = Frontier(chosen, whole, options.fractions, options.seeds, options.mode)  # pyright: ignore[reportArgumentType]
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    draw(list(plan.run(options.runs, options.runtime, tell, quiet=not sys.stderr.isatty())), options.out)
+    workspace = Workspace(options.runs, options.runtime, quiet=not sys.stderr.isatty())
+    draw(list(plan.run(workspace, tell)), options.out)

@@ -23,6 +23,7 @@ from unshaken.options import parse
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF, Stage
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.pretrain import first_network
 from unshaken.train.batches import BatchStream, Position, all_through
 from unshaken.train.selection_objective import objective_of
 
@@ -132,7 +133,7 @@ def an_image(step: Step, feed: BatchStream, epoch: int) -> float:
 def flop_a_selection(one: Pretrain, coreset: Selector, epoch: int, count: int) -> float:
     """Return the operations of one selection: of all its looks at candidates and validation images."""
     n = min(count, CANDIDATES)
-    step, feed = Step(one.method, network_of(one)), feed_of(one, n, one.batch)
+    step, feed = Step(one.method, network_of(one)), feed_of(one, n, one.batch_size)
     candidates, held = split(n, coreset.validation, COUNTED)
     with Counting() as found:
         problem = objective_of(
@@ -145,7 +146,7 @@ def flop_a_selection(one: Pretrain, coreset: Selector, epoch: int, count: int) -
 def feed_of(one: Pretrain, n: int, batch: int) -> BatchStream:
     """Return batches of images by chance, with labels where the method learns from some."""
     images = images_of(one.backbone, one.data.size or one.backbone.image_size, n)
-    label = images.label if one.method.labels == "own" else None
+    label = images.label if one.method.labels == "true" else None
     if one.method.labels == "clusters":
         label = torch.stack([torch.arange(n) % k for k in one.clusters], dim=-1)
     feed = BatchStream(images, one.views, one.strength, batch, one.epochs, COUNTED, label)
@@ -174,10 +175,8 @@ class Counting(TorchDispatchMode):
 
 def network_of(one: Pretrain) -> Network:
     """Return the network with new weights, and a teacher where the method learns from one."""
-    classes = one.clusters if one.method.labels == "clusters" else (10,) if one.method.labels == "own" else ()
-    net = one.embedder(classes)
-    if one.method.teacher == "given":
+    classes = one.clusters if one.method.labels == "clusters" else (10,) if one.method.labels == "true" else ()
+    net = first_network(one, classes)
+    if one.method.teacher == "frozen":
         net.teacher = Network(one.backbone.build(), torch.nn.Identity())
-    elif one.method.teacher == "moving":
-        net = replace(one, start=None).furnished(net, None, None)
     return net

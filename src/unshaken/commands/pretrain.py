@@ -18,6 +18,8 @@ from unshaken.options import parse, subject
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs import pretrain as runs
+from unshaken.runs.workspace import Workspace
 from unshaken.train.run_dir import ENDED
 from unshaken.train.signals import guard_signals
 
@@ -52,11 +54,11 @@ def pretrain(args: list[str]) -> None:
     options = parse(PretrainOptions(default), rest, f"unshaken pretrain {name}")
     chosen = on_its_split(options.recipe, default)
     remark(chosen, default)
-    how = (options.out, options.runtime, options.save_every)
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
     with guard_signals(options.stop_after):
-        run = chosen.run(*how, profile=options.profile) if options.profile else chosen.run(*how)  # pyright: ignore[reportCallIssue]
+        workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
+        run = runs.pretrain(chosen, workspace)
     print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
     print(f"next: unshaken finetune {run}")
 
@@ -74,7 +76,7 @@ def remark(chosen: Any, default: Any = None) -> None:
     epochs = getattr(chosen, "epochs", None)
     for name, field in (("lr", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
-        if lasting and lasting >= epochs:  # pyright: ignore[reportOperatorIssue]
+        if lasting and lasting >= epochs:
             note(f"--{name} is made for more than {lasting} epochs, but there are {epochs}")
     lr = getattr(chosen, "lr", None)
     at = lr.at if isinstance(lr, MultiStep) else ()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unshaken.base.json_shapes import Or, Whole, check_shape
 from unshaken.base.ranges import Count, Range, ranged
 from unshaken.base.serialize import ASIDE, LATER
 from unshaken.base.suggest import did_you_mean
@@ -159,3 +161,44 @@ def _written(name: str) -> str:
         return name
     path = str(Path(name))
     return f"./{path}" if path in KNOWN else path
+
+
+def known_as(source: DataSource) -> str:
+    """The known set that a source is, or that its folder is named after (a Parquet copy in cifar10/); else its own name."""
+    called = Path(source.name).stem.lower()
+    return called if called in KNOWN and called != "digits" else source.name
+
+
+SOURCE = {
+    "name": str,
+    "root?": str,
+    "size?": Or((Whole(1), None)),
+    "limit?": Or((Whole(1), None)),
+    "download?": bool,
+    "unreadable?": ("stop", "skip"),
+    "bits?": Or((Whole(8, 16), None)),
+}
+"""What a recipe in JSON says of its images."""
+
+
+def source_of(saved: dict[str, Any], run: Path | None = None) -> DataSource:
+    """The image set that a recipe in JSON names. What a file says of places and of the network is not followed.
+
+    run  the folder that the recipe is of. If it is that of a run, its set may be a path, and lie in another root, as
+         long as no folder for decoded images would be made there. Elsewhere, in a file that somebody sent, a path is an
+         unknown set, and known ones lie in one's root.
+
+    ValueError if this version knows no such source.
+    """
+    saved = check_shape(saved, SOURCE, "the recipe's data")
+    fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
+    own = run is not None and (run / "recipe.json").exists()
+    root = Path(saved.get("root") or "data").expanduser()
+    if own and "root" in saved and ((root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)):
+        fields["root"] = saved["root"]
+    if not own and fields["name"] not in KNOWN:
+        fields["name"] = UNKNOWN
+    try:
+        return DataSource(**fields)
+    except TypeError as error:
+        raise ValueError(f"the recipe's data cannot be read by this version ({error}): is it newer?") from None

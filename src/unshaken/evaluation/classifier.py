@@ -19,16 +19,14 @@ from unshaken.base.source_digest import code_of_function
 from unshaken.compute.bn_folding import fold_batch_norms
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.data.source import DataSource
+from unshaken.data.source import DataSource, source_of
 from unshaken.evaluation.adapter import Adapter
 from unshaken.evaluation.class_map import Selected, Words, index_of, read_map
 from unshaken.interop.import_checkpoint import UNKNOWN
 from unshaken.nets.checkpoint import backbone_of, digest, load_classifier
 from unshaken.nets.network import Network, frozen
 from unshaken.nets.timm_nets import class_words, published_classifier
-from unshaken.recipes.datasets import source_of
-from unshaken.recipes.finetune import Finetune
-from unshaken.recipes.pretrain import check_images_fit
+from unshaken.train.image_sets import check_images_fit, load_labelled
 from unshaken.train.run_dir import ENDED
 
 
@@ -146,7 +144,7 @@ class Classifier:
             return (data or self.source).load("test")
         backbone, holdout = backbone_of(self.about), self.about["finetune"]["recipe"].get("hold", 0)
         if held_out:
-            return Finetune(data=self.source, holdout=holdout).images(backbone, held_out=True)
+            return load_labelled(self.source, backbone, holdout, held_out=True)
         source = data or self.source
         images = check_images_fit(replace(source, size=source.size or backbone.image_size).load("test"), backbone)
         names = self.about["names"]
@@ -164,7 +162,7 @@ class Classifier:
         return "" if own in (None, images.name) else word or "others"
 
     @contextmanager
-    def seated(self, images: Images, runtime: Runtime) -> Iterator[PreparedClassifier]:
+    def prepared(self, images: Images, runtime: Runtime) -> Iterator[PreparedClassifier]:
         """Ready on the runtime's device; the network is where it was afterwards. ValueError if it has other classes."""
         runtime = replace(runtime, compile="no")  # what judges is the network as it stands
         fabric = replace(runtime, precision="float32").open()

@@ -52,7 +52,7 @@ class AutoLoRa(Method):
     """Where SA is measured: on the natural branch; or, as released, on W if there is one route for all."""
 
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
     memory: ClassVar = ("accuracy",)
 
     def __post_init__(self) -> None:

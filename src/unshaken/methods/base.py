@@ -21,17 +21,17 @@ class Method(ABC):
     routes   the batch-norm routes that it needs; the first is the one that sees clean images
     views    of each image that it takes
     frozen   parts of the network that do not learn: no gradient, eval mode
-    teacher  "given": a trained encoder, frozen; "moving": the network as it was born, which follows it and is what is
+    teacher  "frozen": a trained encoder; "momentum": the network as it was at first, which follows it and is what is
              kept in the end; "": none
-    labels   "own": the images'; "clusters": of a teacher's features; "": none
+    labels   "true": the labels of the images; "clusters": of a teacher's features; "": none
     memory   names of scalars that it carries from step to step
     """
 
     routes: ClassVar[tuple[str, ...]]
     views: ClassVar[int] = 2
     frozen: ClassVar[tuple[str, ...]] = ()
-    teacher: ClassVar[Literal["", "given", "moving"]] = ""
-    labels: ClassVar[Literal["", "own", "clusters"]] = ""
+    teacher: ClassVar[Literal["", "frozen", "momentum"]] = ""
+    labels: ClassVar[Literal["", "true", "clusters"]] = ""
     memory: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Step(nn.Module):
         super().train(mode)
         for name in self.method.frozen:
             self.net.get_submodule(name).eval()
-        if self.method.teacher == "given":
+        if self.method.teacher == "frozen":
             self.net.teacher.eval()
         return self
 

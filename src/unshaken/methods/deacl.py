@@ -38,7 +38,7 @@ class DeACL(Method):
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
-    teacher: ClassVar = "given"
+    teacher: ClassVar = "frozen"
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views

@@ -38,7 +38,7 @@ class DynACL(Method):
     """m."""
 
     routes: ClassVar = ACL.routes
-    teacher: ClassVar = "moving"
+    teacher: ClassVar = "momentum"
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum <= 1:

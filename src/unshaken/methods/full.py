@@ -36,7 +36,7 @@ class AFF(Method):
     target: Literal["natural", "clean"] = "natural"
 
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
 
     @property
     def routes(self) -> tuple[str, ...]:

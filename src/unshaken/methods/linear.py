@@ -21,7 +21,7 @@ class SLF(Method):
 
     routes: ClassVar = ("adv",)
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
     frozen: ClassVar = ("encoder",)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
@@ -37,7 +37,7 @@ class ALF(Method):
 
     routes: ClassVar = ("adv",)
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
     frozen: ClassVar = ("encoder",)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:

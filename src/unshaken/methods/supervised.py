@@ -30,7 +30,7 @@ class ST(Method):
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views
@@ -45,7 +45,7 @@ class SAT(Method):
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,), y = batch.views, batch.label
@@ -72,7 +72,7 @@ class TRADES(Method):
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
-    labels: ClassVar = "own"
+    labels: ClassVar = "true"
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views

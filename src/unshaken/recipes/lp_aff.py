@@ -7,35 +7,23 @@ features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
+from unshaken.transforms.views import AnyTransform
+from unshaken.train.optim import AnyOptimizer
+from unshaken.base.schedule import AnySchedule
+from unshaken.methods.tuning import AnyTuning
 from unshaken.base.ranges import Count, Several, Whole, ranged
-from unshaken.base.rng import Key
-from unshaken.base.schedule import AnySchedule, Constant, MultiStep
-from unshaken.base.serialize import to_json
-from unshaken.compute.runtime import Runtime
+from unshaken.base.schedule import Constant, MultiStep, Schedule
 from unshaken.data.source import DataSource
-from unshaken.interop.fingerprint import write_fingerprint
-from unshaken.methods.base import Step
+from unshaken.methods.base import Method
 from unshaken.methods.full import AFF
 from unshaken.methods.linear import SLF
-from unshaken.methods.tuning import AnyTuning
-from unshaken.nets.checkpoint import read_tensors, save_encoder, write_tensors
-from unshaken.nets.dual_bn import routes_of
-from unshaken.nets.heads import zero_classifier
-from unshaken.nets.network import Network
-from unshaken.recipes.pretrain import check_images_fit, image_identity, slug
-from unshaken.runs.encoder import PretrainedEncoder, resolve_encoder
-from unshaken.train.batches import BatchStream
-from unshaken.train.loop import fit
-from unshaken.train.optim import SGD, AnyOptimizer
-from unshaken.train.run_dir import Run
-from unshaken.train.training_images import pretrained_on
-from unshaken.transforms.views import AnyTransform, CropFlip
+from unshaken.train.optim import SGD, Optimizer
+from unshaken.transforms.views import CropFlip, Transform
 
 
 @dataclass(frozen=True)
@@ -80,48 +68,3 @@ class LPAFF:
             raise ValueError(f"pseudo-labels are learned from 1 view of an image, not {self.views.count}")
         if self.clusters < 2:
             raise ValueError(f"there have to be at least 2 clusters, not {self.clusters}")
-
-    def run(
-        self, root: Path = Path("runs"), runtime: Runtime = Runtime(), save_every: float = 60, quiet: bool = False
-    ) -> Path:
-        """All stages, from where the last call stopped. Returns the run's directory, with encoder.safetensors in it.
-
-        Each stage is kept as it ends: the labels in pseudo-labels.safetensors, the probe in its own run within.
-        """
-        given = PretrainedEncoder.read(resolve_encoder(self.teacher, self, root, runtime, save_every, quiet))
-        source = replace(self.data, size=self.data.size or given.backbone.image_size)
-        images = check_images_fit(source.load(self.split), given.backbone)
-        data = {"images": image_identity(images), **runtime.identity, "teacher": given.identity}
-        with Run.open(root, f"{self.name}-{slug(self.data)}", self, data) as run:
-            pretrained_on(run.path, images, [given.seen])
-            if run.finished("encoder.safetensors"):
-                return run.path
-            fabric = run.compute(runtime)
-            images, key = images.to(fabric.device), Key(self.seed)
-            file = run.path / "pseudo-labels.safetensors"
-            label = given.clusters(file, images, (self.clusters,), key / "clusters")[:, 0].to(fabric.device)
-
-            def learn(stage: Stage, net: Network, run: Run, place: str) -> None:
-                runtime.prepare(net.to(fabric.device))
-                feed = BatchStream(
-                    images, self.views, Constant(1.0), stage.batch_size, stage.epochs, key / place, label
-                )
-                fit(Step(stage.method, net), feed, stage.optimizer, stage.lr, run, fabric, save_every, quiet)
-
-            probe = Network(given.robust(), zero_classifier(given.encoder.features, self.clusters))
-            with Run.open(run.path, "probe", self.probe, data) as first:
-                first.note, first.worlds, first.same_world = run.note, [*run.worlds], run.same_world
-                found = first.path / "head.safetensors"
-                if not first.finished(found.name):
-                    learn(self.probe, probe, first, "probe")
-                    write_tensors(found, probe.head.state_dict(), {"kind": "head"})
-                    first.finish(probe, runtime.world(fabric.device))
-                probe.head.load_state_dict(read_tensors(found)[0])
-            both = self.dual and "adv" in routes_of(given.encoder)
-            net = Network(given.encoder if both else given.robust(), probe.head)
-            learn(self.tune, net, run, "tune")
-            origin = {"recipe": to_json(self), "data": data, "teacher": given.about["pretrain"]}
-            save_encoder(run.path / "encoder.safetensors", net.encoder, given.backbone, {"pretrain": origin})
-            write_fingerprint(run.path)
-            run.finish(net, runtime.world(fabric.device))
-            return run.path

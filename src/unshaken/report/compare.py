@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import numpy
 
 from unshaken.base.packed_bits import unpack_bits
-from unshaken.report.grouping import leaves, unseeded, word_of
+from unshaken.report.grouping import leaves, results_in, unseeded, word_of
 
 LEVEL = 0.05
 """Chance alone would show a difference in one of twenty comparisons of equals."""
@@ -132,3 +133,22 @@ def _bits(score: dict[str, Any]) -> numpy.ndarray:
 
 def _judged(score: dict[str, Any]) -> numpy.ndarray:
     return unpack_bits(score["judged"], score["of"]) if "judged" in score else numpy.ones(score["n"], bool)
+
+
+def compare(a: Path | str | dict[str, Any], b: Path | str | dict[str, Any], anyway: bool = False) -> list[Paired | str]:
+    """Test whether two results on the same images differ by more than chance: a paired, exact test of each score.
+
+    a, b    results, their files, or the folders of runs that hold one each
+    anyway  compare classifiers that were fine-tuned by unlike protocols too, and say so
+    """
+    found = [_result(each) for each in (a, b)]
+    return list(compared(found[0], found[1], anyway))
+
+
+def _result(of: Path | str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(of, dict):
+        return of
+    results = results_in([Path(of)])
+    if len(results) > 1:
+        raise ValueError(f"there is more than one result in {of}: name the file")
+    return results[0]

@@ -9,14 +9,17 @@ from typing import Any
 
 from unshaken.base.json_files import read_json
 from unshaken.base.ranges import Share, Whole, ranged
-from unshaken.compute.runtime import Runtime
 from unshaken.coreset.cost import matched
 from unshaken.coreset.selector import All, Random, Selector
 from unshaken.recipes.catalog import RECIPES, rcs, recipe
 from unshaken.recipes.datasets import DATASETS, defaults_for
-from unshaken.recipes.finetune import MODES, Finetune, protocol
+from unshaken.recipes.finetune import MODES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import evaluate
+from unshaken.runs.finetune import finetune, finetune_recipe
+from unshaken.runs.pretrain import pretrain
+from unshaken.runs.workspace import Workspace
+from unshaken.train.image_sets import load_labelled
 from unshaken.train.run_dir import ENDED
 
 
@@ -53,14 +56,12 @@ class Frontier:
         for fraction in self.fractions:
             replace(self.part.coreset, fraction=fraction)  # which says what is wrong with one
 
-    def run(
-        self, root: Path, runtime: Runtime, tell: Callable[[str], None] = lambda _: None, quiet: bool = False
-    ) -> Iterator[dict[str, Any]]:
-        """One result after the other: pre-trained, fine-tuned and examined, or found under `root`, where all lie."""
-        Finetune(data=self.part.data).images(self.part.backbone)  # without labels nothing could be judged in the end
+    def run(self, workspace: Workspace, tell: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+        """One result after the other: pre-trained, fine-tuned and examined, or found in the workspace, where all lie."""
+        load_labelled(self.part.data, self.part.backbone)  # without labels nothing could be judged in the end
         for seed in self.seeds:
             part = replace(self.part, seed=seed)
-            judge = lambda chosen, what: self._judged(chosen, what, root, runtime, tell, quiet)  # noqa: E731
+            judge = lambda chosen, what: self._judged(chosen, what, workspace, tell)  # noqa: E731
             yield judge(replace(part, name=self.whole, coreset=None), "all images")[1]
             for fraction in self.fractions:
                 selector = replace(part.coreset, fraction=fraction)  # pyright: ignore[reportArgumentType]
@@ -84,13 +85,13 @@ class Frontier:
         return matched(selector.fraction, selector.warmup, self.part.epochs, spent)
 
     def _judged(
-        self, chosen: Pretrain, what: str, root: Path, runtime: Runtime, tell: Callable[[str], None], quiet: bool
+        self, chosen: Pretrain, what: str, workspace: Workspace, tell: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
         """The pre-training run, and the result of the classifier on it."""
         tell(f"seed {chosen.seed}, {what}")
-        encoder = chosen.run(root, runtime, quiet=quiet)
-        tuned = replace(protocol(self.mode, encoder), seed=chosen.seed).run(encoder, runtime=runtime, quiet=quiet)
-        result = evaluate(tuned, runtime=runtime, quiet=quiet)
+        encoder, beside = pretrain(chosen, workspace), replace(workspace, root=None)
+        tuned = finetune(encoder, replace(finetune_recipe(encoder, self.mode), seed=chosen.seed), beside)
+        result = evaluate(tuned, workspace=beside)
         standard, robust = result["standard"], result["robust"]
         tell(f"seed {chosen.seed}, {what}: SA {standard['percent']:.1f} %  RA {robust['percent']:.1f} %")
         return encoder, result  # pyright: ignore[reportReturnType]

@@ -24,8 +24,10 @@ from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import Finetune, chosen
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.pretrain import first_network
 from unshaken.train.attack_cache import replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream
+from unshaken.train.image_sets import load_images
 from unshaken.train.throughput import Speed, spent, step_speed
 
 TRIAL = 2.0
@@ -95,7 +97,7 @@ def make_plan(
     if seconds <= 0:
         raise ValueError(f"a plan is for more than 0 seconds, not {seconds:g}")
     began = time.monotonic()
-    images = wanted.images() if images is None else images
+    images = load_images(wanted.data, wanted.split, wanted.backbone) if images is None else images
     loading, trial = time.monotonic() - began, min(TRIAL, seconds / 200)
     runtime, notes = precision_by_trial(wanted, images, runtime, trial, tell)
     slf, teacher = slf_of(wanted), teacher_recipe(wanted)
@@ -131,7 +133,7 @@ def teacher_recipe(wanted: Pretrain) -> Pretrain | None:
     name = wanted.teacher or ""
     if not name or Path(name).exists() or name.partition("/")[0] not in RECIPES:
         return None
-    return replace(recipe(name), data=wanted.data, split=wanted.split, seed=wanted.seed, backbone=wanted.backbone)  # pyright: ignore[reportReturnType]
+    return replace(recipe(name), data=wanted.data, split=wanted.split, seed=wanted.seed, backbone=wanted.backbone)
 
 
 def pretrain_stage(
@@ -183,7 +185,7 @@ def scheduled(one: Any, epochs: int) -> Any:
             return value
         held = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
         changed = {name: new for name, old in held.items() if (new := shrunk(old)) != old}
-        return replace(value, **changed) if changed else value  # pyright: ignore[reportArgumentType]
+        return replace(value, **changed) if changed else value
 
     changes = {
         name: shrunk(getattr(one, name))
@@ -242,24 +244,22 @@ def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
     if one.method.labels == "clusters":
         counts, n = one.clusters, len(images)
         label = torch.stack([torch.arange(n) % count for count in counts], dim=-1)
-    elif one.method.labels == "own":
+    elif one.method.labels == "true":
         counts, label = (len(images.names),), images.label
-    net = one.embedder(counts)
-    if one.method.teacher == "given":
+    net = first_network(one, counts)
+    if one.method.teacher == "frozen":
         net.teacher = Network(one.backbone.build(), nn.Identity())
-    elif one.method.teacher == "moving":
-        net = one.furnished(net, None, None)
     net = net.to(fabric.device)
     runtime.prepare(net)
-    step = Step(one.approximations.at_work(one.method), net)  # pyright: ignore[reportArgumentType]
-    feed = BatchStream(images, one.views, one.strength, one.batch, one.epochs, Key(one.seed) / "trial", label)
+    step = Step(one.approximations.at_work(one.method), net)
+    feed = BatchStream(images, one.views, one.strength, one.batch_size, one.epochs, Key(one.seed) / "trial", label)
     return step_speed(step, feed.to(fabric.device), one.optimizer, seconds)
 
 
 def finetune_speed(first: Pretrain, slf: Finetune, images: Images, runtime: Runtime, seconds: float = TRIAL) -> Speed:
     """Of a linear classifier's training on a frozen encoder."""
     fabric = runtime.open()
-    encoder = single_route(first.embedder().encoder, "adv")
+    encoder = single_route(first.build_network().encoder, "adv")
     net = Network(encoder, zero_classifier(encoder.features, 10)).to(fabric.device)
     runtime.prepare(net)
     label = torch.arange(len(images)) % 10
@@ -270,7 +270,7 @@ def finetune_speed(first: Pretrain, slf: Finetune, images: Images, runtime: Runt
 def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = TRIAL) -> float:
     """Input gradients a second of a classifier on the encoder: what an attack of an evaluation costs."""
     fabric = runtime.open()
-    encoder = single_route(one.embedder().encoder, "adv")
+    encoder = single_route(one.build_network().encoder, "adv")
     net = Network(encoder, zero_classifier(encoder.features, 10)).to(fabric.device)
     runtime.prepare(net)
     attack, batch = PGD(defaults_for(one.data).ball, steps=2), min(16, len(images))

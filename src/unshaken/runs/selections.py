@@ -8,10 +8,10 @@ from pathlib import Path
 from unshaken.base.json_files import read_json
 from unshaken.base.json_shapes import Or, Whole
 from unshaken.data.images import Images
+from unshaken.data.source import source_of
 from unshaken.nets.checkpoint import read_tensors
-from unshaken.recipes.datasets import source_of
-from unshaken.recipes.pretrain import image_identity
 from unshaken.train.coreset_training import SELECTION, picked
+from unshaken.train.image_sets import image_identity
 
 BEGUN = {
     "recipe": {

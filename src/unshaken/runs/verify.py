@@ -19,6 +19,7 @@ from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.result import VERSION, by_part, exam_of, misstated
 from unshaken.evaluation.result_file import read_result
 from unshaken.evaluation.verdicts import Verdicts
+from unshaken.interop.fingerprint import Proof, verify_fingerprint
 
 TOLERANCE = 0.02
 """What part of the images may get other verdicts in another world, where sums round and generators draw otherwise;
@@ -91,7 +92,7 @@ def recheck(
     blocks = evaluation.blocks(len(evaluation.of(images)))
     drawn = _drawn(blocks, recorded, sample, seed)
     runtime = replace(runtime, precision=result["world"].get("search", "float32"))
-    with candidate.seated(images, runtime) as seat:
+    with candidate.prepared(images, runtime) as seat:
         found = evaluation.judge(seat.net, seat.images, quiet=quiet, search=seat.search, chosen=drawn)
         same = result.get("version") == VERSION and result["world"] == seat.world
     if gone := next((part for part in recorded if part not in found), None):
@@ -147,3 +148,20 @@ def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], samp
     if not drawn:
         raise ValueError("the result has no block of images with all verdicts, so there is nothing to judge again")
     return drawn
+
+
+def verify(file: Path | str, **how: Any) -> Recheck | Proof:
+    """Check that a result, or a network, is what it says. `.holds` tells whether, `.lines()` tell why.
+
+    file  a result, NAME.json, some of whose images are then attacked again (see recheck for `how`); or an encoder or
+          classifier file or a run, whose answers are held against its fingerprint
+
+    Raises ValueError if a network has no fingerprint.
+    """
+    path = Path(file)
+    if path.suffix == ".json":
+        return recheck(path, **how)
+    proof = verify_fingerprint(path)
+    if proof is None:
+        raise ValueError(f"{path} has no fingerprint, so nothing was compared; `unshaken verify --write` takes one")
+    return proof

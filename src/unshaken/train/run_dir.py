@@ -56,7 +56,7 @@ class Run:
     """
 
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
-        self.path, self.recipe = path, recipe
+        self.path, self.recipe, self.data = path, recipe, data
         self.spent, self.note = {"training": 0.0}, {}
         self.worlds: list[dict[str, Any]] = []
         self.same_world, self.memory = False, peak_memory

@@ -234,7 +234,7 @@ def objective_of(
     for one in again:
         seen[one.index] = True
     new = drawn(index[~seen[index]], batch or feed.batch_size, feed.strength(clock), key, feed.part(place.epoch))
-    net = prepared(step.net, fixed=method.teacher != "moving")
+    net = prepared(step.net, fixed=method.teacher != "momentum")
     return MethodObjective(method, net, feed, (*again, *new), held, clock, key, max(feed.batch_size, 256), processes())
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from unshaken.data.images import Images
-from unshaken.data.source import DataSource
+from unshaken.data.source import KNOWN, DataSource, known_as
 from unshaken.diagnostics.leak import Overlap
 from unshaken.nets.checkpoint import read_tensors, readable_header, write_tensors
-from unshaken.recipes.datasets import DATASETS, known_as
 
 FILE = "seen.safetensors"
 PARTS = ("finetune", "pretrain")
@@ -90,7 +89,7 @@ def check_unseen(
     if held_out:
         overlap = Overlap(images, overlap.finetune, None)
     if overlap:
-        published = known_as(source or DataSource(images.name)) in DATASETS
+        published = known_as(source or DataSource(images.name)) in KNOWN
         if not (allowed or published):
             raise ValueError(f"{overlap}: judge it on others (--data), or say --allow-seen")
         print(f"{overlap}; they are judged all the same", file=sys.stderr)

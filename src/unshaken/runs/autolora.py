@@ -1,0 +1,165 @@
+"""AutoLoRa, quarter epoch by quarter epoch: the rate and the epoch to keep follow from validation images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from unshaken.base.json_files import read_json, write_json
+from unshaken.base.json_shapes import Items, Number
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.base.serialize import to_json
+from unshaken.data.image_digests import ASIDE
+from unshaken.data.images import Images
+from unshaken.interop.fingerprint import write_fingerprint
+from unshaken.methods.autolora import AutoLoRa
+from unshaken.methods.base import Step
+from unshaken.nets.backbone import Backbone
+from unshaken.nets.checkpoint import read_tensors, save_classifier, write_tensors
+from unshaken.nets.dual_bn import merge_route, routes_of
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.lora import with_lora, without_lora
+from unshaken.nets.network import Network
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.runs.encoder import PretrainedEncoder
+from unshaken.runs.workspace import Workspace
+from unshaken.train.batches import BatchStream, Position
+from unshaken.train.image_sets import image_identity, load_labelled
+from unshaken.train.loop import Loop, training
+from unshaken.train.training_images import finetuned_on
+
+CLASSIFIER = "classifier.safetensors"
+
+
+def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Path, workspace: Workspace) -> Path:
+    """AutoLoRa of an encoder that has been read. Returns the run's folder, with classifier.safetensors.
+
+    The classifier is W of the epoch that was best on the validation images, through the adversarial route. history.json
+    has the robust accuracy there after each epoch.
+    """
+    images, aside = training_and_validation(recipe, given.backbone)
+    data = {"images": image_identity(images), "validation": image_identity(aside), "encoder": given.identity}
+    key = Key(recipe.seed) / recipe.mode
+    batches = BatchStream(images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, key, images.label)
+    with workspace.open(f"{recipe.mode}-{images.name}", recipe, data, beside) as run:
+        finetuned_on(run.path, given.seen, images, aside)
+        if not run.finished(CLASSIFIER):
+            fabric = run.compute(workspace.runtime)
+            net = first_network(recipe, given, len(images.names), key).to(fabric.device)
+            step = Step(recipe.method, net)
+            workspace.runtime.prepare(net)
+            batches, aside = batches.to(fabric.device), aside.to(fabric.device)
+            how = (run, fabric, workspace.save_every, workspace.quiet)
+            with training(step, batches, recipe.optimizer, *how) as loop:
+                train(recipe, net, loop, aside, History(run.path, loop.place))
+            net.memory = None
+            classifier = without_lora(merge_route(net, "adv"))
+            origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.about["pretrain"]}
+            save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
+            write_fingerprint(run.path)
+            run.finish(classifier, workspace.runtime.world(fabric.device))
+        (run.path / BEST).unlink(missing_ok=True)  # only now: until then a run that is killed needs it
+        return run.path
+
+
+def training_and_validation(recipe: AutoFinetune, backbone: Backbone) -> tuple[Images, Images]:
+    """The images to train on, and those kept aside of them to choose by."""
+    images = load_labelled(recipe.data, backbone, recipe.holdout)
+    aside = recipe.data.aside(images, recipe.aside, ASIDE)
+    if not aside.any():
+        raise ValueError(f"no class has {recipe.aside} images to keep one aside; choose a smaller --aside")
+    validation = replace(images[aside.nonzero()[:, 0]], split="validation")
+    return images[(~aside).nonzero()[:, 0]], validation
+
+
+def first_network(recipe: AutoFinetune, given: PretrainedEncoder, classes: int, key: Key) -> Network:
+    """A classifier that starts at zero on the encoder, with the routes that the method asks for and the LoRA branch.
+
+    Without two routes in the encoder all images take the one for adversarial images, or the only one there is.
+    """
+    dual = len(recipe.method.routes) > 1 and set(recipe.method.routes) <= set(routes_of(given.encoder))
+    encoder = given.encoder if dual else given.adversarial_route()
+    encoder = with_lora(encoder, key / "branch", recipe.method.rank, recipe.method.alpha)
+    return Network(encoder, zero_classifier(encoder.features, classes))
+
+
+def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history: History) -> None:
+    """Train to the end, a quarter of an epoch at a time, and go back to the best weights.
+
+    All that is done in between follows from the position of the run, so a run that was stopped does it again, to the
+    same bits.
+    """
+    while True:
+        place = loop.place
+        if place.batch == 0 and place.epoch > len(history.values):
+            history.note(net, robust_accuracy(recipe, net, aside))
+        lr, reload = recipe.lr(history.values, recipe.epochs)
+        if place.batch == 0 and place.epoch > 0:
+            line = {"validation": history.values[-1], "lr": lr, "reloaded": reload}
+            loop.run.log({"step": place.step, "epoch": place.epoch} | line)
+        if place.epoch == recipe.epochs or (place.batch == 0 and reload):
+            history.restore(net)
+        if place.epoch == recipe.epochs:
+            return
+        ends = quarters(len(loop.feed))
+        if place.batch in ends:
+            net.memory.accuracy.fill_(accuracy(recipe.method, net, loop.feed, place))
+        onward = next(batch for batch in (*ends, len(loop.feed)) if batch > place.batch)
+        loop.go(Constant(lr), place.step + onward - place.batch)
+
+
+def robust_accuracy(recipe: AutoFinetune, net: Network, aside: Images) -> float:
+    verdicts = recipe.validation.judge(net, aside)["pgd"]
+    return verdicts.correct / len(verdicts)
+
+
+BEST = "best.safetensors"
+
+
+def quarters(batches: int) -> tuple[int, ...]:
+    """The batches that begin a quarter of an epoch; of fewer than four batches, each."""
+    return tuple(sorted({quarter * batches // 4 for quarter in range(4)}))
+
+
+def accuracy(method: AutoLoRa, net: Network, feed: BatchStream, place: Position) -> float:
+    """SA: on every training image, augmented anew."""
+    key = feed.key / "accuracy" / place.step
+    right: list[Tensor] = []
+    for at in range(0, len(feed.images), feed.batch_size):
+        part = slice(at, at + feed.batch_size)
+        (x,) = feed.views(feed.images.floats(part), 1.0, key / at)
+        right.append(method.correct(net, x, feed.label[part]).sum())
+    return int(sum(right)) / len(feed.images)
+
+
+HISTORY = {"validation": Items(Number(0, 1))}
+"""What history.json says."""
+
+
+class History:
+    """The robust accuracy on validation images after each epoch, and the weights of the best, on disk.
+
+    An epoch's is noted once the checkpoint of its end is written, its weights before its number: so what is here is
+    never ahead of the checkpoint by more than what is then found again, and a run without a checkpoint begins anew.
+    """
+
+    def __init__(self, folder: Path, place: Position) -> None:
+        self.file, self.best = folder / "history.json", folder / BEST
+        found = read_json(self.file, HISTORY) if place.epoch and self.file.exists() else {}
+        known = found.get("validation", [])
+        self.values: list[float] = known[: place.epoch]
+        if len(self.values) < place.epoch - (place.batch == 0):
+            raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to begin anew")
+
+    def note(self, net: Network, value: float) -> None:
+        if not self.values or value > max(self.values):
+            write_tensors(self.best, net.state_dict(), {"kind": "best", "epoch": len(self.values)})
+        self.values.append(value)
+        write_json(self.file, {"validation": self.values})
+
+    def restore(self, net: Network) -> None:
+        """The best weights so far; the optimiser's momentum stays."""
+        net.load_state_dict(read_tensors(self.best)[0])

@@ -1,0 +1,89 @@
+"""LP-AFF, stage by stage: cluster the features, train a linear probe, then train everything by TRADES."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.base.serialize import to_json
+from unshaken.data.images import Images
+from unshaken.interop.fingerprint import write_fingerprint
+from unshaken.methods.base import Step
+from unshaken.nets.checkpoint import read_tensors, save_encoder, write_tensors
+from unshaken.nets.dual_bn import routes_of
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.network import Network
+from unshaken.recipes.lp_aff import LPAFF, Stage
+from unshaken.runs.encoder import PretrainedEncoder
+from unshaken.runs.workspace import Workspace
+from unshaken.train.batches import BatchStream
+from unshaken.train.image_sets import image_identity, load_images, slug
+from unshaken.train.loop import fit
+from unshaken.train.run_dir import Run
+from unshaken.train.training_images import pretrained_on
+
+
+def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Workspace) -> Path:
+    """Run all stages, from where the last call stopped. Returns the run's folder, with encoder.safetensors.
+
+    Each stage is kept as it ends: the labels in pseudo-labels.safetensors, the probe in a run of its own within.
+    """
+    images = load_images(recipe.data, recipe.split, encoder.backbone)
+    data = {"images": image_identity(images), "teacher": encoder.identity}
+    with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
+        pretrained_on(run.path, images, [encoder.seen])
+        if run.finished("encoder.safetensors"):
+            return run.path
+        fabric = run.compute(workspace.runtime)
+        images = images.to(fabric.device)
+        file, key = run.path / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
+        label = encoder.pseudo_labels(file, images, (recipe.clusters,), key)[:, 0].to(fabric.device)
+
+        probe = Network(encoder.adversarial_route(), zero_classifier(encoder.encoder.features, recipe.clusters))
+        train_probe(recipe, probe, images, label, run, workspace, fabric)
+        dual = recipe.dual and "adv" in routes_of(encoder.encoder)
+        net = Network(encoder.encoder if dual else encoder.adversarial_route(), probe.head)
+        train_stage(recipe, "tune", net, images, label, run, workspace, fabric)
+
+        origin = {"recipe": to_json(recipe), "data": run.data, "teacher": encoder.about["pretrain"]}
+        save_encoder(run.path / "encoder.safetensors", net.encoder, encoder.backbone, {"pretrain": origin})
+        write_fingerprint(run.path)
+        run.finish(net, workspace.runtime.world(fabric.device))
+        return run.path
+
+
+def train_probe(
+    recipe: LPAFF, probe: Network, images: Images, label: Tensor, run: Run, workspace: Workspace, fabric: Any
+) -> None:
+    """Train the linear probe in a run of its own within the run, or read the head that it left there."""
+    with Run.open(run.path, "probe", recipe.probe, run.data) as first:
+        first.note, first.worlds, first.same_world = run.note, [*run.worlds], run.same_world
+        file = first.path / "head.safetensors"
+        if not first.finished(file.name):
+            train_stage(recipe, "probe", probe, images, label, first, workspace, fabric)
+            write_tensors(file, probe.head.state_dict(), {"kind": "head"})
+            first.finish(probe, workspace.runtime.world(fabric.device))
+        probe.head.load_state_dict(read_tensors(file)[0])
+
+
+def train_stage(
+    recipe: LPAFF,
+    name: str,
+    net: Network,
+    images: Images,
+    label: Tensor,
+    run: Run,
+    workspace: Workspace,
+    fabric: Any,
+) -> None:
+    """Train one stage, "probe" or "tune", on the pseudo-labels."""
+    stage: Stage = getattr(recipe, name)
+    workspace.runtime.prepare(net.to(fabric.device))
+    key = Key(recipe.seed) / name
+    batches = BatchStream(images, recipe.views, Constant(1.0), stage.batch_size, stage.epochs, key, label)
+    how = (stage.optimizer, stage.lr, run, fabric, workspace.save_every, workspace.quiet)
+    fit(Step(stage.method, net), batches, *how)

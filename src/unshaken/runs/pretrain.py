@@ -1,0 +1,163 @@
+"""Pre-training: run a recipe, resume it, or find it finished."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from unshaken.base.rng import Key
+from unshaken.base.serialize import to_json
+from unshaken.data.images import Images
+from unshaken.interop.fingerprint import write_fingerprint
+from unshaken.methods.base import Step
+from unshaken.nets.checkpoint import save_encoder
+from unshaken.nets.network import Network
+from unshaken.recipes import catalog
+from unshaken.recipes.lp_aff import LPAFF
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.runs.lp_aff import pretrain_lp_aff
+from unshaken.runs.workspace import Workspace
+from unshaken.train.batches import BatchStream
+from unshaken.train.coreset_training import fit_on_coresets
+from unshaken.train.image_sets import check_images_fit, image_identity, load_images, slug
+from unshaken.train.loop import fit
+from unshaken.train.training_images import pretrained_on
+
+ENCODER = "encoder.safetensors"
+
+
+def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace()) -> Path:
+    """Run a pre-training recipe, resume it, or find it finished. Returns the run's folder, with encoder.safetensors.
+
+    recipe  a recipe, or the name of one: acl/cifar10
+
+    Equal recipes on equal images give equal bits, and the run's folder is named by the recipe's hash.
+    Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
+    """
+    if isinstance(recipe, str):
+        recipe = catalog.recipe(recipe)
+    teacher = resolve_encoder(recipe.teacher, recipe, workspace, takes_weights(recipe)) if recipe.teacher else None
+    if isinstance(recipe, LPAFF):
+        return pretrain_lp_aff(recipe, teacher, workspace)
+    start = teacher if recipe.start == "teacher" else None
+    if recipe.start and not start:
+        start = resolve_encoder(recipe.start, recipe, workspace, same_network=True)
+    return pretrain_encoder(recipe, teacher, start, workspace)
+
+
+def takes_weights(recipe: Pretrain | LPAFF) -> bool:
+    """Whether the teacher's weights are used, so that its network must be this recipe's."""
+    return isinstance(recipe, Pretrain) and (recipe.method.teacher == "frozen" or recipe.start == "teacher")
+
+
+def resolve_encoder(
+    name: str, like: Pretrain | LPAFF, workspace: Workspace, same_network: bool = False
+) -> PretrainedEncoder:
+    """The encoder that a name stands for: a run, a file, or a recipe, which is then pre-trained first.
+
+    That recipe is given the images and the seed of `like`, and its network too if it is to be the same.
+    """
+    if Path(name).exists():
+        return PretrainedEncoder.read(encoder_file(Path(name)))
+    if name.partition("/")[0] not in catalog.RECIPES:
+        raise ValueError(f"{name!r} is neither a run, nor an encoder file, nor a recipe such as simclr/cifar10")
+    first = replace(catalog.recipe(name), data=like.data, split=like.split, seed=like.seed)
+    if same_network and isinstance(first, Pretrain) and isinstance(like, Pretrain):
+        first = replace(first, backbone=like.backbone)
+    if not workspace.quiet:
+        epochs = getattr(first, "epochs", None)
+        long = "" if epochs is None else f", {epochs:,} epoch{'s' * (epochs > 1)}"
+        print(
+            f"{like.name} begins with {name}{long}: it is looked for under {workspace.root or 'runs'}, and trained "
+            "there first if it is not finished; name a run or a file in its place to use that encoder",
+            file=sys.stderr,
+        )
+    return PretrainedEncoder.read(pretrain(first, replace(workspace, profile=0)) / ENCODER)
+
+
+def pretrain_encoder(
+    recipe: Pretrain, teacher: PretrainedEncoder | None, start: PretrainedEncoder | None, workspace: Workspace
+) -> Path:
+    """Train an encoder from its images, its teacher and its first weights, all of which are at hand."""
+    recipe = with_network_of(recipe, start or (teacher if takes_weights(recipe) else None))
+    images = load_images(recipe.data, recipe.split, recipe.backbone)
+    roles = {"teacher": teacher, "start": start}
+    data = {"images": image_identity(images)} | {role: one.identity for role, one in roles.items() if one}
+    with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
+        data = run.data
+        pretrained_on(run.path, images, [one.seen for one in (teacher, start) if one])
+        if run.finished(ENCODER):
+            return run.path
+        fabric = run.compute(workspace.runtime)
+        images = images.to(fabric.device)
+        label, classes = labels_of(recipe, images, teacher, run.path)
+        key = Key(recipe.seed) / "pretrain"
+        batches = BatchStream(
+            images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, key, label,
+            side=recipe.approximations.side, replays=recipe.approximations.replays,
+        )  # fmt: skip
+        net = first_network(recipe, classes, teacher, start)
+        recipe.approximations.fit(net.encoder, *images.pixels.shape[1:3], recipe.epochs)
+        net = net.to(fabric.device)
+        workspace.runtime.prepare(net)
+        step = Step(recipe.approximations.at_work(recipe.method), net)
+        how = (recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet, workspace.profile)
+        if recipe.coreset is None:
+            fit(step, batches.to(fabric.device), *how)
+        else:
+            fit_on_coresets(recipe.coreset, step, batches.to(fabric.device), *how)
+        origin = {"recipe": to_json(recipe), "data": data}
+        origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
+        trained = net.teacher if recipe.method.teacher == "momentum" else net
+        save_encoder(run.path / ENCODER, trained.encoder, recipe.backbone, {"pretrain": origin})
+        write_fingerprint(run.path)
+        run.finish(net, workspace.runtime.world(fabric.device))
+        return run.path
+
+
+def with_network_of(recipe: Pretrain, encoder: PretrainedEncoder | None) -> Pretrain:
+    """The recipe with the network of the encoder whose weights it copies: it is settled before the run is named."""
+    if encoder is None or encoder.backbone == recipe.backbone:
+        return recipe
+    print(f"{recipe.name}: the network is that of the encoder it begins with, {encoder.backbone}", file=sys.stderr)
+    return replace(recipe, backbone=encoder.backbone)
+
+
+def labels_of(
+    recipe: Pretrain, images: Images, teacher: PretrainedEncoder | None, folder: Path
+) -> tuple[Tensor | None, tuple[int, ...]]:
+    """The labels that the method learns from, (N) or (N, L), and how many classes each labelling has."""
+    if recipe.method.labels == "clusters":
+        assert teacher is not None
+        if teacher.backbone.image_size != recipe.backbone.image_size:  # it sees the same images at its own size
+            images = load_images(recipe.data, recipe.split, teacher.backbone).to(images.device)
+        check_images_fit(images, teacher.backbone)
+        file, key = folder / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
+        return teacher.pseudo_labels(file, images, recipe.clusters, key), recipe.clusters
+    if recipe.method.labels == "":
+        return None, ()
+    if images.label is None:
+        raise ValueError(f"{recipe.name} learns from labels, and {recipe.data.name} ({recipe.split}) has none")
+    return images.label, (len(images.names),)
+
+
+def first_network(
+    recipe: Pretrain,
+    classes: tuple[int, ...] = (),
+    teacher: PretrainedEncoder | None = None,
+    start: PretrainedEncoder | None = None,
+) -> Network:
+    """The network before the first step: the weights to start from, and its teacher beside it."""
+    net = recipe.build_network(classes)
+    if start:
+        start.load_into(net.encoder)
+    if recipe.method.teacher == "frozen" and teacher:
+        net.teacher = Network(teacher.clean_route(), nn.Identity())
+    elif recipe.method.teacher == "momentum":
+        net.teacher = copy.deepcopy(net)
+    return net

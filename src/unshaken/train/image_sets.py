@@ -1,0 +1,71 @@
+"""The images of a run: loaded at the network's size, checked, and split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unshaken.data.image_digests import HOLD
+from unshaken.data.images import Images
+from unshaken.data.source import DataSource
+from unshaken.nets.backbone import Backbone
+
+
+def load_images(source: DataSource, split: str, backbone: Backbone) -> Images:
+    """Load a split at the side that the network reads, unless the source names another size.
+
+    Raises ValueError if the network cannot read the images.
+    """
+    return check_images_fit(replace(source, size=source.size or backbone.image_size).load(split), backbone)
+
+
+def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held_out: bool = False) -> Images:
+    """Load the training images with their labels, without those kept aside; or those kept aside.
+
+    holdout   one image in so many is kept aside; 0 keeps none
+    held_out  return the images kept aside
+    """
+    images = load_images(source, "train", backbone)
+    if images.label is None:
+        raise ValueError(
+            f"{source.name} has no labels{f' ({images.reason})' if images.reason else ''}, and fine-tuning "
+            "needs them; name a labelled set by --data"
+        )
+    if len(images.names) < 2:
+        raise ValueError(f"{source.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
+    if held_out and not holdout:
+        raise ValueError("this run kept no images aside; fine-tune with --holdout 10, say")
+    if not holdout:
+        return images
+    aside = source.aside(images, holdout, HOLD)
+    if held_out and not aside.any():
+        raise ValueError(f"of {len(images)} images none is kept aside by --holdout {holdout}: choose a smaller one")
+    rows = (aside if held_out else ~aside).nonzero()[:, 0]
+    return replace(images[rows], split="held-out" if held_out else "train")
+
+
+def check_images_fit(images: Images, backbone: Backbone) -> Images:
+    """The same images, if the network can read them."""
+    channels, side = images.pixels.shape[1], images.pixels.shape[-1]
+    if channels != backbone.channels:
+        raise ValueError(
+            f"{images.name} has {channels} channel(s) but the network reads {backbone.channels}; "
+            "set --backbone.channels (and --backbone.mean, --backbone.std, one a channel)"
+        )
+    if backbone.image_size > 32 and side < 33:
+        raise ValueError(
+            f"a stem for {backbone.image_size} pixels leaves nothing of images of {side}; set --backbone.image-size 32"
+        )
+    return images
+
+
+def image_identity(images: Images) -> dict[str, Any]:
+    """Which images these are, for a result to say."""
+    return {"name": images.name, "split": images.split, "n": len(images), "digest": images.digest}
+
+
+def slug(source: DataSource) -> str:
+    """The name of a data set as part of a directory's name."""
+    word = Path(source.name).stem or "images"
+    return "".join(c if c.isalnum() else "-" for c in word.lower()).strip("-")[:32] or "images"
