@@ -81,22 +81,22 @@ class Survey:
 
 
 ACL, AIR, WRN = Case("acl/cifar10", 512), Case("dynacl-air/cifar10", 512), Case("acl/imagenet32", 1024)
-LARGEST = (WRN, replace(WRN, batch_size=512), replace(WRN, batch_size=256))
+LARGEST = (WRN, replace(WRN, batch=512), replace(WRN, batch=256))
 FULL = Survey(
     (
         (ACL,),
         (replace(ACL, mode="repeatable"),),
         (AIR,),
         LARGEST,
-        (replace(ACL, batch_size=1024),),
-        (replace(AIR, batch_size=1024),),
+        (replace(ACL, batch=1024),),
+        (replace(AIR, batch=1024),),
         (replace(ACL, compile="kernels"),),
         (replace(ACL, compile="graphs"),),
         (replace(ACL, precision="tf32"),),
         (replace(AIR, mode="repeatable"),),
         tuple(replace(case, mode="repeatable") for case in LARGEST),
-        (replace(ACL, batch_size=1024, mode="repeatable"),),
-        (replace(AIR, batch_size=1024, mode="repeatable"),),
+        (replace(ACL, batch=1024, mode="repeatable"),),
+        (replace(AIR, batch=1024, mode="repeatable"),),
     ),
     seconds=5.0,
     sides=(4096, 8192),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import config, install_import_hook
 
-HELPERS = (".", "train", "coreset", "recipes", "pixels", "exchange", "faults", "board")
+HELPERS = (".", "train", "coreset", "runs", "corruptions", "interop", "faults", "board")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
 if not os.environ.get("UNSHAKEN_UNCHECKED"):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from PIL.Image import Image
 from torch import Tensor
-from unshaken.pixels.augment import Chance, SimCLR
-from unshaken.pixels.colour import BRIGHTNESS, CONTRAST, SATURATION
 
 from unshaken.nets.torchvision_ops import declare_operators
+from unshaken.transforms.color import BRIGHTNESS, CONTRAST, SATURATION
+from unshaken.transforms.views import Chance, SimCLRViews
 
 
-def transform(like: SimCLR, side: int) -> Callable[[Image], Tensor]:
+def transform(like: SimCLRViews, side: int) -> Callable[[Image], Tensor]:
     """(3 side side) in [0, 1], drawn from the global generator, by strength 1 of ours."""
     declare_operators()
     from torchvision import transforms as t
@@ -28,7 +28,7 @@ def transform(like: SimCLR, side: int) -> Callable[[Image], Tensor]:
     return t.Compose(steps)
 
 
-def repeated(image: Image, like: SimCLR, how: Chance, n: int) -> Tensor:
+def repeated(image: Image, like: SimCLRViews, how: Chance, n: int) -> Tensor:
     """What the same functions make of an image by the n-th of our draws."""
     declare_operators()
     from torchvision.transforms import InterpolationMode

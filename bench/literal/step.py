@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from unshaken.nets.embed import Network
 
 from bench.literal.contrast import nt_xent
 from bench.literal.selection import Attack
+from unshaken.nets.network import Network
 
 
 @dataclass(eq=False)

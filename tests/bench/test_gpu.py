@@ -145,7 +145,7 @@ def test_the_largest_batch_that_fits_counts():
         tried.append(case.batch)
         return {"failed": MEMORY} if case.batch > 16 else {"images_s": 1.0}
 
-    cases = tuple(replace(TINY, batch_size=batch) for batch in (64, 32, 16, 8))
+    cases = tuple(replace(TINY, batch=batch) for batch in (64, 32, 16, 8))
     assert gpu.largest(cases, measure) == gpu.asdict(cases[2]) | {"images_s": 1.0}
     assert tried == [64, 32, 16]
     assert gpu.largest(cases[:2], measure)["failed"] == MEMORY
@@ -161,7 +161,7 @@ def test_what_fails_is_noted_and_ends_nothing(monkeypatch):
             return {"step_s": [0.1], "images_s": 320.0, "augmentation": 0.1, "memory_gb": 1.5}
         return {"failed": "CUDA error: misaligned address"}
 
-    survey = Survey(((TINY,), (replace(TINY, batch_size=64),), (replace(TINY, mode="repeatable"),)), 0.1, (64,))
+    survey = Survey(((TINY,), (replace(TINY, batch=64),), (replace(TINY, mode="repeatable"),)), 0.1, (64,))
     found = gpu.surveyed(survey, "cpu", 1, way)
     assert [row.get("failed", "") for row in found["rows"]] == ["", "CUDA error: misaligned address", ""]
     assert found["ratio"] == 1.0

@@ -46,14 +46,14 @@ def result(
         "type": "Pretrain",
         "name": method,
         "method": {"type": "ACL"},
-        "data": {"type": "Source", "name": "digits", "root": "data"},
+        "data": {"type": "DataSource", "name": "digits", "root": "data"},
         "backbone": {"type": "Backbone", "name": "resnet-small"},
         "epochs": 30,
-        "batch": 128,
+        "batch_size": 128,
         "seed": seed,
     } | more
     evaluation = {
-        "type": "Exam",
+        "type": "Evaluation",
         "attack": {
             "type": "PGD",
             "ball": {"type": "Linf", "eps": eps},
@@ -64,7 +64,7 @@ def result(
         "autoattack": "standard" if auto else "none",
         "corruptions": [],
         "severities": [1, 2, 3, 4, 5],
-        "batch": 256,
+        "batch_size": 256,
         "limit": None,
         "until": None,
         "seed": 1,
@@ -82,7 +82,13 @@ def result(
         "weights": blake2b(name.encode(), digest_size=16).hexdigest(),
         "evaluation": evaluation,
         "finetune": {
-            "recipe": {"type": "Finetune", "method": {"type": mode.upper()}, "epochs": 25, "batch": 128, "seed": seed}
+            "recipe": {
+                "type": "Finetune",
+                "method": {"type": mode.upper()},
+                "epochs": 25,
+                "batch_size": 128,
+                "seed": seed,
+            }
         },
         "pretrain": {"recipe": recipe, "data": {"precision": "float32"}},
         "world": {"unshaken": "0.1.0", "torch": "2.13.0", "device": "cpu", "threads": 1, "precision": "float32"},

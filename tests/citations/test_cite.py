@@ -240,7 +240,7 @@ def test_clusters_are_k_means():
 
 
 def test_what_others_trained():
-    origin = {"recipe": {"type": "Imported", "name": "dynacl", "data": {"type": "Source", "name": "cifar100"}}}
+    origin = {"recipe": {"type": "Imported", "name": "dynacl", "data": {"type": "DataSource", "name": "cifar100"}}}
     record = {
         "pretrain": origin,
         "finetune": {"recipe": {"type": "Imported", "name": "dynacl", "method": {"type": "aff"}}},
@@ -260,7 +260,7 @@ def test_what_others_trained():
 def test_images_by_the_name_of_their_folder():
     """As recipes take them; a folder called digits is not scikit-learn's."""
     for name, known in (("copies/CIFAR100", True), ("./digits", False), ("photos", False), ("digits", True)):
-        assert bool(keys({"data": {"type": "Source", "name": name}})) == known
+        assert bool(keys({"data": {"type": "DataSource", "name": name}})) == known
 
 
 @pytest.mark.parametrize(

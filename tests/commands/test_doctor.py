@@ -20,7 +20,7 @@ from unshaken.nets.dual_bn import RoutedBatchNorm, single_route, with_routes
 from unshaken.nets.network import Network, seeded
 
 BACKBONE = Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,))
-ABOUT = {"finetune": {"recipe": {"data": {"type": "Source", "name": "digits"}}}, "pretrain": {}}
+ABOUT = {"finetune": {"recipe": {"data": {"type": "DataSource", "name": "digits"}}}, "pretrain": {}}
 
 
 def written(folder: Path, net: Network) -> Path:

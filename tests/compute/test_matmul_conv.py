@@ -17,7 +17,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", [Product, Shifts])
-@pytest.mark.parametrize(("high", "wide", "k", "rel_step_size", "padding"), [*SHAPES, (1, 2, 3, 1, 1), (2, 2, 3, 1, 2)])
+@pytest.mark.parametrize(("high", "wide", "k", "stride", "padding"), [*SHAPES, (1, 2, 3, 1, 1), (2, 2, 3, 1, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_products_are_the_convolution(form, high, wide, k, stride, padding, layout):
     if form is Shifts and stride > 1:
@@ -63,7 +63,7 @@ def test_those_that_may_profit_are_exchanged_and_keep_their_parameters():
     assert state == list(net.state_dict())
 
 
-@pytest.mark.parametrize(("side", "rel_step_size", "form"), [(4, 1, Shifts), (8, 2, Product), (5, 1, None)])
+@pytest.mark.parametrize(("side", "stride", "form"), [(4, 1, Shifts), (8, 2, Product), (5, 1, None)])
 def test_large_maps_stay_with_pytorch(side, stride, form, monkeypatch):
     used = []
     for each in (Product, Shifts):

@@ -235,7 +235,7 @@ def test_masked_classes_are_no_finding():
     """Logits of minus infinity for classes that no image has."""
     patient = sound()
     wide = replace(patient, logits=lambda x: torch.cat([patient.logits(x), torch.full((len(x), 2), -torch.inf)], 1))
-    for check in (signs.logits, repeats.randomness, repeats.batch_size, signs.accuracy):
+    for check in (signs.logits, repeats.randomness, repeats.batch, signs.accuracy):
         assert check(wide) is None
     assert int(wide.right.sum()) == int(patient.right.sum()) > 0
 

@@ -354,7 +354,7 @@ def test_published_images_are_taken_by_their_places(tmp_path):
 def test_an_exam_in_a_result_is_read_back():
     for evaluation in (EVERYTHING, Evaluation(PGD(L2(0.5), steps=7)), Evaluation().full):
         assert Evaluation.read(json.loads(json.dumps(to_json(evaluation)))) == evaluation
-    old = {"type": "Exam", "attack": to_json(PGD(Linf(0.1), 20)), "batch": 256, "limit": None, "seed": 1}
+    old = {"type": "Evaluation", "attack": to_json(PGD(Linf(0.1), 20)), "batch_size": 256, "limit": None, "seed": 1}
     assert Evaluation.read(old) == Evaluation(PGD(Linf(0.1), 20))
     with pytest.raises(ValueError, match="is it newer"):
         Evaluation.read(old | {"patience": 3})

@@ -132,7 +132,7 @@ def test_bits_of_a_prepared_network_do_not_depend_on_its_layout_before(device):
 def test_embeddings_are_the_cpus(device):
     recipe = unshaken.recipe("acl/cifar10" if device == "cuda" else "acl/digits")
     shown = recipe.backbone
-    x = torch.rand(4, shown.channels, shown.stem, shown.stem, generator=(KEY / "x").on("cpu"))
+    x = torch.rand(4, shown.channels, shown.image_size, shown.image_size, generator=(KEY / "x").on("cpu"))
     net = recipe.build_network().eval()
     with torch.no_grad(), equal_draws():
         expected = net(x, "adv")

@@ -29,11 +29,11 @@ HOME = "/home/alice/secret project"
 RECIPE = {
     "name": "deacl",
     "teacher": f"{HOME}/runs/simclr/encoder.safetensors",
-    "data": {"type": "Source", "name": f"{HOME}/photos", "root": f"{HOME}/data", "download": True, "size": None},
+    "data": {"type": "DataSource", "name": f"{HOME}/photos", "root": f"{HOME}/data", "download": True, "size": None},
     "seed": 3,
     "method": {"type": "DeACL", "attack": {"type": "PGD", "ball": {"type": "Linf", "eps": 8 / 255}}},
 }
-TEACHER = {"recipe": {"name": "simclr", "data": {"type": "Source", "name": f"{HOME}/photos"}, "seed": 0}}
+TEACHER = {"recipe": {"name": "simclr", "data": {"type": "DataSource", "name": f"{HOME}/photos"}, "seed": 0}}
 ORIGIN = {
     "recipe": RECIPE,
     "teacher": TEACHER,
@@ -194,7 +194,7 @@ def test_a_header_keeps_its_answers_and_names(run: Path):
     export(run, ExportOptions("safetensors", Path("e.safetensors")))
     assert verify_fingerprint(Path("e.safetensors")).holds
     about = read_tensors(Path("e.safetensors"))[1]
-    assert about["pretrain"]["recipe"]["data"] == {"type": "Source", "name": "photos", "size": None}
+    assert about["pretrain"]["recipe"]["data"] == {"type": "DataSource", "name": "photos", "size": None}
 
 
 def test_the_page_names_teacher_epsilon_and_first_images(run: Path):
@@ -242,7 +242,7 @@ def test_a_header_makes_no_markdown_and_no_terminal_codes(run: Path, capsys: pyt
     file = run / "encoder.safetensors"
     tensors, about = read_tensors(file)
     origin = {
-        "recipe": {"type": "Imported", "name": MARKED, "seed": MARKED, "data": {"type": "Source", "name": MARKED}}
+        "recipe": {"type": "Imported", "name": MARKED, "seed": MARKED, "data": {"type": "DataSource", "name": MARKED}}
     }
     write_tensors(file, tensors, about | {"pretrain": origin | {"file": {"name": MARKED, "sha256": MARKED}}})
     export_(["run", "--to", "hub", "--out", "hub"])

@@ -256,7 +256,7 @@ def test_what_was_recognised_is_said_and_kept():
     assert what.said["dropped"].startswith("projection head (")
     origin = what.about["pretrain"]
     assert origin["said"] == what.said
-    assert origin["recipe"] == {"type": "Imported", "name": "acl-air", "data": {"type": "Source", "name": "cifar100"},
+    assert origin["recipe"] == {"type": "Imported", "name": "acl-air", "data": {"type": "DataSource", "name": "cifar100"},
                                 "seed": "unknown"}  # fmt: skip
     json.dumps(what.about, allow_nan=False)
 

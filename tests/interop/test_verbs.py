@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_importing import TABLE, TWO
+from test_import_checkpoint import TABLE, TWO
 
 from unshaken.commands.interop import export_, import_, verify
 from unshaken.interop.class_names import CLASSES

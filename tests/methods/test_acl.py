@@ -117,7 +117,9 @@ def test_the_attack_leaves_gradients_modes_and_statistics(net, batch):
 
 
 def test_the_defaults_are_the_paper_s():
-    assert ACL() == ACL(PGD(Linf(8 / 255), steps=5, rel_step_size=1 / 4, init="ball", restarts=1), 0.5, Constant(0.0))
+    assert ACL() == ACL(
+        PGD(Linf(8 / 255), steps=5, rel_step_size=1 / 4, init="uniform", restarts=1), 0.5, Constant(0.0)
+    )
 
 
 def test_embeddings_are_those_of_the_same_weights_in_train_mode(net, batch):

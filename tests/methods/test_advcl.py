@@ -244,7 +244,7 @@ def test_any_number_of_clusterings_will_do_but_labels_must_fit(net, batch, clock
 
 
 def test_the_defaults_are_the_paper_s():
-    attack = PGD(Linf(8 / 255), steps=5, rel_step_size=1 / 4, init="ball", restarts=1)
+    attack = PGD(Linf(8 / 255), steps=5, rel_step_size=1 / 4, init="uniform", restarts=1)
     assert AdvCL() == AdvCL(attack, tau=0.5, ce_weight=0.2, radius=8.0, form="paper")
     assert (AdvCL.routes, AdvCL.views, AdvCL.labels) == (ROUTES, 3, "clusters")
 

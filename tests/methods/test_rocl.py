@@ -215,7 +215,7 @@ def test_a_step_teaches_every_parameter(form, net, batch, clock):
 
 
 def test_the_defaults_are_the_paper_s():
-    attack = PGD(Linf(8 / 255), steps=7, rel_step_size=0.007 / 0.0314, init="ball", restarts=1)
+    attack = PGD(Linf(8 / 255), steps=7, rel_step_size=0.007 / 0.0314, init="uniform", restarts=1)
     assert RoCL() == RoCL(attack, tau=0.5, weight=1 / 256, form="paper")
     assert (RoCL.routes, RoCL.views, RoCL.labels) == (("shared",), 2, "")
 

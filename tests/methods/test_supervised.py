@@ -103,5 +103,5 @@ def test_all_of_the_network_learns(method, classifier, labelled, clock):
 
 
 def test_the_defaults():
-    assert SAT() == SAT(PGD(Linf(8 / 255), steps=10, init="ball"))
+    assert SAT() == SAT(PGD(Linf(8 / 255), steps=10, init="uniform"))
     assert TRADES() == TRADES(PGD(Linf(8 / 255), steps=10, init="gaussian"), beta=6.0)

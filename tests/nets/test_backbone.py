@@ -39,7 +39,7 @@ def images(backbone: Backbone, count: int = 4) -> Tensor:
         (Backbone("timm/vit_tiny_patch16_224", 224), 192),
         (Backbone("timm/mobilenetv3_small_100", 224), 1024),  # timm's num_features is 576, before a layer that follows
     ],
-    ids=lambda value: f"{value.name}-{value.stem}" if isinstance(value, Backbone) else "",
+    ids=lambda value: f"{value.name}-{value.image_size}" if isinstance(value, Backbone) else "",
 )
 def test_every_name_builds(backbone, features):
     with torch.device("meta"):
@@ -58,10 +58,10 @@ def test_every_name_builds(backbone, features):
         ({"name": "timm/"}, "no network 'timm/'"),
         ({"name": ""}, "no network ''"),
         ({"name": "wrn-27-10"}, r"depth of 6n \+ 4"),
-        ({"name": "wrn-28-10", "stem": 96}, "wrn-28-10 is built for images of 8, 32 pixels, not 96"),
-        ({"name": "vit-small", "stem": 8}, "vit-small is built for images of 32, 96, 224 pixels, not 8"),
-        ({"stem": 64}, "resnet18 is built for images of 8, 32, 96, 224 pixels, not 64"),
-        ({"stem": 96, "padding": 2}, "a padding of 2 is not possible"),
+        ({"name": "wrn-28-10", "image_size": 96}, "wrn-28-10 is built for images of 8, 32 pixels, not 96"),
+        ({"name": "vit-small", "image_size": 8}, "vit-small is built for images of 32, 96, 224 pixels, not 8"),
+        ({"image_size": 64}, "resnet18 is built for images of 8, 32, 96, 224 pixels, not 64"),
+        ({"image_size": 96, "padding": 2}, "a padding of 2 is not possible"),
         ({"name": "wrn-28-10", "padding": 2}, "a padding of 2 is not possible"),
         ({"name": "timm/resnet18", "padding": 0}, "a padding of 0 is not possible"),
         ({"padding": -1}, "padding is a whole number ≥ 0, not -1"),

@@ -26,7 +26,7 @@ COUNTS = {  # convolutions and linear layers beyond the stem
     Backbone("timm/test_convnext", 32): None,
     Backbone("timm/nf_resnet26", 32): None,  # its convolutions standardise their weights as they compute
 }
-each_backbone = pytest.mark.parametrize("backbone", COUNTS, ids=lambda b: f"{b.name}@{b.stem}")
+each_backbone = pytest.mark.parametrize("backbone", COUNTS, ids=lambda b: f"{b.name}@{b.image_size}")
 
 
 class Bottlenecks(Backbone):
@@ -40,7 +40,7 @@ class Bottlenecks(Backbone):
 FEW = [Backbone("resnet18", 96), Bottlenecks("resnet50", 96), Backbone("wrn-10-1", 32), Backbone("timm/test_vit", 32)]
 SIDE = {96: 40, 32: 32, 8: 8}
 """A network of convolutions reads smaller images too."""
-each_kind = pytest.mark.parametrize("backbone", FEW, ids=lambda b: f"{b.name}@{b.stem}")
+each_kind = pytest.mark.parametrize("backbone", FEW, ids=lambda b: f"{b.name}@{b.image_size}")
 
 
 def images(backbone: Backbone, count: int = 2) -> Tensor:

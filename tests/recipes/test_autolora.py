@@ -355,7 +355,7 @@ def test_the_published_choices(encoder):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"aside": 1}, "aside is"), ({"hold": 1}, "hold is 0"), ({"aside": 500}, "no class has 500 images")],
+    [({"aside": 1}, "aside is"), ({"holdout": 1}, "holdout is 0"), ({"aside": 500}, "no class has 500 images")],
 )
 def test_mistakes_are_told(recipe, encoder, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):

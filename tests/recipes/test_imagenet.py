@@ -140,7 +140,7 @@ def shrunken(name: str, root: Path) -> unshaken.Pretrain:
     coreset = replace(recipe.coreset, fraction=0.5, warmup=1, every=1, validation=0.1)
     backbone = Backbone("resnet-small", 32, **AS_IT_IS)
     data = unshaken.DataSource("imagenet", str(root))
-    small = {"data": data, "backbone": backbone, "epochs": 2, "batch": 8, "coreset": coreset}
+    small = {"data": data, "backbone": backbone, "epochs": 2, "batch_size": 8, "coreset": coreset}
     return replace(recipe, method=method, **small)
 
 

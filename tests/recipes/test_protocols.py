@@ -21,7 +21,7 @@ PHOTOS = unshaken.DataSource("/somewhere/photos")
 
 
 def encoder(method: str, data: str, stem: int = 32) -> PretrainedEncoder:
-    about = {"pretrain": {"recipe": {"name": method, "data": {"type": "Source", "name": data}}}}
+    about = {"pretrain": {"recipe": {"name": method, "data": {"type": "DataSource", "name": data}}}}
     return PretrainedEncoder(None, Backbone("resnet18", stem), about)
 
 

@@ -150,7 +150,7 @@ def test_other_images_are_refused_in_one_line(tmp_path, capsys):
 
 def tuned(**recipe) -> dict:
     base = {
-        "batch": 512,
+        "batch_size": 512,
         "seed": 1,
         "data": {"name": "photos", "root": "/a"},
         "lr": {"type": "MultiStep", "at": [10]},

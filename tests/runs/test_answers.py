@@ -72,7 +72,7 @@ def test_no_steps_are_no_attack(run, capsys):
     ],
 )
 def test_names_say_in_what_a_question_differs(evaluation, words):
-    assert file_label(evaluation, USUAL) == words
+    assert file_suffix(evaluation, USUAL) == words
 
 
 def test_questions_are_joined_where_one_exam_can_ask_them_all():
@@ -146,8 +146,10 @@ def flat() -> nn.Module:
 def test_verdicts_of_published_images_are_of_these_images(published, tmp_path):
     folder, images = published
     net, evaluation = flat(), Evaluation(PGD(steps=1), corruptions=("fog",), severities=(1,), published=str(folder))
+
     def ask(evaluation):
         return evaluate(net, images, evaluation, workspace=unshaken.Workspace(root=tmp_path / "out", quiet=True))
+
     first = ask(evaluation)
     assert ask(evaluation) == first
     old = numpy.load(folder / "fog.npy")

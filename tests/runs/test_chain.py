@@ -61,7 +61,7 @@ def test_a_student_starts_from_its_teacher_and_has_its_network(tmp_path):
     with torch.no_grad():
         encoder.backbone.bn1.routes["clean"].weight.mul_(1.5)
     file = tmp_path / "theirs.safetensors"
-    origin = {"recipe": {"name": "theirs", "data": {"type": "Source", "name": "digits"}, "seed": 0}}
+    origin = {"recipe": {"name": "theirs", "data": {"type": "DataSource", "name": "digits"}, "seed": 0}}
     save_encoder(file, encoder, backbone, {"pretrain": origin})
     recipe = quick(unshaken.recipe("deacl/digits"), teacher=str(file))
     still = replace(recipe, lr=replace(recipe.lr, peak=0.0))
@@ -137,7 +137,7 @@ def plusplus(root: Path) -> unshaken.Pretrain:
 def base(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("base")
     encoder = with_routes(seeded(GREY.build, Key(5)), ("clean", "adv"))
-    origin = {"recipe": {"name": "dynacl", "data": {"type": "Source", "name": "digits"}, "seed": 0}}
+    origin = {"recipe": {"name": "dynacl", "data": {"type": "DataSource", "name": "digits"}, "seed": 0}}
     save_encoder(root / "base.safetensors", encoder, GREY, {"pretrain": origin})
     return root
 

@@ -28,7 +28,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def sent(data: dict[str, Any]) -> Path:
     """An encoder that somebody sent, whose header speaks of places."""
     backbone = Backbone("resnet-small", 32)
-    recipe = {"name": "simclr", "data": {"type": "Source", **data}, "seed": 0}
+    recipe = {"name": "simclr", "data": {"type": "DataSource", **data}, "seed": 0}
     save_encoder(Path("sent.safetensors"), backbone.build(), backbone, {"pretrain": {"recipe": recipe}})
     return Path("sent.safetensors")
 
@@ -56,7 +56,7 @@ def test_a_header_makes_nothing_and_asks_no_server(verb: list[str], data: dict[s
 
 def test_the_own_run_s_places_are_kept():
     """A recipe that lies in its run may name a path, and a root that is there; what is not there is not made."""
-    saved = {"type": "Source", "name": "photos", "root": "own", "download": True, "size": 64}
+    saved = {"type": "DataSource", "name": "photos", "root": "own", "download": True, "size": 64}
     Path("run").mkdir()
     assert source_of(saved, Path("run")).name == "unknown"
     write_json(Path("run/recipe.json"), {"recipe": {}})

@@ -193,7 +193,7 @@ def test_a_source_in_a_file_leads_to_no_download_and_no_folder(exists: bool, tmp
     root = tmp_path / "somewhere"
     if exists:
         root.mkdir()
-    saved = {"type": "Source", "name": "cifar10", "root": str(root), "download": True, "size": 16}
+    saved = {"type": "DataSource", "name": "cifar10", "root": str(root), "download": True, "size": 16}
     write_json(tmp_path / "recipe.json", {})
     assert source_of(saved, tmp_path) == DataSource("cifar10", size=16)
     (root / "cache").mkdir(parents=True)  # where decoded images of this root are

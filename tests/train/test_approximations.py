@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from test_recall import METHODS
+from test_attack_cache import METHODS
 from test_resume import in_child
 from tiny import RECIPE
 

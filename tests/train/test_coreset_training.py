@@ -30,7 +30,7 @@ RECALLING = replace(SELECTOR, recall=True, steps=1)
 def recipe(selector=SELECTOR, **changes):
     base = unshaken.recipe("acl-rcs/digits")
     method = replace(base.method, attack=PGD(Linf(0.1), 1))
-    small = {"method": method, "data": unshaken.DataSource(limit=60), "epochs": 4, "batch": 8, "coreset": selector}
+    small = {"method": method, "data": unshaken.DataSource(limit=60), "epochs": 4, "batch_size": 8, "coreset": selector}
     return replace(base, **small | changes)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_problem import CLOCK, METHODS, made
+from test_selection_objective import CLOCK, METHODS, made
 
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key

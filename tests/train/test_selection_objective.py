@@ -348,7 +348,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 import torch.distributed as dist
-from test_problem import ATTACK, made
+from test_selection_objective import ATTACK, made
 from unshaken.base.rng import Key
 from unshaken.coreset.submodular import GradientMatching, KCenter
 from unshaken.coreset.rcs import RCS

@@ -28,14 +28,14 @@ def without_paths(value: Any) -> Any:
     """The same value with the last part of each path in the place of the path: what leaves a machine holds no path."""
     if isinstance(value, dict):
         kept = {name: without_paths(part) for name, part in value.items() if not _place(value, name)}
-        return kept | ({"name": last_part(value["name"])} if value.get("type") == "Source" else {})
+        return kept | ({"name": last_part(value["name"])} if value.get("type") == "DataSource" else {})
     if isinstance(value, (list, tuple)):
         return [without_paths(part) for part in value]
     return _shortened(value) if isinstance(value, str) else value
 
 
 def _place(record: dict[str, Any], name: str) -> bool:
-    return record.get("type") == "Source" and name in ("root", "download")
+    return record.get("type") == "DataSource" and name in ("root", "download")
 
 
 def last_part(name: Any) -> str:

@@ -25,7 +25,7 @@ BASES: dict[str, Check] = {
     "logits": signs.logits,
     "mode": repeats.mode,
     "randomness": repeats.randomness,
-    "batch": repeats.batch_size,
+    "batch": repeats.batch,
     "routes": repeats.routes,
 }
 """Without these, no verdict on an image means anything, and the checks after them would only repeat it."""

@@ -142,7 +142,7 @@ class Classifier:
         """A run's test images, or those of another set with the same classes; or what its fine-tuning kept aside."""
         if "names" not in self.about:  # no run, so all that is known is the number of its classes
             return (data or self.source).load("test")
-        backbone, holdout = backbone_of(self.about), self.about["finetune"]["recipe"].get("hold", 0)
+        backbone, holdout = backbone_of(self.about), self.about["finetune"]["recipe"].get("holdout", 0)
         if held_out:
             return load_labelled(self.source, backbone, holdout, held_out=True)
         source = data or self.source

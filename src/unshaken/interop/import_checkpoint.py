@@ -83,7 +83,7 @@ class ImportOptions:
     @property
     def wanted(self) -> Wanted:
         layout = None if self.layout == "timm" else self.layout
-        return Wanted(layout, self.key, self.prefix, self.drop, self.network, self.stem)
+        return Wanted(layout, self.key, self.prefix, self.drop, self.network, self.image_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def import_checkpoint(foreign: ForeignCheckpoint, known: ImportOptions = ImportO
 
 def recipe_of(name: str, data: str, **others: Any) -> dict[str, Any]:
     """What stands where a recipe of ours would."""
-    return {"type": "Imported", "name": name, "data": {"type": "Source", "name": data}, "seed": UNKNOWN} | others
+    return {"type": "Imported", "name": name, "data": {"type": "DataSource", "name": data}, "seed": UNKNOWN} | others
 
 
 def _beside(foreign: ForeignCheckpoint, reading: Reading) -> str:

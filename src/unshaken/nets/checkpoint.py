@@ -44,7 +44,7 @@ ABOUT = {
 }
 BACKBONE = {
     "name": str,
-    "stem": Whole(1, 1 << 12),
+    "image_size": Whole(1, 1 << 12),
     "channels": Whole(1, 1 << 10),
     "mean": Items(Number(), 1),
     "std": Items(Number(), 1),

@@ -7,13 +7,14 @@ from difflib import SequenceMatcher
 from functools import cache
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "lr": ("rate.peak", "rate.value", "rate.start"),
-    "learning-rate": ("rate.peak", "rate.value", "rate.start"),
-    "base-lr": ("rate.peak", "rate.value", "rate.start"),
+    "lr": ("lr.peak", "lr.value", "lr.start"),
+    "learning-rate": ("lr.peak", "lr.value", "lr.start"),
+    "rate": ("lr.peak", "lr.value", "lr.start"),
+    "base-lr": ("lr.peak", "lr.value", "lr.start"),
     "eps": ("*.ball.eps", "ball.eps"),
     "epsilon": ("*.ball.eps", "ball.eps"),
-    "batch-size": ("batch",),
-    "bs": ("batch",),
+    "batch": ("batch-size",),
+    "bs": ("batch-size",),
     "num-epochs": ("epochs",),
     "n-epochs": ("epochs",),
     "max-epochs": ("epochs",),
@@ -34,7 +35,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "num-threads": ("runtime.threads",),
     "pgd-steps": ("attack.steps", "method.attack.steps"),
     "attack-steps": ("attack.steps", "method.attack.steps"),
-    "warmup-epochs": ("rate.warmup",),
+    "warmup-epochs": ("lr.warmup",),
     "output": ("out",),
     "output-dir": ("out",),
     "out-dir": ("out",),

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unshaken.transforms.views import AnyTransform
-from unshaken.train.optim import AnyOptimizer
 from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.data.source import DataSource
@@ -18,8 +16,8 @@ from unshaken.evaluation.protocol import Evaluation
 from unshaken.methods.autolora import AutoLoRa, AutoRate
 from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import Finetune
-from unshaken.train.optim import SGD, Optimizer
-from unshaken.transforms.views import CropFlip, Transform
+from unshaken.train.optim import SGD, AnyOptimizer
+from unshaken.transforms.views import AnyTransform, CropFlip
 
 
 @dataclass(frozen=True)

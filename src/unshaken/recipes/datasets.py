@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unshaken.transforms.views import AnyTransform
-from unshaken.train.optim import AnyOptimizer
-from unshaken.base.schedule import AnySchedule
-from unshaken.attacks.ball import AnyBall
-from unshaken.attacks.ball import Ball, Linf
-from unshaken.base.schedule import MultiStep, Schedule, WarmupCosine
-from unshaken.data.source import DataSource
+from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.base.schedule import AnySchedule, MultiStep, WarmupCosine
+from unshaken.data.source import DataSource, known_as
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
-from unshaken.train.optim import LARS, SGD, Optimizer
-from unshaken.transforms.views import CropFlip, DigitViews, ResizedCrop, SimCLRViews, Transform
+from unshaken.train.optim import LARS, SGD, AnyOptimizer
+from unshaken.transforms.views import AnyTransform, CropFlip, DigitViews, ResizedCrop, SimCLRViews
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unshaken.transforms.views import AnyTransform
-from unshaken.train.optim import AnyOptimizer
-from unshaken.base.schedule import AnySchedule
-from unshaken.methods.tuning import AnyTuning
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
-from unshaken.base.schedule import MultiStep, Schedule
+from unshaken.base.schedule import AnySchedule, MultiStep
 from unshaken.data.source import DataSource, known_as
 from unshaken.methods.base import Method
 from unshaken.methods.full import AFF
 from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.tuning import AnyTuning
 from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
-from unshaken.train.optim import SGD, Optimizer
-from unshaken.transforms.views import CropFlip, Transform
+from unshaken.train.optim import SGD, AnyOptimizer
+from unshaken.transforms.views import AnyTransform, CropFlip
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Finetune:
     def __post_init__(self) -> None:
         if self.holdout < 0 or self.holdout == 1:
             raise ValueError(
-                f"hold is 0, or how many images of a class there are to one kept aside; not {self.holdout}"
+                f"holdout is 0, or how many images of a class there are to one kept aside; not {self.holdout}"
             )
         if self.views.count != 1:
             raise ValueError(f"fine-tuning takes 1 view, not {self.views.count}")

@@ -12,18 +12,14 @@ from typing import Annotated
 
 import tyro
 
-from unshaken.transforms.views import AnyTransform
-from unshaken.train.optim import AnyOptimizer
-from unshaken.base.schedule import AnySchedule
-from unshaken.methods.tuning import AnyTuning
 from unshaken.base.ranges import Count, Several, Whole, ranged
-from unshaken.base.schedule import Constant, MultiStep, Schedule
+from unshaken.base.schedule import AnySchedule, Constant, MultiStep
 from unshaken.data.source import DataSource
-from unshaken.methods.base import Method
 from unshaken.methods.full import AFF
 from unshaken.methods.linear import SLF
-from unshaken.train.optim import SGD, Optimizer
-from unshaken.transforms.views import CropFlip, Transform
+from unshaken.methods.tuning import AnyTuning
+from unshaken.train.optim import SGD, AnyOptimizer
+from unshaken.transforms.views import AnyTransform, CropFlip
 
 
 @dataclass(frozen=True)

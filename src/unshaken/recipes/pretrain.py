@@ -7,26 +7,21 @@ from typing import Annotated
 
 import tyro
 
-from unshaken.train.optim import AnyOptimizer
-from unshaken.base.schedule import AnySchedule
-from unshaken.nets.heads import AnyHead
-from unshaken.transforms.views import AnyViews
-from unshaken.coreset.selectors import AnySelector
 from unshaken.base.ranges import Count, Several, Whole, ranged
 from unshaken.base.rng import Key
-from unshaken.base.schedule import Constant, Schedule, WarmupCosine
+from unshaken.base.schedule import AnySchedule, Constant, WarmupCosine
 from unshaken.base.serialize import LATER
-from unshaken.coreset.selector import Selector
+from unshaken.coreset.selectors import AnySelector
 from unshaken.data.source import DataSource
 from unshaken.methods.acl import ACL
 from unshaken.methods.base import Method
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import with_routes
-from unshaken.nets.heads import Head, Projection
+from unshaken.nets.heads import AnyHead, Projection
 from unshaken.nets.network import Network, seeded
 from unshaken.train.approximations import Approximations
-from unshaken.train.optim import LARS, Optimizer
-from unshaken.transforms.views import SimCLRViews, Views
+from unshaken.train.optim import LARS, AnyOptimizer
+from unshaken.transforms.views import AnyViews, SimCLRViews
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Pretrain:
     """Of the paper's method: runs and results are called by it, and presets of fine-tuning go by it."""
     method: Method = ACL()
     data: DataSource = DataSource("cifar10")
-    """Images are brought to the side that backbone.stem is for, unless data.size says otherwise."""
+    """Images are resized to backbone.image_size, unless data.size says otherwise."""
     split: str = "train"
     """Of the images; of a set of one's own without parts also "all", which leaves none to test on."""
     backbone: Backbone = Backbone()

@@ -24,6 +24,7 @@ from unshaken.diagnostics.subject import Finding, ModelUnderTest
 from unshaken.evaluation.classifier import Classifier, PreparedClassifier
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result import paper_log, result_of
+from unshaken.evaluation.result_names import file_suffix, log_name, verdict_suffix, with_earlier_answers, write_result
 from unshaken.evaluation.stages import through
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.nets.network import frozen

@@ -17,7 +17,7 @@ BEGUN = {
     "recipe": {
         "data": {},
         "split": str,
-        "backbone": {"stem": Whole(1)},
+        "backbone": {"image_size": Whole(1)},
         "coreset?": Or(({"warmup": Whole(0)}, None)),
     },
     "data": {"images": {}},
@@ -53,7 +53,7 @@ def selections_in(run: Path) -> tuple[dict[Path, Picked], list[int], Images]:
 def _images(begun: dict, run: Path) -> Images:
     recipe = begun["recipe"]
     source = source_of(recipe["data"], run)
-    images = replace(source, size=source.size or recipe["backbone"]["stem"]).load(recipe["split"])
+    images = replace(source, size=source.size or recipe["backbone"]["image_size"]).load(recipe["split"])
     if image_identity(images) != begun["data"]["images"]:
         raise ValueError(
             f"{run} was trained on {begun['data']['images']}, but now there is {image_identity(images)}: put back what was there"

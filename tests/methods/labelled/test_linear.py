@@ -77,4 +77,4 @@ def test_a_plain_network_will_do(method, net, batch, clock):
 
 
 def test_the_defaults():
-    assert ALF().attack == PGD(Linf(8 / 255), steps=10, rel_step_size=1 / 4, init="ball")
+    assert ALF().attack == PGD(Linf(8 / 255), steps=10, rel_step_size=1 / 4, init="uniform")

@@ -1,7 +1,7 @@
 // Whether a result agrees with itself: the same checks as unshaken/board/check.py, in the same words.
 "use strict";
 (function (B) {
-  const NEEDED = ["method", "mode", "data", "standard", "robust", "seeds", "seconds", "weights", "exam", "finetune",
+  const NEEDED = ["method", "mode", "data", "standard", "robust", "seeds", "seconds", "weights", "evaluation", "finetune",
     "pretrain"];
   const quoted = (word) => `'${word}'`;
 
@@ -25,7 +25,7 @@
       yield `its layout is version ${version}, and this program knows 1 and 2`;
       return;
     }
-    const limit = result.exam.limit, total = limit == null ? result.data.n : Math.min(limit, result.data.n);
+    const limit = result.evaluation.limit, total = limit == null ? result.data.n : Math.min(limit, result.data.n);
     for (const [name, score] of scores(result)) yield* scoreFaults(name, score, total);
     yield* orderFaults(result);
     yield* seedFaults(result);
@@ -121,7 +121,7 @@
 
   function* seedFaults(result) {
     const recipes = { pretrain: result.pretrain.recipe.seed, finetune: result.finetune.recipe.seed,
-      exam: result.exam.seed };
+      evaluation: result.evaluation.seed };
     for (const [part, seed] of Object.entries(recipes)) {
       if (result.seeds[part] !== seed) {
         yield `seeds: it says ${result.seeds[part]} for ${part}, and its recipe ${seed}`;
@@ -144,12 +144,12 @@
   const checksum = (node) => B.sha256(B.canonical(node)).slice(0, 32);
 
   function identity(node) {
-    const exam = new Map(node.get("exam")), severities = B.parse("[1, 2, 3, 4, 5]");
+    const evaluation = new Map(node.get("evaluation")), severities = B.parse("[1, 2, 3, 4, 5]");
     for (const [key, value] of [["autoattack", "none"], ["corruptions", []], ["severities", severities],
       ["published", null], ["until", null]]) {
-      if (exam.has(key)) exam.set(key, value);
+      if (evaluation.has(key)) evaluation.set(key, value);
     }
-    const parts = [B.printed(exam), node.get("weights"), node.get("data").get("digest"), B.printed(node.get("world"))];
+    const parts = [B.printed(evaluation), node.get("weights"), node.get("data").get("digest"), B.printed(node.get("world"))];
     return B.blake2b(B.canonical(parts), 4);
   }
 

@@ -143,7 +143,7 @@
     found.push(el("section", {}, el("h3", {}, "Logs, curves and model cards"), kept.length ? el("ul", { class: "files" }, kept.map((run) => el("li", {}, el("b", {}, `${B.modeName(run.mode)}, seeds ${Object.values(run.seeds).join("/")}`),
       el("span", {}, run.files.map(([name, href]) => el("a", { href }, name)))))) : el("p", { class: "muted" }, "The folders of these runs were not given to the board.")));
     found.push(el("details", {}, el("summary", {}, "BibTeX"), B.copyable(detail.bibtex, "BibTeX")));
-    found.push(el("details", {}, el("summary", {}, "Recipe"), B.copyable(JSON.stringify({ pretrain: detail.pretrain, finetune: detail.finetune, exam: detail.exam }, null, 1), "recipe")));
+    found.push(el("details", {}, el("summary", {}, "Recipe"), B.copyable(JSON.stringify({ pretrain: detail.pretrain, finetune: detail.finetune, evaluation: detail.evaluation }, null, 1), "recipe")));
     return found;
   }
 

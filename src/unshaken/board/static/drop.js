@@ -35,10 +35,10 @@
       "the checksum fits", B.data.known[result.weights] ? "this network is on the board already" : null];
     const scores = ["SA", "RA", "AA"].map((m) => percent(SCORES[m]) && `${m} ${percent(SCORES[m])}`).filter(Boolean).join(", ");
     const part = el("div", { class: "finding" }, el("h3", {}, `${name}: ${result.method}, ${B.modeName(result.mode)}`),
-      el("p", {}, `${scores}; ${result.data.name}, ${result.data.n} images, ε ${Number(result.exam.attack.ball.eps.toPrecision(4))}`),
+      el("p", {}, `${scores}; ${result.data.name}, ${result.data.n} images, ε ${Number(result.evaluation.attack.ball.eps.toPrecision(4))}`),
       el("ul", { class: "facts" }, facts.filter(Boolean).map((fact) => el("li", {}, fact))));
     const rows = B.data.rows.filter((row) => row.kind === "measured" && row.digest === result.data.digest && row.cells[result.mode] &&
-      Math.abs(B.taskOf(row).epsilon - result.exam.attack.ball.eps) < 1e-9);
+      Math.abs(B.taskOf(row).epsilon - result.evaluation.attack.ball.eps) < 1e-9);
     if (!rows.length) {
       part.append(el("p", { class: "muted" }, "No row of the board was judged on these images under this attack, so there is nothing to test it against."));
       return part;
