@@ -209,7 +209,7 @@ def learn(net: Network, size: Size, images: Images, attacked: int) -> None:
     feed = BatchStream(images, size.recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
     Runtime(precision="bf16").prepare(net)
     step, lr = Step(noise, net), WarmupCosine(1e-3, warmup=0)
-    rule = AdamW().over(step)
+    rule = AdamW().build(step)
     for at, _, batch in feed.after(Position()):
         if at.step == size.steps + attacked:
             break
@@ -230,7 +230,7 @@ def after_an_epoch(
     lr, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Position(), 0.0
     Runtime(precision="bf16").prepare(net)
     step = Step(RecordingMethod(recipe.method, attacks), net)
-    rule = AdamW().over(step)
+    rule = AdamW().build(step)
     for at, onward, batch in feed.after(place):
         if at.epoch == 1:
             break
@@ -241,7 +241,7 @@ def after_an_epoch(
     for each in (net.eval(), other):
         Runtime().prepare(each)
     slow, step = [], Step(recipe.method, other)
-    rule = AdamW().over(step)
+    rule = AdamW().build(step)
     for at, _, batch in feed.after(Position()):
         slow.append(timed(lambda at=at, batch=batch: update(step, rule, feed, at, batch, lr))[0])
         if len(slow) == min(4, len(feed)):

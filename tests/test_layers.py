@@ -1,4 +1,4 @@
-"""Imports point down the layers; folders of one layer do not know each other; words stay where they belong."""
+"""Imports point up the drawing in CONTRIBUTING; rooms of one line do not know each other; no module is in a circle."""
 
 import ast
 import re
@@ -11,19 +11,9 @@ import pytest
 import unshaken
 
 SOURCE = Path(unshaken.__file__).parent
-LAYERS = [
-    {"base"},
-    {"losses", "threat", "pixels", "charts", "citations"},
-    {"nets", "data"},
-    {"methods", "exchange", "coreset"},
-    {"tune"},
-    {"train", "evaluate"},
-    {"recipes", "report"},
-    {"board"},
-    {"options"},
-    {"commands"},
-    {"cli", "__init__"},
-]
+PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+DRAWING = re.search(r"```\n(base\n.*?)```", PAGE, re.DOTALL).group(1)
+LAYERS = [set(line.split()) for line in DRAWING.splitlines()]
 LEVEL = {place: level for level, places in enumerate(LAYERS) for place in places}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -54,6 +44,46 @@ def test_imports_point_down(module):
         assert LEVEL[there] < LEVEL[here], f"{here} may not import {there}"
 
 
+def named(module: Path) -> str:
+    parts = module.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which modules each module imports, at its top, within a function, or for a type checker alone."""
+    names, found = {named(module) for module in MODULES}, {}
+    for module in MODULES:
+        to = set()
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                to |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                to |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        found[named(module)] = (to & names) - {named(module), "unshaken"}
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next, and the last the first; none if there are none."""
+    done: set[str] = set()
+
+    def look(at: str, path: list[str]) -> list[str]:
+        if at in path:
+            return path[path.index(at) :]
+        if at in done:
+            return []
+        found = next((c for to in sorted(graph.get(at, ())) if (c := look(to, [*path, at]))), [])
+        done.add(at)
+        return found
+
+    return next((c for name in sorted(graph) if (c := look(name, []))), [])
+
+
+def test_no_module_is_in_a_circle():
+    assert circle(arrows()) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
 def test_every_folder_has_a_layer():
     assert {place(module) for module in MODULES} == set(LEVEL)
 
@@ -66,8 +96,8 @@ def test_the_test_sees_a_wrong_arrow(tmp_path):
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(SOURCE)))
 def test_devices_and_processes_are_the_runtimes(module):
-    """Only runtime.py says cuda, autocast or compile in code, and only dist.py distributed."""
-    own = {"runtime.py": {"cuda", "autocast", "compile"}, "dist.py": {"distributed"}}.get(module.name, set())
+    """Only runtime.py says cuda, autocast or compile in code, and only distributed.py distributed."""
+    own = {"runtime.py": {"cuda", "autocast", "compile"}, "distributed.py": {"distributed"}}.get(module.name, set())
     names = {n.id for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Name)}
     names |= {n.attr for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Attribute)}
     names -= {"compile"} if re.search(r"re\.compile", module.read_text()) else set()

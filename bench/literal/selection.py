@@ -31,7 +31,7 @@ class Attack:
         for _ in range(self.steps):
             x_adv = x_adv.detach().requires_grad_()
             loss(x_adv).backward()
-            x_adv = x_adv + self.rel_step_size * x_adv.grad.sign()
+            x_adv = x_adv + self.stride * x_adv.grad.sign()
             x_adv = torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
             net.zero_grad()
         return x_adv.detach()

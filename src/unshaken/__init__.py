@@ -14,20 +14,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.compute.runtime import Runtime as Runtime
     from unshaken.data.images import Images as Images
-    from unshaken.data.source import Source as Source
-    from unshaken.evaluation.protocol import Exam as Exam
-    from unshaken.interop.export import Exporting as Exporting
+    from unshaken.data.source import DataSource as DataSource
+    from unshaken.evaluation.protocol import Evaluation as Evaluation
+    from unshaken.interop.export import ExportOptions as ExportOptions
     from unshaken.interop.export import export as export
-    from unshaken.interop.import_checkpoint import Importing as Importing
+    from unshaken.interop.import_checkpoint import ImportOptions as ImportOptions
     from unshaken.interop.imported_files import import_file as import_file
     from unshaken.nets.backbone import Backbone as Backbone
     from unshaken.nets.checkpoint import load_classifier as load_classifier
     from unshaken.nets.checkpoint import load_encoder as load_encoder
     from unshaken.recipes.catalog import recipe as recipe
     from unshaken.recipes.finetune import Finetune as Finetune
-    from unshaken.recipes.finetune import protocol as protocol
     from unshaken.recipes.pretrain import Pretrain as Pretrain
-    from unshaken.runs.evaluate import examine as examine
+    from unshaken.report.compare import compare as compare
+    from unshaken.runs.doctor import doctor as doctor
+    from unshaken.runs.evaluate import evaluate as evaluate
+    from unshaken.runs.finetune import finetune as finetune
+    from unshaken.runs.finetune import finetune_recipe as finetune_recipe
+    from unshaken.runs.pretrain import pretrain as pretrain
+    from unshaken.runs.verify import verify as verify
+    from unshaken.runs.workspace import Workspace as Workspace
 
 __version__ = "0.1.0"
 

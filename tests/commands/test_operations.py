@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+import unshaken
 from unshaken.base.schedule import Constant, StepSchedule
 from unshaken.commands.operations import flop_an_image, flop_of
 from unshaken.recipes.catalog import recipe
@@ -14,7 +15,7 @@ from unshaken.train.approximations import Approximations
 def forward_flop(name: str) -> tuple[float, float]:
     """Operations of one view through the network, layer by layer; and those of its first layer alone."""
     one = recipe(name)
-    net = one.embedder().eval()
+    net = one.build_network().eval()
     found: list[float] = []
 
     def seen(layer, inputs, output):
@@ -40,7 +41,7 @@ def net_route(net) -> str:
 def test_simclr_is_two_views_forwards_and_backwards():
     forward, first = forward_flop("simclr/digits")
     found = flop_an_image(recipe("simclr/digits"), 0)
-    similarities = 2 * 2 * 2 * 32 * recipe("simclr/digits").embedder().encoder.features  # small beside the network
+    similarities = 2 * 2 * 2 * 32 * recipe("simclr/digits").build_network().encoder.features  # small beside the network
     # backwards twice what forwards takes, but the first layer needs no gradient of the images
     assert found == pytest.approx(2 * (3 * forward - first), rel=0.02, abs=3 * similarities)
 

@@ -212,7 +212,7 @@ class Outcome:
 def updated(made: Course, runtime: Runtime, steps: int = 1) -> Outcome:
     """The last of so many updates, at a rate of 0.1."""
     step, feed = made.on(runtime)
-    rule = made.optimizer.over(step)
+    rule = made.optimizer.build(step)
     for group in rule.param_groups:
         group["lr"] = 0.1
     for _, (place, _, batch) in zip(range(steps), feed.after(Position()), strict=False):

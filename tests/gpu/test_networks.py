@@ -78,7 +78,7 @@ def steps_of(name, device, how, count=3):
     """Losses of a few updates, the attack folded anew in each; and the step."""
     made = course(name)
     step, feed = made.on(Runtime(device=device, compile=how))
-    rule, losses = made.optimizer.over(step), []
+    rule, losses = made.optimizer.build(step), []
     for _, (place, _, batch) in zip(range(count), feed.after(Position()), strict=False):
         loss = looked(step, feed, place, batch)["loss"]
         loss.backward()

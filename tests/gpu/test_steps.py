@@ -99,7 +99,7 @@ def test_no_step_waits_for_the_device(cuda, recipe):
     """From the second step on: the first one folds, and a first kernel may be loaded."""
     made = course(recipe, "cifar10", 8, "resnet-small")
     step, feed = made.on(Runtime(device=cuda, precision="bf16"))
-    rule = made.optimizer.over(step)
+    rule = made.optimizer.build(step)
     steps = feed.after(Position())
     for count in range(3):
         torch.cuda.set_sync_debug_mode("error" if count else "default")

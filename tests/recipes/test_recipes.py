@@ -57,7 +57,7 @@ def test_takes_a_step_on_digits(method, teacher):
     step = Step(recipe.method, net).train()
     feed = BatchStream(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed), label)
     place, _, batch = next(feed.after(Position()))
-    optimizer = recipe.optimizer.over(step)
+    optimizer = recipe.optimizer.build(step)
     for group in optimizer.param_groups:
         group["lr"] = recipe.lr(feed.clock(place))
     before = {name: tensor.clone() for name, tensor in step.net.state_dict().items()}
@@ -103,7 +103,7 @@ def test_the_acl_family_s_numbers(method, data):
     assert (recipe.batch_size, recipe.epochs, recipe.backbone.name) == (512, 1000, "resnet18")
     assert (recipe.backbone.image_size, recipe.split) == ((96, "unlabeled") if data == "stl10" else (32, "train"))
     assert (recipe.lr.peak, recipe.lr.warmup, recipe.lr.floor) == (5.0, 10, 1e-6)
-    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.trust) == (0.9, 1e-6, 0.001)
+    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.trust_coefficient) == (0.9, 1e-6, 0.001)
     assert recipe.head.layers == 3
     assert recipe.views.filter == ("bilinear" if method == "dynacl" else "bicubic")
     if method == "simclr":

@@ -75,21 +75,21 @@ def released(net: Net, rates: list[float], decay: float, exclude: bool = False) 
 def test_lars_as_released(exclude, decay, dtype, error):
     net = Net().to(dtype)
     expected = released(Net().double() if dtype == torch.float64 else Net(), RATES, decay, exclude)
-    run(net, LARS(weight_decay=decay, exclude=exclude).over(net))
+    run(net, LARS(weight_decay=decay, exclude_bias_and_norm=exclude).build(net))
     for name, value in expected.items():
         assert torch.allclose(net.get_parameter(name).double(), value, rtol=error, atol=error), name
 
 
 def test_lars_moves_a_zero_tensor_at_the_full_rate():
     net = Net()
-    run(net, LARS().over(net), range(1))
+    run(net, LARS().build(net), range(1))
     expected = -5.0 * net.shift.grad
     assert torch.allclose(net.shift.detach(), expected)
 
 
 def test_lars_first_step_has_a_length_that_no_gradient_changes():
     net, before = Net(), Net()
-    rule = LARS(weight_decay=0.0).over(net)
+    rule = LARS(weight_decay=0.0).build(net)
     rule.param_groups[0]["lr"] = 2.0
     gradients(net, 0)
     net.conv.grad *= 1000
@@ -100,7 +100,7 @@ def test_lars_first_step_has_a_length_that_no_gradient_changes():
 def test_lars_excludes_what_has_one_dimension_when_asked():
     """Then it is torch's SGD with momentum, without decay, at a rate that does not change."""
     net, twin, rates = Net().double(), Net().double(), [0.3] * 5
-    run(net, LARS(weight_decay=0.3, exclude=True).over(net), rates=rates)
+    run(net, LARS(weight_decay=0.3, exclude_bias_and_norm=True).build(net), rates=rates)
     run(twin, torch.optim.SGD([twin.scale, twin.shift], lr=0.3, momentum=0.9), rates=rates)
     assert torch.allclose(net.scale, twin.scale)
     assert torch.allclose(net.shift, twin.shift)
@@ -109,7 +109,7 @@ def test_lars_excludes_what_has_one_dimension_when_asked():
 
 RULES = {
     "lars": LARS(weight_decay=0.1),
-    "lars-exclude": LARS(weight_decay=0.1, exclude=True),
+    "lars-exclude": LARS(weight_decay=0.1, exclude_bias_and_norm=True),
     "sgd": SGD(weight_decay=0.1),
     "adamw": AdamW(),
 }
@@ -154,7 +154,7 @@ def test_a_checkpoint_goes_on_identically(tmp_path, optimizer):
 @each_rule
 def test_what_gets_no_gradient_stays(optimizer):
     net = Net()
-    rule = optimizer.over(net)
+    rule = optimizer.build(net)
     run(net, rule)
     assert torch.equal(net.unused, torch.ones(2))
     assert torch.equal(net.frozen, torch.ones(2, 2))
@@ -168,14 +168,14 @@ def test_what_gets_no_gradient_stays(optimizer):
 @each_rule
 def test_at_a_rate_of_zero_nothing_moves(optimizer):
     net = Net()
-    run(net, optimizer.over(net), rates=[0.0] * 5)
+    run(net, optimizer.build(net), rates=[0.0] * 5)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), Net().parameters(), strict=True))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_torch_s_with_decay_on_everything(nesterov):
     net, twin = Net(), Net()
-    rule = SGD(momentum=0.8, weight_decay=0.1, nesterov=nesterov).over(net)
+    rule = SGD(momentum=0.8, weight_decay=0.1, nesterov=nesterov).build(net)
     run(net, rule)
     theirs = [twin.conv, twin.matrix, twin.scale, twin.shift, twin.unused]
     run(twin, torch.optim.SGD(theirs, lr=1.0, momentum=0.8, weight_decay=0.1, nesterov=nesterov))
@@ -185,7 +185,7 @@ def test_sgd_is_torch_s_with_decay_on_everything(nesterov):
 
 def test_adamw_is_torch_s_with_decay_on_matrices_only():
     net, twin, rates = Net(), Net(), [0.01 * lr for lr in RATES]
-    rule = AdamW(0.8, 0.95, weight_decay=0.1).over(net)
+    rule = AdamW(0.8, 0.95, weight_decay=0.1).build(net)
     run(net, rule, rates=rates)
     run(twin, torch.optim.AdamW([twin.conv, twin.matrix], betas=(0.8, 0.95), weight_decay=0.1), rates=rates)
     run(twin, torch.optim.AdamW([twin.scale, twin.shift], betas=(0.8, 0.95), weight_decay=0.0), rates=rates)
@@ -196,7 +196,7 @@ def test_adamw_is_torch_s_with_decay_on_matrices_only():
 @each_rule
 def test_a_network_of_one_kind_of_parameter(optimizer):
     for net in (nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)):
-        rule = optimizer.over(net)
+        rule = optimizer.build(net)
         assert sum(len(group["params"]) for group in rule.param_groups) == len(list(net.parameters()))
         assert all(group["params"] for group in rule.param_groups)
 
@@ -212,7 +212,7 @@ def test_which_parameters_learn_and_which_have_one_dimension():
 def test_an_optimizer_is_a_rule_without_state():
     optimizer = LARS()
     net, twin = Net(), Net()
-    run(net, optimizer.over(net))
+    run(net, optimizer.build(net))
     run(twin, optimizer.over(twin))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
-    assert optimizer == LARS(momentum=0.9, weight_decay=1e-6, trust=0.001, exclude=False)
+    assert optimizer == LARS(momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001, exclude_bias_and_norm=False)

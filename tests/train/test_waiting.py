@@ -74,7 +74,7 @@ def trained(
         feed = feed.to(THERE)
         before = len(apart.moved)
         halt, advance = SimpleNamespace(code=None), None
-        course = Loop(step, feed, optimizer.over(step), run, fabric, 1e9, Position(), halt, advance)
+        course = Loop(step, feed, optimizer.build(step), run, fabric, 1e9, Position(), halt, advance)
         for _, (place, _, batch) in zip(range(3), feed.after(Position()), strict=False):
             course._update(batch, feed.clock(place), place, 0.1)
             assert course.meter.terms["loss"].device == THERE

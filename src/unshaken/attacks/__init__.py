@@ -1,1 +1,1 @@
-"""Layer 1: what an adversary may do, and how it searches."""
+"""Attacks: what an adversary may do, and how it searches."""

@@ -1,1 +1,1 @@
-"""Layer 0: keys, time, shapes, files that are whole. No mathematics."""
+"""Randomness, schedules, files, progress: what every room uses. No mathematics, no network."""

@@ -1,1 +1,1 @@
-"""Layer 1, without torch: numbers to SVG."""
+"""SVG charts from numbers. Without torch."""

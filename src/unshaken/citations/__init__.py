@@ -1,1 +1,1 @@
-"""Layer 1, without torch: the papers as BibTeX, and which of them a run owes"""
+"""The papers as BibTeX, and which of them a run owes. Without torch."""

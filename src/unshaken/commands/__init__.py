@@ -1,4 +1,4 @@
-"""Layer 8: what each verb of the command line does, with its options as values."""
+"""The verbs of the command line."""
 
 from collections.abc import Callable
 

@@ -1,1 +1,1 @@
-"""Layer 3: which images an epoch sees."""
+"""Coreset selection: which images an epoch sees."""

@@ -1,1 +1,1 @@
-"""Layer 2: image sets, as uint8 on the device."""
+"""Image sets: found, decoded, checked, and kept as uint8 tensors."""

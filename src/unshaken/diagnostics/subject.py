@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.base import wrong
 from unshaken.base.rng import Key
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float, Int
 
 CHUNK = 64
 """Images at a time."""
@@ -84,11 +84,11 @@ class ModelUnderTest:
         return self.answers(self.x)
 
     @cached_property
-    def right(self) -> Int[Tensor, "N"]:
+    def right(self) -> Bool[Tensor, "N"]:
         """Which images are classified rightly as they are."""
         return ~wrong(self.clean, self.y)
 
-    def correct(self, x: Float[Tensor, "N C H W"]) -> Int[Tensor, "N"]:
+    def correct(self, x: Float[Tensor, "N C H W"]) -> Bool[Tensor, "N"]:
         """The same of what was made of them."""
         return ~wrong(self.answers(x), self.y)
 

@@ -1,1 +1,1 @@
-"""Layer 5: judgement."""
+"""Evaluation: from a classifier and images to verdicts and a result."""

@@ -16,7 +16,7 @@ from unshaken.attacks.base import Attack, Model, wrong
 from unshaken.attacks.fab import FAB
 from unshaken.attacks.square import Square
 from unshaken.base.rng import Key
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float, Int
 from unshaken.corruptions.corruption import Corruption
 from unshaken.data.corrupted import corrupted
 from unshaken.nets.network import Network
@@ -77,7 +77,7 @@ def through(net: Network) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
     """Whether the highest logit is the label's. If it is no finite number, or any logit is NaN, the answer is wrong."""
     return ~wrong(net(x, "adv"), y)
 

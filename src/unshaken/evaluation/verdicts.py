@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base import packed_bits as text
-from unshaken.base.types import Int
+from unshaken.base.types import Bool, Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +21,15 @@ class Verdicts:
     judged  (N) bool
     """
 
-    bits: Int[Tensor, "N"]
-    judged: Int[Tensor, "N"]
+    bits: Bool[Tensor, "N"]
+    judged: Bool[Tensor, "N"]
 
     @classmethod
     def none(cls, total: int) -> Verdicts:
         return cls(torch.zeros(total, dtype=torch.bool), torch.zeros(total, dtype=torch.bool))
 
     @classmethod
-    def of(cls, bits: Int[Tensor, "N"]) -> Verdicts:
+    def of(cls, bits: Bool[Tensor, "N"]) -> Verdicts:
         """Of all images."""
         return cls(bits.cpu(), torch.ones(len(bits), dtype=torch.bool))
 

@@ -1,1 +1,1 @@
-"""Layer 3: files of others to ours, ours to theirs, and the proof that nothing was lost."""
+"""Other people's checkpoints into ours, ours into theirs, and the proof that outputs are equal."""

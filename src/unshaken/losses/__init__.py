@@ -1,1 +1,1 @@
-"""Layer 1: scalars from embeddings and logits."""
+"""Losses: scalars from embeddings and logits."""

@@ -1,1 +1,1 @@
-"""Layer 3: one paper, one file."""
+"""Methods: one paper, one file."""

@@ -1,1 +1,1 @@
-"""Layer 2: parameters."""
+"""Networks, their batch-norm routes, and checkpoint files."""

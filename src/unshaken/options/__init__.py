@@ -1,4 +1,4 @@
-"""Layer 7: the words of a command line to values, by tyro, with every mistake in one line"""
+"""The words of a command line into values, with every mistake in one line."""
 
 from unshaken.options.numbers import number, spelled, whole
 from unshaken.options.parsing import flags, grouped, meant_for, parse, subject, taken

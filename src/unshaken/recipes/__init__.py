@@ -1,1 +1,1 @@
-"""Layer 6: the papers' choices, as values; which parts go together."""
+"""Recipes: every choice of a run as a value. They open no file and run nothing."""

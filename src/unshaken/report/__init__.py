@@ -1,1 +1,1 @@
-"""Layer 6, without torch: results to tables and pages."""
+"""Tables, figures and comparisons of results. Without torch."""

@@ -1,1 +1,1 @@
-"""Verbs: each takes a recipe or a model and a workspace, and does the work."""
+"""Verbs: each takes a recipe or a model, and does the work."""

@@ -1,1 +1,1 @@
-"""Layer 5: the machine that runs a method."""
+"""The training loop: batches, optimisers, checkpoints, coresets, cheaper steps."""

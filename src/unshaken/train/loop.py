@@ -64,7 +64,7 @@ def training(
     profile: int = 0,
 ) -> Iterator[Loop]:
     """The same in legs, for what has to be done between them; signals are noted for as long as this is open."""
-    rule = optimizer.over(step)
+    rule = optimizer.build(step)
     place = run.restore(step, rule, fabric.device)
     if not quiet:
         print(work(run.path.name, feed, place, described(step, fabric)), file=sys.stderr)

@@ -18,7 +18,7 @@ class Optimizer(ABC):
     """A rule of update, before it has parameters. The learning rate comes from a schedule, at each step."""
 
     @abstractmethod
-    def over(self, net: nn.Module) -> torch.optim.Optimizer:
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
         """For the parameters that learn."""
 
 
@@ -31,7 +31,7 @@ class SGD(Optimizer):
     weight_decay: NonNegative = 2e-4
     nesterov: bool = False
 
-    def over(self, net: nn.Module) -> torch.optim.Optimizer:
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             learning(net), lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
@@ -46,7 +46,7 @@ class AdamW(Optimizer):
     beta2: BelowOne = 0.999
     weight_decay: NonNegative = 0.05
 
-    def over(self, net: nn.Module) -> torch.optim.Optimizer:
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
         decaying, other = by_dimension(learning(net))
         groups = [{"params": decaying, "weight_decay": self.weight_decay}, {"params": other, "weight_decay": 0.0}]
         # one pass over memory instead of several; of SGD, the library's own choice is as fast
@@ -64,20 +64,20 @@ class LARS(Optimizer):
 
     momentum: BelowOne = 0.9
     weight_decay: NonNegative = 1e-6
-    trust: Positive = 0.001
+    trust_coefficient: Positive = 0.001
     """η."""
-    exclude: bool = False
+    exclude_bias_and_norm: bool = False
     """False, as the ACL family released it: biases and batch norms are scaled and decay like the rest (a batch norm's
     bias starts at 0, so its first step is taken at the full rate). True, the usual form: what has one dimension gets
     neither scaling nor decay."""
 
-    def over(self, net: nn.Module) -> torch.optim.Optimizer:
-        scaled, other = by_dimension(learning(net)) if self.exclude else (learning(net), [])
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        scaled, other = by_dimension(learning(net)) if self.exclude_bias_and_norm else (learning(net), [])
         groups = [
             {"params": scaled, "weight_decay": self.weight_decay, "scaled": True},
             {"params": other, "weight_decay": 0.0, "scaled": False},
         ]
-        return LARSOptimizer([g for g in groups if g["params"]], momentum=self.momentum, trust=self.trust)
+        return LARSOptimizer([g for g in groups if g["params"]], momentum=self.momentum, trust=self.trust_coefficient)
 
 
 AnyOptimizer = Annotated[Optimizer, SGD | AdamW | LARS]

@@ -34,7 +34,7 @@ MARGIN = 0.9
 
 def step_speed(step: Step, feed: BatchStream, optimizer: Optimizer, seconds: float) -> Speed:
     """On a CPU batches grow from small ones as long as they are quick, so that a slow one is not kept for minutes."""
-    rule, full = optimizer.over(step), min(feed.batch_size, feed.count)
+    rule, full = optimizer.build(step), min(feed.batch_size, feed.count)
     batch, startup = full if torch.accelerator.is_available() else min(16, full), 0.0
     while True:
         sized = replace(feed, batch_size=batch)

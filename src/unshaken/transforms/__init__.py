@@ -1,1 +1,1 @@
-"""Layer 1: images to images, batched, on the device."""
+"""Augmentations: images to images, in batches, on the device."""

@@ -1,0 +1,1 @@
+"""How a network computes, and not what: device, precision, folding, faster convolutions."""

@@ -1,0 +1,1 @@
+"""Common corruptions: nineteen kinds at five severities."""

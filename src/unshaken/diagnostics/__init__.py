@@ -1,0 +1,1 @@
+"""Checks that tell whether an evaluation can be believed."""
