@@ -199,7 +199,7 @@ class Campaign:
         return result
 
     def anytime(
-        self, classifier: Path, runtime: Runtime, evaluation: Exam, stage: str, gradients: float, kept: float
+        self, classifier: Path, runtime: Runtime, evaluation: Evaluation, stage: str, gradients: float, kept: float
     ) -> dict[str, Any]:
         """An evaluation block by block: one block first, whose time says how many more there can be.
 

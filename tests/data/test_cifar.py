@@ -14,7 +14,7 @@ from PIL import Image
 from unshaken.data import cifar as module
 from unshaken.data.cifar import RELEASES, Release, cifar
 from unshaken.data.cifar_pickle import unpickled
-from unshaken.data.download import checksum
+from unshaken.storage.download import checksum
 
 ROWS = 4
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from unshaken.data import stl as module
-from unshaken.data.archive import Archive
-from unshaken.data.download import checksum
 from unshaken.data.stl import STL10, stl
+from unshaken.storage.archive import Archive
+from unshaken.storage.download import checksum
 
 
 def images(count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is shown of an exam on its way: bounds that hold, and no division by what is not yet there."""
+"""What is shown of an evaluation on its way: bounds that hold, and no division by what is not yet there."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The exam against the exact robust accuracy of a linear model, and against being stopped."""
+"""The evaluation against the exact robust accuracy of a linear model, and against being stopped."""
 
 import copy
 import json
@@ -104,7 +104,7 @@ def test_a_logit_that_is_no_number_is_wrong():
 
 
 class Told(VerdictLog):
-    """Notes that stop the exam after so many verdicts, as they are written."""
+    """Notes that stop the evaluation after so many verdicts, as they are written."""
 
     stop = 10**6
 
@@ -237,7 +237,7 @@ def test_stopped_after_any_verdict_it_goes_on_to_the_same_bits(weak, tmp_path):
         assert alike(EVERYTHING.judge(net, data, again), whole)
         assert len(again.seen) == 3 * len(PARTS) - stop + stop % 2
         assert not VerdictLog(folder, "someone else").bits
-        assert len(VerdictLog(folder, "me").bits) == 3 * len(PARTS)  # and someone else's exam took nothing away
+        assert len(VerdictLog(folder, "me").bits) == 3 * len(PARTS)  # and someone else's evaluation took nothing away
 
 
 def test_shards_make_the_whole(weak, tmp_path):

@@ -26,14 +26,10 @@ from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.base.tensor_file import seal, sealed
 from unshaken.board.reported import published, reported_rows
-from unshaken.data import cache
-from unshaken.data.archive import Archive
 from unshaken.data.cifar import RELEASES, cifar
 from unshaken.data.corrupted import corrupted
-from unshaken.data.download import checksum
 from unshaken.data.imagenet import _batch, _opened
 from unshaken.data.images import Images
-from unshaken.data.memmap import Shard, mapped
 from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.verdict_log import VerdictLog
@@ -54,6 +50,10 @@ from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Network, seeded
 from unshaken.report.grouping import results_in
 from unshaken.runs.autolora import History
+from unshaken.storage import cache
+from unshaken.storage.archive import Archive
+from unshaken.storage.download import checksum
+from unshaken.storage.memmap import Shard, mapped
 from unshaken.train.attack_cache import AttackCache
 from unshaken.train.batches import Position
 from unshaken.train.coreset_training import picked

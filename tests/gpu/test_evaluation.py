@@ -1,4 +1,4 @@
-"""AutoAttack, an exam, the doctor and a selection: on a device what they are on the CPU."""
+"""AutoAttack, an evaluation, the doctor and a selection: on a device what they are on the CPU."""
 
 import pytest
 import torch

@@ -347,7 +347,7 @@ def photos(folder: Path) -> str:
 
 
 def test_an_imported_encoder_goes_on_like_one_of_ours(tmp_path: Path):
-    """Its paper's presets, a fine-tuning run, an exam, and a table in which its seed is said to be unknown."""
+    """Its paper's presets, a fine-tuning run, an evaluation, and a table in which its seed is said to be unknown."""
     row = TABLE["advcl"]
     torch.save(row.container(row.made()[0]), tmp_path / "advcl.pt")
     written = import_file(tmp_path / "advcl.pt", ImportOptions(out=tmp_path / "run", method="advcl"))

@@ -103,7 +103,11 @@ def test_the_acl_family_s_numbers(method, data):
     assert (recipe.batch_size, recipe.epochs, recipe.backbone.name) == (512, 1000, "resnet18")
     assert (recipe.backbone.image_size, recipe.split) == ((96, "unlabeled") if data == "stl10" else (32, "train"))
     assert (recipe.lr.peak, recipe.lr.warmup, recipe.lr.floor) == (5.0, 10, 1e-6)
-    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.trust_coefficient) == (0.9, 1e-6, 0.001)
+    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.trust_coefficient) == (
+        0.9,
+        1e-6,
+        0.001,
+    )
     assert recipe.head.layers == 3
     assert recipe.views.filter == ("bilinear" if method == "dynacl" else "bicubic")
     if method == "simclr":

@@ -85,7 +85,7 @@ def test_a_part_says_how_many_of_how_many():
 
 
 def test_results_of_before_are_still_read():
-    """Those in this repository, made when an exam was clean images and PGD alone."""
+    """Those in this repository, made when an evaluation was clean images and PGD alone."""
     kept = sorted((Path(__file__).parents[2] / "results").rglob("*.json"))[:3]
     assert len(rows(results_in(kept))) == 3
 
@@ -231,7 +231,7 @@ def test_a_folder_of_json_is_one_of_results(tmp_path, capsys):
 
 
 def test_rows_that_look_alike_say_in_what_they_differ():
-    """A thousand labels and all of them; coresets of several fractions; an exam of another stride."""
+    """A thousand labels and all of them; coresets of several fractions; an evaluation of another stride."""
     few = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": 1000}}})
     all_ = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": None}}})
     columns, body, legend = tabled([few, all_])

@@ -1,4 +1,4 @@
-"""Answers are kept under their questions: another exam has another file, cached verdicts are of these very images."""
+"""Answers are kept under their questions: another evaluation has another file, cached verdicts are of these very images."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Exams of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
+"""Evaluations of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
 
 import copy
 import signal
@@ -37,7 +37,7 @@ def run(tmp_path) -> Path:
 
 
 EPS = "-eps0.02-steps2"
-"""What the names of CHEAP's results say: in which it differs from the exam that goes with digits."""
+"""What the names of CHEAP's results say: in which it differs from the evaluation that goes with digits."""
 
 
 def result(run: Path, name: str = f"result{EPS}.json") -> dict:
@@ -70,7 +70,7 @@ def test_a_result_has_counts_bits_and_what_it_rests_on(run):
 
 
 def test_less_does_not_take_the_place_of_more(run):
-    """The same exam asked for less shows what is known; another exam has a result of its own."""
+    """The same evaluation asked for less shows what is known; another evaluation has a result of its own."""
     more = evaluate(run, evaluation=CORRUPTED, workspace=unshaken.Workspace(quiet=True))
     assert bare(evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))) == bare(more)
     assert bare(evaluate(run, evaluation=replace(CHEAP, until=50.0), workspace=unshaken.Workspace(quiet=True))) == bare(

@@ -223,7 +223,9 @@ def record_of(path: Path) -> dict[str, Any]:
     about = read_tensors(file_in(path))[1]
     if about.get("kind") not in ("encoder", "classifier"):
         raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; name an encoder or a classifier")
-    results = sorted(path.glob("result*.json"), key=lambda file: (len(file.name), file.name))  # the usual exam first
+    results = sorted(
+        path.glob("result*.json"), key=lambda file: (len(file.name), file.name)
+    )  # the usual evaluation first
     return about | ({"evaluation": read_json(results[0]).get("evaluation")} if results else {})
 
 

@@ -1,4 +1,4 @@
-"""`unshaken evaluate`, `compare`: the exam of classifiers, and whether two results differ by more than chance."""
+"""`unshaken evaluate`, `compare`: the evaluation of classifiers, and whether two results differ by more than chance."""
 
 from __future__ import annotations
 

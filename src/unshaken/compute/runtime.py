@@ -173,7 +173,7 @@ def alone() -> None:
     for launcher, count in counts.items():
         print(
             f"note: {launcher} started {count} copies of this command, and each works alone: start one "
-            "(`srun --ntasks=1`), or share an exam by --shard 1/2 and 2/2",
+            "(`srun --ntasks=1`), or share an evaluation by --shard 1/2 and 2/2",
             file=sys.stderr,
         )
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from unshaken.data.archive import Archive
-from unshaken.data.cache import Decoded, cached
 from unshaken.data.cifar_pickle import unpickled
 from unshaken.data.decode import resized
 from unshaken.data.image_digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
+from unshaken.storage.archive import Archive
+from unshaken.storage.cache import Decoded, cached
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from unshaken.corruptions.severity import SEVERITIES, check
-from unshaken.data.array_files import mapped_array
 from unshaken.data.images import Images
+from unshaken.storage.array_files import mapped_array
 
 
 def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ()) -> Images:

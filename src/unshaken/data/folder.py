@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unshaken.data.cache import stamp
 from unshaken.data.decode import SUFFIXES, Encoded
 from unshaken.data.folder_index import Found, Listing, in_parts
 from unshaken.data.folder_tree import Branch, LeftOut, Reason, read_tree
 from unshaken.data.holdout import rank
 from unshaken.data.split_names import ADVICE, FILLERS, part_of, parts_among, parts_of
+from unshaken.storage.cache import stamp
 
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _YEAR = r"(?:19|20)\d\d"

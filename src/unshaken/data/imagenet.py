@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from unshaken.base.progress import progress
-from unshaken.data.cache import Decoded, cached, stamp
 from unshaken.data.cifar_pickle import unpickled
 from unshaken.data.decode import resized
 from unshaken.data.folder import Files, listed
@@ -24,6 +23,7 @@ from unshaken.data.image_digests import image_digests, packed_digests, unpacked_
 from unshaken.data.images import Images
 from unshaken.data.prefetch import Wanted, gather
 from unshaken.data.synsets import DEVKIT, SYNSETS
+from unshaken.storage.cache import Decoded, cached, stamp
 
 SIDE, LARGE_SIDE = 32, 224
 LARGEST_MEMBER = 1 << 30

@@ -15,7 +15,7 @@ from torch import Tensor
 from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.image_digests import image_digests
-from unshaken.data.memmap import Sums
+from unshaken.storage.memmap import Sums
 
 IN_MEMORY_LIMIT = 8 * 2**30
 """Bytes of pixels. More are not copied: neither to a device, nor from a file into memory."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unshaken.data.cache import stamp
 from unshaken.data.decode import Encoded
 from unshaken.data.folder_index import Found, Listing, in_parts
 from unshaken.data.folder_tree import Branch, LeftOut, Reason
 from unshaken.data.parquet_file import declared_classes, image_column, label_column, opened, reading
 from unshaken.data.split_names import TEST_PARTS, part_of, parts_of
+from unshaken.storage.cache import stamp
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

@@ -18,12 +18,12 @@ import torch
 from PIL import UnidentifiedImageError
 
 from unshaken.base.progress import progress
-from unshaken.data.cache import Decoded, cached
 from unshaken.data.decode import Encoded, Picture, common_side, picture
 from unshaken.data.folder_index import Found, Listing, say_once
 from unshaken.data.image_digests import EVERY, TEST, falls
 from unshaken.data.images import IN_MEMORY_LIMIT, Images
-from unshaken.data.memmap import Shard, mapped
+from unshaken.storage.cache import Decoded, cached
+from unshaken.storage.memmap import Shard, mapped
 
 PROBE = 64
 SHARD = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unshaken.diagnostics.subject import Finding
 from unshaken.train.training_images import Overlap
 
+
 def leak(overlap: Overlap) -> Finding | None:
     """Return a finding if test images were learned from."""
     if not overlap:

@@ -1,4 +1,4 @@
-"""Any callable as a network that an exam can ask: logits out of whatever it answers, float32, its input left alone."""
+"""Any callable as a network that an evaluation can ask: logits out of whatever it answers, float32, its input left alone."""
 
 from __future__ import annotations
 

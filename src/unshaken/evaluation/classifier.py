@@ -1,4 +1,4 @@
-"""Who sits an exam: the classifier of a run, a network of timm's or torchvision's by name, or any module in Python."""
+"""Who is evaluated: the classifier of a run, a network of timm's or torchvision's by name, or any module in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exam shows while it runs: how high its last score can still be, where it will end, how fast it goes."""
+"""What an evaluation shows while it runs: how high its last score can still be, where it will end, how fast it goes."""
 
 from __future__ import annotations
 

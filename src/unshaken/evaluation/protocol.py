@@ -72,7 +72,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.attack.steps < 1:
-            raise ValueError("an exam attacks with 1 step or more: 0 steps are no attack; SA is accuracy without one")
+            raise ValueError(
+                "an evaluation attacks with 1 step or more: 0 steps are no attack; SA is accuracy without one"
+            )
         if self.queries < 1:
             raise ValueError(f"Square makes 1 query or more, not {self.queries}")
         if self.autoattack_limit is not None and (self.autoattack_limit < 1 or self.until is not None):
@@ -81,7 +83,7 @@ class Evaluation:
                 + (f" with until {self.until:g}: either says when to stop" if self.until is not None else "")
             )
         if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError(f"an exam takes batch ≥ 1 and limit ≥ 1, not {self.batch_size} and {self.limit}")
+            raise ValueError(f"an evaluation takes batch ≥ 1 and limit ≥ 1, not {self.batch_size} and {self.limit}")
         if self.until is not None and not 0 <= self.until <= 100:
             raise ValueError(f"until is a width in percentage points, such as 1.0, not {self.until:g}")
         if not self.severities:
@@ -92,14 +94,16 @@ class Evaluation:
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Evaluation:
-        """The exam that a result in JSON was made by. ValueError if this version knows no such exam."""
+        """The evaluation that a result in JSON was made by. ValueError if this version knows no such evaluation."""
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name != "type"}
         try:
             attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}  # pyright: ignore[reportAttributeAccessIssue]
             ball = {"Linf": Linf, "L2": L2}[attack["ball"]["type"]](attack["ball"]["eps"])
             return cls(PGD(**attack | {"ball": ball}), **fields)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the result's exam cannot be read by this version ({error}): is it newer?") from None
+            raise ValueError(
+                f"the result's evaluation cannot be read by this version ({error}): is it newer?"
+            ) from None
 
     @property
     def full(self) -> Evaluation:
@@ -121,7 +125,7 @@ class Evaluation:
         return replace(self, corruptions=(), severities=SEVERITIES, published=None, **alone)
 
     def beside(self, other: Evaluation) -> Evaluation:
-        """With what another asked that this one does not ask, as far as one exam can ask both."""
+        """With what another asked that this one does not ask, as far as one evaluation can ask both."""
         found = self
         if self.autoattack == "none":
             found = replace(found, autoattack=other.autoattack, autoattack_limit=other.autoattack_limit)

@@ -35,7 +35,7 @@ def result_of(
     known    of the classifier: "pretrain" and "finetune" say where its encoder and itself come from, "seconds" what
              they took, "spent" what those of pre-training went into, "cost" its peak memory, "weights" is its digest
     data     the set that was judged
-    spent    seconds by the exam's parts
+    spent    seconds by the evaluation's parts
     images   that were judged
     checks   findings that make the numbers doubtful
     """
@@ -84,7 +84,7 @@ def scores(evaluation: Evaluation, verdicts: dict[str, Verdicts], spent: dict[st
 
 
 def by_part(evaluation: Evaluation, result: dict[str, Any]) -> dict[str, Verdicts]:
-    """A result's verdicts by the names of the exam's parts, those of restarts before the last left out."""
+    """A result's verdicts by the names of the evaluation's parts, those of restarts before the last left out."""
     found = {"clean": result["standard"], evaluation.answered[-1]: result["robust"]}
     found |= {
         f"{evaluation.autoattack}/{name}": score
@@ -98,10 +98,10 @@ def by_part(evaluation: Evaluation, result: dict[str, Any]) -> dict[str, Verdict
     return {name: Verdicts.read(score) for name, score in found.items()}
 
 
-def exam_of(result: dict[str, Any]) -> Evaluation:
-    """The exam that a result was made by.
+def evaluation_of(result: dict[str, Any]) -> Evaluation:
+    """The evaluation that a result was made by.
 
-    Demos of the first versions had AutoAttack added from outside the exam: its first images alone.
+    Demos of the first versions had AutoAttack added from outside the evaluation: its first images alone.
     """
     evaluation, added = Evaluation.read(result["evaluation"]), result.get("autoattack")
     if evaluation.autoattack != "none" or not added:

@@ -37,7 +37,7 @@ RESULT = {
     "corruption_accuracy?": {"mean": PERCENT},
     "checks?": Items({}),
     "seeds": {"pretrain": SEED, "finetune": SEED, "evaluation": SEED},
-    "seconds": {"pretrain": SECONDS, "finetune?": SECONDS, "exam?": SECONDS},
+    "seconds": {"pretrain": SECONDS, "finetune?": SECONDS, "evaluation?": SECONDS},
     "spent?": Or((Each(Number(0)), None)),
     "cost?": Each(Number(0)),
     "date?": str,

@@ -9,7 +9,7 @@ from typing import Any
 
 from unshaken.base.json_files import read_json, write_json, write_text
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import by_part, exam_of, papers_log
+from unshaken.evaluation.result import by_part, evaluation_of, papers_log
 from unshaken.evaluation.verdict_log import VerdictLog
 
 MODES = ("slf", "alf", "aff")
@@ -58,7 +58,7 @@ def log_name(result: dict[str, Any]) -> str:
 
 
 def with_earlier_answers(evaluation: Evaluation, file: Path | None, notes: VerdictLog, total: int) -> Evaluation:
-    """What an earlier exam of the same kind asked beside stays in the result: less does not take the place of more.
+    """What an earlier evaluation of the same kind asked beside stays in the result: less does not take the place of more.
 
     Only what was judged already: nothing is judged that was not asked.
     """
@@ -66,7 +66,7 @@ def with_earlier_answers(evaluation: Evaluation, file: Path | None, notes: Verdi
     if before.get("notes") != notes.identity:
         return evaluation
     try:
-        more = evaluation.beside(exam_of(before))
+        more = evaluation.beside(evaluation_of(before))
         asked = {part.name for part in evaluation.parts()}
         verdicts = {name: found for name, found in more.collected(notes, total).items() if name not in asked}
         known = not verdicts or more.whole(verdicts)
@@ -103,7 +103,7 @@ def write_result(result: dict[str, Any], file: Path) -> Path:
 def _answers(result: dict[str, Any]) -> dict[str, int]:
     """What a result answers: by the names of its parts, for how many images."""
     try:
-        return {name: len(found) for name, found in by_part(exam_of(result), result).items()} if result else {}
+        return {name: len(found) for name, found in by_part(evaluation_of(result), result).items()} if result else {}
     except (KeyError, ValueError):  # of another version; or of published images that are there no more, undigested
         return {"unknown": len(result)}
 

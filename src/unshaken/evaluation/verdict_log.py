@@ -1,4 +1,4 @@
-"""Verdicts as they come, block by block: a line each in a file, so that an exam stopped anywhere goes on there."""
+"""Verdicts as they come, block by block: a line each in a file, so that an evaluation stopped anywhere goes on there."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class VerdictLog:
     """What was judged, in memory and, if a folder is given, on disk.
 
     Each process appends to a file of its own and reads those of all: whatever was judged before, by however many
-    processes, is not judged again. A file is called by the identity of the exam, network, images and world whose
-    verdicts it holds, and its first line says so too: another exam has other files. What was damaged in a file is not
+    processes, is not judged again. A file is called by the identity of the evaluation, network, images and world whose
+    verdicts it holds, and its first line says so too: another evaluation has other files. What was damaged in a file is not
     believed, and is judged again.
     """
 
@@ -55,7 +55,7 @@ class VerdictLog:
             lock = Lock(self.file.with_name(f".{self.file.stem}.lock"), again=True)
         except Busy:
             raise ValueError(
-                f"another process is at work on the same exam in {self.folder}: wait for it, or share the work by "
+                f"another process is at work on the same evaluation in {self.folder}: wait for it, or share the work by "
                 "--shard 1/2 and 2/2"
             ) from None
         finalize(self, lock.close)

@@ -59,7 +59,7 @@ class LPAFF:
 
     def __post_init__(self) -> None:
         if self.split == "test":
-            raise ValueError("the test images are for the exam: an encoder that saw them proves nothing")
+            raise ValueError("the test images are for the evaluation: an encoder that saw them proves nothing")
         if self.views.count != 1:
             raise ValueError(f"pseudo-labels are learned from 1 view of an image, not {self.views.count}")
         if self.clusters < 2:

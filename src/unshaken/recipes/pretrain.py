@@ -65,7 +65,7 @@ class Pretrain:
 
     def __post_init__(self) -> None:
         if self.split == "test":
-            raise ValueError("the test images are for the exam: an encoder that saw them proves nothing")
+            raise ValueError("the test images are for the evaluation: an encoder that saw them proves nothing")
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")

@@ -61,7 +61,7 @@ def unseeded(value: Any) -> Any:
 
 
 def once_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without a second result of a classifier by the same exam, such as one of another world: a mean is of runs."""
+    """Without a second result of a classifier by the same evaluation, such as one of another world: a mean is of runs."""
     kept: dict[str, dict[str, Any]] = {}
     for result in results:
         same = [unseeded(result[key]) for key in ALIKE] + [result["seeds"], result["weights"]]
@@ -72,7 +72,7 @@ def once_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def differences(result: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    """The fields of its recipes and exam, or if these are equal of all else, that others of its kind have otherwise."""
+    """The fields of its recipes and evaluation, or if these are equal of all else, that others of its kind have otherwise."""
     for parts in (("pretrain", "finetune", "evaluation"), ("data", "world"), ("weights", "notes", "file")):
         mine = dict(leaves({part: result.get(part) for part in parts}))
         known = [dict(leaves({part: other.get(part) for part in parts})) for other in others]

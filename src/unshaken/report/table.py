@@ -200,7 +200,7 @@ def _mean(values: list[float]) -> str:
 
 
 def seconds(result: dict[str, Any]) -> float:
-    """Of pre-training, fine-tuning and exam together; no number if one of them is not known any more."""
+    """Of pre-training, fine-tuning and evaluation together; no number if one of them is not known any more."""
     return sum(nan if value is None else value for value in result["seconds"].values())
 
 
@@ -246,12 +246,12 @@ def page(columns: Row, body: list[Row], legend: str) -> str:
 
 MEAN_LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
-    "(number of correct ones of n in each run); seeds: of pre-training/fine-tuning/exam in each run; seconds: mean of "
+    "(number of correct ones of n in each run); seeds: of pre-training/fine-tuning/evaluation in each run; seconds: mean of "
     "the three together, the pre-training being shared by its rows."
 )
 LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; (number of correct ones of n); "
-    "RA 95 %: score interval of that count; seeds: of pre-training/fine-tuning/exam; "
+    "RA 95 %: score interval of that count; seeds: of pre-training/fine-tuning/evaluation; "
     "seconds: of the three together, the pre-training being shared by its rows."
 )
 
@@ -266,7 +266,7 @@ MORE_LEGEND = {
 
 
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The few numbers of each result that a program wants. `seconds` is of pre-training, fine-tuning and exam."""
+    """The few numbers of each result that a program wants. `seconds` is of pre-training, fine-tuning and evaluation."""
     return [
         {
             "method": result["method"],

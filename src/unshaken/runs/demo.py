@@ -16,7 +16,7 @@ from unshaken.runs.workspace import Workspace
 
 METHODS = ("simclr", "acl", "acl-air")
 BLOCK = 64
-"""Images of a block of the exam; AutoAttack, which takes as long as all the rest, is for the first block under SLF."""
+"""Images of a block of the evaluation; AutoAttack, which takes as long as all the rest, is for the first block under SLF."""
 
 
 def demo(

@@ -16,7 +16,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
-from unshaken.evaluation.result import VERSION, by_part, exam_of, misstated
+from unshaken.evaluation.result import VERSION, by_part, evaluation_of, misstated
 from unshaken.evaluation.result_file import read_result
 from unshaken.evaluation.verdicts import Verdicts
 from unshaken.interop.fingerprint import Proof, verify_fingerprint
@@ -84,7 +84,7 @@ def recheck(
     if sample < 1:
         raise ValueError(f"a sample has at least 1 image, not {sample}")
     result, seed = read_result(file), secrets.randbelow(1 << 31) if seed is None else seed
-    evaluation, candidate, images = exam_of(result), *_subject(file, result, run, data)
+    evaluation, candidate, images = evaluation_of(result), *_subject(file, result, run, data)
     evaluation = replace(evaluation, until=None)
     if wrong := misstated(result):
         raise ValueError(f"{file} was altered: the numbers of {wrong[0]} are not those of its verdicts")

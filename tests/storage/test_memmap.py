@@ -16,10 +16,10 @@ from PIL import Image
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.data import images as imaging
-from unshaken.data import memmap as module
 from unshaken.data import prefetch as gathering
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
+from unshaken.storage import memmap as module
 from unshaken.train.batches import BatchStream, Position
 from unshaken.transforms.views import CropFlip
 

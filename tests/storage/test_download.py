@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from unshaken.data import download as module
-from unshaken.data.download import checksum, download
+from unshaken.storage import download as module
+from unshaken.storage.download import checksum, download
 
 CONTENT = bytes(range(256)) * 1000
 MD5 = md5(CONTENT).hexdigest()
@@ -102,7 +102,7 @@ def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
 def test_many_at_once(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
     """Twenty times two processes want one archive: every one of them ends with it, whole, and nothing else is left."""
     server.knows_ranges, server.pause = knows_ranges, 0.002
-    code = "import sys; from pathlib import Path; from unshaken.data.download import download\n"
+    code = "import sys; from pathlib import Path; from unshaken.storage.download import download\n"
     code += "for n in range(10): download(sys.argv[1], Path(sys.argv[2]) / str(n) / 'set', sys.argv[3])"
     args = [sys.executable, "-c", code, server.url, str(tmp_path), MD5]
     both = [subprocess.Popen(args, stderr=subprocess.PIPE) for _ in range(2)]

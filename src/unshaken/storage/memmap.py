@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unshaken.base.json_files import MOST, naming, read_bytes, read_json, write_json
 from unshaken.base.json_shapes import Each, Items, Whole
-from unshaken.data.cache import place
+from unshaken.storage.cache import place
 
 JOURNAL = {
     "done": Whole(0),

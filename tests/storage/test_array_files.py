@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unshaken.data.array_files import array_from, header_of, mapped_array
+from unshaken.storage.array_files import array_from, header_of, mapped_array
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 
 from unshaken.base.json_files import naming, read_json, replacing, write_json
 from unshaken.base.json_shapes import Whole
-from unshaken.data.array_files import array_from, header_of
+from unshaken.storage.array_files import array_from, header_of
 
 FORMAT = 2
 """Raise this when decoding changes, so that copies made by the old one are left alone."""

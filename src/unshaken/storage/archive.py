@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from unshaken.data.cache import stamp
-from unshaken.data.download import checksum, download
+from unshaken.storage.cache import stamp
+from unshaken.storage.download import checksum, download
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unshaken.data.cache import Decoded, cached, stamp
+from unshaken.storage.cache import Decoded, cached, stamp
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2)
 

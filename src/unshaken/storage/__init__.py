@@ -1,0 +1,1 @@
+"""Files of images: downloads, archives, and decoded copies on disk."""
