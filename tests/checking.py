@@ -26,12 +26,23 @@ def checked(stand_in: Callable) -> Callable:
     if set(hints.values()) <= {Any} or not any(name.startswith("ret") for name in by_keyword):
         return lambda *_, **__: None
     stand_in.__annotations__ = hints
-    return held(check(stand_in)) if stand_in.__name__ == "__init__" else check(stand_in)
+    return held(check(stand_in)) if stand_in.__name__ == "__init__" else unless_traced(check(stand_in))
 
 
 def has_shape(hint: Any) -> bool:
     """Whether a shape is named anywhere in an annotation, as in `list[Float[Tensor, "N D"]] | None`."""
     return (isinstance(hint, type) and issubclass(hint, AbstractArray)) or any(map(has_shape, get_args(hint)))
+
+
+def unless_traced(compare: Callable) -> Callable:
+    """What torch.fx traces, to fold batch norms, are calls with stand-ins of tensors that have no shape yet."""
+
+    @wraps(compare)
+    def of_tensors(*args: object, **kwargs: object) -> object:
+        traced = any(type(given).__module__ == "torch.fx.proxy" for given in (*args, *kwargs.values()))
+        return None if traced else compare(*args, **kwargs)
+
+    return of_tensors
 
 
 def held(init: Callable) -> Callable:

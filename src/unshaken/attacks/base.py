@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unshaken.attacks.objective import likeliest
 from unshaken.base.rng import Key
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float, Int
 
 Logits = Callable[[Tensor], Tensor]
 """Images in [0, 1] (N C H W) to logits (N K): a network in eval mode, its parameters frozen."""
@@ -50,7 +50,7 @@ class Model:
         return fell
 
 
-def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Tensor:
+def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
     """Whether the highest logit is not the label's (N). One that is no finite number, or any NaN, is a wrong answer.
 
     Classes may be masked by logits of minus infinity.

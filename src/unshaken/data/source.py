@@ -16,7 +16,7 @@ from unshaken.base.json_shapes import Or, Whole, check_shape
 from unshaken.base.ranges import Count, Range, ranged
 from unshaken.base.serialize import ASIDE, LATER
 from unshaken.base.suggest import did_you_mean
-from unshaken.base.types import Int
+from unshaken.base.types import Bool
 from unshaken.data.cifar import cifar
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
@@ -98,7 +98,7 @@ class DataSource:
             print(f"{self.name}: all {len(images)} {split} images are of one class", file=sys.stderr)
         return images
 
-    def aside(self, images: Images, every: int, split: int) -> Int[Tensor, "N"]:
+    def aside(self, images: Images, every: int, split: int) -> Bool[Tensor, "N"]:
         """Which of the labelled training images a split takes, one in `every`.
 
         Of a known set the `every`-th of each class; of one's own each image's content decides, as it does for testing.

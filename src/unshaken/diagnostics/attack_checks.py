@@ -14,7 +14,7 @@ from unshaken.attacks.ball import Ball, Linf
 from unshaken.attacks.base import Model
 from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
-from unshaken.base.types import Int
+from unshaken.base.types import Bool
 from unshaken.diagnostics.subject import CHUNK, Finding, ModelUnderTest, significantly_many, significantly_more
 
 STEPS = 20
@@ -36,22 +36,22 @@ class AttackProbe:
         return self.patient.chosen(self.patient.right)
 
     @cached_property
-    def usual(self) -> Int[Tensor, "n"]:
+    def usual(self) -> Bool[Tensor, "n"]:
         """Which images stand PGD-20 at ε."""
         return self._stand(PGD(self.patient.ball, STEPS), "usual")
 
     @cached_property
-    def one_step(self) -> Int[Tensor, "n"]:
+    def one_step(self) -> Bool[Tensor, "n"]:
         """The same of a single step of length ε, from next to the image."""
         return self._stand(PGD(self.patient.ball, 1, rel_step_size=1.0, init="gaussian"), "one step")
 
     @cached_property
-    def wider(self) -> Int[Tensor, "n"]:
+    def wider(self) -> Bool[Tensor, "n"]:
         """The same of ten steps at four times ε."""
         return self._stand(PGD(self.larger, STEPS // 2), "wider")
 
     @cached_property
-    def huge(self) -> Int[Tensor, "n"]:
+    def huge(self) -> Bool[Tensor, "n"]:
         """The same at an ε within which plain grey lies: ten steps, and twenty more for those that stand."""
         standing = self._stand(PGD(self.all_grey, 10), "huge")
         if standing.any():
@@ -68,10 +68,10 @@ class AttackProbe:
     def larger(self) -> Ball:
         return replace(self.patient.ball, eps=min(WIDER * self.patient.ball.eps, self.all_grey.eps))
 
-    def _stand(self, attack: PGD, name: str) -> Int[Tensor, "n"]:
+    def _stand(self, attack: PGD, name: str) -> Bool[Tensor, "n"]:
         standing = []
         for at in range(0, len(self.subject.x), CHUNK):
-            part = self.subject.chosen(slice(at, at + CHUNK))  # pyright: ignore[reportArgumentType]
+            part = self.subject.chosen(slice(at, at + CHUNK))
             rng = (part.key / name / at).on(part.x.device)
             standing.append(part.correct(attack(lambda x, part=part: _loss(part, x), part.x, rng)))
         return torch.cat(standing) if standing else torch.zeros(0, dtype=torch.bool)

@@ -66,7 +66,7 @@ class ModelUnderTest:
         """The same with fewer images."""
         return replace(self, x=self.x[:n], y=self.y[:n])
 
-    def chosen(self, which: Int[Tensor, "n"] | Bool[Tensor, "N"]) -> ModelUnderTest:
+    def chosen(self, which: Int[Tensor, "n"] | Bool[Tensor, "N"] | slice) -> ModelUnderTest:
         """The same with some of the images."""
         return replace(self, x=self.x[which], y=self.y[which])
 

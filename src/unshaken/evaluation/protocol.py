@@ -19,7 +19,7 @@ from unshaken.attacks.square import Square
 from unshaken.base.ranges import Count, Range, Whole, ranged
 from unshaken.base.rng import Key
 from unshaken.base.serialize import ASIDE, LATER
-from unshaken.base.types import Int
+from unshaken.base.types import Bool, Int
 from unshaken.corruptions.corruption import Corruption
 from unshaken.corruptions.severity import EXTRA, FIFTEEN, SEVERITIES, check
 from unshaken.data.images import Images
@@ -285,7 +285,7 @@ class Evaluation:
         places: Tensor,
         notes: VerdictLog,
         block: int,
-    ) -> Int[Tensor, "n"]:
+    ) -> Bool[Tensor, "n"]:
         held = torch.ones(len(places), dtype=torch.bool) if part.after is None else notes.read(part.after, block)
         if not held.any():
             return held  # pyright: ignore[reportReturnType]

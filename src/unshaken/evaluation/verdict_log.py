@@ -18,7 +18,7 @@ from unshaken.base.json_shapes import Number, Whole
 from unshaken.base.locks import Busy, Lock
 from unshaken.base.serialize import short_hash
 from unshaken.base.shard import Shard
-from unshaken.base.types import Int
+from unshaken.base.types import Bool, Int
 from unshaken.evaluation.verdicts import Verdicts
 
 VERDICT = {"part": str, "block": Whole(0), "bits": str, "n": Whole(1), "seconds": Number(0)}
@@ -78,7 +78,7 @@ class VerdictLog:
                 self.bits[place] = torch.from_numpy(text.unpack_bits(line["bits"], line["n"]))
                 self.spent[place] = line["seconds"]
 
-    def read(self, part: str, block: int) -> Int[Tensor, "n"] | None:
+    def read(self, part: str, block: int) -> Bool[Tensor, "n"] | None:
         return self.bits.get((part, block))
 
     def collected(self, part: str, blocks: Sequence[Int[Tensor, "n"]]) -> Verdicts:
@@ -94,7 +94,7 @@ class VerdictLog:
                 verdicts.bits[places], verdicts.judged[places] = bits, True
         return verdicts
 
-    def write(self, part: str, block: int, bits: Int[Tensor, "n"], seconds: float = 0.0) -> None:
+    def write(self, part: str, block: int, bits: Bool[Tensor, "n"], seconds: float = 0.0) -> None:
         """In one piece. Not forced to the disk: what a power failure takes is judged again."""
         self.bits[part, block], self.spent[part, block] = bits, round(seconds, 3)
         line = {"part": part, "block": block, "bits": text.pack_bits(bits.numpy()), "n": len(bits)}

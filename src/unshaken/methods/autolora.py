@@ -21,7 +21,7 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Natural, NonNegative, Number, Positive, Range, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
-from unshaken.base.types import Batch, Float, Int, LossTerms
+from unshaken.base.types import Batch, Bool, Float, Int, LossTerms
 from unshaken.losses.divergence import kl_rows
 from unshaken.methods.base import Method
 from unshaken.nets.lora import branch
@@ -87,7 +87,7 @@ class AutoLoRa(Method):
         return {"loss": loss, "natural": natural, "robust": robust, "divergence": divergence, "l1": l1, "l2": l2}
 
     @torch.no_grad()
-    def correct(self, h: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+    def correct(self, h: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """What SA counts: whether each natural image is classified correctly, in eval mode."""
         with evaluating(h):
             if self.measured == "released" and self.natural == "adv":

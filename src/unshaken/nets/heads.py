@@ -80,7 +80,7 @@ class ProjectionAndClassifiers(nn.Module):
         self.projection = projection
         self.classifiers = nn.ModuleList(nn.Linear(features, count) for count in classes)
 
-    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
         return torch.cat([self.projection(x), *(classifier(x) for classifier in self.classifiers)], dim=-1)
 
     def split(self, out: Float[Tensor, "... E"]) -> tuple[Tensor, ...]:
