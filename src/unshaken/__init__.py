@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.runs.verify import verify as verify
     from unshaken.runs.workspace import Workspace as Workspace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     # verbs, the same words as on the command line
