@@ -1,1 +1,1 @@
-"""Randomness, schedules, files, progress: what every room uses. No mathematics, no network."""
+"""Helpers that every other package uses: random numbers, schedules, files, progress."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, and errors of the system that name their file."""
+"""Atomic file writes, and operating-system errors that name the file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # a system without it has no leftovers removed
+except ImportError:  # Windows has no fcntl; there, leftover files are not removed
     fcntl = None
 
 PART = ".part"
-"""The end of the name of a file that is not whole yet."""
+"""The suffix of a file that is still being written."""
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system that names no file becomes one that names this file."""
+    """Make operating-system errors raised inside name this file, if they name none."""
     try:
         yield
     except OSError as error:
@@ -31,16 +31,16 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write into, which takes the place of `path` at the end; after an error there is no trace of it.
+    """Open a temporary file that replaces `path` when the block ends; after an error it is deleted.
 
-    After a crash at any moment `path` is the old file or the new one, whole. What a process that was killed has left
-    beside `path` is removed.
+    A crash at any moment leaves either the complete old file or the complete new one at `path`.
+    Temporary files that killed processes left beside `path` are deleted too.
 
-    sync  wait for the disk, so that this holds after a power failure too
+    sync  wait for the disk, so that this also holds after a power failure
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _part_of(path)
+        file = _open_temporary(path)
         part = Path(file.name)
         try:
             with file:
@@ -56,21 +56,21 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
         sweep(path.parent, path.name)
 
 
-def _part_of(path: Path) -> IO[bytes]:
-    """A new file beside `path` under a name of its own, locked for as long as it is open.
+def _open_temporary(path: Path) -> IO[bytes]:
+    """Create a file with a unique name beside `path`, and lock it for as long as it is open.
 
-    A process number does not make a name unique: containers that share a folder count processes on their own.
+    The name is random, not the process number: containers that share a folder may have equal process numbers.
     """
     while True:
         part = path.with_name(f"{path.name[:180]}.{secrets.token_hex(6)}{PART}")
         file = open(part, "xb")  # noqa: SIM115 (the caller closes it)
-        if _locked(file) is not False and part.exists():
+        if _try_lock(file) is not False and part.exists():
             return file
-        file.close()  # another process took it for a leftover just as it was made
+        file.close()  # between creation and locking, another process deleted it as a leftover
 
 
-def _locked(file: IO[bytes]) -> bool | None:
-    """Whether the lock of the file is ours now; None if the file system has no locks."""
+def _try_lock(file: IO[bytes]) -> bool | None:
+    """Try to lock the file: True if it worked, False if another process has it, None without file locks."""
     if fcntl is None:
         return None
     try:
@@ -83,9 +83,9 @@ def _locked(file: IO[bytes]) -> bool | None:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove what killed processes have left of their writing: files that no living process has locked.
+    """Delete the temporary files of killed processes: those that no running process has locked.
 
-    name  of the file whose leftovers are meant; those of all files if it is empty
+    name  delete only the temporary files of the file with this name; empty: of all files
     """
     try:
         parts = [entry.path for entry in os.scandir(folder) if is_part(entry.name, name)]
@@ -93,21 +93,21 @@ def sweep(folder: Path, name: str = "") -> None:
         return
     for part in parts:
         with suppress(OSError), open(part, "r+b") as file:
-            if _locked(file):
+            if _try_lock(file):
                 os.unlink(part)
 
 
 def is_part(entry: str, name: str) -> bool:
-    """Whether an entry is called as `_part_of` calls the parts of a file, or as earlier versions did."""
-    if not entry.endswith(PART):  # as almost all are not, in a folder of thousands
+    """Return whether a directory entry is the name of a temporary file, of this version or an earlier one."""
+    if not entry.endswith(PART):  # the usual case, decided first because folders may have thousands of entries
         return False
     stem, _, mark = entry.removesuffix(PART).rpartition(".")
-    known = mark.isdecimal() or (len(mark) == 12 and set(mark) <= set("0123456789abcdef"))
-    return known and (not name or stem == name[:180])
+    temporary = mark.isdecimal() or (len(mark) == 12 and set(mark) <= set("0123456789abcdef"))
+    return temporary and (not name or stem == name[:180])
 
 
 def write_bytes(path: Path, *content: bytes | bytearray | memoryview) -> None:
-    """Write all pieces of the content, atomically."""
+    """Write the pieces of the content one after the other, atomically."""
     with replacing(path) as file:
         for piece in content:
             file.write(piece)
@@ -118,20 +118,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add text at the end of a file. It is not forced to the disk: a power failure may take it."""
+    """Append text to a file. It does not wait for the disk: a power failure may lose the text."""
     with naming(path), open(path, "ab") as file:
         file.write(text.encode())
 
 
 def read_bytes(path: Path, most: int) -> bytearray:
-    """What a file holds. ValueError if there is no such file, or if it is larger than `most` bytes."""
+    """Read a file. ValueError if it does not exist or is larger than `most` bytes."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else ""
+        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else ""
         raise ValueError(f"{path} {what}: a file is needed" if what else f"there is no file {path}")
     with naming(path), open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise ValueError(f"{path} has {size:,} bytes, and a file of its kind has at most {most:,}")
+            raise ValueError(f"{path} has {size:,} bytes, but a file of this kind may have at most {most:,}")
         content = bytearray(size)
         read = file.readinto(content)
         return content[:read] if read < size else content

@@ -1,4 +1,4 @@
-"""Checksums of what a file says: damage is found when the file is read. They are no signatures."""
+"""Checksums that detect damaged files. They are not signatures."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterable
 from typing import Any
 
 FIELD = "checksum"
-"""The name under which a file keeps its checksum."""
+"""The name of the field that holds a file's checksum."""
 DIGITS = 32
-"""A checksum is the first 32 hexadecimal digits of SHA-256, which is the fastest of its kind on processors of today."""
+"""A checksum is the first 32 hexadecimal digits of SHA-256, the fastest secure hash on today's processors."""
 
 
-def checksum(parts: Iterable[bytes | bytearray | memoryview]) -> str:
-    """The checksum of the bytes of all parts, one after the other."""
+def checksum(chunks: Iterable[bytes | bytearray | memoryview]) -> str:
+    """Return the checksum of the concatenated chunks."""
     total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
+    for chunk in chunks:
+        total.update(chunk)
     return total.hexdigest()[:DIGITS]
 
 
 def checksum_of(value: Any, before: str = "") -> str:
-    """The checksum of a JSON value, whatever the order of its fields and the spaces between them.
+    """Return the checksum of a JSON value; the order of its fields and its spacing do not matter.
 
-    before  a checksum that this one continues, so that a chain of them shows what is missing or moved
+    before  the checksum of the previous value in a chain, so that a missing or moved value is detected
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return checksum([before.encode(), text.encode()])

@@ -1,4 +1,4 @@
-"""Work that processes share: each does its part, and all know the whole; one process does it all."""
+"""Sharing work between the processes of torch.distributed, or doing all of it in one."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This one's place among those at work."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     count: int = 1
 
     def each(self, pieces: int, make: Callable[[int], T]) -> list[T]:
-        """[make(0), make(1), ...]: every piece is made by one process and known to all, in the same order.
+        """Return [make(0), make(1), ...] in every process; each element is computed by one process.
 
-        What a piece is may depend on its number alone; then the whole is the same for any number of processes.
+        `make` must depend on the number alone; then the result is the same for any number of processes.
         """
-        mine = [make(piece) for piece in range(self.rank, pieces, self.count)]
+        own = [make(piece) for piece in range(self.rank, pieces, self.count)]
         if self.count == 1:
-            return mine
+            return own
         from torch import distributed
 
-        parts: list[list[T]] = [[] for _ in range(self.count)]
-        distributed.all_gather_object(parts, mine)
-        return [parts[piece % self.count][piece // self.count] for piece in range(pieces)]
+        by_rank: list[list[T]] = [[] for _ in range(self.count)]
+        distributed.all_gather_object(by_rank, own)
+        return [by_rank[piece % self.count][piece // self.count] for piece in range(pieces)]
 
 
 def processes() -> Processes:
-    """Those that torch.distributed has brought together, or this one alone."""
+    """Return the processes of torch.distributed, or this process alone if it is not initialised."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):

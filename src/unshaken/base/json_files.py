@@ -1,4 +1,4 @@
-"""JSON that is checked when it is read: its checksum, its depth and size, and the shape of every field."""
+"""JSON files with a checksum, validated on reading: depth, size, and the shape of every field."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ __all__ = [
 ]
 
 DEPTH = 64
-"""How deep a JSON value may be nested; ours are at most some ten levels deep."""
+"""The deepest nesting that is read; our own files have about ten levels."""
 MOST = 1 << 28
-"""Bytes that a JSON file may have."""
+"""The largest JSON file that is read, in bytes."""
 
 
 def parse_json(text: str | bytes | bytearray, where: str, shape: Shape = object) -> Any:
-    """The value that a JSON text stands for. ValueError, in one line with `where` in it, for anything else.
+    """Parse a JSON text and check its shape. ValueError, in one line that names `where`, if that fails.
 
-    A field that is there twice, NaN, infinity and nesting deeper than DEPTH are refused too.
+    Duplicate fields, NaN, infinity and nesting deeper than DEPTH are refused too.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
         if depth_of(text) > DEPTH:
             raise ValueError(f"it is nested more than {DEPTH} levels deep")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} cannot be read as JSON (byte {error.start} is not UTF-8)") from None
     except (ValueError, RecursionError) as error:
@@ -55,7 +55,7 @@ def parse_json(text: str | bytes | bytearray, where: str, shape: Shape = object)
 
 
 def depth_of(text: str) -> int:
-    """How deep the brackets of a JSON text are nested, those within strings left out."""
+    """Return how deep the brackets of a JSON text are nested, not counting brackets within strings."""
     if text.count("[") + text.count("{") <= DEPTH:
         return 0
     depth = deepest = 0
@@ -66,57 +66,57 @@ def depth_of(text: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
+        twice = next(name for name in fields if names.count(name) > 1)
         raise ValueError(f"it has the field {twice[:40]!r} twice")
-    return found
+    return fields
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number in JSON")
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def read_foreign_json(path: Path, shape: Shape = object) -> Any:
-    """What a JSON file of somebody else says: its shape is checked, and there is no checksum to check."""
+    """Read a JSON file that another program wrote: its shape is checked; it has no checksum."""
     return parse_json(read_bytes(path, MOST), str(path), shape)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object, indented for people, with a checksum of all that it says. NaN is refused: JSON has none."""
+    """Write an object as indented JSON, with a checksum. NaN is refused, because JSON has no NaN."""
     write_text(path, json.dumps(with_checksum(value), indent=1) + "\n")
 
 
 def with_checksum(value: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """An object with the checksum of its other fields as its last one."""
-    assert FIELD not in value, f"{FIELD!r} is the name of the checksum"
-    plain = json.loads(json.dumps(value, allow_nan=False))  # names as text, tuples as lists: what will be read
+    """Return the object with one more field: the checksum of the other fields."""
+    assert FIELD not in value, f"the field {FIELD!r} is reserved for the checksum"
+    plain = json.loads(json.dumps(value, allow_nan=False))  # as it will be read: names as text, tuples as lists
     return plain | {FIELD: checksum_of(plain, before)}
 
 
 def read_json(path: Path, shape: Shape = object) -> dict[str, Any]:
-    """What `write_json` wrote, without the checksum.
+    """Read what `write_json` wrote, and return it without the checksum.
 
-    ValueError, in one line with the file's name in it, if there is no such file, if it is no JSON object, if it was
-    damaged or altered, or if it has another shape.
+    ValueError, in one line that names the file, if the file does not exist, is not a JSON object, was damaged or
+    altered, or has another shape.
     """
     found = parse_json(read_bytes(path, MOST), str(path))
-    return check_shape(_opened(found, str(path)), shape, str(path))
+    return check_shape(_verify_checksum(found, str(path)), shape, str(path))
 
 
-def _opened(found: Any, where: str, before: str = "") -> dict[str, Any]:
-    """The object without its checksum, which is checked."""
+def _verify_checksum(found: Any, where: str, before: str = "") -> dict[str, Any]:
+    """Check the object's checksum and return the object without it."""
     if not isinstance(found, dict):
-        raise ValueError(f"{where} is {shown(found)}, and has to be an object: it is not a file of unshaken")
+        raise ValueError(f"{where} is {shown(found)}, but must be an object: unshaken did not write this file")
     stated = found.pop(FIELD, None)
     if stated is None:
         raise ValueError(
             f"{where} has no checksum: an earlier version of unshaken wrote it, or it was altered. "
-            f"`unshaken verify --write {where}` adds one, where it is trusted"
+            f"If you trust it, `unshaken verify --write {where}` adds one"
         )
     if stated != _sum(found, before):
-        raise ValueError(f"{where} was damaged or altered: its checksum is not that of what it says. Take another copy")
+        raise ValueError(f"{where} was damaged or altered: its checksum does not fit its content. Use another copy")
     return found
 
 
@@ -128,7 +128,7 @@ def _sum(value: dict[str, Any], before: str) -> str:
 
 
 def add_checksum(path: Path) -> None:
-    """Add the checksum to a JSON file of an earlier version, as it is. ValueError if it has one that is wrong."""
+    """Add a checksum to a JSON file of an earlier version. ValueError if it has a wrong one."""
     found = read_foreign_json(path, {})
     if FIELD in found:
         read_json(path)
@@ -137,7 +137,7 @@ def add_checksum(path: Path) -> None:
 
 
 def add_checksums_to_lines(path: Path) -> None:
-    """Add the checksums to a file of lines of an earlier version. ValueError if it has some that are wrong."""
+    """Add checksums to the lines of a file of an earlier version. ValueError if it has wrong ones."""
     pieces = bytes(read_bytes(path, MOST)).split(b"\n")[:-1]
     values = [parse_json(piece, f"{path}, line {number}", {}) for number, piece in enumerate(pieces, 1)]
     lines = Lines(path)
@@ -148,13 +148,14 @@ def add_checksums_to_lines(path: Path) -> None:
 
 
 class Lines:
-    """A file of one JSON object a line, which grows. Each line has a checksum of itself and of that of the line before.
+    """A growing file with one JSON object per line.
 
-    A last line that is not whole is left out, as after a crash. A line that was damaged is left out too, and so is a
-    line that does not follow on the one before it: `fault` says so.
+    Each line has a checksum that covers the line and the checksum of the line before it.
+    An incomplete last line, as a crash leaves it, is ignored. A damaged line, or one that does not follow the line
+    before it, is left out and reported in `fault`.
 
-    values  the sound objects, without their checksums
-    fault   what was damaged, in one line; empty if nothing was
+    values  the undamaged objects, without their checksums
+    fault   the damage that was found, in one line; empty if there is none
     """
 
     def __init__(self, path: Path, shape: Shape = object) -> None:
@@ -165,15 +166,15 @@ class Lines:
 
     def _read(self, shape: Shape) -> None:
         pieces = bytes(read_bytes(self.path, MOST)).split(b"\n")
-        torn = pieces.pop()  # what was written of a line when a process was killed; nothing after a whole line
-        strange = torn and not b'{"'.startswith(torn[:2])
-        faults, before = [f"{self.path} ends in the middle of something else"] if strange else [], ""
+        torn = pieces.pop()  # the incomplete line that a killed process left; empty after a complete line
+        foreign = torn and not b'{"'.startswith(torn[:2])
+        faults, before = [f"{self.path} ends in something that is not a JSON object"] if foreign else [], ""
         for number, piece in enumerate(pieces, 1):
             where = f"{self.path}, line {number}"
             try:
                 found = parse_json(piece, where, {FIELD: str})
                 before, stated = found[FIELD], before
-                self.values.append(check_shape(_opened(found, where, stated), shape, where))
+                self.values.append(check_shape(_verify_checksum(found, where, stated), shape, where))
             except ValueError as error:
                 faults.append(str(error))
         self._last = before
@@ -182,7 +183,7 @@ class Lines:
             self.fault += f" (one of {len(faults)} faults)"
 
     def set_aside(self) -> Path | None:
-        """Keep a damaged file under another name, which is returned: what is in it may be of use to its owner."""
+        """Rename a damaged file, so that its owner can still read it, and return the new name."""
         if not self.fault:
             return None
         aside = next(p for k in count(1) if not (p := self.path.with_name(f"{self.path.name}.damaged{k}")).exists())
@@ -191,7 +192,7 @@ class Lines:
         return aside
 
     def rewrite(self, values: list[dict[str, Any]]) -> None:
-        """Make these the only lines, atomically."""
+        """Replace all lines by these, atomically."""
         self._last = ""
         write_text(self.path, "".join([self._next(value) for value in values]))
 

@@ -1,4 +1,4 @@
-"""What a JSON value has to look like, and the one line that says where it does not."""
+"""Shapes of JSON values, and one-line errors that name the field with another shape."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Each:
-    """An object with fields of any names, whose values have one shape."""
+    """An object with any field names, whose values all have one shape."""
 
     of: Shape
 
@@ -54,7 +54,7 @@ class Each:
 
 @dataclass(frozen=True)
 class Or:
-    """Any of several shapes, each of another kind; the first of the kind of the value decides."""
+    """One of several shapes. The value is checked against the first shape of its own JSON type."""
 
     shapes: tuple[Shape, ...]
 
@@ -63,9 +63,9 @@ class Or:
 
 
 Shape = Any
-"""One of the classes above; or str, bool, None, or object for anything;
-or a dictionary of names to shapes, for an object with these fields and any others: "name?" may be missing;
-or a tuple of strings, of which the value is one."""
+"""One of the classes above; or str, bool, None, or object, which allows anything;
+or a dictionary from names to shapes: an object with at least these fields, of which "name?" may be missing;
+or a tuple of strings: the value is one of them."""
 
 
 def _bounds(least: float | None, most: float | None) -> str:
@@ -75,7 +75,7 @@ def _bounds(least: float | None, most: float | None) -> str:
 
 
 def describe_shape(shape: Shape) -> str:
-    """In words."""
+    """Describe a shape in words."""
     if isinstance(shape, dict):
         return "an object"
     if isinstance(shape, tuple):
@@ -85,19 +85,19 @@ def describe_shape(shape: Shape) -> str:
 
 
 def check_shape(value: Any, shape: Shape, where: str, field: str = "") -> Any:
-    """The value itself. ValueError if it has another shape: `where` is named, which is the file, and the field."""
+    """Return the value if it has the shape; otherwise raise a ValueError that names the file (`where`) and the field."""
     if isinstance(shape, Or):
-        shape = next((each for each in shape.shapes if _is_of(value, each, kind=True)), shape)
-    if not _is_of(value, shape):
-        what = f"{where}: {field!r}" if field else f"{where}: what it says"
-        raise ValueError(f"{what} is {shown(value)}, and has to be {describe_shape(shape)}")
+        shape = next((each for each in shape.shapes if _has_shape(value, each, type_only=True)), shape)
+    if not _has_shape(value, shape):
+        what = f"{where}: {field!r}" if field else f"{where}: its content"
+        raise ValueError(f"{what} is {shown(value)}, but must be {describe_shape(shape)}")
     if isinstance(shape, dict):
         for name, each in shape.items():
             bare = name.removesuffix("?")
             if bare in value:
                 check_shape(value[bare], each, where, f"{field}.{bare}".lstrip("."))
             elif bare == name:
-                raise ValueError(f"{where}: it has no {f'{field}.{bare}'.lstrip('.')!r}")
+                raise ValueError(f"{where}: the field {f'{field}.{bare}'.lstrip('.')!r} is missing")
     elif isinstance(shape, Each):
         for name, each in value.items():
             check_shape(each, shape.of, where, f"{field}.{name}".lstrip("."))
@@ -107,27 +107,31 @@ def check_shape(value: Any, shape: Shape, where: str, field: str = "") -> Any:
     return value
 
 
-def _is_of(value: Any, shape: Shape, kind: bool = False) -> bool:
-    """Whether a value is of a shape, as far as it goes without looking into it; of its kind alone, if that is asked."""
+def _has_shape(value: Any, shape: Shape, type_only: bool = False) -> bool:
+    """Return whether a value has a shape, without looking at the fields or items of the value.
+
+    type_only  compare the JSON types alone, not bounds and lengths
+    """
     if shape is object or shape is None:
         return shape is object or value is None
     if isinstance(shape, (dict, Each)):
         return isinstance(value, dict)
     if isinstance(shape, Items):
-        return isinstance(value, list) and (kind or _within(len(value), shape.least, shape.most))
+        return isinstance(value, list) and (type_only or _within(len(value), shape.least, shape.most))
     if isinstance(shape, tuple):
-        return isinstance(value, str) and (kind or value in shape)
+        return isinstance(value, str) and (type_only or value in shape)
     if isinstance(shape, Whole):
-        return type(value) is int and (kind or _within(value, shape.least, shape.most))
+        return type(value) is int and (type_only or _within(value, shape.least, shape.most))
     if isinstance(shape, Number):
-        return type(value) in (int, float) and (kind or (_finite(value) and _within(value, shape.least, shape.most)))
+        in_bounds = type_only or (_finite(value) and _within(value, shape.least, shape.most))
+        return type(value) in (int, float) and in_bounds
     return isinstance(shape, type) and isinstance(value, shape)
 
 
 def _finite(value: float) -> bool:
     try:
         return isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -136,7 +140,7 @@ def _within(value: float, least: float | None, most: float | None) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in a few words, on one line, whatever it is."""
+    """Describe any value in a few words, on one line."""
     if isinstance(value, (dict, list)):
         kind, unit = ("an object", "fields") if isinstance(value, dict) else ("a list", "items")
         return f"{kind} of {len(value)} {unit}"

@@ -1,4 +1,4 @@
-"""Locks between processes: one at a time works on a file or in a folder; the lock of a killed process is free again"""
+"""Locks on files and folders between processes; the lock of a killed process is released."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class Busy(Exception):
 
 
 class Lock:
-    """The lock of a file, taken when this is made and held until `close`.
+    """A lock file, acquired on construction and held until `close`.
 
-    file   the lock itself, an empty file that stays where it is
-    wait   seconds to wait for another process to release it; -1 waits without end
-    again  whether this process may take it again while it holds it
-    Raises Busy if another process holds it for longer. ValueError if the file is a link: whoever put it there could
-    have us write elsewhere.
+    file   the lock file, which is empty and is not deleted
+    wait   seconds to wait for another process to release the lock; -1 waits forever
+    again  this process may acquire the lock again while it holds it
+    Raises Busy if another process holds the lock for longer. Raises ValueError if the file is a symbolic link, because
+    a link could redirect what we write.
     """
 
     def __init__(self, file: Path, wait: float = 0.0, again: bool = False) -> None:
         if file.is_symlink():
-            raise ValueError(f"{file} is a link, and the lock of a folder has to be a file of its own: remove the link")
+            raise ValueError(f"{file} is a link, but a lock must be a regular file: remove the link")
         self._lock = FileLock(file.absolute(), timeout=wait, thread_local=False, is_singleton=again)
         try:
             self._lock.acquire(poll_interval=0.1)

@@ -1,4 +1,4 @@
-"""Yes or no for each of many things, as text: eight to a byte, the first in the highest bit, in base 64."""
+"""Arrays of booleans as text: eight to a byte, the first in the highest bit, in base 64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pack_bits(bits: numpy.ndarray) -> str:
 
 
 def unpack_bits(text: str, n: int) -> numpy.ndarray:
-    """The first n of them, as booleans. ValueError unless these are n bits, filled up with zeros to whole bytes."""
+    """Return the n booleans. ValueError unless the text holds n bits, padded with zeros to full bytes."""
     import numpy
 
     raw = numpy.frombuffer(bytes_of(text, n), dtype=numpy.uint8)
@@ -24,18 +24,18 @@ def unpack_bits(text: str, n: int) -> numpy.ndarray:
 
 
 def count_bits(text: str, n: int) -> int:
-    """How many of them are yes. ValueError unless these are n bits."""
+    """Return how many of the n booleans are true. ValueError unless the text holds n bits."""
     return int.from_bytes(bytes_of(text, n), "big").bit_count()
 
 
 def bytes_of(text: str, n: int) -> bytes:
-    """The bytes of n bits."""
+    """Return the bytes that hold n bits."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise ValueError(f"these are no bits in base 64 ({error})") from None
+        raise ValueError(f"the packed bits are not base 64 ({error})") from None
     if len(raw) != -(-n // 8):
-        raise ValueError(f"these are {8 * len(raw)} bits, and not {n}")
+        raise ValueError(f"there are {8 * len(raw)} packed bits, not {n}")
     if n % 8 and raw[-1] & (0xFF >> n % 8):
-        raise ValueError(f"these are more than {n} bits")
+        raise ValueError(f"there are more than {n} packed bits")
     return raw

@@ -1,4 +1,4 @@
-"""Arrays and scalars of NumPy from a pickle, made of bytes that are checked against their shape and type."""
+"""NumPy arrays and scalars from a pickle, checked against their shape and dtype."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unshaken.base.pickles import Builder, Unfinished, paired
+from unshaken.base.pickles import Builder, Unfinished, dict_of_items
 
 MOST_AXES = 32
 
@@ -22,21 +22,21 @@ class _Dtype(Unfinished):
 
 
 def simple(dtype: Any) -> np.dtype:
-    """A dtype of plain numbers or text. ValueError for all others: objects, structures, and what is none."""
+    """Return the dtype if its elements are plain numbers or text. ValueError for objects, structures and non-dtypes."""
     dtype = dtype.plain if isinstance(dtype, _Dtype) else dtype
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biufSU" or not dtype.itemsize or dtype.names:
-        raise ValueError("arrays are of plain numbers or text")
+        raise ValueError("an array must hold plain numbers or text")
     return dtype
 
 
 def array(shape: Any, dtype: Any, fortran: Any, raw: Any) -> np.ndarray:
-    """An array from its bytes, which have to be as many as its shape and dtype say."""
+    """Make an array from its bytes. ValueError if their number does not fit the shape and dtype."""
     dtype, raw = simple(dtype), raw.encode("latin1") if isinstance(raw, str) else raw
     shape = shape if isinstance(shape, tuple) else (shape,)
     if not isinstance(raw, (bytes, bytearray)) or len(shape) > MOST_AXES:
-        raise ValueError("the numbers of an array are its bytes")
+        raise ValueError(f"an array must be given as bytes, with at most {MOST_AXES} axes")
     if not all(type(side) is int and side >= 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(raw):
-        raise ValueError(f"an array of shape {str(shape)[:60]} and {dtype} is not made of {len(raw)} bytes")
+        raise ValueError(f"an array of shape {str(shape)[:60]} and {dtype} does not have {len(raw)} bytes")
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -45,24 +45,24 @@ class _Array(Unfinished):
         pass
 
     def finish(self, state: Any) -> np.ndarray:
-        return array(*state[-4:])  # a version may stand before shape, dtype, order and bytes
+        return array(*state[-4:])  # shape, dtype, order and bytes; older NumPy puts a version number before them
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding != "latin1":
-        raise ValueError("bytes are written as latin-1 text")
+        raise ValueError("bytes must be written as latin-1 text")
     return text.encode(encoding)
 
 
 def _pairs(pairs: Any = ()) -> dict[Any, Any]:
-    return paired([part for pair in pairs for part in pair]) if not isinstance(pairs, dict) else pairs
+    return dict_of_items([item for pair in pairs for item in pair]) if not isinstance(pairs, dict) else pairs
 
 
 def _bytes(raw: Any = b"", encoding: str = "latin1") -> bytes:
     if isinstance(raw, str):
         return _encode(raw, encoding)
-    if not isinstance(raw, (bytes, bytearray)):  # a number would ask for as many bytes
-        raise ValueError("bytes are made of bytes")
+    if not isinstance(raw, (bytes, bytearray)):  # bytes(n) of a number would allocate n bytes
+        raise ValueError("a bytes object must be made from bytes")
     return bytes(raw)
 
 
@@ -79,4 +79,4 @@ ARRAYS: dict[tuple[str, str], Builder] = {
     **{(module, name): _bytes for module in _BUILTINS for name in ("bytes", "bytearray")},
     **{(module, name): lambda of=(): list(of) for module in _BUILTINS for name in ("set", "frozenset")},
 }
-"""What makes numbers, text and arrays of NumPy, by the names that its versions have for them."""
+"""Builders of numbers, text and NumPy arrays, by the (module, name) that the versions of NumPy write."""

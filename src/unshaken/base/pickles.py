@@ -1,4 +1,4 @@
-"""Pickles, read without running anything: plain values, and a mark in the place of all else."""
+"""Reading pickles without running code: plain values, and placeholders for other objects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import IO, Any, NamedTuple
 from unshaken.base.safe_text import printable
 
 MOST_STEPS = 5_000_000
-"""Instructions that a pickle may have. The largest list in a published file has 1.3 million entries."""
+"""The most instructions that are read. The largest list in a published file has 1.3 million entries."""
 SCALARS = (str, bytes, int, float, bool, type(None))
 
 
 class Named(NamedTuple):
-    """A class or function that a pickle names. It is never looked up."""
+    """The name of a class or function in a pickle. It is never imported."""
 
     module: str
     name: str
@@ -27,12 +27,12 @@ class Named(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Skipped:
-    """The place of an object of a class that is not built here: its parts are there, and nothing was called.
+    """A placeholder for an object that is not built here: what the pickle says about it, with nothing called.
 
-    name       of the class or function
-    arguments  it would have been called with
-    state      it would have been given
-    entries    it would have as a dictionary
+    name       the name of the class or function
+    arguments  the arguments of the call
+    state      the state that the object would be given
+    entries    the items that the object would have as a dictionary
     """
 
     name: str
@@ -42,7 +42,7 @@ class Skipped:
 
 
 class Unfinished(ABC):
-    """An object that a pickle makes in two steps. `finish` takes the state of the second step."""
+    """An object that a pickle makes in two steps. `finish` takes the state, which is the second step."""
 
     value: Any = None
 
@@ -54,27 +54,27 @@ Builder = Callable[..., Any]
 
 
 class Reader:
-    """Interprets the instructions of one pickle. Only the given builders are called, with values that were read.
+    """An interpreter of the instructions of one pickle, which calls only the given builders.
 
-    builders    by (module, name): what is called in the place of a function or class
-    known       whether a name that has no builder is known and harmless as a value (the type of a storage, say)
-    persistent  what stands for an object that lies beside the pickle
-    strict      whether a name without a builder, or a part that a builder refuses, is an error; else it is Skipped
-    skipped     names without a builder, in their order
+    builders    the function to call for a class or function, by (module, name)
+    harmless    returns True for a name without a builder that may appear as a value (the type of a storage, say)
+    persistent  returns the object for a persistent id, which refers to data outside the pickle
+    strict      raise an error for a name without a builder and for arguments that a builder refuses; else: Skipped
+    skipped     the names without a builder, in the order in which they were read
     """
 
     def __init__(
         self,
         builders: Mapping[tuple[str, str], Builder],
-        known: Callable[[Named], bool] = lambda name: False,
+        harmless: Callable[[Named], bool] = lambda name: False,
         persistent: Callable[[Any], Any] | None = None,
         strict: bool = False,
     ) -> None:
-        self.builders, self.known, self.persistent, self.strict = builders, known, persistent, strict
+        self.builders, self.harmless, self.persistent, self.strict = builders, harmless, persistent, strict
         self.skipped: dict[str, None] = {}
 
     def read(self, stream: IO[bytes]) -> Any:
-        """The value. ValueError if it is no pickle, is cut short, or asks for more than is read here."""
+        """Return the value. ValueError if the stream is not a pickle, is cut short, or needs what is not read here."""
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -86,7 +86,7 @@ class Reader:
                     return self.stack.pop()
                 self._step(code.name, argument)
         except (IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError, RecursionError) as error:
-            raise ValueError(f"it is no sound pickle ({type(error).__name__})") from None
+            raise ValueError(f"it is not a valid pickle ({type(error).__name__})") from None
         raise ValueError("it is cut short")
 
     def _step(self, name: str, argument: Any) -> None:
@@ -95,10 +95,10 @@ class Reader:
         elif (step := _STEPS.get(name)) is not None:
             step(self, argument)
         elif name not in _IGNORED:
-            raise ValueError(f"it has the instruction {name}, which files of numbers have no use for")
+            raise ValueError(f"it has the instruction {name}, which a file of numbers does not need")
 
     def items(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """Return the values that were pushed since the last mark."""
         items, self.stack = self.stack, self.marks.pop()
         return items
 
@@ -116,22 +116,22 @@ class Reader:
 
     def named(self, module: Any, name: Any) -> Named:
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError("it names a class by something that is no text")
+            raise ValueError("it names a class by something other than text")
         found = Named(module, name)
-        if found not in self.builders and not self.known(found):
+        if found not in self.builders and not self.harmless(found):
             if self.strict:
-                raise ValueError(f"{printable(found)} is refused: only numbers, text and NumPy arrays belong here")
+                raise ValueError(f"{printable(found)} is refused: only numbers, text and NumPy arrays are read")
             self.skipped[printable(found)] = None
         return found
 
     def call(self, what: Any, arguments: Any) -> Any:
-        """What a builder makes of the arguments; Skipped where there is none."""
+        """Call the builder of a name, or return Skipped if it has none."""
         name = printable(what) if isinstance(what, Named) else type(what).__name__
         given = arguments if isinstance(arguments, tuple) else ()
         builder = self.builders.get(what) if isinstance(what, Named) else None
         if builder is None or given is not arguments:
             if self.strict:
-                raise ValueError(f"{name} is refused: it is nothing that can be called here")
+                raise ValueError(f"{name} is refused: it has no builder here")
             return Skipped(name, given)
         try:
             return builder(*given)
@@ -140,7 +140,7 @@ class Reader:
 
     def _refused(self, name: str, given: tuple[Any, ...], error: Exception) -> Skipped:
         if self.strict:
-            raise ValueError(f"{name} is given what it cannot be made of ({error})") from None
+            raise ValueError(f"{name} cannot be built from its arguments ({error})") from None
         return Skipped(name, given)
 
     def build(self, _: Any) -> None:
@@ -158,24 +158,24 @@ class Reader:
         made = self.stack[-1]
         entries = made.entries if isinstance(made, Skipped) else made
         if isinstance(entries, dict):
-            entries.update(paired(pairs))
+            entries.update(dict_of_items(pairs))
 
     def append(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
 
 
-def paired(values: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dictionary. Entries whose key is neither plain nor a flat tuple are left out.
+def dict_of_items(values: list[Any]) -> dict[Any, Any]:
+    """Make a dictionary from alternating keys and values. Keys other than plain values and flat tuples are left out.
 
-    A key is hashed, and the hash of nested tuples takes as many nested calls, or as much time, as a file asks for.
+    Keys are hashed, and a hostile file could make the hash of a nested tuple as slow, or as deep, as it likes.
     """
     return {key: value for key, value in zip(values[::2], values[1::2], strict=False) if _plain_key(key)}
 
 
 def _plain_key(key: Any) -> bool:
     if type(key) is tuple:
-        return len(key) <= 16 and all(isinstance(part, SCALARS) for part in key)
+        return len(key) <= 16 and all(isinstance(element, SCALARS) for element in key)
     return isinstance(key, (*SCALARS, Named, Skipped))
 
 
@@ -207,21 +207,21 @@ def _stack_global(reader: Reader, _: Any) -> None:
 
 def _persistent(reader: Reader, what: Any) -> None:
     if reader.persistent is None:
-        raise ValueError("it refers to something that is not in it")
+        raise ValueError("it refers to data outside the pickle")
     reader.stack.append(reader.persistent(what))
 
 
 def _tuple_of(count: int) -> Callable[[Reader, Any], None]:
     def step(reader: Reader, _: Any) -> None:
-        parts = [reader.stack.pop() for _ in range(count)]
-        reader.stack.append(tuple(reversed(parts)))
+        elements = [reader.stack.pop() for _ in range(count)]
+        reader.stack.append(tuple(reversed(elements)))
 
     return step
 
 
 def _pushing(make: Callable[[Reader, Any], Any]) -> Callable[[Reader, Any], None]:
     def step(reader: Reader, argument: Any) -> None:
-        made = make(reader, argument)  # first: it may put back the stack of before a mark
+        made = make(reader, argument)  # before `append`: `items` may put back the stack from before the mark
         reader.stack.append(made)
 
     return step
@@ -240,7 +240,7 @@ _STEPS: dict[str, Callable[[Reader, Any], None]] = {  # pyright: ignore[reportAs
     "EMPTY_DICT": _pushing(lambda r, _: {}),
     "EMPTY_LIST": _pushing(lambda r, _: []),
     "EMPTY_TUPLE": _pushing(lambda r, _: ()),
-    "EMPTY_SET": _pushing(lambda r, _: []),  # a list: its members are not hashed
+    "EMPTY_SET": _pushing(lambda r, _: []),  # a list, because the members of a set would be hashed
     "MARK": Reader.mark,
     "POP": lambda r, _: r.stack.pop() if r.stack else r.items(),
     "POP_MARK": lambda r, _: r.items(),
@@ -251,7 +251,7 @@ _STEPS: dict[str, Callable[[Reader, Any], None]] = {  # pyright: ignore[reportAs
     "TUPLE3": _tuple_of(3),
     "LIST": _pushing(lambda r, _: r.items()),
     "FROZENSET": _pushing(lambda r, _: tuple(r.items())),
-    "DICT": _pushing(lambda r, _: paired(r.items())),
+    "DICT": _pushing(lambda r, _: dict_of_items(r.items())),
     "APPEND": lambda r, _: r.append([r.stack.pop()]),
     "APPENDS": lambda r, _: r.append(r.items()),
     "ADDITEMS": lambda r, _: r.append(r.items()),

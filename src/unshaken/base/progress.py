@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal, elsewhere a line every ten seconds."""
+"""Progress on stderr: a bar in a terminal, or a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PAUSE = 10.0
-"""Seconds between two lines where there is no terminal, so that short work says nothing there."""
+"""Seconds between two lines without a terminal; shorter work prints nothing there."""
 
 
 @runtime_checkable
 class Advance(Protocol):
-    """To be told how many more units are done, and what else is worth a look."""
+    """A function to call with the number of units that were completed, and a note to show beside the bar."""
 
     def __call__(self, amount: float, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress(caption: str, total: float | None, unit: str, done: float = 0.0, quiet: bool = False) -> Iterator[Advance]:
-    """For as long as the work lasts. `done` units were done before; standard output is left for results."""
+    """Show progress while the block runs, of which `done` units were completed before. Nothing goes to stdout."""
     shown = console(stderr=True)
     if quiet:
         yield lambda amount, note="": None
@@ -61,8 +61,8 @@ def _bar(console: Console, caption: str, total: float | None, unit: str, done: f
 
 
 def _lines(caption: str, total: float | None, unit: str, done: float) -> Advance:
-    before, begun = done, monotonic()
-    last = begun
+    before, start = done, monotonic()
+    last = start
 
     def advance(amount: float, note: str = "") -> None:
         nonlocal done, last
@@ -71,16 +71,16 @@ def _lines(caption: str, total: float | None, unit: str, done: float) -> Advance
         if now - last < PAUSE:
             return
         last = now
-        known = total is not None and done > before
-        left = f"{format_duration((now - begun) / (done - before) * (total - done))} left" if known else ""
-        parts = (f"{caption}: {_done(done, total)}{_of(total, unit)}", note, left)
-        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        measurable = total is not None and done > before
+        left = f"{format_duration((now - start) / (done - before) * (total - done))} left" if measurable else ""
+        phrases = (f"{caption}: {_done(done, total)}{_of(total, unit)}", note, left)
+        print("  ".join(phrase for phrase in phrases if phrase), file=sys.stderr, flush=True)
 
     return advance
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people say it: 95 s, 12 min, 3 h 20 min, 18 days."""
+    """Format a duration for reading: 95 s, 12 min, 3 h 20 min, 18 days."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -92,7 +92,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _done(done: float, total: float | None) -> str:
-    """Rounded down, so that nothing is said to be done before it is; of few units with a decimal place."""
+    """Format the completed units, rounded down so that nothing counts as done too early; below 100 with a decimal."""
     if total is not None and total < 100 and done != int(done):
         return f"{floor(done * 10) / 10:.1f}"
     return f"{floor(done + 1e-6):,}"
