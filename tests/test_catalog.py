@@ -204,7 +204,7 @@ def test_the_comment_begins_no_entry(runs, capsys, tmp_path):
         (["empty"], "name a finished run or a file"),
         (["strange.json"], "neither a result nor a recipe"),
         (["broken.json"], "cannot be read as JSON"),
-        (["notes.txt"], "not a whole safetensors file"),
+        (["notes.txt"], "not a complete safetensors file"),
     ],
 )
 def test_mistakes_are_one_line(args, words, tmp_path, monkeypatch, capsys):

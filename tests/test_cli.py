@@ -302,7 +302,7 @@ def test_wrong_files_are_named(tuned, tmp_path, capsys):
     broken = tmp_path / "encoder.safetensors"
     broken.write_bytes((tuned / "encoder.safetensors").read_bytes()[:1000])
     assert cli.run(["finetune", str(broken), "--mode", "slf"]) == 2
-    assert "not a whole safetensors file" in said(capsys)
+    assert "not a complete safetensors file" in said(capsys)
     assert cli.run(["finetune", str(tuned), "--mode", "full"]) == 2
     assert "there is no mode 'full'" in said(capsys)
     assert cli.run(["finetune", str(tuned), "--stop-after", "-1"]) == 2

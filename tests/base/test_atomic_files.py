@@ -62,7 +62,7 @@ def test_a_full_disk_names_the_file_that_grows():
 def test_a_file_larger_than_its_kind(tmp_path: Path):
     write_bytes(tmp_path / "a", b"12345")
     assert read_bytes(tmp_path / "a", 5) == b"12345"
-    with pytest.raises(ValueError, match="a has 5 bytes, and a file of its kind has at most 4"):
+    with pytest.raises(ValueError, match="a has 5 bytes, but a file of this kind may have at most 4"):
         read_bytes(tmp_path / "a", 4)
 
 

@@ -113,7 +113,7 @@ def test_a_field_twice_is_refused(tmp_path: Path):
 
 def test_a_list_is_no_document(tmp_path: Path):
     write_text(tmp_path / "a.json", "[1, 2]")
-    refused(tmp_path / "a.json", object, "a list of 2 items, and has to be an object")
+    refused(tmp_path / "a.json", object, "a list of 2 items, but must be an object")
 
 
 def test_brackets_in_text_are_no_depth():
@@ -139,19 +139,19 @@ GOOD = {"name": "x", "n": 3, "kind": "a", "of": {"list": [1]}, "seed": None, "ot
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": 3}, "'name' is 3, and has to be text"),
-        ({"n": 0}, "'n' is 0, and has to be a whole number of at least 1"),
-        ({"n": True}, "'n' is true, and has to be a whole number"),
+        ({"name": 3}, "'name' is 3, but must be text"),
+        ({"n": 0}, "'n' is 0, but must be a whole number of at least 1"),
+        ({"n": True}, "'n' is true, but must be a whole number"),
         ({"n": 2.0}, "'n' is 2.0"),
-        ({"share": 1.5}, "'share' is 1.5, and has to be a finite number from 0 to 1"),
+        ({"share": 1.5}, "'share' is 1.5, but must be a finite number from 0 to 1"),
         ({"share": 10**400}, "'share' is a whole number of more than 64 bits"),
-        ({"kind": "c"}, "'kind' is 'c', and has to be one of a, b"),
-        ({"of": [1]}, "'of' is a list of 1 items, and has to be an object"),
+        ({"kind": "c"}, "'kind' is 'c', but must be one of a, b"),
+        ({"of": [1]}, "'of' is a list of 1 items, but must be an object"),
         ({"of": {}}, "it has no 'of.list'"),
-        ({"of": {"list": []}}, "'of.list' is a list of 0 items, and has to be a list whose length is from 1 to 3"),
+        ({"of": {"list": []}}, "'of.list' is a list of 0 items, but must be a list whose length is from 1 to 3"),
         ({"of": {"list": [1, "2"]}}, r"'of.list\[1\]' is '2'"),
-        ({"any": {"x": [True], "y": [0]}}, r"'any.y\[0\]' is 0, and has to be true or false"),
-        ({"seed": 1.5}, "'seed' is 1.5, and has to be a whole number or text or null"),
+        ({"any": {"x": [True], "y": [0]}}, r"'any.y\[0\]' is 0, but must be true or false"),
+        ({"seed": 1.5}, "'seed' is 1.5, but must be a whole number or text or null"),
         ({"name": "x" * 100}, None),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_number_that_no_float_holds(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text('{"a": 1e999, "checksum": "0"}')
     refused(path, object, "damaged or altered")
-    refused(path, {"a": Number()}, "'a' is inf, and has to be a finite number", read_foreign_json)
+    refused(path, {"a": Number()}, "'a' is inf, but must be a finite number", read_foreign_json)
 
 
 def test_a_document_of_an_earlier_version_says_how_it_gets_a_checksum(tmp_path: Path):

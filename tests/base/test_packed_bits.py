@@ -17,5 +17,5 @@ def test_the_first_is_the_highest_bit_of_a_byte():
 
 
 def test_too_few_are_said():
-    with pytest.raises(ValueError, match="8 bits, and not 9"):
+    with pytest.raises(ValueError, match="8 packed bits, not 9"):
         unpack_bits(pack_bits(numpy.ones(8, bool)), 9)

@@ -111,7 +111,7 @@ class Some:
         ({"count": 7}, "anything but seven"),
         ({"any": float("nan")}, "any is a finite number, not nan"),
         ({"several": (1, 0)}, "each of several is a whole number ≥ 1, not 0"),
-        ({"several": 3}, "several is several numbers, not 3"),
+        ({"several": 3}, "several is a tuple of numbers, not 3"),
         ({"maybe": -1}, "maybe is a whole number ≥ 1, not -1"),
     ],
 )

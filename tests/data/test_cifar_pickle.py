@@ -103,9 +103,9 @@ def test_a_hostile_state_reaches_nothing(call: tuple[Any, ...], tmp_path, monkey
     [
         (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", None),
         (b"\x80\x02})" + b"2\x86" * 90 + b"K\x01s.", None),
-        (b"\x80\x02" + b"(" * 100_000 + b".", "no sound pickle"),
-        (b"\x80\x02]" + b"h\x00", "no sound pickle|cut short|exhausted"),
-        (b"\x80\x02K\x01K\x02s.", "no sound pickle"),
+        (b"\x80\x02" + b"(" * 100_000 + b".", "not a valid pickle"),
+        (b"\x80\x02]" + b"h\x00", "not a valid pickle|cut short|exhausted"),
+        (b"\x80\x02K\x01K\x02s.", "not a valid pickle"),
         (b"", "exhausted|cut short"),
         (b"cos\nsystem\n.", "os.system is refused"),
         (b"\x80\x02C\x05ab", "cannot be read"),

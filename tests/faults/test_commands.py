@@ -312,7 +312,7 @@ def test_a_file_that_may_not_be_read_is_not_to_be_removed(root: Path, capsys):
 def test_a_sound_file_of_another_kind_is_not_to_be_removed(root: Path, capsys):
     (root / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch" + bytes(500))
     said = refused(["verify", "net.onnx"], root / "net.onnx", capsys)
-    assert "not a whole safetensors file" in said
+    assert "not a complete safetensors file" in said
     assert "remove" not in said
 
 

@@ -227,7 +227,7 @@ def test_a_file_that_is_cut_short(part: float, zipped: bool):
 def test_a_cut_safetensors_file():
     save_file(weights(), "x.safetensors")
     Path("x.safetensors").write_bytes(Path("x.safetensors").read_bytes()[:-9])
-    refused(Path("x.safetensors"), "not a whole safetensors file")
+    refused(Path("x.safetensors"), "not a complete safetensors file")
 
 
 @pytest.mark.parametrize(

@@ -189,13 +189,13 @@ def test_a_truncated_file(load, part, path: Path):
     save_encoder(path, encoder(ROUTES), GREY, {})
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
-    refused(load, path, "is not a whole safetensors file")
+    refused(load, path, "is not a complete safetensors file")
 
 
 @each_load
 def test_a_file_of_something_else(load, path: Path):
     torch.save({"state_dict": encoder(()).state_dict()}, path)
-    refused(load, path, "is not a whole safetensors file")
+    refused(load, path, "is not a complete safetensors file")
 
 
 @each_load
@@ -282,7 +282,7 @@ def test_a_flipped_bit_anywhere_is_seen(load, path: Path):
         changed = bytearray(content)
         changed[at] ^= 1 << rng.randrange(8)
         path.write_bytes(changed)
-        refused(load, path, "damaged or altered|not a whole safetensors file|was not written by|no checksum|JSON")
+        refused(load, path, "damaged or altered|not a complete safetensors file|was not written by|no checksum|JSON")
     path.write_bytes(content)
     load(path)
 
@@ -324,10 +324,10 @@ def test_a_declared_length_is_bounded_by_the_file(path: Path):
         ),
         (lambda about: about["backbone"].update(name="wide_resnet60004w2"), "header that this version cannot read"),
         (lambda about: about["backbone"].update(name="wrn-60004-2"), "header that this version cannot read"),
-        (lambda about: about["backbone"].update(name=3), "'backbone.name' is 3, and has to be text"),
-        (lambda about: about["backbone"].update(mean="x"), "'backbone.mean' is 'x', and has to be a list"),
+        (lambda about: about["backbone"].update(name=3), "'backbone.name' is 3, but must be text"),
+        (lambda about: about["backbone"].update(mean="x"), "'backbone.mean' is 'x', but must be a list"),
         (lambda about: about["backbone"].update(std=[]), "'backbone.std' is a list of 0 items"),
-        (lambda about: about.update(backbone=None), "'backbone' is null, and has to be an object"),
+        (lambda about: about.update(backbone=None), "'backbone' is null, but must be an object"),
         (lambda about: about.update(routes={"a": 1}), "'routes' is an object"),
         (lambda about: about.update(kind=["encoder"]), "'kind' is a list"),
     ],

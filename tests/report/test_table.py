@@ -117,10 +117,10 @@ def test_a_result_whose_counts_are_not_those_of_its_verdicts_is_refused(tmp_path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": 3}, "'method' is 3, and has to be text"),
+        ({"method": 3}, "'method' is 3, but must be text"),
         ({"seeds": {}}, "it has no 'seeds.pretrain'"),
-        ({"seconds": {"pretrain": "long"}}, "'seconds.pretrain' is 'long', and has to be a finite number"),
-        ({"standard": [1]}, "'standard' is a list of 1 items, and has to be an object"),
+        ({"seconds": {"pretrain": "long"}}, "'seconds.pretrain' is 'long', but must be a finite number"),
+        ({"standard": [1]}, "'standard' is a list of 1 items, but must be an object"),
         (
             {"evaluation": {"attack": {"steps": 20, "ball": {"type": "L7", "eps": 1}}}},
             "'exam.attack.ball.type' is 'L7'",

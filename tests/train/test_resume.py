@@ -254,5 +254,5 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
     in_child(work)
     (file,) = tmp_path.rglob("checkpoint.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="checkpoint.safetensors is not a whole safetensors file"):
+    with pytest.raises(ValueError, match="checkpoint.safetensors is not a complete safetensors file"):
         finish(tmp_path)

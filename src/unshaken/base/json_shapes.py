@@ -97,7 +97,7 @@ def check_shape(value: Any, shape: Shape, where: str, field: str = "") -> Any:
             if bare in value:
                 check_shape(value[bare], each, where, f"{field}.{bare}".lstrip("."))
             elif bare == name:
-                raise ValueError(f"{where}: the field {f'{field}.{bare}'.lstrip('.')!r} is missing")
+                raise ValueError(f"{where}: it has no {f'{field}.{bare}'.lstrip('.')!r}")
     elif isinstance(shape, Each):
         for name, each in value.items():
             check_shape(each, shape.of, where, f"{field}.{name}".lstrip("."))

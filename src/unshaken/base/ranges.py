@@ -1,4 +1,4 @@
-"""Ranges: which numbers a field of a component takes; a number outside is refused when the component is made"""
+"""Allowed ranges of numeric dataclass fields, checked when an instance is created."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of finite numbers, [low, high]; a bound that is open does not belong to it."""
+    """An interval of finite numbers, [low, high]; an open bound is excluded."""
 
     low: float = -inf
     high: float = inf
@@ -28,7 +28,7 @@ class Range:
         return isfinite(value) and above and below
 
     def __str__(self) -> str:
-        """What follows the word "number": "> 0", "in [0, 1)", or nothing where any finite number will do."""
+        """Return the words after "a number" in a message: "> 0", "in [0, 1)", or nothing if any finite number fits."""
         if self.low == -inf and self.high == inf:
             return ""
         if self.high == inf:
@@ -43,29 +43,29 @@ Number = Annotated[float, Range()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Unit = Annotated[float, Range(0, 1)]
-"""From 0 to 1, both included: a probability, say."""
+"""From 0 to 1, with both bounds: a probability, for example."""
 Share = Annotated[float, Range(0, 1, open_low=True)]
-"""From 0 to 1, without 0: a part of something."""
+"""From 0 to 1, without 0: a fraction of something."""
 BelowOne = Annotated[float, Range(0, 1, open_high=True)]
-"""From 0 to 1, without 1: a momentum, say."""
+"""From 0 to 1, without 1: a momentum, for example."""
 Inside = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 Whole = Annotated[int, Range()]
-"""Any whole number: a seed, say."""
+"""Any whole number: a seed, for example."""
 Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
 Several = Annotated[int, Range(2)]
-"""Two or more: a batch, say, for a single image has no variance."""
+"""Two or more: a batch size, for example, because a single image has no variance."""
 
 
 def ranged(kind: type[T]) -> type[T]:
-    """Check the numbers of every new value of a dataclass against the ranges that its fields are annotated with.
+    """Decorate a dataclass so that every new instance checks its fields against their annotated ranges.
 
         @dataclass(frozen=True)
         @ranged
         class SGD(Optimizer):
             momentum: BelowOne = 0.9
 
-    It stands below @dataclass. What the class checks by itself, in __post_init__, comes after.
+    Write it below @dataclass. The class's own __post_init__ runs after the check.
     """
     own = getattr(kind, "__post_init__", None)
 
@@ -79,21 +79,24 @@ def ranged(kind: type[T]) -> type[T]:
 
 
 def check_ranges(value: Any) -> None:
-    """ValueError if a field of a dataclass holds what its range does not; the message names the field."""
+    """Raise a ValueError that names the field if a field's value is outside its range."""
     for name, check in checks(type(value)):
         check(name, getattr(value, name))
 
 
 @cache
 def checks(kind: type) -> tuple[tuple[str, Callable[[str, Any], None]], ...]:
-    """The names of a dataclass's numeric fields, each with what checks its values."""
+    """Return the names of a dataclass's numeric fields, each with the function that checks its values."""
     hints = get_type_hints(kind, include_extras=True)
     found = ((f.name, checker(hints[f.name])) for f in fields(kind))
     return tuple((name, check) for name, check in found if check is not None)
 
 
 def checker(hint: Any) -> Callable[[str, Any], None] | None:
-    """What checks a value of an annotated type: a number, one or None, or a tuple of them; None for other types."""
+    """Return the function that checks values of an annotated type; None if the type has no range.
+
+    The type is a number, a number or None, or a tuple of numbers.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         limits = next((each for each in arguments[1:] if isinstance(each, Range)), None)
@@ -123,6 +126,6 @@ def _one(kind: type, limits: Range) -> Callable[[str, Any], None]:
 
 def _each(inner: Callable[[str, Any], None], name: str, values: Any) -> None:
     if not isinstance(values, (tuple, list)):
-        raise ValueError(f"{name} is several numbers, not {values!r}")
+        raise ValueError(f"{name} is a tuple of numbers, not {values!r}")
     for value in values:
         inner(f"each of {name}", value)

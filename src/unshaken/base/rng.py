@@ -1,4 +1,4 @@
-"""Randomness keyed by place: equal paths give equal draws, and there is no generator state to save."""
+"""Random numbers by key: equal keys give equal draws, so there is no generator state to save."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @dataclass(frozen=True)
 class Key:
-    """A path from a seed to the place where something random happens.
+    """A seed and a path, such as seed/"attack"/step, that together name one use of random numbers.
 
         rng = (Key(seed) / "attack" / clock.step).on(x.device)
 
-    The draw depends on the path alone, so a run that stops anywhere goes on with the same bits.
+    The draws depend on seed and path alone, so a run that stops at any step resumes with the same bits.
     """
 
     seed: int | str
@@ -26,10 +26,10 @@ class Key:
 
     @property
     def number(self) -> int:
-        """63 bits that depend on the seed and the path, and on nothing else (not on Python's own hash)."""
+        """63 bits that depend on the seed and the path alone (Python's own hash would differ between processes)."""
         text = repr((self.seed, self.path)).encode()
         return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
 
     def on(self, device: torch.device | str) -> torch.Generator:
-        """A fresh generator on a device. Devices of different kinds draw different numbers from one key."""
+        """Return a new generator on a device. A CPU and a GPU draw different numbers from the same key."""
         return torch.Generator(device=device).manual_seed(self.number)

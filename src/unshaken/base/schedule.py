@@ -12,12 +12,12 @@ from unshaken.base.ranges import Count, Natural, NonNegative, Positive, ranged
 
 @dataclass(frozen=True)
 class Clock:
-    """The instant of one update.
+    """The training time of one update.
 
-    step    updates made before this one
-    epoch   epochs finished before this one
-    time    epochs elapsed once this update is made, in (0, epochs]; may be fractional
-    epochs  how many there will be
+    step    updates before this one
+    epoch   completed epochs before this update
+    time    epochs elapsed after this update, in (0, epochs]; may be fractional
+    epochs  the total number of epochs
     """
 
     step: int
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Schedule(ABC):
-    """A value that depends on the clock alone."""
+    """A number that depends on training time alone."""
 
     @abstractmethod
     def __call__(self, clock: Clock) -> float: ...
@@ -36,7 +36,7 @@ class Schedule(ABC):
 @dataclass(frozen=True)
 @ranged
 class Constant(Schedule):
-    """The same at all times."""
+    """A constant value."""
 
     value: NonNegative
 
@@ -47,10 +47,10 @@ class Constant(Schedule):
 @dataclass(frozen=True)
 @ranged
 class StepSchedule(Schedule):
-    """From `start` towards `stop` in equal stairs, one every `every` epochs.
+    """Equal steps from `start` towards `stop`, one every `every` epochs.
 
     DynACL's strength is StepSchedule(1, 0, every=50), its ω is StepSchedule(0, 2/3, every=50)
-    (Luo et al., ICLR 2023, arXiv:2303.01289): `stop` would be reached at the epoch after the last.
+    (Luo et al., ICLR 2023, arXiv:2303.01289). The value would reach `stop` one epoch after the last.
     """
 
     start: NonNegative
@@ -65,7 +65,7 @@ class StepSchedule(Schedule):
 @dataclass(frozen=True)
 @ranged
 class WarmupCosine(Schedule):
-    """Linear from 0 to `peak` in `warmup` epochs, then half a cosine down to `floor` at the end."""
+    """Linear warm-up from 0 to `peak` in `warmup` epochs, then half a cosine down to `floor` at the end."""
 
     peak: NonNegative
     warmup: NonNegative = 10.0
@@ -83,7 +83,7 @@ class WarmupCosine(Schedule):
 @dataclass(frozen=True)
 @ranged
 class MultiStep(Schedule):
-    """`peak`, multiplied by `gamma` when each of the epochs in `at` begins."""
+    """`peak`, multiplied by `gamma` at the beginning of each epoch in `at`."""
 
     peak: NonNegative
     at: tuple[Natural, ...] = ()
@@ -94,4 +94,4 @@ class MultiStep(Schedule):
 
 
 AnySchedule = Annotated[Schedule, Constant | StepSchedule | WarmupCosine | MultiStep]
-"""A schedule; by name from a command line, one of these."""
+"""Any of these schedules; the command line selects one by its name."""

@@ -1,4 +1,4 @@
-"""A frozen dataclass as canonical text, and the short hash of it that names a run."""
+"""Canonical text of a frozen dataclass, and the short hash of it that names a run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import Any
 from unshaken.base.source_digest import code_of
 
 ASIDE = {"aside": True}
-"""Metadata of a field that says where something lies, not what it is: it is no part of the canonical text."""
+"""Metadata of a field that says where something lies, not what it is: the canonical text leaves it out."""
 LATER = {"later": True}
-"""Metadata of a field that came later: left out while it has its default, so that names of before stay."""
+"""Metadata of a field that was added later: left out while it has its default, so that older runs keep their names."""
 
 
 def to_json(value: Any, whole: bool = True) -> Any:
-    """Dataclasses, tuples and paths as dictionaries, lists and strings; a dataclass keeps its name under "type".
+    """Turn dataclasses, tuples and paths into dictionaries, lists and strings.
 
-    One of a class outside this package has a digest of its code under "code" too: an edited class is another recipe.
+    A dataclass has its class name under "type". A class outside this package also has a digest of its code under
+    "code", because a recipe with an edited class is another recipe.
+    whole  include the fields that say where something lies
     """
     if is_dataclass(value) and not isinstance(value, type):
-        kept = [f for f in fields(value) if whole or not f.metadata.get("aside")]
-        kept = [f for f in kept if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
+        included = [f for f in fields(value) if whole or not f.metadata.get("aside")]
+        included = [f for f in included if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
         code = code_of(type(value))
         head = {"type": type(value).__name__} | ({"code": code} if code else {})
-        return head | {f.name: to_json(getattr(value, f.name), whole) for f in kept}
+        return head | {f.name: to_json(getattr(value, f.name), whole) for f in included}
     if isinstance(value, dict):
         return {str(key): to_json(item, whole) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -35,10 +37,10 @@ def to_json(value: Any, whole: bool = True) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """Equal values, equal text: JSON with sorted keys and no spaces. Floats are written so that they read back."""
+    """Return JSON with sorted keys and no spaces, in which equal values have equal text and floats keep all bits."""
     return json.dumps(to_json(value, whole=False), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def short_hash(value: Any) -> str:
-    """8 hexadecimal digits of the canonical text."""
+    """Return 8 hexadecimal digits of a hash of the canonical text."""
     return blake2b(canonical(value).encode(), digest_size=4).hexdigest()

@@ -1,4 +1,4 @@
-"""Which part of some work is one process's: every so many-th piece of it, in no need of talk between processes."""
+"""Splitting work between processes that do not communicate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shard:
-    """The rank-th of count processes, counted from 1."""
+    """The process with number `rank`, counted from 1, of `count` processes."""
 
     rank: int = 1
     count: int = 1
@@ -19,7 +19,7 @@ class Shard:
 
     @classmethod
     def read(cls, text: str) -> Shard:
-        """ "1/2": the first of two."""
+        """Parse "1/2", the first of two processes."""
         found = re.fullmatch(r"(\d+)/([1-9]\d*)", text)
         if not found:
             raise ValueError(f"a shard is written 1/2, for the first of two processes, not {text!r}")
@@ -29,5 +29,5 @@ class Shard:
         return f"{self.rank}/{self.count}"
 
     def of(self, pieces: int) -> range:
-        """Which of so many pieces are this process's. Those of all ranks are all pieces, each once."""
+        """Return the numbers of the pieces that this process works on; each of all pieces has exactly one process."""
         return range(self.rank - 1, pieces, self.count)

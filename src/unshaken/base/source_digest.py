@@ -1,4 +1,4 @@
-"""A digest of the code of a class: what its functions do, and what they use of the user's own."""
+"""A digest of a class's source code, including the user's own code that it calls."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 SIMPLE = (int, float, complex, str, bytes, bool, type(None))
-MADE = ("__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__", "__lt__", "__le__")
-MADE += ("__gt__", "__ge__", "__getstate__", "__setstate__")
-"""Methods that @dataclass writes: they follow from the fields, which a recipe names itself."""
+GENERATED = ("__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__", "__lt__")
+GENERATED += ("__le__", "__gt__", "__ge__", "__getstate__", "__setstate__")
+"""Methods that @dataclass generates from the fields; a recipe already records the fields."""
 IGNORED = ("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__annotations__")
 IGNORED += ("__static_attributes__", "__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__")
 IGNORED += ("__match_args__", "__slots__", "__parameters__", "__orig_bases__", "__annotate__", "__annotate_func__")
@@ -23,11 +23,11 @@ IGNORED += ("__annotations_cache__", "__classdictcell__")
 
 
 def code_of(kind: type) -> str:
-    """8 hexadecimal digits of the code of a class outside this package; "" of one inside it, or without any code.
+    """Return 8 hexadecimal digits of the code of a class; "" if the class is in this package or has no code.
 
-    The digest is of the compiled functions of the class and of its bases outside the package, and of the functions,
-    classes and constants outside it that these name: comments and layout do not count, and what was edited does. It
-    differs from one version of Python to another, as the compiled code does.
+    The digest covers the compiled functions of the class and its bases, and the functions, classes and constants that
+    these use, all outside this package. Comments and layout do not matter; an edit does. Compiled code differs between
+    versions of Python, and so does the digest.
     """
     if not _outside(kind):
         return ""
@@ -37,7 +37,7 @@ def code_of(kind: type) -> str:
 
 
 def code_of_function(function: Any) -> str:
-    """The same of any callable: a function, a bound method, a partial, or an object of a class with __call__."""
+    """Return the same digest for a callable: a function, bound method, partial, or an object with __call__."""
     reader = _Reader((getattr(function, "__module__", None) or type(function).__module__).partition(".")[0])
     reader.add(function, "")
     reader.add(type(function), "type")
@@ -49,16 +49,16 @@ def _outside(kind: type) -> bool:
 
 
 class _Reader:
-    """What a class or function is made of, each part once."""
+    """A walk over everything that a class or function uses; each class and function is visited once."""
 
     def __init__(self, own: str) -> None:
-        self.own, self.total, self.seen, self.functions = own, blake2b(digest_size=4), set[int](), 0
+        self.own, self.total, self.visited, self.functions = own, blake2b(digest_size=4), set[int](), 0
 
     def note(self, *parts: object) -> None:
         self.total.update(repr(parts).encode())
 
-    def mine(self, module: str | None) -> bool:
-        """Whether the code of a module is the user's: neither ours, nor Python's, nor of another installed package."""
+    def is_users(self, module: str | None) -> bool:
+        """Return whether the user wrote a module: not this package, not Python, not another installed package."""
         top = (module or "").partition(".")[0]
         if top in (PACKAGE, "builtins", "") or (top in sys.stdlib_module_names and top != "__main__"):
             return False
@@ -67,20 +67,20 @@ class _Reader:
         return top == self.own or not installed
 
     def add_class(self, kind: type) -> None:
-        if id(kind) in self.seen:
+        if id(kind) in self.visited:
             return
-        self.seen.add(id(kind))
+        self.visited.add(id(kind))
         for one in kind.__mro__:
-            if not self.mine(one.__module__):
+            if not self.is_users(one.__module__):
                 continue
             self.note(one.__qualname__)
-            made = MADE if is_dataclass(one) else ()
+            generated = GENERATED if is_dataclass(one) else ()
             for name, member in vars(one).items():
-                if name not in IGNORED and name not in made:
+                if name not in IGNORED and name not in generated:
                     self.add(member, name)
 
     def add(self, value: Any, name: str) -> None:
-        """A member, a global or a constant; what is none of ours to read counts by its kind alone."""
+        """Add a member, a global or a constant; of any other object only the class name."""
         if isinstance(value, (staticmethod, classmethod, MethodType)):
             value = value.__func__
         if isinstance(value, functools.cached_property):
@@ -93,7 +93,7 @@ class _Reader:
             self.add((value.args, value.keywords), name)
         elif isinstance(value, type):
             self.note(name, value.__qualname__)
-            if self.mine(value.__module__):
+            if self.is_users(value.__module__):
                 self.add_class(value)
         elif isinstance(inspect.unwrap(value) if callable(value) else None, FunctionType):
             self.add_function(inspect.unwrap(value), name)
@@ -110,9 +110,9 @@ class _Reader:
 
     def add_function(self, function: FunctionType, name: str) -> None:
         self.note(name, function.__name__)
-        if id(function) in self.seen or not self.mine(function.__module__):
+        if id(function) in self.visited or not self.is_users(function.__module__):
             return
-        self.seen.add(id(function))
+        self.visited.add(id(function))
         self.functions += 1
         named = self.add_code(function.__code__, function.__doc__)
         self.add((function.__defaults__, function.__kwdefaults__), name)
@@ -121,14 +121,14 @@ class _Reader:
         for word in sorted(named):
             value = function.__globals__.get(word)
             if isinstance(value, ModuleType):
-                for inner in sorted(named) if self.mine(value.__name__) else ():
+                for inner in sorted(named) if self.is_users(value.__name__) else ():
                     if inner in vars(value):
                         self.add(vars(value)[inner], inner)
             elif word in function.__globals__:
                 self.add(value, word)
 
     def add_code(self, code: CodeType, doc: str | None = None) -> set[str]:
-        """The names that it uses."""
+        """Add compiled code, and return the names that it uses."""
         named = {*code.co_names}
         self.note(code.co_code, code.co_names, code.co_varnames, code.co_freevars)
         for constant in code.co_consts:
@@ -142,5 +142,5 @@ class _Reader:
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty yet
+    except ValueError:  # the variable has no value yet
         return None

@@ -1,4 +1,4 @@
-"""Terminal: output that no foreign text can command, and that any encoding can hold"""
+"""Safe terminal output: control characters are escaped, and no encoding fails."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN = "\n\t"
-"""Control characters that text may hold."""
+"""Control characters that are not escaped."""
 
 
 def printable(text: str) -> str:
-    """The text with every character that commands a terminal, or turns the direction of reading, written as \\x1b."""
+    """Escape characters that control a terminal or reverse the reading direction: they are written as \\x1b."""
     if text.isprintable():
         return text
-    return "".join(c if c in PLAIN or not _commands(c) else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c in PLAIN or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
 
 
-def _commands(character: str) -> bool:
+def _controls(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
 
 
 class Guarded:
-    """A stream that writes what `printable` makes of text. `raw` is the stream below, to command on purpose."""
+    """A text stream that escapes with `printable` what is written. `raw` is the underlying stream."""
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
@@ -46,15 +46,15 @@ class Guarded:
 
 
 def raw(stream: Any) -> Any:
-    """The stream itself, without a guard: for text that commands a terminal on purpose, its foreign parts escaped."""
+    """Return the underlying stream, for trusted text with control characters; untrusted text in it must be escaped."""
     return stream.raw if isinstance(stream, Guarded) else stream
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """For as long as it lasts standard output and error escape what commands a terminal, and fail at no encoding.
+    """Make stdout and stderr escape control characters while the block runs.
 
-    A character that the encoding lacks (ε in latin-1) is written by its number.
+    A character that the encoding lacks (ε in latin-1) is written as its code, so that printing never fails.
     """
     before = sys.stdout, sys.stderr
     for stream in before:
@@ -68,7 +68,7 @@ def guarded() -> Iterator[None]:
 
 
 def console(stderr: bool = False) -> Console:
-    """Rich's console on standard output or error, for tables and bars; what is shown there is to be `printable`."""
+    """Return Rich's console on stdout or stderr, for tables and bars; escape text with `printable` before showing it."""
     from rich.console import Console
 
     return Console(file=raw(sys.stderr if stderr else sys.stdout))

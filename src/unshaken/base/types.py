@@ -1,8 +1,8 @@
-"""What passes between the parts: a batch, a loss's terms, the shape letters.
+"""Types that all modules share: a batch, the terms of a loss, the letters of tensor shapes.
 
 Shape letters: V views, N batch, C H W an image, D embedding, K classes.
-`Float[Tensor, "V N D"]` is a type of jaxtyping: nothing checks it while the library is used, and the tests
-check every call of every function that carries one (tests/conftest.py).
+`Float[Tensor, "V N D"]` is a jaxtyping annotation. Nothing checks it when the library is used; the tests check
+every call of every function with such annotations (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from jaxtyping import UInt8 as UInt8
 from torch import Tensor
 
 LossTerms = dict[str, Tensor]
-"""Scalars by name. "loss" is minimised; all are logged."""
+"""Scalars by name. "loss" is minimised; all terms are logged."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees. Pixels are in [0, 1].
+    """The images of one training step. Pixels are in [0, 1].
 
-    views  (V N C H W)  augmented views; views have an axis of their own
-    image  (N C H W)    the same images, un-augmented
-    label  (N ...)      classes or pseudo-labels, or None where nothing is learned from them
-    index  (N)          which images of the set these are
+    views  (V N C H W)  augmented views
+    image  (N C H W)    the same images without augmentation
+    label  (N ...)      classes or pseudo-labels; None if the method uses none
+    index  (N)          the images' indices in the image set
     """
 
     views: Float[Tensor, "V N C H W"]
