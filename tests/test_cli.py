@@ -298,7 +298,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
 def test_wrong_files_are_named(tuned, tmp_path, capsys):
     (run,) = tuned.glob("slf-digits-*")
     assert cli.run(["finetune", str(run / "classifier.safetensors"), "--mode", "slf"]) == 2
-    assert "is a file of kind 'classifier'; needed is one of kind 'encoder'" in said(capsys)
+    assert "is a file of kind 'classifier'; a file of kind 'encoder' is needed" in said(capsys)
     broken = tmp_path / "encoder.safetensors"
     broken.write_bytes((tuned / "encoder.safetensors").read_bytes()[:1000])
     assert cli.run(["finetune", str(broken), "--mode", "slf"]) == 2

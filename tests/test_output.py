@@ -160,8 +160,8 @@ TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RUN
 def test_copies_that_a_launcher_starts_work_alone_and_say_so(variables, launcher, monkeypatch, capsys):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    runtime.alone.cache_clear()
+    runtime.warn_about_copies.cache_clear()
     fabric = Runtime(device="cpu").open()
     assert (fabric.world_size, fabric.global_rank) == (1, 0)
     assert capsys.readouterr().err.startswith(f"note: {launcher} started 2 copies of this command")
-    runtime.alone.cache_clear()
+    runtime.warn_about_copies.cache_clear()

@@ -138,7 +138,7 @@ def test_zeros_in_the_middle_of_a_file_are_found_by_its_checksums():
     middle = len(whole) // 2
     whole[middle : middle + 1000] = bytes(1000)
     Path("x.pt").write_bytes(whole)
-    refused(Path("x.pt"), "the checksum of x/data/.* is not that of what it holds")
+    refused(Path("x.pt"), "the checksum of x/data/.* does not fit its content")
 
 
 class Made:
@@ -271,7 +271,7 @@ def test_numbers_that_are_none_are_named(value: float):
     bad = weights()
     bad["layer1.0.conv2.weight"][0, 0] = value
     saved({"state_dict": bad})
-    with pytest.raises(ValueError, match="layer1.0.conv2.weight holds 9 values that are no finite numbers"):
+    with pytest.raises(ValueError, match="layer1.0.conv2.weight holds 9 values that are not finite"):
         import_(["x.pt", "--out", "out", "--normalisation", "none"])
     assert not Path("out").exists()
 

@@ -13,7 +13,7 @@ from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch
 from unshaken.compute.runtime import Runtime
 from unshaken.methods.base import Step
-from unshaken.nets.activation_checkpointing import CheckpointedStage, checkpoint_activations, in_chunks, recompute
+from unshaken.nets.activation_checkpointing import CheckpointedStage, checkpoint_activations, checkpoint_block, in_chunks
 from unshaken.nets.dual_bn import set_route, with_routes
 from unshaken.nets.network import frozen
 
@@ -61,7 +61,7 @@ def test_it_is_computed_again_by_the_route_of_the_first_time():
     x = drawn(4, 2, 3, 3).requires_grad_()
     plain, take_adv = copy.deepcopy(block), lambda net: set_route(net, "adv")
     grads = []
-    for net, through in ((plain, plain), (block, lambda x: recompute(block, x))):
+    for net, through in ((plain, plain), (block, lambda x: checkpoint_block(block, x))):
         take_adv(net)
         y = through(x)
         set_route(net, "clean")
@@ -77,9 +77,9 @@ def test_it_is_computed_again_by_the_route_of_the_first_time():
 def test_only_what_goes_in_is_kept():
     """Bytes that autograd holds on to between forward and backward."""
 
-    def held(spares: bool) -> int:
+    def held(recompute: bool) -> int:
         stage, kept = CheckpointedStage(*[Counting() for _ in range(4)]), []
-        checkpoint_activations(stage, spares)
+        checkpoint_activations(stage, recompute)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
             stage.train()(drawn(4, 2, 8, 8).requires_grad_())
         return sum(kept)

@@ -1,1 +1,1 @@
-"""How a network computes, and not what: device, precision, folding, faster convolutions."""
+"""How networks are computed: device, precision, folded batch norms, faster convolutions."""

@@ -1,4 +1,4 @@
-"""A network that stays as it is, made cheap: each route's batch norms inside the convolutions before them."""
+"""Batch-norm folding: merge batch norms into convolutions while a network does not change."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from unshaken.nets.network import Encoder, Network
 
 
 def frozen_copy(net: Network) -> Network:
-    """A copy in eval mode without gradients."""
+    """Return a copy in eval mode, whose parameters ask for no gradient."""
     return copy.deepcopy(net).requires_grad_(False).eval()
 
 
 def fold_batch_norms(net: Network) -> Network:
-    """The same, with equal outputs but for rounding: y = γ (w ∗ x − μ)/σ + β is one convolution, by γ w/σ.
+    """Return a frozen copy with folded batch norms: y = γ (w ∗ x − μ)/σ + β is one convolution with weights γ w/σ.
 
-    A batch norm stays where no convolution of its own comes before it, and so do all in a network that cannot be
-    traced. Weights of convolutions are kept in the network's precision. The head is only copied; a teacher is folded
-    too.
+    Outputs are equal up to rounding. A batch norm stays if there is no convolution before it that feeds it alone, and
+    all batch norms stay if the network cannot be traced. Convolution weights are stored in the network's precision.
+    The teacher is folded too; the head is only copied.
     """
-    return _folded(frozen_copy(net))
+    return _fold_in_place(frozen_copy(net))
 
 
-def _folded(net: Network) -> Network:
+def _fold_in_place(net: Network) -> Network:
     routes = routes_of(net.encoder)
-    ways = {route: _alone(merge_route(net.encoder, route), route, net.precision) for route in routes}
-    net.encoder = RoutedBatchNorm(ways, RouteSwitch(routes[0])) if ways else _alone(net.encoder, "", net.precision)  # pyright: ignore[reportAttributeAccessIssue]
+    by_route = {route: _fold_route(merge_route(net.encoder, route), route, net.precision) for route in routes}
+    plain = None if by_route else _fold_route(net.encoder, "", net.precision)
+    net.encoder = plain or RoutedBatchNorm(by_route, RouteSwitch(routes[0]))  # pyright: ignore[reportAttributeAccessIssue]
     net.fold = None
     if net.teacher is not None:
-        _folded(net.teacher)
+        _fold_in_place(net.teacher)
     return net
 
 
-def _alone(encoder: Encoder, route: str, precision: torch.dtype) -> Encoder:
+def _fold_route(encoder: Encoder, route: str, precision: torch.dtype) -> Encoder:
     encoder = BatchNormFolder(precision)(encoder, route)
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
@@ -50,12 +51,13 @@ def _alone(encoder: Encoder, route: str, precision: torch.dtype) -> Encoder:
 
 
 class BatchNormFolder:
-    """An encoder, whose weights may have moved since, to the same with a route's batch norms inside.
+    """A function from an encoder to the same encoder with one route's batch norms folded.
 
-    Traced once a route. Weights that are folded are made anew at every call, in `precision`; all other parts are the
-    encoder's own. What cannot be traced comes back as it is.
+    The encoder is traced once per route. Each call computes the folded weights again, in `precision`, because the
+    encoder may have been trained since; all other parameters are shared with it. An encoder that cannot be traced is
+    returned unchanged.
 
-    finish  what is done to a network once it is traced
+    finish  called on each traced network, to compile it for example
     """
 
     def __init__(self, precision: torch.dtype, finish: Callable[[nn.Module], None] = lambda _: None) -> None:
@@ -71,34 +73,34 @@ class BatchNormFolder:
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchNormFolder:
-        """Of a copy of the network nothing has been traced."""
+        """Copy without the traced networks: they share parameters with the original encoder."""
         return BatchNormFolder(self.precision, self.finish)
 
     def _trace(self, encoder: Encoder, route: str) -> tuple[Encoder, list[ConvNorm]]:
         if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
             return encoder, []
         try:
-            graph = Leaves().trace(encoder.backbone)
-        except Exception:  # of all kinds: whatever a network's code does with what is no tensor; only slower without
+            graph = LeafTracer().trace(encoder.backbone)
+        except Exception:  # tracing runs the network's code, which may raise anything; unfolded is only slower
             return encoder, []
         backbone = GraphModule(encoder.backbone, graph)
-        pairs = self._inside(backbone, graph, route)
+        pairs = self._fold(backbone, graph, route)
         self.finish(backbone)
         return Encoder(encoder.normalize, backbone.eval(), encoder.features), pairs
 
-    def _inside(self, net: GraphModule, graph: Graph, route: str) -> list[ConvNorm]:
-        """In place: every convolution whose output goes to one batch norm alone takes it in."""
+    def _fold(self, net: GraphModule, graph: Graph, route: str) -> list[ConvNorm]:
+        """Replace, in place, every convolution whose output goes to one batch norm alone, together with that norm."""
         calls, pairs = [node for node in graph.nodes if node.op == "call_module"], []
         used = [node.target for node in calls]
         for node in calls:
-            norm, before = _way(net.get_submodule(node.target), route), node.args[0]
+            norm, before = _select_route(net.get_submodule(node.target), route), node.args[0]
             # a subclass may do more than normalise
             if type(norm) is not nn.BatchNorm2d or not norm.track_running_stats or before not in calls:
                 continue
             conv = net.get_submodule(before.target)
-            alone = len(before.users) == 1 and used.count(before.target) == used.count(node.target) == 1
-            if alone and isinstance(conv, nn.Conv2d):
-                pairs.append(ConvNorm(conv, norm, _like(conv, self.precision)))
+            exclusive = len(before.users) == 1 and used.count(before.target) == used.count(node.target) == 1
+            if exclusive and isinstance(conv, nn.Conv2d):
+                pairs.append(ConvNorm(conv, norm, _with_bias(conv, self.precision)))
                 net.set_submodule(before.target, pairs[-1].both)
                 node.replace_all_uses_with(before)
                 graph.erase_node(node)
@@ -107,8 +109,8 @@ class BatchNormFolder:
         return pairs
 
 
-class Leaves(Tracer):
-    """Parts that are not looked into: PyTorch's own and kinds of its convolution; what goes one way or another."""
+class LeafTracer(Tracer):
+    """A tracer that does not look into PyTorch's layers, subclasses of its convolution, and modules with a switch."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Conv2d) or hasattr(module, "switch") or super().is_leaf_module(module, name)
@@ -116,7 +118,7 @@ class Leaves(Tracer):
 
 @dataclass(frozen=True, eq=False)
 class ConvNorm:
-    """A convolution, the batch norm after it, and the convolution that is both."""
+    """A convolution, the batch norm after it, and the convolution that replaces both."""
 
     conv: nn.Conv2d
     norm: nn.BatchNorm2d
@@ -131,12 +133,12 @@ class ConvNorm:
         self.both.bias.copy_(bias)
 
 
-def _way(module: nn.Module, route: str) -> nn.Module:
+def _select_route(module: nn.Module, route: str) -> nn.Module:
     return module.routes[route] if isinstance(module, RoutedBatchNorm) else module
 
 
-def _like(conv: nn.Conv2d, precision: torch.dtype) -> nn.Conv2d:
-    """The same with a bias, and weights of its own."""
+def _with_bias(conv: nn.Conv2d, precision: torch.dtype) -> nn.Conv2d:
+    """Return a copy with a bias, without gradients, in a precision."""
     both = copy.deepcopy(conv).requires_grad_(False).to(precision)
     both.bias = nn.Parameter(both.weight.new_empty(conv.out_channels), requires_grad=False)
     return both

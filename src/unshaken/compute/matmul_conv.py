@@ -1,4 +1,4 @@
-"""Convolutions of small maps as matrix products, which a CPU computes faster; the equations stay as they are."""
+"""Convolutions of small feature maps as matrix products, which are faster on CPUs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.autograd.function import once_differentiable
 from unshaken.base.types import Float
 
 PIXELS = 16
-"""The largest map, h w, that is computed so. On 4×4 pixels of 512 channels a library's convolution spends more time
-on rearranging its 2.4 million weights than on using them."""
+"""The largest output map, h · w, that is computed as a product. On 4×4 pixels with 512 channels, the library's
+convolution spends more time on rearranging its 2.4 million weights than on multiplying by them."""
 CHANNELS = 256
-"""The least input channels: with fewer there are few weights to rearrange."""
+"""The least number of input channels: with fewer, there are few weights to rearrange."""
 
 
 class MatmulConv2d(nn.Conv2d):
-    """A convolution that is a product where its output is small."""
+    """A convolution that is computed as a matrix product if its output map is small."""
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         (high, wide), (k, _), (stride, _), (padding, _) = x.shape[2:], self.kernel_size, self.stride, self.padding
@@ -30,16 +30,16 @@ class MatmulConv2d(nn.Conv2d):
             return super().forward(x)
         if x.dtype == torch.float32 and stride == 1:
             y = Shifts.apply(x, self.weight, padding)
-        else:  # sums of many products would round in a lower precision
+        else:  # `Shifts` adds up products one by one, which would round too much in a lower precision
             y = Product.apply(x, self.weight.to(x.dtype), stride, padding)
         return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
 
 
 def use_matmul_convs(net: nn.Module) -> None:
-    """In place, the convolutions that may profit, with the same parameters."""
+    """Replace, in place, the convolutions that may become faster; they keep their parameters."""
     for name, module in list(net.named_modules()):
         if type(module) is nn.Conv2d and _may_profit(module):
-            net.set_submodule(name, _same(module))
+            net.set_submodule(name, _as_matmul(module))
 
 
 def _may_profit(conv: nn.Conv2d) -> bool:
@@ -48,7 +48,7 @@ def _may_profit(conv: nn.Conv2d) -> bool:
     return square and plain and conv.kernel_size[0] > 1 and conv.in_channels >= CHANNELS
 
 
-def _same(conv: nn.Conv2d) -> MatmulConv2d:
+def _as_matmul(conv: nn.Conv2d) -> MatmulConv2d:
     shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
     made = MatmulConv2d(*shape, bias=conv.bias is not None, device="meta").train(conv.training)  # pyright: ignore[reportArgumentType]
     made.weight, made.bias = conv.weight, conv.bias
@@ -56,10 +56,10 @@ def _same(conv: nn.Conv2d) -> MatmulConv2d:
 
 
 class Shifts(torch.autograd.Function):
-    """y[i] = Σ_a x[i + a − p] W[a], over the kernel's places a whose pixel i + a − p exists; p is the padding.
+    """y[i] = Σ_a x[i + a − p] W[a], over the kernel positions a for which pixel i + a − p exists; p is the padding.
 
-    A product for each place and each row of pixels under it. Nothing is multiplied by the padding's zeros, which are
-    31 % of what a 3 × 3 kernel sees on 4 × 4 pixels.
+    There is one matrix product per kernel position and row of pixels. No product includes the padding's zeros, which
+    are 31 % of the inputs of a 3 × 3 kernel on 4 × 4 pixels.
     """
 
     @staticmethod
@@ -90,13 +90,13 @@ class Shifts(torch.autograd.Function):
 
 
 Row = tuple[int, slice]
-"""A line of pixels, and which of it."""
+"""The index of a row of pixels, and a range of columns in it."""
 
 
 def shifts(
     y: Float[Tensor, "h w N D"], x: Float[Tensor, "H W N C"], k: int, padding: int
 ) -> Iterator[tuple[int, int, Row, Row]]:
-    """Each place (a, b) of a k × k kernel with each row of y that it adds to, and the row of x that it sees there."""
+    """Yield each position (a, b) of a k × k kernel with each row of y that it adds to, and the row of x it reads."""
     for a, b in product(range(k), repeat=2):
         down, right = a - padding, b - padding
         first, last = max(0, -right), min(y.shape[1], x.shape[1] - right)
@@ -117,9 +117,9 @@ def _by_image(x: Float[Tensor, "H W N C"]) -> Float[Tensor, "N C H W"]:
 
 
 class Product(torch.autograd.Function):
-    """y = P(x) Wᵀ, of whose rows P(x) each is the patch of x under one pixel of y.
+    """y = P(x) Wᵀ, where each row of P(x) is the patch of x under one pixel of y.
 
-    ∂/∂W = ∂yᵀ P(x); ∂/∂x is the convolution of ∂y with W turned round, and with stride 1 that is a product too.
+    ∂/∂W = ∂yᵀ P(x); ∂/∂x is the convolution of ∂y with the flipped W, which for stride 1 is such a product too.
     """
 
     @staticmethod
@@ -148,7 +148,7 @@ class Product(torch.autograd.Function):
 
 
 def patches(x: Float[Tensor, "N C H W"], k: int, stride: int, padding: int) -> Float[Tensor, "N h w kkC"]:
-    """Of the zero-padded images, each k × k window that a convolution looks at, channels last."""
+    """Return each k × k window of the zero-padded images that a convolution reads, channels last."""
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
     windows = padded.unfold(1, k, stride).unfold(2, k, stride)  # N h w C k k
     return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)

@@ -1,4 +1,4 @@
-"""Device (by Lightning Fabric), precision, threads and memory: how to compute, and in what world a result was made."""
+"""Device, precision, threads and memory of a run, and a record of its software and hardware."""
 
 from __future__ import annotations
 
@@ -37,30 +37,29 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 @ranged
 class Runtime:
-    """Where and how to compute. Not part of a recipe: it should not change what a number means."""
+    """Where and how to compute. This is no part of a recipe, because it should not change what a number means."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes a GPU if there is one."""
+    """The device; auto takes a GPU if there is one."""
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
-    """Of the network's layers; losses, pixels and parameters stay float32. tf32 is for GPUs that have it: float32 with
-    products of 10 bits, everywhere: those that resample views and compare embeddings too, for it is a state of the
-    process, and a backward pass is in none of the network's calls. auto is bf16 where the processor multiplies in it,
-    else float32."""
+    """The precision of the network's layers; losses, pixels and parameters stay float32. tf32, for GPUs that have it,
+    is float32 with products of 10 bits. It is a setting of the process, so it applies to all products, also those of
+    augmentation and losses. auto is bf16 if the processor multiplies in it, else float32."""
     mode: Literal["repeatable", "fast"] = "repeatable"
-    """repeatable: on one machine equal recipes give equal bits. fast: kernels are chosen by trial and may add up in any
-    order, on GPUs; docs/speed.md has the price."""
+    """repeatable: equal recipes give equal bits on one machine. fast: on GPUs, kernels are selected by timing them and
+    may sum in any order; docs/speed.md compares the two."""
     compile: Literal["no", "kernels", "graphs"] = "no"
-    """Networks by torch.compile: kernels that are made for them, and on GPUs graphs of their launches too. Minutes
-    at the start; bits change. It does not pay on CPUs."""
+    """Compile networks with torch.compile: kernels generates code for them; graphs uses CUDA graphs too. It takes
+    minutes at the start and changes bits. It does not pay on CPUs."""
     at_most: Natural = 0
-    """Views that go through a network at a time while it is attacked, and whether what lies between its blocks is
-    computed again in an update instead of kept: less memory for large batches. Contrasts and batch norms are those
-    of the whole batch all the same. 0: all, and nothing twice."""
+    """Save memory for large batches: at most this many views go through a network at a time during attacks, and
+    updates recompute activations instead of storing them. Losses and batch norms still use the full batch.
+    0: no limit, and nothing is recomputed."""
     threads: Natural = 0
-    """Of the CPU; 0 leaves PyTorch's choice. Another number can change the last bits."""
+    """The number of CPU threads; 0: PyTorch's choice. Another number can change the last bits."""
     same_world: bool = False
-    """Refuse to go on with a run in another world (versions, threads, machine) than it was trained in so far, where
-    its bits would be those of neither. Otherwise this is said, and run.json names all worlds."""
+    """Refuse to resume a run with other versions, threads or hardware than it was trained with so far. Otherwise a
+    message says what differs, and run.json records all of them. The resulting bits belong to neither of the two."""
 
     def __post_init__(self) -> None:
         if self.threads < 0 or self.at_most < 0:
@@ -73,42 +72,43 @@ class Runtime:
 
     @property
     def kind(self) -> str:
-        """Of the device that will be used. ValueError if there is none."""
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        """The type of the device that will be used. ValueError if this machine has none."""
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         if self.device == "auto":
-            return next(kind for kind, found in there.items() if found)
-        if not there[self.device]:
+            return next(kind for kind, found in available.items() if found)
+        if not available[self.device]:
             raise ValueError(f"there is no {self.device} device here; use --runtime.device cpu, or auto")
         return self.device
 
     def open(self) -> Fabric:
-        """The one place that touches devices and settings of the process."""
+        """Set up the process and return a Fabric. Nothing else changes process settings or opens devices."""
         kind = self.kind
         if self.threads:
             torch.set_num_threads(self.threads)
-        # cuBLAS repeats its bits only with a workspace of fixed size
+        # cuBLAS is deterministic only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # a few of a GPU's kernels have no form that repeats its bits; PyTorch then warns, and goes on
+        # a few GPU kernels have no deterministic version; warn_only lets PyTorch warn and continue
         torch.use_deterministic_algorithms(self.mode == "repeatable", warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]  # finds faults, at a pass over memory each time
+        # a debugging aid of PyTorch that costs a pass over each new tensor
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.cudnn.benchmark = self.mode == "fast"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         keep_memory()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Fabric's own imports
+            warnings.simplefilter("ignore")  # importing Fabric emits warnings
             from lightning_fabric import Fabric
             from lightning_fabric.plugins.environments import LightningEnvironment
-        alone()
-        # without an environment of its own Fabric takes what it finds: SLURM's, torchrun's or MPI's
-        return Fabric(accelerator=kind, devices=1, precision="32-true", plugins=LightningEnvironment())
-        # Fabric recommends another precision at every start on a GPU; the precision is chosen here
+        warn_about_copies()
+        # on GPUs Fabric recommends another precision at every start, but the precision is set here
         logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-        return Fabric(accelerator=kind, devices=1, precision="32-true")
+        # without an explicit environment Fabric would use one it detects: SLURM's, torchrun's or MPI's
+        return Fabric(accelerator=kind, devices=1, precision="32-true", plugins=LightningEnvironment())
 
     def prepare(self, net: Network) -> None:
-        """Give a network the arithmetic of this runtime, and its convolutions the layout in which they are fastest.
+        """Set a network's precision, memory layout and folding as this runtime states.
 
-        Fabric's own autocast would be around the whole step, and losses and augmentation would lose precision too.
+        Fabric's own autocast is not used: it would cover the entire step, so that losses and augmentation would lose
+        precision too.
         """
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         device = next(net.parameters()).device
@@ -125,27 +125,27 @@ class Runtime:
                 self.finish(part.encoder.backbone)
 
     def finish(self, net: nn.Module) -> None:
-        """Compile it, in place, if that is asked."""
+        """Compile a network in place, if `compile` says so."""
         if self.compile == "kernels":
             net.compile(mode=None)
         elif self.compile == "graphs":
             net.compile(mode="reduce-overhead")
-            net._compiled_call_impl = copied(net._compiled_call_impl)  # pyright: ignore[reportArgumentType]
+            net._compiled_call_impl = copy_output(net._compiled_call_impl)  # pyright: ignore[reportArgumentType]
 
     @property
     def note(self) -> dict[str, str]:
-        """What every line of a log says of it."""
+        """The fields that every line of a run's log repeats."""
         return {"precision": self.precision, "mode": self.mode}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What bits depend on beside the machine: a run goes on only with the same."""
+        """The settings that bits depend on; a run resumes only with the same ones."""
         others = {name: getattr(self, name) for name in ("mode", "compile", "at_most")}
-        asked = {name: value for name, value in others.items() if value != getattr(Runtime, name)}
-        return {"precision": self.precision} | asked
+        not_default = {name: value for name, value in others.items() if value != getattr(Runtime, name)}
+        return {"precision": self.precision} | not_default
 
     def world(self, device: torch.device) -> dict[str, Any]:
-        """What a number depends on beside its recipe. It names no user, host or path."""
+        """Return the versions, hardware and settings that a result depends on. It names no user, host or path."""
         return (
             {
                 "unshaken": __version__,
@@ -163,35 +163,35 @@ class Runtime:
 
 
 TASKS = {"SLURM_NTASKS": "SLURM", "WORLD_SIZE": "torchrun", "OMPI_COMM_WORLD_SIZE": "MPI", "PMI_SIZE": "MPI"}
-"""Variables in which a launcher says how many copies of a command it has started."""
+"""Environment variables in which launchers state the number of copies that they started."""
 
 
 @cache
-def alone() -> None:
-    """Say once that every command is one process, where a launcher has started several copies of it."""
+def warn_about_copies() -> None:
+    """Print once that each command runs as one process, if a launcher has started several copies of it."""
     counts = {launcher: os.environ[name] for name, launcher in TASKS.items() if os.environ.get(name, "1") != "1"}
     for launcher, count in counts.items():
         print(
-            f"note: {launcher} started {count} copies of this command, and each works alone: start one "
+            f"note: {launcher} started {count} copies of this command, and each does all of the work: start one "
             "(`srun --ntasks=1`), or share an evaluation by --shard 1/2 and 2/2",
             file=sys.stderr,
         )
 
 
-def copied(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A graph writes its next output where the last one is, so what it returns is copied at once."""
+def copy_output(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Wrap a CUDA graph so that its output is copied: the next call overwrites the original."""
     return lambda *args, **how: compute(*args, **how).clone()
 
 
 def multiplies_bf16(kind: str) -> bool:
-    """Whether a device has instructions for it: only then is it fast."""
+    """Return whether a device has bf16 instructions; without them bf16 is slow."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def measured_memory(device: torch.device) -> Callable[[], float]:
-    """What tells the peak memory in GB (10^9 bytes): on a GPU of all tensors from now on, else of the process."""
+    """Return a function for the peak memory in GB (10^9 bytes): of all tensors on a GPU, else of the process."""
     if device.type != "cuda":
         return peak_memory
     torch.cuda.reset_peak_memory_stats(device)
@@ -199,18 +199,18 @@ def measured_memory(device: torch.device) -> Callable[[], float]:
 
 
 def peak_memory() -> float:
-    """The most memory, in GB, that the process has had since it began."""
-    if resource is None:  # no such count on Windows
+    """Return the peak memory of the process, in GB."""
+    if resource is None:  # Windows has no such counter
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
 def keep_memory() -> None:
-    """What is freed stays with the process, where the C library can be told so (glibc).
+    """Tell the C library (glibc) to keep freed memory in the process.
 
-    By default it gives each large tensor back at once, and the next one is mapped and cleared page by page: a tenth of
-    a step's time on a CPU.
+    By default it returns each large tensor's memory at once, and the next allocation has to map and clear every page.
+    That takes a tenth of a step's time on a CPU.
     """
     no_mapping, no_trimming = (-4, 0), (-1, 2**31 - 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD
     if sys.platform == "linux":

@@ -1,1 +1,1 @@
-"""Networks, their batch-norm routes, and checkpoint files."""
+"""Networks, batch-norm routes, and checkpoint files."""

@@ -1,4 +1,4 @@
-"""Blocks whose inner activations are computed again in the backward pass instead of being kept in memory."""
+"""Activation checkpointing: recompute activations in the backward pass to save memory."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from unshaken.nets.dual_bn import RoutedBatchNorm, RouteSwitch
 
 
 class CheckpointedStage(nn.Sequential):
-    """Blocks one after the other. `spares`: while it is trained, of each only what goes in is kept."""
+    """A sequence of blocks. With `recompute`, training stores only the input of each block."""
 
-    spares = False
+    recompute = False
 
     def forward(self, x: Float[Tensor, "N ..."]) -> Tensor:
         for block in self:
-            x = recompute(block, x) if self.spares and self.training else block(x)
+            x = checkpoint_block(block, x) if self.recompute and self.training else block(x)
         return x
 
 
-def recompute(layers: nn.Module, x: Float[Tensor, "N ..."]) -> Tensor:
-    """layers(x), of which only x is kept. Batch norms are of the whole batch both times, and count it once."""
+def checkpoint_block(layers: nn.Module, x: Float[Tensor, "N ..."]) -> Tensor:
+    """Compute layers(x) and store only x. Both passes use the batch's statistics; running statistics move once."""
     routes = {part.switch: part.switch.route for part in layers.modules() if isinstance(part, RoutedBatchNorm)}
-    contexts = nullcontext(), _as_then(layers, routes)
+    contexts = nullcontext(), _second_pass(layers, routes)
     return checkpoint(layers, x, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
 
 
 def in_chunks(layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N ..."], at_most: int) -> Tensor:
-    """layers(x), so many samples at a time, of which only x is kept. For layers that see each sample alone."""
-    parts = x.split(at_most)
-    return torch.cat([checkpoint(layers, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+    """Compute layers(x) at most `at_most` samples at a time, and store only x.
+
+    The result is the same only if the layers treat each sample independently, as in eval mode.
+    """
+    chunks = x.split(at_most)
+    return torch.cat([checkpoint(layers, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
 
-def checkpoint_activations(net: nn.Module, spares: bool) -> None:
-    """Whether the blocks of its stages are computed again."""
-    for part in net.modules():
-        if isinstance(part, CheckpointedStage):
-            part.spares = spares
+def checkpoint_activations(net: nn.Module, recompute: bool) -> None:
+    """Switch the recomputation of blocks on or off in every stage of a network."""
+    for module in net.modules():
+        if isinstance(module, CheckpointedStage):
+            module.recompute = recompute
 
 
 @contextmanager
-def _as_then(layers: nn.Module, routes: dict[RouteSwitch, str]) -> Iterator[None]:
-    """The routes of the first time, and statistics that do not move again."""
+def _second_pass(layers: nn.Module, routes: dict[RouteSwitch, str]) -> Iterator[None]:
+    """Use the routes of the first pass, and do not update running statistics a second time."""
     now = {switch: switch.route for switch in routes}
     norms = [m for m in layers.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]

@@ -1,4 +1,4 @@
-"""An encoder or a classifier as one safetensors file that says how to build it."""
+"""Encoders and classifiers as safetensors files that say how to rebuild the network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BACKBONE = {
 NETWORK = ABOUT | {"kind": str, "backbone": BACKBONE}
 ENCODER = NETWORK | {"routes": Items(str)}
 CLASSIFIER = NETWORK | {"names": Items(str, 1)}
-"""What the header of a file says, by its kind."""
+"""The shapes of the header's JSON, by kind of file."""
 DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -69,15 +69,15 @@ DTYPES = {
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Atomically, with `about` in the header, and a checksum of the whole file."""
+    """Write tensors atomically, with `about` in the header and a checksum of the entire file."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, *seal(save(stored, sealed({"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))))
 
 
 def read_tensors(path: Path, shape: Shape = ABOUT) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote, whose `about` has a shape.
+    """Read what `write_tensors` wrote: the tensors, and `about`, which is checked against `shape`.
 
-    ValueError, in one line with the file's name in it, if it is not one of ours, or not bit for bit as it was written.
+    ValueError, in one line that names the file, if unshaken did not write the file or if any bit of it has changed.
     """
     content, header = read_tensor_file(path)
     about = _about(path, header, shape)
@@ -86,7 +86,7 @@ def read_tensors(path: Path, shape: Shape = ABOUT) -> tuple[dict[str, Tensor], d
 
 
 def checksum_in(path: Path) -> str:
-    """The checksum of one of our files, which is checked."""
+    """Return the checksum of a file of ours, after checking it."""
     content, header = read_tensor_file(path)
     _about(path, header, ABOUT)
     check_seal(content, header, path)
@@ -94,7 +94,7 @@ def checksum_in(path: Path) -> str:
 
 
 def add_checksum(path: Path) -> None:
-    """Write a file of an earlier version again, with a checksum. ValueError if it has one that is wrong."""
+    """Rewrite a file of an earlier version with a checksum. ValueError if it has a wrong one."""
     content, header = read_tensor_file(path)
     about = _about(path, header, ABOUT)
     if FIELD in header.metadata:
@@ -112,26 +112,26 @@ def _about(path: Path, header: Header, shape: Shape) -> dict[str, Any]:
 
 def _tensor(content: bytearray, entry: Entry, path: Path) -> Tensor:
     if entry.dtype not in DTYPES:
-        raise ValueError(f"{path} has numbers of kind {entry.dtype}; known are {', '.join(DTYPES)}")
+        raise ValueError(f"{path} has a tensor of dtype {entry.dtype}; only {', '.join(DTYPES)} are read")
     if 0 in entry.shape:
         return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-    part = memoryview(content)[entry.begin : entry.end]
-    return torch.frombuffer(part, dtype=DTYPES[entry.dtype]).view(entry.shape)
+    data = memoryview(content)[entry.begin : entry.end]
+    return torch.frombuffer(data, dtype=DTYPES[entry.dtype]).view(entry.shape)
 
 
 def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[str, Any]) -> None:
-    """Every route is kept; `about` says where the encoder comes from."""
+    """Save an encoder with all of its routes; `about` says where it comes from."""
     kind = {"kind": "encoder", "backbone": to_json(backbone), "routes": list(routes_of(encoder))}
     write_tensors(path, encoder.state_dict(), about | kind)
 
 
 def load_encoder(path: Path, *, training: bool = False, route: str = "adv") -> tuple[Encoder, Backbone, dict[str, Any]]:
-    """Return the encoder, the recipe of its network, and what was noted about it.
+    """Load an encoder: the network, its Backbone, and the rest of the header.
 
-    The encoder is ready for use: it is in eval mode, and images take the robust route. All of its routes are kept.
+    The encoder has all of its routes. It is in eval mode, and images take the robust route.
 
-    training  return it in train mode, as what is trained further needs it
-    route     the route that images take; of an encoder without a route of this name, its first one
+    training  return it in train mode, for further training
+    route     the route that images take; the first route if the encoder has none of this name
     """
     net, about = load(path, "encoder")
     if routes := tuple(about["routes"]):
@@ -142,35 +142,35 @@ def load_encoder(path: Path, *, training: bool = False, route: str = "adv") -> t
 def save_classifier(
     path: Path, net: Network, backbone: Backbone, names: tuple[str, ...], about: dict[str, Any]
 ) -> None:
-    """A plain network (no routes) whose logits are in the order of `names`."""
+    """Save a classifier, a network without routes whose logits are in the order of `names`."""
     kind = {"kind": "classifier", "backbone": to_json(backbone), "names": list(names)}
     write_tensors(path, net.state_dict(), about | kind)
 
 
 def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
-    """Return the classifier, in eval mode, and what was noted about it; "names" are its classes."""
+    """Load a classifier in eval mode, and its header, in which "names" are the classes."""
     return load(path, "classifier")
 
 
 def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """An encoder or a classifier, and what was noted about it. ValueError if it is of another kind than the given."""
+    """Load an encoder or a classifier, and its header. ValueError if it is not of the given kind."""
     path = Path(path)
     tensors, about = read_tensors(path)
     wanted = (kind,) if kind else ("encoder", "classifier")
     if about.get("kind") not in wanted:
         kinds = " or ".join(map(repr, wanted))
-        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; needed is one of kind {kinds}")
+        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; a file of kind {kinds} is needed")
     with readable_header(path):
         check_shape(about, ENCODER if about["kind"] == "encoder" else CLASSIFIER, "it")
         backbone = backbone_of(about)
     _check_sizes(about, backbone, tensors, path)
-    net = _built(about, backbone)
+    net = _build(about, backbone)
     _fill(net, tensors, path)
     return net.eval(), about
 
 
-def _built(about: dict[str, Any], backbone: Backbone) -> nn.Module:
-    """The network that a header describes, without its weights."""
+def _build(about: dict[str, Any], backbone: Backbone) -> nn.Module:
+    """Build the network that a header describes, without its weights."""
     encoder = backbone.build()
     if about["kind"] == "classifier":
         return Network(encoder, zero_classifier(encoder.features, len(about["names"])))
@@ -178,11 +178,11 @@ def _built(about: dict[str, Any], backbone: Backbone) -> nn.Module:
 
 
 def _check_sizes(about: dict[str, Any], backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> None:
-    """ValueError if the header names a network much larger than what the file holds: it would fill the memory."""
+    """Raise a ValueError if the header names a network much larger than the file: building it could fill the memory."""
     try:
-        with torch.device("meta"):  # where tensors have shapes alone
-            needed = sum(tensor.numel() for tensor in _built(about, backbone).state_dict().values())
-    except (NotImplementedError, RuntimeError):  # a network of timm's that looks at its numbers as it is made
+        with torch.device("meta"):  # tensors there have a shape but no memory
+            needed = sum(tensor.numel() for tensor in _build(about, backbone).state_dict().values())
+    except (NotImplementedError, RuntimeError):  # some timm networks read their weights during construction
         return
     held = sum(tensor.numel() for tensor in tensors.values())
     if needed > 2 * held + (1 << 20):
@@ -197,28 +197,28 @@ def backbone_of(about: dict[str, Any]) -> Backbone:
 
 
 def digest(net: nn.Module) -> str:
-    """32 hexadecimal digits that change with any bit of any parameter or buffer, and with any extra state."""
+    """Return 32 hexadecimal digits of a hash of all parameters, buffers and extra state."""
     total = blake2b(digest_size=16)
     for name, value in net.state_dict().items():
         total.update(name.encode())
         if isinstance(value, Tensor):
             total.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-        else:  # of a module with get_extra_state, which may be anything
+        else:  # from a module with get_extra_state, which may return any object
             total.update(_bytes(value))
     return total.hexdigest()
 
 
 def _bytes(value: Any) -> bytes:
-    """A value in bytes: equal bytes mean equal values. What cannot be written out is equal to nothing."""
+    """Return a value as bytes, for hashing. A value that cannot be pickled gets random bytes: it equals nothing."""
     try:
         return pickle.dumps(value)
-    except Exception:  # of all kinds: whatever an object's own code does
+    except Exception:  # pickling runs the object's own code, which may raise anything
         return uuid4().bytes
 
 
 @contextmanager
 def readable_header(path: Path) -> Iterator[None]:
-    """What a header lacks, or has too much, as a ValueError that names the file."""
+    """Turn errors about missing or unexpected header fields into a ValueError that names the file."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -227,7 +227,7 @@ def readable_header(path: Path) -> Iterator[None]:
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Strictly: a partial load is refused."""
+    """Load all weights; a missing or additional tensor is an error."""
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:

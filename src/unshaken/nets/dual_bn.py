@@ -1,4 +1,4 @@
-"""A batch norm per route for any network, and merging a route away.
+"""Dual batch normalisation: one batch norm per route, for any network.
 
 Adversarial and clean images have different feature statistics, so each kind gets batch norms of its
 own while all other weights are shared (Xie et al., CVPR 2020, arXiv:1911.09665). A route is a name:
@@ -18,14 +18,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class RouteSwitch:
-    """Which route is on, shared by all routed modules of one network."""
+    """The active route, shared by all routed modules of a network."""
 
     def __init__(self, route: str) -> None:
         self.route = route
 
 
 class RoutedBatchNorm(nn.Module):
-    """One module a route, such as a batch norm; the switch says which is used, the others are left untouched."""
+    """One module per route, usually a batch norm. The switch selects the one that runs; the others do not change."""
 
     def __init__(self, routes: Mapping[str, nn.Module], switch: RouteSwitch) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class RoutedBatchNorm(nn.Module):
 
 
 def with_routes(net: M, routes: tuple[str, ...]) -> M:
-    """The same network (changed in place) with every batch norm replaced by one a route, all alike at first."""
+    """Replace every batch norm of a network, in place, by one copy of it per route."""
     if not routes or len(set(routes)) != len(routes):
         raise ValueError(f"a network has one or more distinct routes, not {routes}")
     if routes_of(net):
@@ -49,27 +49,27 @@ def with_routes(net: M, routes: tuple[str, ...]) -> M:
 
 
 def merge_route(net: M, route: str) -> M:
-    """A copy with the batch norms of one route only: a plain network."""
-    known = routes_of(net)
-    if known and route not in known:
-        raise ValueError(f"the network has no route {route!r}; it has {', '.join(known)}")
+    """Return a copy with the batch norms of one route only, which is a network without routes."""
+    routes = routes_of(net)
+    if routes and route not in routes:
+        raise ValueError(f"the network has no route {route!r}; it has {', '.join(routes)}")
     return _replace(copy.deepcopy(net), RoutedBatchNorm, lambda norm: norm.routes[route])
 
 
 def single_route(net: M, route: str) -> M:
-    """A plain copy with one route: the one that is named if the network has it, else the only or first one."""
-    known = routes_of(net)
-    return merge_route(net, route if route in known else next(iter(known), route))
+    """Return a copy with the batch norms of the named route, or of the first route if the network lacks that one."""
+    routes = routes_of(net)
+    return merge_route(net, route if route in routes else next(iter(routes), route))
 
 
 def routes_of(net: nn.Module) -> tuple[str, ...]:
-    """The network's routes; none if it is plain."""
+    """Return the names of the network's routes; empty if it has none."""
     return next((tuple(m.routes) for m in net.modules() if isinstance(m, RoutedBatchNorm)), ())
 
 
 def set_route(net: nn.Module, route: str) -> None:
-    """Send what follows through one route. A plain network has only one way and ignores this."""
-    for module in net.modules():  # a network may hold several switches: its parts may have been routed one by one
+    """Select the route of the next forward passes. A network without routes ignores this."""
+    for module in net.modules():  # encoder and head may have got their routes separately, with a switch each
         if isinstance(module, RoutedBatchNorm):
             if route not in module.routes:
                 raise ValueError(f"the network has no route {route!r}; it has {', '.join(module.routes)}")
@@ -77,7 +77,7 @@ def set_route(net: nn.Module, route: str) -> None:
 
 
 def _replace(net: M, kind: type, by: Callable[[Any], nn.Module]) -> M:
-    """In place, once for each module of the kind: one that is used in two places stays one."""
+    """Replace modules of a kind in place; a module that is used twice gets one replacement."""
     made: dict[nn.Module, nn.Module] = {}
 
     def replaced(module: Any) -> Any:

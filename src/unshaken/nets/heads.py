@@ -1,4 +1,4 @@
-"""What stands on an encoder: projections, classifiers, both, or nothing."""
+"""Heads on an encoder: projections, classifiers, both, or none."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from unshaken.base.types import Float
 
 @dataclass(frozen=True)
 class Head(ABC):
-    """Which head, before it knows how many features it reads and how many classes there are."""
+    """The choice of a head. The numbers of features and classes are given when it is built."""
 
     @abstractmethod
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
-        """From features (N D) to what the method contrasts or classifies.
+        """Build a module from features (N D) to an embedding or logits.
 
-        classes  how many there are of each labelling: (10,) for ten classes, (2, 10) for two clusterings, () for none
+        classes  the number of classes of each labelling: (10,) for ten classes, (2, 10) for two clusterings, () for none
         """
 
 
 @dataclass(frozen=True)
 @ranged
 class Projection(Head):
-    """g: linear layers with a ReLU between them, and batch norms.
+    """The projection g: linear layers with ReLUs between them, and batch norms.
 
-    norm    "all": one after every layer, as the ACL family has it; "hidden": not after the last; "none"
-    A layer without a batch norm after it has a bias, and so has the first.
+    norm    "all": a batch norm after every layer, as in the ACL family; "hidden": none after the last layer; "none"
+    The first layer has a bias, and so has every layer without a batch norm after it.
     """
 
     layers: Literal[2, 3] = 3
     hidden: Count | None = None
-    """Width between the layers; None is that of the features."""
+    """Width of the hidden layers; None: as many as features."""
     out: Count | None = None
-    """Width of the embedding; None is that of the features."""
+    """Width of the embedding; None: as many as features."""
     norm: Literal["all", "hidden", "none"] = "all"
 
     def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
@@ -55,7 +55,7 @@ class Projection(Head):
 
 @dataclass(frozen=True)
 class NoHead(Head):
-    """Nothing: the features themselves."""
+    """No head: the features are the embedding."""
 
     def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
         return nn.Identity()
@@ -63,16 +63,16 @@ class NoHead(Head):
 
 @dataclass(frozen=True)
 class LinearClassifier(Head):
-    """c: one linear layer, for the one labelling there is."""
+    """A linear classifier c, for images with one labelling."""
 
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
         if len(classes) != 1:
-            raise ValueError(f"a classifier needs one labelling of the images, and there are {len(classes)}")
+            raise ValueError(f"a classifier needs one labelling of the images, but there are {len(classes)}")
         return nn.Linear(features, classes[0])
 
 
 class ProjectionAndClassifiers(nn.Module):
-    """A projection and linear classifiers on the same features; `split` takes apart what comes out."""
+    """A projection and linear classifiers on the same features; `split` separates their outputs."""
 
     def __init__(self, projection: nn.Module, width: int, features: int, classes: tuple[int, ...]) -> None:
         super().__init__()
@@ -84,13 +84,13 @@ class ProjectionAndClassifiers(nn.Module):
         return torch.cat([self.projection(x), *(classifier(x) for classifier in self.classifiers)], dim=-1)
 
     def split(self, out: Float[Tensor, "... E"]) -> tuple[Tensor, ...]:
-        """The projection, then the logits of each labelling."""
+        """Split an output into the projection and the logits of each labelling."""
         return out.split(self.widths, dim=-1)
 
 
 @dataclass(frozen=True)
 class ProjectionWithClassifiers(Head):
-    """A projection, and a linear classifier for each labelling."""
+    """A projection, and a linear classifier for each labelling of the images."""
 
     projection: Projection = Projection(2, out=128, norm="hidden")
 
@@ -101,11 +101,11 @@ class ProjectionWithClassifiers(Head):
 
 
 AnyHead = Annotated[Head, Projection | NoHead | LinearClassifier | ProjectionWithClassifiers]
-"""A head; by name from a command line, one of these."""
+"""Any of these heads; the command line selects one by its name."""
 
 
 def zero_classifier(features: int, classes: int) -> nn.Linear:
-    """c: a linear layer that starts at zero, as the field's fine-tuning does, so that no seed enters it."""
+    """Build a linear classifier with zero weights, as the field's fine-tuning does; it depends on no seed."""
     layer = nn.Linear(features, classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

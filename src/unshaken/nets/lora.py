@@ -1,8 +1,8 @@
-"""A low-rank branch beside the weights of any network: W + ΔW while it is on, W otherwise.
+"""Low-rank adaptation (LoRA) of any network: weights W + ΔW while the branch is on, else W.
 
-ΔW = (α / r) · reshape(B A), where A starts at N(0, 1) and B at 0, so that the branch is born as the network itself
+ΔW = (α / r) · reshape(B A), where A starts at N(0, 1) and B at 0, so that at first W + ΔW = W
 (Hu et al., ICLR 2022, arXiv:2106.09685; for convolutions as in AutoLoRa, Xu et al., ICLR 2024, arXiv:2310.01818). Every
-convolution and every linear layer of an encoder has one, shortcuts too; the stem, norms and heads have none.
+convolution and linear layer of an encoder has a branch, shortcuts too; the stem, norms and heads have none.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class BranchSwitch:
-    """Whether the branch is on, shared by all low-rank layers of one network."""
+    """The on/off state of the branch, shared by all low-rank layers of a network."""
 
     on = False
 
 
 class LowRank(nn.Module):
-    """A layer with its branch. For a convolution (out, in / groups, k, k), A is (r k, in k) and B is
-    (out / groups · k, r k); a linear layer is one with k = 1.
+    """A layer with a low-rank branch.
 
-    The layer itself computes, whichever weights it is given, so that paddings, groups and weights that are standardised
-    on the way stay what they are.
+    For a convolution with weights (out, in / groups, k, k), A is (r k, in k) and B is (out / groups · k, r k); a linear
+    layer counts as a convolution with k = 1. The layer's own forward runs with W + ΔW as its weights, so that its
+    padding, groups and weight standardisation stay in effect.
     """
 
     def __init__(self, layer: Layer, rank: int, alpha: float, switch: BranchSwitch, rng: torch.Generator) -> None:
@@ -55,7 +55,7 @@ class LowRank(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights that are used now; some networks read them instead of calling the layer."""
+        """The current weights, which some networks read instead of calling the layer."""
         return self.layer.weight + self.delta if self.switch.on else self.layer.weight
 
     @property
@@ -67,9 +67,9 @@ class LowRank(nn.Module):
 
 
 def with_lora(encoder: M, key: Key, rank: int = 8, alpha: float = 1.0) -> M:
-    """The same encoder (changed in place) with a branch, off at first; what is drawn depends on the key alone.
+    """Add a low-rank branch to an encoder, in place; it is off at first.
 
-    Each layer draws by its own name, so that a layer more or less changes no other.
+    Each layer's initial values depend on the key and the layer's name alone, so another layer does not change them.
     """
     if rank < 1:
         raise ValueError(f"the rank of a branch is 1 or more, not {rank}")
@@ -84,17 +84,17 @@ def with_lora(encoder: M, key: Key, rank: int = 8, alpha: float = 1.0) -> M:
 
 
 def without_lora(net: M) -> M:
-    """A copy with W alone: the plain network."""
+    """Return a copy without the branch, with weights W."""
     net = copy.deepcopy(net)
     return _replace(net, {module: module.layer for module in _branched(net)})
 
 
 @contextmanager
 def branch(encoder: nn.Module) -> Iterator[None]:
-    """Inside, the encoder computes with W + ΔW, and what it computes teaches A and B alone.
+    """Compute with W + ΔW inside the block, with gradients for A and B alone.
 
-    All other parameters of the encoder are constants of what is recorded inside, norms too; what is recorded
-    outside reaches them as ever.
+    The encoder's other parameters, norms included, get no gradient from what is computed inside the block. What is
+    computed outside is not affected.
     """
     layers = _branched(encoder)
     if not layers:
@@ -120,13 +120,13 @@ def _branched(net: nn.Module) -> list[LowRank]:
 
 
 def _adapted(net: nn.Module) -> dict[str, Layer]:
-    """Every layer but the stem's: the stem is the first of the network's parts that has layers."""
-    parts = [part for part in net.children() if _layers(part)]
-    if len(parts) == 1 and not isinstance(parts[0], Layer):  # an encoder's backbone, a backbone's `features`
-        return _adapted(parts[0])
-    if not parts:
+    """Return every layer except those of the stem, which is the network's first child that has layers."""
+    children = [child for child in net.children() if _layers(child)]
+    if len(children) == 1 and not isinstance(children[0], Layer):  # an encoder's backbone, or a backbone's `features`
+        return _adapted(children[0])
+    if not children:
         return {}
-    stem = set(_layers(parts[0]).values())
+    stem = set(_layers(children[0]).values())
     return {name: layer for name, layer in _layers(net).items() if layer not in stem}
 
 
@@ -135,7 +135,7 @@ def _layers(net: nn.Module) -> dict[str, Layer]:
 
 
 def _replace(net: M, by: dict[nn.Module, nn.Module]) -> M:
-    """In place, each module by what stands for it: one that is used in two places stays one."""
+    """Replace modules in place; a module that is used twice gets one replacement."""
     for module in list(net.modules()):
         for name, child in module._modules.items():
             if child in by:

@@ -1,4 +1,4 @@
-"""h = g ∘ f and c ∘ f: a head on an encoder, through a route, and the teacher beside it."""
+"""A network: a head on an encoder (h = g ∘ f or c ∘ f), with routes and possibly a teacher."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Normalize(nn.Module):
 
 
 class Encoder(nn.Module):
-    """f: images in [0, 1] (N C H W) to features (N D)."""
+    """The encoder f, from images in [0, 1] (N C H W) to features (N D)."""
 
     def __init__(self, normalize: Normalize, backbone: nn.Module, features: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
 
 
 class MethodState(nn.Module):
-    """Scalars that a method carries from step to step, saved with the parameters."""
+    """Scalars that a method keeps between steps; they are saved with the parameters."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -76,13 +76,13 @@ class Network(nn.Module):
         self.at_most = 0
 
     def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
-        """All leading axes are one batch to the batch norms: views are normalised together."""
+        """Return h(x). Batch norms treat all leading axes as one batch, so all views are normalised together."""
         routed.set_route(self.head, route)
         encoder = self._encoder(route)
         return self._through(lambda x: self.head(encoder(x)), x)
 
     def features(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
-        """f(x), below the head."""
+        """Return f(x), the features below the head."""
         return self._through(self._encoder(route), x)
 
     def _encoder(self, route: str) -> Encoder:
@@ -100,16 +100,16 @@ class Network(nn.Module):
         return z.float().unflatten(0, x.shape[:-3])
 
     def follow(self, leader: Network, momentum: float) -> None:
-        """θ ← momentum · θ + (1 − momentum) · the leader's: parameters alone, not statistics."""
-        for part in ("encoder", "head"):
-            mine, theirs = (list(getattr(net, part).parameters()) for net in (self, leader))
+        """Update the parameters, θ ← momentum · θ + (1 − momentum) · θ_leader; running statistics do not move."""
+        for name in ("encoder", "head"):
+            own, leaders = (list(getattr(net, name).parameters()) for net in (self, leader))
             with torch.no_grad():
-                torch._foreach_lerp_(mine, theirs, 1 - momentum)
+                torch._foreach_lerp_(own, leaders, 1 - momentum)
 
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside, and every module's own mode back outside, whatever happens."""
+    """Put a network in eval mode inside the block, and restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -142,9 +142,9 @@ def frozen(net: nn.Module) -> Iterator[None]:
 
 
 def seeded(build: Callable[[], M], key: Key) -> M:
-    """What `build` makes with initial weights that depend on the key alone, on the CPU so that devices agree.
+    """Call `build` so that the initial weights depend on the key alone. It must build on the CPU.
 
-    Layers draw from the global generator; it is put back as it was.
+    Layers draw their weights from the global generator; its state is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.number)  # torch.manual_seed would seed the GPUs' generators too

@@ -1,4 +1,4 @@
-"""Weights that timm and torchvision publish: found or fetched, their hash checked, read with nothing in them run."""
+"""Published weights of timm and torchvision: download, hash check, and safe reading."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from urllib.parse import urlparse
 from unshaken.base.safe_text import printable
 from unshaken.nets.torch_files import read_safetensors, read_torch
 
-PATIENCE = 10
-"""Seconds that a server has to answer in."""
+TIMEOUT = 10
+"""Seconds to wait for a server's answer."""
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""How timm's repositories call their weights; the first that is there is taken."""
+"""The names of weight files in timm's repositories; the first that exists is used."""
 
 
 def from_url(url: str, name: str) -> dict[str, Any]:
-    """The weights at an address of torch's servers, from torch's cache or fetched. ValueError, in one line, if neither.
+    """Read weights from PyTorch's servers or from torch's cache. ValueError, in one line, if they cannot be had.
 
-    The name of such a file ends in the first digits of its SHA-256, which are checked each time.
+    The file's name ends in the first digits of its SHA-256, which are checked on every reading.
     """
     import torch
 
@@ -40,7 +40,7 @@ def from_url(url: str, name: str) -> dict[str, Any]:
 
 
 def from_hub(repository: str, name: str, file: str | None = None, revision: str | None = None) -> dict[str, Any]:
-    """The weights in a repository of the Hugging Face Hub, from its cache or fetched; else ValueError, in one line."""
+    """Read weights from a Hugging Face Hub repository or its cache. ValueError, in one line, if they cannot be had."""
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import EntryNotFoundError
@@ -51,13 +51,13 @@ def from_hub(repository: str, name: str, file: str | None = None, revision: str 
     found = next((Path(each) for each in cached if isinstance(each, str)), None)
     for each in wanted if found is None else ():
         with _fetching(name, urlparse(ENDPOINT).netloc, EntryNotFoundError):
-            # asked once, so that no network is said at once: the download tries again for a minute
-            get_hf_file_metadata(hf_hub_url(repository, each, revision=revision), timeout=PATIENCE)
+            # one quick request first: without a network, the download itself would retry for a minute
+            get_hf_file_metadata(hf_hub_url(repository, each, revision=revision), timeout=TIMEOUT)
             print(f"fetching {repository}/{each} from {urlparse(ENDPOINT).netloc}", file=sys.stderr)
             found = Path(hf_hub_download(repository, each, revision=revision))
             break
     if found is None:
-        raise ValueError(f"the weights of {name} were not to be had: {repository} has none of {', '.join(wanted)}")
+        raise ValueError(f"the weights of {name} are not available: {repository} has none of {', '.join(wanted)}")
     blob = found.resolve().name
     _check(found, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
     return read_weights(found)
@@ -65,36 +65,36 @@ def from_hub(repository: str, name: str, file: str | None = None, revision: str 
 
 @contextmanager
 def _fetching(name: str, server: str, absent: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """What a library says when there is no network, in one line; nothing if the file is absent on the server."""
+    """Turn a library's network errors into a one-line ValueError; ignore `absent`, a file missing on the server."""
     logger = logging.getLogger("huggingface_hub")
     before, logger.disabled = logger.disabled, True
     try:
         yield
     except absent:
         pass
-    except Exception as error:  # each library and version of it has exceptions of its own
+    except Exception as error:  # the exception types differ between libraries and their versions
         reason = printable((str(error).splitlines() or [type(error).__name__])[0], 120)
         raise ValueError(
-            f"the weights of {name} were not to be had: they are not on this machine, and {server} did not give them "
-            f"({reason})"
+            f"the weights of {name} are not available: they are not on this machine, and the download from {server} "
+            f"failed ({reason})"
         ) from None
     finally:
         logger.disabled = before
 
 
 def _check(file: Path, digits: str) -> None:
-    """ValueError if a file's SHA-256 does not begin with these digits."""
+    """Raise a ValueError if a file's SHA-256 does not begin with these digits."""
     with open(file, "rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if not found.startswith(digits):
         raise ValueError(
-            f"{file} is damaged or another file: by its name its SHA-256 begins with {digits[:16]}, and it is "
-            f"{found[:16]}. Remove it, and it is fetched again"
+            f"{file} is damaged or another file: by its name its SHA-256 begins with {digits[:16]}, but it is "
+            f"{found[:16]}. Remove it, and the next run downloads it again"
         )
 
 
 def read_weights(file: Path) -> dict[str, Any]:
-    """Tensors by name, or a dictionary that holds such a dictionary. ValueError if there is something else."""
+    """Read tensors by name, possibly nested in a dictionary. ValueError if the file holds something else."""
     if file.suffix == ".safetensors":
         return read_safetensors(file)[0]
     found = read_torch(file).value

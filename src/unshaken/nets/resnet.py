@@ -1,7 +1,7 @@
-"""ResNet-18/34/50 with 32, 96 and 224 pixel stems, and a small one for 8-pixel digits.
+"""ResNet-18/34/50 with stems for 32, 96 and 224 pixels, and a small ResNet for digits.
 
 He et al., CVPR 2016, arXiv:1512.03385. Parameters are named as in torchvision (conv1, bn1,
-layer1.0.conv1, layer2.0.downsample.0, ...), so weights go to and fro by name.
+layer1.0.conv1, layer2.0.downsample.0, ...), so that weights can be exchanged by name.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _shortcut(width_in: int, width_out: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Images (N C H W), already normalised, to features (N D) after a global average pool.
+    """A ResNet from normalised images (N C H W) to features (N D) after a global average pool.
 
-    blocks    how many in each stage; a stage after the first halves the resolution
-    width     of the first stage; each later one doubles it
+    blocks    the number of blocks in each stage; every stage after the first halves the resolution
+    width     the width of the first stage; each later stage doubles it
     stem      8, 32: one 3×3 convolution at full resolution; 96, 224: 7×7 with stride 2 and a max pool
-    padding   of the 3×3 stem; each more than 1 makes the maps after it 2 pixels larger
+    padding   the padding of the 3×3 stem; each pixel above 1 makes the following maps 2 pixels larger
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
 
 
 def pooled(x: Float[Tensor, "N D h w"]) -> Float[Tensor, "N D"]:
-    """The mean over each map; its gradient has channels last, as what comes from convolutions has."""
+    """Average each feature map. The permutation makes the gradient channels-last, as convolutions expect it."""
     return x.permute(0, 2, 3, 1).mean((1, 2))
 
 
@@ -127,7 +127,7 @@ KINDS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
     "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
     "resnet-small": (BasicBlock, (1, 1), 32),
 }
-"""Block, blocks a stage and first width by name."""
+"""The block, the blocks per stage, and the first stage's width, by name."""
 
 
 def resnet(name: str, stem: Stem, channels: int = 3, padding: int = 1) -> ResNet:

@@ -1,8 +1,8 @@
-"""The wide ResNet of solo-learn and DeACL (wide_resnet28w10): leaky ReLUs, convolutions with biases, for 32 pixels.
+"""The wide ResNet of solo-learn and DeACL (wide_resnet28w10), for 32 pixels.
 
-It has the names of TRADES' wide ResNet (wrn.py) and is another function: the slope of its ReLUs is 0.1, its batch norms
-have ε = 0.001, and the shortcut of a block is of the activated input in the first stage alone (pantheon5100/DeACL at
-4d98dca, solo/models/wide_resnet.py).
+Its parameters are named as in TRADES' wide ResNet (wide_resnet.py), but it is another function: its ReLUs are leaky with
+slope 0.1, its convolutions have biases, its batch norms have ε = 0.001, and a block's shortcut takes the activated input
+only in the first stage (pantheon5100/DeACL at 4d98dca, solo/models/wide_resnet.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _norm(width: int) -> nn.BatchNorm2d:
 class LeakyBlock(nn.Module):
     """Two 3×3 convolutions, a batch norm and a leaky ReLU before each.
 
-    activated  whether the shortcut takes the activated input, where the width changes
+    activated  where the width changes, the shortcut takes the activated input
     """
 
     def __init__(self, width_in: int, width: int, stride: int, activated: bool) -> None:
@@ -39,13 +39,13 @@ class LeakyBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(x))
-        through = y if self.activated or self.convShortcut is None else x  # both convolutions begin here
+        through = y if self.activated or self.convShortcut is None else x  # the input of both convolutions
         shortcut = x if self.convShortcut is None else self.convShortcut(through)
         return shortcut + self.conv2(self.relu(self.bn2(self.conv1(through))))
 
 
 class LeakyWideResNet(nn.Module):
-    """Images (N C H W), already normalised, to features (N D) after a global average pool; D = 64 · widen."""
+    """A network from normalised images (N C H W) to features (N D) after a global average pool; D = 64 · widen."""
 
     block1: nn.Module
     block2: nn.Module
@@ -77,7 +77,7 @@ def is_solo_wrn(name: str) -> bool:
 
 
 def solo_depth_and_widen(name: str) -> tuple[int, int]:
-    """(28, 10) of "wide_resnet28w10". ValueError if there is no such network."""
+    """Parse "wide_resnet28w10" into (28, 10). ValueError if there is no such network."""
     found = re.fullmatch(r"wide_resnet([1-9]\d{,2})w([1-9]\d{,2})", name)
     depth, widen = map(int, found.groups()) if found else (0, 0)
     if depth < 10 or depth % 6 != 4:

@@ -1,4 +1,4 @@
-"""Files that torch.save, pickle or safetensors wrote elsewhere: their values and tensors, with nothing in them run."""
+"""Reading files of torch.save, pickle and safetensors without running code from them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from unshaken.base.safe_text import printable
 from unshaken.base.tensor_file import check_own
 
 MAGIC = 0x1950A86A20F9469CFC6C
-"""What torch.save of before 1.6 writes first, as a pickle of its own."""
-SWOLLEN = 16
-"""How many times its own size a zip file may unpack to. torch.save packs nothing."""
+"""The number that torch.save of PyTorch before 1.6 writes first, as a pickle of its own."""
+MOST_EXPANSION = 16
+"""The largest ratio of a zip file's unpacked to its packed size. torch.save does not compress."""
 MOST_AXES = 16
 
 STORAGES = {
@@ -47,10 +47,10 @@ DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file holds.
+    """The content of a file.
 
-    value    as the file nests it: dictionaries, lists, tensors, NumPy arrays, numbers, text, and Skipped objects
-    skipped  the classes and functions that it names and that were not looked up
+    value    nested as in the file: dictionaries, lists, tensors, NumPy arrays, numbers, text, and Skipped objects
+    skipped  the names of classes and functions that were not imported
     """
 
     value: Any
@@ -58,7 +58,7 @@ class Content:
 
 
 def read_torch(path: Path) -> Content:
-    """A file of torch.save, zipped or of before 1.6, or a pickle of Python itself. ValueError in one line if broken."""
+    """Read a file of torch.save (zipped, or from before 1.6) or a plain pickle. ValueError, in one line, if broken."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -66,11 +66,11 @@ def read_torch(path: Path) -> Content:
             file.seek(0)
             return _zipped(file, size) if zipped else _plain(file, size)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is cut short or damaged ({printable(error)}): take another copy") from None
+        raise ValueError(f"{path} is cut short or damaged ({printable(error)}): use another copy") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
     except Exception as error:  # a broken or encrypted file may raise anything
-        raise ValueError(f"{path} cannot be read as weights ({printable(error)}): take another copy") from None
+        raise ValueError(f"{path} cannot be read as weights ({printable(error)}): use another copy") from None
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -81,17 +81,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise ValueError(f"{path} is not a whole safetensors file ({reason}): take another copy") from None
+        raise ValueError(f"{path} is not a complete safetensors file ({reason}): use another copy") from None
 
 
 def _zipped(file: IO[bytes], size: int) -> Content:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         total = sum(member.file_size for member in members)
-        if total > SWOLLEN * size:
+        if total > MOST_EXPANSION * size:
             raise ValueError(f"it says that it unpacks to {total:,} bytes")
         if damaged := archive.testzip():  # which compares the checksum of every member
-            raise zipfile.BadZipFile(f"the checksum of {damaged[:60]} is not that of what it holds")
+            raise zipfile.BadZipFile(f"the checksum of {damaged[:60]} does not fit its content")
         pickles = [member.filename for member in members if member.filename.split("/")[-1] == "data.pkl"]
         if not pickles:
             raise ValueError("it has no data.pkl")
@@ -104,12 +104,12 @@ def _zipped(file: IO[bytes], size: int) -> Content:
 
 def _stored(raw: bytes, count: int, dtype: torch.dtype) -> Tensor:
     if len(raw) != count * dtype.itemsize:
-        raise ValueError(f"{len(raw)} bytes lie where {count} numbers were announced")
+        raise ValueError(f"{len(raw)} bytes are stored where {count} numbers were declared")
     return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
 def _plain(file: IO[bytes], size: int) -> Content:
-    """Several pickles and then the numbers; or one pickle alone, of arrays or of tensors that lie within it."""
+    """Read several pickles followed by the numbers; or a single pickle that contains its arrays or tensors."""
     first = _Loading(None).content(file)
     return _legacy(file, size) if first.value == MAGIC else first
 
@@ -118,10 +118,10 @@ def _legacy(file: IO[bytes], size: int) -> Content:
     storages: dict[str, Tensor] = {}
 
     def announced(key: str, count: int, dtype: torch.dtype) -> Tensor:
-        """Memory for numbers that come after the pickle; for no more of them than the file can hold."""
+        """Allocate memory for numbers that follow the pickle, but not for more than the file can hold."""
         total = sum(storage.nbytes for storage in storages.values()) + count * dtype.itemsize
         if total > size:
-            raise ValueError("it announces more numbers than it holds")
+            raise ValueError("it declares more numbers than it holds")
         storages[key] = torch.zeros(count, dtype=dtype)
         return storages[key]
 
@@ -131,7 +131,7 @@ def _legacy(file: IO[bytes], size: int) -> Content:
     content = loading.content(file)
     keys = Reader({}).read(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
-        raise ValueError("its numbers are not those that it announced")
+        raise ValueError("its numbers are not those that it declared")
     for key in keys:
         count, room = int.from_bytes(file.read(8), "little"), storages[key]
         raw = file.read(room.nbytes)
@@ -142,9 +142,9 @@ def _legacy(file: IO[bytes], size: int) -> Content:
 
 
 class _Loading:
-    """One pickle with tensors. `fetch` gives the numbers of a storage: by its key, how many they are, and their type.
+    """The reading of one pickle with tensors, of which several may share a storage.
 
-    key      of a storage to its numbers, which several tensors may share
+    fetch  returns the numbers of a storage, given its key, their count and their dtype
     """
 
     def __init__(self, fetch: Any) -> None:
@@ -164,7 +164,7 @@ class _Loading:
             ("collections", "defaultdict"): lambda *_: {},
             ("collections", "Counter"): lambda entries=(): dict(entries) if isinstance(entries, dict) else {},
         }  # fmt: skip
-        self.reader = Reader(builders, _known, self.persistent if fetch else None)
+        self.reader = Reader(builders, _is_harmless, self.persistent if fetch else None)
 
     def content(self, stream: IO[bytes]) -> Content:
         value = self.reader.read(stream)
@@ -175,29 +175,30 @@ class _Loading:
         if kind == "module" and parts:
             return parts[0]
         if kind != "storage" or len(parts) < 4:
-            raise ValueError("it refers to what is no storage")
+            raise ValueError("it refers to something that is not a storage")
         name, key, _, count, *of = parts
         dtype = STORAGES.get(name.name) if isinstance(name, Named) else None
         if dtype is None:
             return Skipped(str(name))
         if not isinstance(key, str) or type(count) is not int or count < 0:
-            raise ValueError("a storage has a key and a size")
+            raise ValueError("a storage must have a key and a size")
         if key not in self.storages:
             self.storages[key] = self.fetch(key, count, dtype)
-        return _part(self.storages[key], of[0] if of else None)
+        return _slice(self.storages[key], of[0] if of else None)
 
 
-def _part(storage: Tensor, of: Any) -> Tensor:
-    """Of a view in a file of before 0.4: where in the storage it begins, and how long it is."""
+def _slice(storage: Tensor, of: Any) -> Tensor:
+    """Return a part of a storage. Files from before PyTorch 0.4 state its offset and length; others want all of it."""
     if of is None:
         return storage
     _, start, count = of
     if not 0 <= start <= start + count <= len(storage):
-        raise ValueError("a storage ends outside of what it is a part of")
+        raise ValueError("a view of a storage ends outside of it")
     return storage[start : start + count]
 
 
-def _known(name: Named) -> bool:
+def _is_harmless(name: Named) -> bool:
+    """Return whether a name may stand in a file as a value: a Python type, a dtype, the type of a storage."""
     module, word = name
     if module in ("builtins", "__builtin__"):
         return word in ("dict", "list", "tuple", "set", "int", "float", "str", "bool")
@@ -205,37 +206,37 @@ def _known(name: Named) -> bool:
 
 
 def view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A tensor on the numbers of a storage. ValueError if it reaches out of it, or has more entries than it has."""
+    """Return a tensor that views a storage. ValueError if it exceeds the storage or has more entries than it."""
     if not isinstance(storage, Tensor) or storage.ndim != 1 or len(size) != len(stride) or len(size) > MOST_AXES:
-        raise ValueError("a tensor has a storage, and as many strides as sizes")
+        raise ValueError("a tensor must have a storage, and as many strides as sizes")
     if not all(type(number) is int and number >= 0 for number in (offset, *size, *stride)):
-        raise ValueError("sizes and strides are whole numbers")
+        raise ValueError("sizes and strides must be whole numbers")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else 0
     if last >= max(len(storage), 1) or count > len(storage):
-        raise ValueError("a tensor reaches out of its storage")
+        raise ValueError("a tensor exceeds its storage")
     return storage.as_strided(size, stride, offset) if count else storage.new_empty(size)
 
 
 def _typed(storage: Tensor, offset: int, size: Any, stride: Any, _: Any, hooks: Any, kind: Any, *more: Any) -> Tensor:
     dtype = DTYPES[kind.name]
     if len(storage) % dtype.itemsize:
-        raise ValueError("a storage holds whole numbers of its type")
+        raise ValueError("the size of a storage is not a multiple of its dtype's")
     return view(storage.view(dtype), offset, size, stride)
 
 
 def _within(raw: bytes) -> Any:
-    """A storage that torch.save wrote into the pickle."""
+    """Read a storage that torch.save wrote into the pickle itself."""
     if not isinstance(raw, bytes):
-        raise ValueError("a storage is made of bytes")
+        raise ValueError("a storage must be made of bytes")
     file = io.BytesIO(raw)
     if Reader({}).read(file) != MAGIC:
-        raise ValueError("it is no storage")
+        raise ValueError("it is not a storage")
     return _legacy(file, len(raw)).value
 
 
 def real(value: Any, name: str, path: str) -> Tensor:
-    """A tensor of finite numbers in float32, or of whole numbers. ValueError that names it for anything else."""
+    """Return a tensor of finite float32 numbers or of integers. ValueError, with its name, for anything else."""
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -245,13 +246,13 @@ def real(value: Any, name: str, path: str) -> Tensor:
         kind = value.name if isinstance(value, Skipped) else type(value).__name__
         raise ValueError(f"{path}: {name!r} is a {kind}, not a tensor of plain numbers")
     if value.layout != torch.strided or value.is_complex() or value.is_quantized:
-        raise ValueError(f"{path}: {name!r} is a sparse, complex or quantised tensor: needed are plain real numbers")
+        raise ValueError(f"{path}: {name!r} is a sparse, complex or quantised tensor: plain real numbers are needed")
     if not value.is_floating_point():
         return value.detach()
     value = value.detach().float()
     if not bool(value.isfinite().all()):
         count = int((~value.isfinite()).sum())
         raise ValueError(
-            f"{path}: {name} holds {count} values that are no finite numbers: such a network computes nothing"
+            f"{path}: {name} holds {count} values that are not finite: such a network has no useful output"
         )
     return value

@@ -1,8 +1,8 @@
-"""What torchvision, and so timm, needs to be imported beside a torch without CUDA.
+"""A workaround for importing torchvision, and thus timm, beside a torch without CUDA.
 
-Package indices that serve one wheel of torchvision serve the one built for CUDA. Its compiled operators do not load
-where torch is a build for CPUs, and its import then stops at describing an operator that nobody has defined
-("operator torchvision::nms does not exist"; pytorch/vision, issues 9077 and 9085). Networks use none of them.
+The wheel of torchvision on package indices is often the one built for CUDA. Its compiled operators do not load beside a
+CPU build of torch, and its import then fails because an operator is not defined ("operator torchvision::nms does not
+exist"; pytorch/vision, issues 9077 and 9085). Our networks use none of these operators.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from torch.library import Library
 
 
-@cache  # an operator can be declared once, and only as long as its library lives
+@cache  # an operator can be declared only once, and exists only as long as its library object
 def declare_operators() -> Library | None:
     """Declare the operators that torchvision's import expects, without a body: calling one is still an error.
 
-    Nothing is done where they are defined, where torchvision is not installed, and where torch has CUDA (an
-    extension that does not load is then a wrong pair of versions, and better said by torchvision).
+    Nothing is done if they are defined already, if torchvision is not installed, or if torch has CUDA. In the last case
+    an extension that does not load means mismatched versions, which torchvision's own error explains better.
     """
     spec = None if "torchvision" in sys.modules else find_spec("torchvision")
     places = spec.submodule_search_locations if spec else None
@@ -39,7 +39,7 @@ def _torch_has_cuda() -> bool:
 
 
 def _loads(package: Path) -> bool:
-    """Loading first is what makes this safe: an operator defined twice would abort the import of a good build."""
+    """Try to load torchvision's operators. In a working build, declaring them again would abort the import."""
     for extension in package.glob("_C*"):
         try:
             torch.ops.load_library(extension)

@@ -1,8 +1,8 @@
 """Wide residual networks (WRN-28-10 and others by depth and width) for 32 pixels.
 
-Zagoruyko & Komodakis, BMVC 2016, arXiv:1605.07146. Parameters are named as in the code that published robust
-models come from, TRADES' and its descendants' (conv1, block1.layer.0.convShortcut, ..., bn1), so weights go to
-and fro by name.
+Zagoruyko & Komodakis, BMVC 2016, arXiv:1605.07146. Parameters are named as in TRADES' code and its descendants
+(conv1, block1.layer.0.convShortcut, ..., bn1), which published robust models come from, so that weights can be
+exchanged by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unshaken.nets.resnet import conv1x1, conv3x3, pooled
 
 
 class PreactivationBlock(nn.Module):
-    """Two 3×3 convolutions, a batch norm and a ReLU before each, and a shortcut with nothing after the sum.
+    """Two 3×3 convolutions with a batch norm and a ReLU before each, and a shortcut with no ReLU after the sum.
 
     Where the width changes, the shortcut is a 1×1 convolution (with the stride) of the activated input;
     elsewhere it is the input itself.
@@ -39,7 +39,7 @@ class PreactivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Images (N C H W), already normalised, to features (N D) after a global average pool; D = 64 · widen.
+    """A network from normalised images (N C H W) to features (N D) after a global average pool; D = 64 · widen.
 
     depth    6n + 4: three stages of n blocks, of 16, 32 and 64 times `widen` channels; the last two halve the
              resolution
@@ -65,7 +65,7 @@ class WideResNet(nn.Module):
 
     def _initialise(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # N(0, 2/(k² · out)), which is He's for the way back
+            if isinstance(module, nn.Conv2d):  # N(0, 2/(k² · out)): He's initialisation for the backward pass
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
@@ -74,11 +74,11 @@ class WideResNet(nn.Module):
 
 
 SIDES = (8, 32)
-"""In pixels: without a strided stem, larger images cost more than the network is made for."""
+"""Image sides in pixels. The stem has no stride, so larger images would be too expensive."""
 
 
 def depth_and_widen(name: str) -> tuple[int, int]:
-    """(28, 10) of "wrn-28-10". ValueError if the name is not of that form, or no such network is defined."""
+    """Parse "wrn-28-10" into (28, 10). ValueError if the name has another form or the depth is not 6n + 4."""
     found = re.fullmatch(r"wrn-([1-9]\d{,2})-([1-9]\d{,2})", name)
     depth, widen = map(int, found.groups()) if found else (0, 0)
     if depth < 10 or depth % 6 != 4:
