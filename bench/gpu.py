@@ -344,7 +344,7 @@ def at_work(
             course._update(batch, clock, place, recipe.lr(clock))
             course._tell(clock, onward, recipe.lr(clock))
 
-        yield step, partial(feed.seen, index, 1.0, KEY / "views")
+        yield step, partial(feed.make_batch, index, 1.0, KEY / "views")
 
 
 def synthetic(recipe: Pretrain, count: int) -> Images:

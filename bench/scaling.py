@@ -33,7 +33,8 @@ from unshaken.losses.divergence import representational_divergence
 from unshaken.nets.network import seeded
 from unshaken.train.attack_cache import AttackCache
 from unshaken.train.batches import BatchStream
-from unshaken.train.selection_objective import drawn, linear_layers
+from unshaken.train.layer_gradients import linear_layers
+from unshaken.train.selection_objective import draw_mini_batches
 from unshaken.transforms.views import CropFlip, SimCLRViews, Views
 
 BATCH, SAMPLE = 512, 8
@@ -87,7 +88,7 @@ def feed(images: Images, views: Views) -> BatchStream:
 
 def looked_at(feed: BatchStream, batches: Sequence[Tensor]) -> None:
     for b, index in enumerate(batches):
-        feed.seen(index, 1.0, KEY / b)
+        feed.make_batch(index, 1.0, KEY / b)
 
 
 def selection(n: int) -> dict[str, float]:
@@ -105,7 +106,7 @@ def prepared(n: int) -> Callable[[], tuple[float, Tensor]]:
     def work() -> tuple[float, Tensor]:
         def select() -> tuple[Chance, Tensor]:
             x, u = split(n, selector.validation, KEY)
-            problem = Chance(tuple(one.index for one in drawn(x, BATCH, 1.0, KEY)), len(u))
+            problem = Chance(tuple(one.index for one in draw_mini_batches(x, BATCH, 1.0, KEY)), len(u))
             return problem, selector.select(problem, selector.budget(len(x)), KEY)
 
         seconds, (problem, picked) = timed(select)

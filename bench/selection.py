@@ -282,7 +282,7 @@ def problem(
 
 def literal(net: Network, problem: MethodObjective, rcs: RCS, recipe: Pretrain) -> Literal:
     attack, eps = recipe.method.attack, recipe.method.attack.ball.eps
-    seen = lambda b: problem.feed.seen(problem.candidates[b].index, 1.0, problem.candidates[b].views).views  # noqa: E731
+    seen = lambda b: problem.feed.make_batch(problem.candidates[b].index, 1.0, problem.candidates[b].views).views  # noqa: E731
     start = lambda b: problem.key / "validation" / 0 if b is None else problem.key / "loss" / b / "attack"  # noqa: E731
     return Literal(
         net,

@@ -414,7 +414,7 @@ def test_killed_from_outside_and_started_again(tmp_path):
     again = start("broken")
     wait_for_checkpoint(tmp_path / "broken", again)
     again.send_signal(signal.SIGTERM)
-    assert b"the same command goes on from there" in again.communicate()[1]
+    assert b"the same command resumes from there" in again.communicate()[1]
     assert again.returncode == 143
     last = start("broken")
     expected, found = alone.communicate()[0], last.communicate()[0]

@@ -56,7 +56,7 @@ from unshaken.storage.download import checksum
 from unshaken.storage.memmap import Shard, mapped
 from unshaken.train.attack_cache import AttackCache
 from unshaken.train.batches import Position
-from unshaken.train.coreset_training import picked
+from unshaken.train.coreset_training import read_selection
 from unshaken.train.run_dir import Run
 from unshaken.train.training_images import TrainingImages
 
@@ -237,7 +237,7 @@ def make_selection(folder: Path) -> Path:
 
 def make_attacks(folder: Path) -> Path:
     x = torch.linspace(0.2, 0.8, 2 * 3 * 16).view(2, 3, 1, 4, 4)
-    AttackCache(folder / "attacks-0001.bits", 3).note(torch.arange(3), x, x + 0.01 * (x * 37).sin().sign())
+    AttackCache(folder / "attacks-0001.bits", 3).write(torch.arange(3), x, x + 0.01 * (x * 37).sin().sign())
     return folder / "attacks-0001.bits"
 
 
@@ -437,7 +437,7 @@ KINDS = (
         form="json",
     ),
     Kind("history.json", make_history, lambda file: History(file.parent, Position(2, 0, 5)).values, form="json"),
-    Kind("selection", make_selection, lambda file: picked(file, 8).tolist(), form="tensors"),
+    Kind("selection", make_selection, lambda file: read_selection(file, 8).tolist(), form="tensors"),
     Kind("attacks", make_attacks, attacked),
     Kind("config.json of a hub", make_hub, lambda file: read_json(file, {"library_name?": str}), form="json"),
     Kind("exported for others", make_published, foreign, form="tensors"),

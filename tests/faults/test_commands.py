@@ -250,7 +250,7 @@ def test_a_damaged_log_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.M
     assert read_json(run / "run.json")["digest"] == digest
     said = capsys.readouterr().err
     assert "log.jsonl" in said
-    assert "the run goes on" in said
+    assert "the run continues" in said
     assert log.with_name("log.jsonl.damaged1").read_bytes() == damaged
 
 
@@ -259,7 +259,7 @@ def test_a_selection_that_is_gone_is_named(tmp_path: Path):
     whole = BatchStream(DataSource("digits").load("train"), CropFlip(padding=1), Constant(1.0), 32, 3, Key(0))
     with Run(tmp_path / "run", RECIPE, {}) as run:
         course = CoresetTraining(RCS(warmup=2), None, whole, run, torch.arange(10), torch.arange(2))
-        with pytest.raises(ValueError, match="coreset-0002.safetensors is gone, and the run is past the epoch"):
+        with pytest.raises(ValueError, match="coreset-0002.safetensors is missing, and the run is past the epoch"):
             course.select(Position(2, 1, 9), 2)
 
 
@@ -272,7 +272,7 @@ def test_a_run_that_was_taken_away_says_so(tmp_path: Path, monkeypatch: pytest.M
             run.path.rename(tmp_path / "elsewhere")
 
     monkeypatch.setattr(Run, "log", move)
-    with pytest.raises(ValueError, match="was moved or removed while the run was at work"):
+    with pytest.raises(ValueError, match="was moved or removed during the run"):
         unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path / "runs", save_every=0, quiet=True))
     assert not list((tmp_path / "runs").rglob("run.json"))
 

@@ -13,7 +13,12 @@ from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch
 from unshaken.compute.runtime import Runtime
 from unshaken.methods.base import Step
-from unshaken.nets.activation_checkpointing import CheckpointedStage, checkpoint_activations, checkpoint_block, in_chunks
+from unshaken.nets.activation_checkpointing import (
+    CheckpointedStage,
+    checkpoint_activations,
+    checkpoint_block,
+    in_chunks,
+)
 from unshaken.nets.dual_bn import set_route, with_routes
 from unshaken.nets.network import frozen
 

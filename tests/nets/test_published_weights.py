@@ -99,9 +99,7 @@ def test_no_network_is_said_at_once(name: str, asked, capsys):
     pytest.importorskip("timm", exc_type=RuntimeError)
     published_classifier(name, pretrained=False)  # what is imported is imported now
     begun = monotonic()
-    with pytest.raises(
-        ValueError, match=f"the weights of {name} are not available: they are not on this machine"
-    ) as c:
+    with pytest.raises(ValueError, match=f"the weights of {name} are not available: they are not on this machine") as c:
         published_classifier(name)
     assert monotonic() - begun < 10
     assert 1 <= len(asked) <= 2

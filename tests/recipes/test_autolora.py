@@ -211,11 +211,11 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
     go = module.Training.go
 
     def watched(course, lr, until=None):
-        if course.place.batch == 0:
-            starts[course.place.epoch] = (copy.deepcopy(course.step.net.encoder.state_dict()), lr.value)
+        if course.position.batch == 0:
+            starts[course.position.epoch] = (copy.deepcopy(course.step.net.encoder.state_dict()), lr.value)
         go(course, lr, until)
-        if course.place.batch == 0:
-            ends[course.place.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
+        if course.position.batch == 0:
+            ends[course.position.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
 
     monkeypatch.setattr(module.Training, "go", watched)
     run = unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))

@@ -267,7 +267,7 @@ def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
     assert (chosen["data"]["split"], chosen["standard"]["n"]) == ("held-out", len(aside))
     assert not (run / "result.json").exists()
     assert json.loads((run / "recipe.json").read_text())["data"]["images"]["n"] == len(kept)
-    with pytest.raises(ValueError, match="kept no images aside"):
+    with pytest.raises(ValueError, match="has no held-out images"):
         unshaken.evaluate(
             unshaken.finetune(encoder, replace(protocol, holdout=0), unshaken.Workspace(quiet=True)),
             held_out=True,

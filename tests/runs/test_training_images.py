@@ -107,12 +107,12 @@ def test_images_that_were_learned_from_are_refused(
     theirs = replace(source, name=str(other))
     with pytest.raises(
         ValueError,
-        match=r"of the 10 test images of other, 4 the classifier was fine-tuned on \(test/.*new.*\), and 4 its encoder "
-        r"was pre-trained on .*: judge it on others \(--data\), or say --allow-seen",
+        match=r"of the 10 test images of other, the classifier was fine-tuned on 4 \(test/.*new.*\), and its encoder "
+        r"was pre-trained on 4 .*: evaluate on other images \(--data\), or say --allow-seen",
     ):
         judged(run, images=theirs)
     assert judged(run, images=theirs, allow_seen=True)["seen"] == {"finetune": 4, "pretrain": 4}
-    assert "they are judged all the same" in capsys.readouterr().err
+    assert "they are evaluated all the same" in capsys.readouterr().err
     assert cli.run(["doctor", str(run), "--data.name", str(other), "--attacked", "0"]) == 1
     assert "leak           finding, certain\n" in capsys.readouterr().out
 
@@ -173,7 +173,7 @@ def test_known_sets_are_judged_as_they_were_published(tmp_path: Path, capsys: py
     test = digits.load("test").image_digests
     TrainingImages(np.sort(test[:3].numpy()), None).write(run)
     assert judged(run)["seen"] == {"finetune": 3, "pretrain": None}
-    assert "of the 445 test images of digits, 3 the classifier was fine-tuned on; they are" in capsys.readouterr().err
+    assert "of the 445 test images of digits, the classifier was fine-tuned on 3; they are" in capsys.readouterr().err
 
 
 def test_a_note_of_something_else_is_refused(tmp_path: Path) -> None:

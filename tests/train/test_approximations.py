@@ -26,7 +26,7 @@ from unshaken.nets.checkpoint import read_tensors
 from unshaken.nets.network import Network
 from unshaken.train.approximations import Approximations, unwrapped
 from unshaken.train.attack_cache import AttackCache, RecordingMethod
-from unshaken.train.batches import BatchStream, Position, shrunken
+from unshaken.train.batches import BatchStream, Position, shrink
 from unshaken.train.run_dir import Run
 from unshaken.train.signals import Interrupted
 
@@ -121,7 +121,7 @@ def test_each_method_leaves_a_gradient_to_go_on_by(name, tmp_path):
     recipe = unshaken.recipe(f"{name}/digits")
     approximations = Approximations(replays=2)
     if name in ("simclr", "st"):
-        with pytest.raises(ValueError, match="makes no attack, so there is nothing to save"):
+        with pytest.raises(ValueError, match="makes no attack, so no attack can be made cheaper"):
             replace(recipe, approximations=approximations)
         return
     images = unshaken.DataSource("digits").load("train")[:8]
@@ -135,7 +135,7 @@ def test_each_method_leaves_a_gradient_to_go_on_by(name, tmp_path):
         net.teacher = recipe.build_network(counts)
     step = Step(approximations.at_work(recipe.method), net)
     step.method = RecordingMethod(step.method, AttackCache(tmp_path / "a.bits", 8))
-    batch = feed(approximations).seen(torch.arange(8), 1.0, Key(0))
+    batch = feed(approximations).make_batch(torch.arange(8), 1.0, Key(0))
     views = recipe.views(images.floats(), 1.0, Key(0))
     batch, found = replace(batch, views=views, label=label), []
     for k in range(2):
@@ -163,14 +163,14 @@ def test_shrinking_is_pillows():
     """Pillow's bilinear filter grows with the scale too."""
     x = torch.rand(2, 3, 1, 32, 32, generator=Key("x").on("cpu"))
     for side in (8, 20, 31):
-        small = shrunken(x, side)
+        small = shrink(x, side)
         assert small.shape == (2, 3, 1, side, side)
         for one, image in zip(small.flatten(0, 2), x.flatten(0, 2), strict=True):
             whole = torch.frombuffer(
                 bytearray(Image.fromarray(image.numpy()).resize((side, side), 2).tobytes()), dtype=torch.float32
             )
             assert torch.allclose(one.flatten(), whole, atol=1e-5)
-    assert torch.equal(shrunken(torch.ones(1, 1, 8, 8), 5), torch.ones(1, 1, 5, 5))
+    assert torch.equal(shrink(torch.ones(1, 1, 8, 8), 5), torch.ones(1, 1, 5, 5))
 
 
 def test_sides_follow_their_schedule():
@@ -180,8 +180,8 @@ def test_sides_follow_their_schedule():
     assert all(batch.image.shape[-2:] == batch.views.shape[-2:] for batch in seen)
     last = [batch for place, _, batch in feed(Approximations(), epochs=10).after(Position()) if place.batch == 0]
     assert torch.equal(seen[-1].views, last[-1].views)
-    assert torch.equal(seen[0].views, shrunken(last[0].views, 4))
-    assert torch.equal(seen[0].image, shrunken(last[0].image, 4))
+    assert torch.equal(seen[0].views, shrink(last[0].views, 4))
+    assert torch.equal(seen[0].image, shrink(last[0].image, 4))
 
 
 @pytest.fixture(scope="module")
@@ -244,8 +244,8 @@ def test_asked_to_stop_it_ends_the_replays_first(unbroken, tmp_path, monkeypatch
     ("change", "words"),
     [
         ({"replays": 0}, "replays is a whole number ≥ 1, not 0"),
-        ({"steps": Constant(0.0)}, "savings.steps is a part of the attack's steps, > 0, not 0"),
-        ({"side": Constant(1.5)}, r"savings.side is a part of the images' side, in \(0, 1\], not 1.5"),
+        ({"steps": Constant(0.0)}, "approximations.steps is a fraction of the attack's steps, > 0, not 0"),
+        ({"side": Constant(1.5)}, r"approximations.side is a fraction of the images' side, in \(0, 1\], not 1.5"),
         ({"side": WarmupCosine(2.0, 1)}, r"in \(0, 1\], not 2"),
         ({"side": Constant(0.0)}, r"in \(0, 1\], not 0"),
     ],
@@ -258,14 +258,14 @@ def test_what_makes_no_sense_is_refused(change, words):
 
 def test_a_schedule_may_round_up_to_the_full_side():
     side = StepSchedule(0.45, 1.11, every=1)
-    assert max(feed(Approximations(side=side), epochs=6).part(epoch) for epoch in range(6)) > 1
+    assert max(feed(Approximations(side=side), epochs=6).side_fraction(epoch) for epoch in range(6)) > 1
     replace(RECIPE, approximations=Approximations(side=side), epochs=6)
 
 
 def test_a_network_for_one_side_only_is_refused(tmp_path):
     approximations = Approximations(side=StepSchedule(1 / 2, 1, every=1))
     vit = Backbone("vit-small").build()
-    with pytest.raises(ValueError, match="the network reads no images of 16 pixels") as refused:
+    with pytest.raises(ValueError, match="the network cannot read images of 16 pixels") as refused:
         approximations.fit(vit, 3, 32, 2)
     assert "\n" not in str(refused.value)
     Approximations().fit(vit, 3, 32, 2)

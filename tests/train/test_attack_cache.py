@@ -66,8 +66,8 @@ def test_written_again_it_is_the_same_file(tmp_path):
             )
         states.append((tmp_path / file).read_bytes())
     assert states[0] == states[1]
-    with pytest.raises(ValueError, match="is gone"):
-        AttackCache(tmp_path / "c", 4).again(attack, parts[0], x[:2])
+    with pytest.raises(ValueError, match="is missing"):
+        AttackCache(tmp_path / "c", 4).read(attack, parts[0], x[:2])
 
 
 @pytest.mark.parametrize("pixels", [(1, 4, 8), (3, 8, 8), (1, 16, 16)])
@@ -80,7 +80,7 @@ def test_a_block_filled_with_one_byte_is_not_believed(pixels, filled, tmp_path):
     (tmp_path / "a").write_bytes(filled * (tmp_path / "a").stat().st_size)
     for image in range(3):
         with pytest.raises(ValueError, match="was damaged"):
-            attacks.again(attack, index[image : image + 1], x[image : image + 1])
+            attacks.read(attack, index[image : image + 1], x[image : image + 1])
 
 
 def test_a_row_of_another_image_is_not_believed(tmp_path):
@@ -91,7 +91,7 @@ def test_a_row_of_another_image_is_not_believed(tmp_path):
     half = len(rows) // 2
     (tmp_path / "a").write_bytes(rows[half:] + rows[:half])
     with pytest.raises(ValueError, match="was damaged"):
-        attacks.again(attack, index, x)
+        attacks.read(attack, index, x)
 
 
 @pytest.mark.parametrize("name", METHODS)

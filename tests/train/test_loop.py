@@ -73,7 +73,7 @@ def learned(folder: Path, until: tuple[int, ...]) -> str:
     with Run(folder, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
         for end in until:
             course.go(RECIPE.lr, None if end == STEPS else end)
-            assert course.place.step == end
+            assert course.position.step == end
             assert read_tensors(run.checkpoint)[1]["place"]["step"] == end
         return digest(step)
 

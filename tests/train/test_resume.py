@@ -157,7 +157,7 @@ def test_a_folder_that_is_taken_away_ends_its_run(tmp_path):
     update = Loop._update
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_update", take)
-        with pytest.raises(ValueError, match="was moved or removed while the run was at work in it"):
+        with pytest.raises(ValueError, match="was moved or removed during the run"):
             unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, save_every=0, quiet=True))
     assert [folder.name for folder in tmp_path.iterdir()] == ["elsewhere"]
 

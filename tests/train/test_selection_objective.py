@@ -29,7 +29,8 @@ from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.attack_cache import AttackCache, RecordingMethod, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
-from unshaken.train.selection_objective import CachedObjective, MethodObjective, linear_layers, objective_of
+from unshaken.train.layer_gradients import linear_layers
+from unshaken.train.selection_objective import CachedObjective, MethodObjective, objective_of
 from unshaken.transforms.views import Views
 
 METHODS = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
@@ -309,10 +310,10 @@ def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, m
         if place.epoch > 3:
             break
         step(batch, feed.clock(place), Key(2) / place.step)
-        if feed.rests(place):
+        if feed.has_own_views(place):
             seen.append(batch)
     key, now = Key(5), Position(4, 0, 40 + len(feed))
-    problem = objective_of(step, whole, now, x, u, key, steps=1, recalled=CachedObjective(feed, attacks))
+    problem = objective_of(step, whole, now, x, u, key, steps=1, cached=CachedObjective(feed, attacks))
     assert [b.tolist() for b in problem.batches[: len(seen)]] == [batch.index.tolist() for batch in seen]
     assert sorted(problem.index.tolist()) == x.tolist()
     assert problem.method == with_attack_steps(scene.step.method, 1)
@@ -322,7 +323,7 @@ def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, m
     problem.gradients(range(len(problem.batches)), "batch")
     assert len(climbs) == len(problem.batches) - len(seen)  # what was recalled was not attacked
     one = problem.candidates[len(seen) - 1]
-    assert torch.equal(problem.feed.seen(one.index, 0.7, one.views, one.side).views, seen[-1].views)
+    assert torch.equal(problem.feed.make_batch(one.index, 0.7, one.views, one.side).views, seen[-1].views)
     assert {one.side for one in problem.candidates} == {side}
 
 

@@ -38,10 +38,10 @@ def threads_of(run) -> list[int]:
 
 def test_a_resume_in_another_world_is_said_and_kept(tmp_path, capsys):
     stopped_with(2, tmp_path)
-    with pytest.raises(ValueError, match="trained in another world .threads 2, now 1"):
+    with pytest.raises(ValueError, match="trained in another environment .threads 2, now 1"):
         unshaken.pretrain(SMALL, unshaken.Workspace(tmp_path, unshaken.Runtime(threads=1, same_world=True), quiet=True))
     run = unshaken.pretrain(SMALL, unshaken.Workspace(tmp_path, unshaken.Runtime(threads=1), quiet=True))
-    assert "goes on in another world (threads 2, now 1)" in capsys.readouterr().err
+    assert "resumes in another environment (threads 2, now 1)" in capsys.readouterr().err
     assert threads_of(run) == [2, 1]
 
 

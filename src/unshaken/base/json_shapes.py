@@ -85,7 +85,7 @@ def describe_shape(shape: Shape) -> str:
 
 
 def check_shape(value: Any, shape: Shape, where: str, field: str = "") -> Any:
-    """Return the value if it has the shape; otherwise raise a ValueError that names the file (`where`) and the field."""
+    """Return the value if it has the shape. ValueError, with the file (`where`) and the field, if it has not."""
     if isinstance(shape, Or):
         shape = next((each for each in shape.shapes if _has_shape(value, each, type_only=True)), shape)
     if not _has_shape(value, shape):

@@ -68,7 +68,7 @@ def guarded() -> Iterator[None]:
 
 
 def console(stderr: bool = False) -> Console:
-    """Return Rich's console on stdout or stderr, for tables and bars; escape text with `printable` before showing it."""
+    """Return Rich's console on stdout or stderr, for tables and bars; escape text for it with `printable`."""
     from rich.console import Console
 
     return Console(file=raw(sys.stderr if stderr else sys.stdout))

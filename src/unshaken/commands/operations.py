@@ -24,7 +24,7 @@ from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF, Stage
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.pretrain import first_network
-from unshaken.train.batches import BatchStream, Position, all_through
+from unshaken.train.batches import BatchStream, Position, end_of_epoch
 from unshaken.train.selection_objective import objective_of
 
 BATCH = 16
@@ -111,7 +111,7 @@ def flop_an_image(one: Pretrain, epoch: int) -> float:
 
 def level(one: Pretrain, epoch: int) -> tuple[float, float]:
     """Return how large images are in an epoch, and how many steps attacks take, as parts of the usual ones."""
-    clock = all_through(epoch, one.epochs)
+    clock = end_of_epoch(epoch, one.epochs)
     return one.approximations.side(clock), one.approximations.steps(clock)
 
 
@@ -123,7 +123,8 @@ def _an_image(one: Pretrain, epoch: int) -> float:
 def an_image(step: Step, feed: BatchStream, epoch: int) -> float:
     """Return the operations of an update at the beginning of an epoch by its images: of replays the mean."""
     place = Position(epoch, 0, 0)
-    batch = feed.seen(torch.arange(BATCH), feed.strength(feed.clock(place)), feed.chance(place), feed.part(epoch))
+    how = (feed.strength(feed.clock(place)), feed.views_key(place), feed.side_fraction(epoch))
+    batch = feed.make_batch(torch.arange(BATCH), *how)
     with Counting() as found:
         for _ in range(feed.replays):
             step(batch, feed.clock(place), feed.key / "step" / 0)["loss"].backward()

@@ -31,7 +31,7 @@ class Backbone:
     channels: Count = 3
     """3, or 1 for grey images."""
     mean: tuple[Number, ...] = IMAGENET_MEAN
-    """The mean of the normalisation inside the network, per channel; the ACL family uses ImageNet's for all data sets."""
+    """The mean of the normalisation inside the network, per channel; the ACL family always uses ImageNet's."""
     std: tuple[Positive, ...] = IMAGENET_STD
     """The standard deviation of the normalisation, per channel."""
     padding: Natural = 1

@@ -21,7 +21,7 @@ class Head(ABC):
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
         """Build a module from features (N D) to an embedding or logits.
 
-        classes  the number of classes of each labelling: (10,) for ten classes, (2, 10) for two clusterings, () for none
+        classes  the number of classes of each labelling: (10,) for ten classes, (2, 10) for two clusterings, or ()
         """
 
 

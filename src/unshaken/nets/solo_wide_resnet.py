@@ -1,8 +1,8 @@
 """The wide ResNet of solo-learn and DeACL (wide_resnet28w10), for 32 pixels.
 
-Its parameters are named as in TRADES' wide ResNet (wide_resnet.py), but it is another function: its ReLUs are leaky with
-slope 0.1, its convolutions have biases, its batch norms have ε = 0.001, and a block's shortcut takes the activated input
-only in the first stage (pantheon5100/DeACL at 4d98dca, solo/models/wide_resnet.py).
+Its parameters are named as in TRADES' wide ResNet (wide_resnet.py), but it is another function: its ReLUs are leaky
+with slope 0.1, its convolutions have biases, its batch norms have ε = 0.001, and a block's shortcut takes the activated
+input only in the first stage (pantheon5100/DeACL at 4d98dca, solo/models/wide_resnet.py).
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _with_weights(name: str, config: PretrainedCfg) -> dict[str, Any]:
 
 
 def vit_small(stem: Stem, channels: int = 3) -> tuple[nn.Module, int]:
-    """Build ViT-S (Touvron et al., ICML 2021, arXiv:2012.12877): 12 blocks, width 384, 6 heads, class-token features."""
+    """Build ViT-S (Touvron et al., ICML 2021, arXiv:2012.12877): 12 blocks, width 384, 6 heads, class token."""
     net = timm_package().create_model(
         "vit_small_patch16_224", num_classes=0, in_chans=channels, img_size=stem, patch_size=PATCHES[stem]
     )

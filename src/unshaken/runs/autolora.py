@@ -54,7 +54,7 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
             batches, aside = batches.to(fabric.device), aside.to(fabric.device)
             how = (run, fabric, workspace.save_every, workspace.quiet)
             with training(step, batches, recipe.optimizer, *how) as loop:
-                train(recipe, net, loop, aside, History(run.path, loop.place))
+                train(recipe, net, loop, aside, History(run.path, loop.position))
             net.memory = None
             classifier = without_lora(merge_route(net, "adv"))
             origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.about["pretrain"]}
@@ -93,7 +93,7 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
     same bits.
     """
     while True:
-        place = loop.place
+        place = loop.position
         if place.batch == 0 and place.epoch > len(history.values):
             history.note(net, robust_accuracy(recipe, net, aside))
         lr, reload = recipe.lr(history.values, recipe.epochs)

@@ -28,7 +28,7 @@ from unshaken.runs.pretrain import first_network
 from unshaken.train.attack_cache import replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream
 from unshaken.train.image_sets import load_images
-from unshaken.train.throughput import Speed, spent, step_speed
+from unshaken.train.throughput import Speed, seconds_of, step_speed
 
 TRIAL = 2.0
 """Seconds of timed training steps for each speed that is measured, at most."""
@@ -282,8 +282,8 @@ def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
             def climb(x: torch.Tensor = x) -> None:
                 attack(lambda x: net(x, "adv").square().sum(), x, Key(1).on(x.device)).sum().item()
 
-            spent(climb)
-            taken = spent(climb)
+            seconds_of(climb)
+            taken = seconds_of(climb)
             if batch >= min(256, len(images)) or 4 * taken > seconds / 2:
                 return batch * attack.steps / taken
             batch = min(4 * batch, 256, len(images))

@@ -10,7 +10,7 @@ from unshaken.base.json_shapes import Or, Whole
 from unshaken.data.images import Images
 from unshaken.data.source import source_of
 from unshaken.nets.checkpoint import read_tensors
-from unshaken.train.coreset_training import SELECTION, picked
+from unshaken.train.coreset_training import SELECTION, read_selection
 from unshaken.train.image_sets import image_identity
 
 BEGUN = {
@@ -45,7 +45,7 @@ def selections_in(run: Path) -> tuple[dict[Path, Picked], list[int], Images]:
     held: list[int] = []
     for file in files:
         tensors, about = read_tensors(file, SELECTION)
-        found[file] = (about["epoch"], tuple(picked(file, len(images)).tolist()), about["seconds"])
+        found[file] = (about["epoch"], tuple(read_selection(file, len(images)).tolist()), about["seconds"])
         held = tensors["held"].tolist()
     return found, sorted({*range(len(images))} - {*held}), images
 

@@ -1,4 +1,4 @@
-"""Pre-training made cheaper, and no longer quite the same: fewer attack steps, attacks that go on, smaller images."""
+"""Cheaper, approximate pre-training: fewer attack steps, reused attacks, smaller images."""
 
 from __future__ import annotations
 
@@ -15,42 +15,48 @@ from unshaken.base.schedule import AnySchedule, Clock, Constant
 from unshaken.base.types import Batch, Float, LossTerms
 from unshaken.methods.base import Method
 from unshaken.nets.network import Encoder, Network, evaluating
-from unshaken.train.attack_cache import RecordingMethod, attacking, replace_attacks, within
-from unshaken.train.batches import all_through, pixels
+from unshaken.train.attack_cache import RecordingMethod, attacking, in_steps, replace_attacks
+from unshaken.train.batches import end_of_epoch, pixels
 
 
 @dataclass(frozen=True)
 @ranged
 class Approximations:
-    """What is left out of a method's work. By default nothing; docs/speed.md has what each saves, and what it costs."""
+    """Ways to make pre-training cheaper; none by default. docs/speed.md says what each saves and what it costs."""
 
     steps: AnySchedule = Constant(1.0)
-    """Of the attack, over time, as a part of the method's own steps, rounded; strides grow as steps fall."""
+    """The attack's number of steps over time, as a fraction of the method's own, rounded. Fewer steps are larger, so
+    that they reach as far."""
     replays: Count = 1
-    """Updates in succession on the same views, from one attack: between them it goes on by the gradient that the update
-    took anyway (as in free adversarial training, Shafahi et al., NeurIPS 2019, arXiv:1904.12843). An epoch has as many
-    updates as ever, and so many times fewer images, drawn anew each time."""
+    """The number of successive updates on the same views. Only the first one attacks; each later one continues the
+    attack by a step along the gradient that the update before it has computed anyway (free adversarial training,
+    Shafahi et al., NeurIPS 2019, arXiv:1904.12843). The number of updates per epoch stays, so an epoch uses fewer
+    images, drawn anew each time."""
     side: AnySchedule = Constant(1.0)
-    """Of views and images, epoch by epoch, as a part of the full side, rounded to whole pixels."""
+    """The side of views and images in each epoch, as a fraction of the full side, rounded to whole pixels."""
 
     def __post_init__(self) -> None:
         if self.replays < 1:
             raise ValueError(f"replays are counted from 1, which is an attack for each update, not {self.replays}")
 
     def check(self, method: Method, epochs: int) -> None:
-        """ValueError if a schedule leaves its range at any time, or if there is no attack to save at."""
+        """Raise a ValueError if a schedule leaves its range in any epoch, or if there is no attack to make cheaper."""
         for epoch in range(epochs):
-            clock = all_through(epoch, epochs)
+            clock = end_of_epoch(epoch, epochs)
             if not self.steps(clock) > 0:
-                raise ValueError(f"savings.steps is a part of the attack's steps, > 0, not {self.steps(clock):g}")
-            if not 0 < self.side(clock) < 1 + 1e-9:  # a schedule may come to 1 but for rounding
-                raise ValueError(f"savings.side is a part of the images' side, in (0, 1], not {self.side(clock):g}")
+                raise ValueError(
+                    f"approximations.steps is a fraction of the attack's steps, > 0, not {self.steps(clock):g}"
+                )
+            if not 0 < self.side(clock) < 1 + 1e-9:  # a schedule that reaches 1 may exceed it by rounding
+                raise ValueError(
+                    f"approximations.side is a fraction of the images' side, in (0, 1], not {self.side(clock):g}"
+                )
         if not attacking(method) and (self.steps, self.replays) != (Approximations.steps, Approximations.replays):
-            raise ValueError(f"{type(method).__name__} makes no attack, so there is nothing to save in it")
+            raise ValueError(f"{type(method).__name__} makes no attack, so no attack can be made cheaper")
 
     def fit(self, encoder: Encoder, channels: int, side: int, epochs: int) -> None:
-        """ValueError if the encoder cannot read images as small as these will be."""
-        least = min(pixels(self.side(all_through(epoch, epochs)), side) for epoch in range(epochs))
+        """Raise a ValueError if the encoder cannot read the smallest of the images."""
+        least = min(pixels(self.side(end_of_epoch(epoch, epochs)), side) for epoch in range(epochs))
         if least == side:
             return
         try:
@@ -58,18 +64,18 @@ class Approximations:
                 encoder(torch.zeros(2, channels, least, least))
         except (AssertionError, RuntimeError):
             raise ValueError(
-                f"the network reads no images of {least} pixels, as savings.side has them: choose a larger part, or "
-                "another backbone (a ViT reads one side only)"
+                f"the network cannot read images of {least} pixels, which approximations.side asks for: choose a "
+                "larger fraction, or another backbone (a ViT reads one size only)"
             ) from None
 
     def at_work(self, method: Method) -> Method | CheaperMethod:
-        """The method, made cheaper; itself if there is nothing to save in it."""
+        """Return the method with cheaper attacks, or the method itself if its attacks stay as they are."""
         changed = (self.steps, self.replays) != (Approximations.steps, Approximations.replays)
         return CheaperMethod(method, self, Carried()) if changed else method
 
 
 class Carried:
-    """An attack that goes on: the views it is of, and how far it has come."""
+    """The state of an attack that later updates continue: the attacked views, and the adversarial images so far."""
 
     views: Tensor | None = None
     x_adv: Tensor | None = None
@@ -77,7 +83,7 @@ class Carried:
 
 @dataclass(frozen=True, eq=False)
 class CheaperMethod:
-    """A method at work with cheaper attacks; all else is its own. (No kind of method to choose.)"""
+    """A stand-in for a method during training, with cheaper attacks; everything else is the method's own."""
 
     method: Method
     approximations: Approximations
@@ -87,20 +93,20 @@ class CheaperMethod:
         return getattr(self.method, name)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        if self.carried.views is not batch.views:  # the feed gives the very same ones as long as they are replayed
+        if self.carried.views is not batch.views:  # replays of a batch have the identical tensor
             self.carried.views, self.carried.x_adv = batch.views, None
         return replace_attacks(self.method, lambda attack: self.cheaper(attack, clock)).loss(h, batch, clock, key)
 
     def cheaper(self, attack: PGD, clock: Clock) -> PGD | ReplayedAttack:
-        attack = within(attack, max(1, round(self.approximations.steps(clock) * attack.steps)))
+        attack = in_steps(attack, max(1, round(self.approximations.steps(clock) * attack.steps)))
         return attack if self.approximations.replays == 1 else ReplayedAttack(attack, self.carried)
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayedAttack:
-    """An attack that begins as ever, and then takes a step each time it is asked for the same images again.
+    """An attack that takes one more step on each later call with the same views.
 
-    The step's gradient is that of the loss of the last update by x̃, which the update's backward pass leaves there.
+    The step follows ∂loss/∂x̃, which the backward pass of the update before it has left in x̃.grad.
     """
 
     attack: PGD
@@ -117,5 +123,5 @@ class ReplayedAttack:
 
 
 def unwrapped(method: Method | RecordingMethod | CheaperMethod) -> Method:
-    """The method itself, without what was laid around it for the time of its work."""
+    """Return the method itself, without the stand-ins of this module and attack_cache."""
     return unwrapped(method.method) if isinstance(method, (RecordingMethod, CheaperMethod)) else method

@@ -1,4 +1,4 @@
-"""The order of an epoch, and the batch of an instant."""
+"""The order of images in an epoch, and the batch at any position of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unshaken.transforms.views import AnyViews
 
 @dataclass(frozen=True)
 class Position:
-    """Where in a training run: the epoch, the batch within it, and the updates made so far."""
+    """A position in a training run: the epoch, the batch within it, and the number of updates before it."""
 
     epoch: int = 0
     batch: int = 0
@@ -28,15 +28,16 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class BatchStream:
-    """Batches as a function of place: any of them can be made again without those before it.
+    """Batches as a function of position: any batch can be made again without those before it.
 
-    images    on the device where they are used, or LARGE
-    views     what is done to them, at strength(clock)
-    batch     images a step, the last of an epoch may be smaller
-    index     which of the images an epoch sees; None: all
-    label     what is learned from: a label or a row of them an image; None where nothing is
-    side      of what a method sees, as a part of the images' own side; one for each epoch
-    replays   steps in succession that see one batch, the very same views; an epoch has as many steps, and fewer images
+    images      the images, on the device where they are used, or memory-mapped
+    views       the augmentation
+    strength    the strength of the augmentation over time
+    batch_size  images per step; the last batch of an epoch may be smaller
+    index       the images that an epoch uses; None: all
+    label       one label per image, or a row of labels per image; None if the method uses none
+    side        the side of views and images in each epoch, as a fraction of the images' own side
+    replays     the number of successive steps with the same views; an epoch keeps its number of steps
     """
 
     images: Images
@@ -57,13 +58,13 @@ class BatchStream:
             raise ValueError(f"{self.count} image(s) are too few to learn from; at least 2 are needed")
 
     def __len__(self) -> int:
-        """Batches an epoch. A single image left over joins the batch before it: alone it has no variance."""
+        """Batches per epoch. A single remaining image joins the batch before it, since alone it has no variance."""
         full, left = divmod(self.count, self.batch_size)
         return full + (left > 1) if full else 1
 
     @property
     def count(self) -> int:
-        """Images an epoch."""
+        """Images per epoch."""
         return len(self.images) if self.index is None else len(self.index)
 
     def to(self, device: torch.device) -> BatchStream:
@@ -71,74 +72,77 @@ class BatchStream:
         return replace(self, images=self.images.to(device), label=label)
 
     def order(self, epoch: int) -> Int[Tensor, "N"]:
-        """A permutation of an epoch's images; drawn on the CPU, so that it is the same on every device."""
+        """Return the images' order in an epoch; it is drawn on the CPU, so it is the same for every device."""
         order = torch.randperm(self.count, generator=(self.key / "order" / epoch).on("cpu"))
         return order if self.index is None else self.index[order]
 
-    def clock(self, place: Position) -> Clock:
-        return Clock(place.step, place.epoch, place.epoch + (place.batch + 1) / len(self), self.epochs)
+    def clock(self, position: Position) -> Clock:
+        return Clock(position.step, position.epoch, position.epoch + (position.batch + 1) / len(self), self.epochs)
 
-    def began(self, place: Position) -> float:
-        """Epochs elapsed before the step of a place."""
-        return place.epoch + place.batch / len(self)
+    def elapsed(self, position: Position) -> float:
+        """Return the epochs elapsed before the step at a position."""
+        return position.epoch + position.batch / len(self)
 
-    def after(self, place: Position) -> Iterator[tuple[Position, Position, Batch]]:
-        """From a place that `rests` to the end: each place, the one that follows it, and its batch."""
-        assert self.rests(place), f"the views of {place} are those of a step before it"
-        while place.epoch < self.epochs:
-            batches = self.batches(place.epoch, self.images.pixels.device)
-            while place.batch < len(self):
-                onward = Position(place.epoch, place.batch + 1, place.step + 1)
-                onward = onward if onward.batch < len(self) else Position(place.epoch + 1, 0, place.step + 1)
-                if self.rests(place):
-                    strength = self.strength(self.clock(place))
-                    batch = self.seen(batches[place.batch], strength, self.chance(place), self.part(place.epoch))
-                yield place, onward, batch
-                place = onward
-                if place.batch == 0:
+    def after(self, position: Position) -> Iterator[tuple[Position, Position, Batch]]:
+        """Yield each position from this one to the end, with the next position and the batch.
+
+        The first position must have views of its own: a replay needs the batch before it.
+        """
+        assert self.has_own_views(position), f"the views of {position} are those of a step before it"
+        while position.epoch < self.epochs:
+            batches = self.batches(position.epoch, self.images.pixels.device)
+            while position.batch < len(self):
+                onward = Position(position.epoch, position.batch + 1, position.step + 1)
+                onward = onward if onward.batch < len(self) else Position(position.epoch + 1, 0, position.step + 1)
+                if self.has_own_views(position):
+                    how = (self.strength(self.clock(position)), self.views_key(position))
+                    batch = self.make_batch(batches[position.batch], *how, self.side_fraction(position.epoch))
+                yield position, onward, batch
+                position = onward
+                if position.batch == 0:
                     break
 
-    def rests(self, place: Position) -> bool:
-        """Whether a place has views of its own, and with them nothing to know of the steps before it."""
-        return place.batch % self.replays == 0
+    def has_own_views(self, position: Position) -> bool:
+        """Return whether the step at a position draws new views, rather than replaying those of the step before it."""
+        return position.batch % self.replays == 0
 
-    def part(self, epoch: int) -> float:
-        """Of the images' side, which a method sees."""
-        return self.side(all_through(epoch, self.epochs))
+    def side_fraction(self, epoch: int) -> float:
+        """Return the side of the views in an epoch, as a fraction of the images' side."""
+        return self.side(end_of_epoch(epoch, self.epochs))
 
     def batches(self, epoch: int, device: torch.device | str = "cpu") -> tuple[Int[Tensor, "b"], ...]:
-        """An epoch's images, batch by batch; with replays it sees those of places that rest.
+        """Return the indices of the images in each batch of an epoch; with replays, not all batches are used.
 
-        They are brought to the device together, which is waited for.
+        All indices move to the device in one transfer, and the call waits for it.
         """
         order, full = self.order(epoch).to(device), self.batch_size * (len(self) - 1)
         return (*order[:full].split(self.batch_size), order[full:]) if full else (order,)
 
-    def chance(self, place: Position) -> Key:
-        """Of a batch's views."""
-        return self.key / "views" / place.step
+    def views_key(self, position: Position) -> Key:
+        """Return the key for the random numbers of a batch's augmentation."""
+        return self.key / "views" / position.step
 
-    def seen(self, index: Int[Tensor, "b"], strength: float, key: Key, side: float = 1.0) -> Batch:
-        """Images as a method sees them."""
+    def make_batch(self, index: Int[Tensor, "b"], strength: float, key: Key, side: float = 1.0) -> Batch:
+        """Make a batch from images: augment them, and shrink images and views to a fraction of their side."""
         image, index = self.images.floats(index), index.to(self.images.device)
         with record_function("views"):
             views = self.views(image, strength, key)
         if (width := pixels(side, image.shape[-1])) != image.shape[-1]:
-            image, views = shrunken(image, width), shrunken(views, width)
+            image, views = shrink(image, width), shrink(views, width)
         return Batch(views, image, None if self.label is None else self.label[index], index)
 
 
-def all_through(epoch: int, epochs: int) -> Clock:
-    """The time of what does not change within an epoch: its end."""
+def end_of_epoch(epoch: int, epochs: int) -> Clock:
+    """Return the clock at the end of an epoch, for schedules that do not change within an epoch."""
     return Clock(0, epoch, epoch + 1, epochs)
 
 
-def pixels(part: float, side: int) -> int:
-    """A part of a side, in whole pixels."""
-    return max(1, round(part * side))
+def pixels(fraction: float, side: int) -> int:
+    """Return a fraction of a side, in whole pixels."""
+    return max(1, round(fraction * side))
 
 
-def shrunken(x: Float[Tensor, "... N C H W"], side: int) -> Float[Tensor, "... N C h w"]:
-    """The same square images with fewer pixels, each a weighted mean of those that it covers."""
+def shrink(x: Float[Tensor, "... N C H W"], side: int) -> Float[Tensor, "... N C h w"]:
+    """Resize square images to fewer pixels, each a weighted mean of the pixels it covers."""
     small = interpolate(x.flatten(0, -4), (side, side), mode="bilinear", antialias=True)
-    return small.clamp_(0, 1).unflatten(0, x.shape[:-3])  # means, but for rounding
+    return small.clamp_(0, 1).unflatten(0, x.shape[:-3])  # rounding may exceed [0, 1] a little

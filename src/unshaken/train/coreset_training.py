@@ -1,4 +1,4 @@
-"""Training on a coreset: legs from one selection to the next, each on its own images."""
+"""Training on coresets: a new subset of the images is selected every few epochs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 SELECTION = {"kind": ("coreset",), "selector?": str, "seconds": Number(0), "epoch": Whole(0)}
-"""What the header of a selection's file says."""
+"""The shape of the header of a selection's file."""
 
 
-def picked(file: Path, images: int) -> Int[Tensor, "S"]:
-    """The places of the images of a selection, in the order in which they were picked."""
+def read_selection(file: Path, images: int) -> Int[Tensor, "S"]:
+    """Read the indices of the images of a selection, in the order in which they were selected."""
     index = read_tensors(file, SELECTION)[0].get("index")
     if index is None or index.ndim != 1 or index.dtype != torch.int64 or not len(index):
-        raise ValueError(f"{file} is no selection: it has no places of images")
+        raise ValueError(f"{file} is not a selection: it has no indices of images")
     if int(index.min()) < 0 or int(index.max()) >= images:
-        raise ValueError(f"{file} is a selection of other images: it has a place that is not one of {images}")
+        raise ValueError(f"{file} is a selection of other images: it has an index that is not below {images}")
     return index
 
 
@@ -53,25 +53,27 @@ def fit_on_coresets(
     quiet: bool = False,
     profile: int = 0,
 ) -> None:
-    """As `fit`, but on all candidates until the first selection is due, and then on what the last one picked.
+    """Train like `fit`, but on all candidates until the first selection, and then on the latest selection.
 
-    Time stays in epochs: one on a coreset has fewer steps, and moves the schedules as far. Each leg ends with a
-    checkpoint and each selection is a file, so a run that is killed anywhere goes on to the same bits.
+    Schedules count in epochs; an epoch on a coreset has fewer steps, but moves them as far. There is a checkpoint
+    before each selection, and each selection is a file, so a run that is killed at any moment resumes to the same bits.
     """
-    course = CoresetTraining(
+    coreset_training = CoresetTraining(
         coreset, step, feed, run, *split(len(feed.images), coreset.validation, feed.key / "coreset")
     )
-    first = replace(feed, index=course.candidates)
-    with training(step, first, optimizer, run, fabric, save_every, quiet, profile) as legs:
-        while legs.place.epoch < feed.epochs:
-            course.leg(legs, lr)
+    first = replace(feed, index=coreset_training.candidates)
+    with training(step, first, optimizer, run, fabric, save_every, quiet, profile) as loop:
+        while loop.position.epoch < feed.epochs:
+            coreset_training.train_to_next_selection(loop, lr)
 
 
 @dataclass(frozen=True, eq=False)
 class CoresetTraining:
-    """What a run is trained on, epoch by epoch.
+    """The selections of a run, and the training between them.
 
-    candidates, held  the images to choose from, and those that are set aside
+    whole       the batches of all images
+    candidates  the indices of the images to select from
+    held        the indices of the validation images, which are never selected
     """
 
     coreset: Selector
@@ -81,69 +83,70 @@ class CoresetTraining:
     candidates: Int[Tensor, "X"]
     held: Int[Tensor, "U"]
 
-    def leg(self, legs: Loop, lr: Schedule) -> None:
-        """From a place to the next selection, or to the end."""
-        at, end = self.selection(legs.place.epoch), self.next_selection(legs.place.epoch)
+    def train_to_next_selection(self, loop: Loop, lr: Schedule) -> None:
+        """Select if it is due, and train to the next selection or to the end."""
+        at, end = self.selection(loop.position.epoch), self.next_selection(loop.position.epoch)
         if at is not None:
-            self.select(legs.place, at)
-        legs.feed, part = self.feed(legs.place.epoch), "training" if at is not None else "warmup"
-        if end is not None and self.recalls:
-            last = steps_until(legs.feed, legs.place, end - 1)
-            if legs.place.step < last:
-                legs.go(lr, last, part)
+            self.select(loop.position, at)
+        loop.feed, account = self.feed(loop.position.epoch), "training" if at is not None else "warmup"
+        if end is not None and self.reuses_attacks:
+            # only the attacks of the epoch right before the selection are recorded
+            last = steps_until(loop.feed, loop.position, end - 1)
+            if loop.position.step < last:
+                loop.go(lr, last, account)
             method = self.step.method
             self.step.method = RecordingMethod(method, self.attacks(end))  # pyright: ignore[reportAttributeAccessIssue]
-            legs.go(lr, steps_until(legs.feed, legs.place, end), part)
+            loop.go(lr, steps_until(loop.feed, loop.position, end), account)
             self.step.method = method
         else:
-            legs.go(lr, steps_until(legs.feed, legs.place, self.whole.epochs if end is None else end), part)
+            loop.go(lr, steps_until(loop.feed, loop.position, self.whole.epochs if end is None else end), account)
 
-    def select(self, place: Position, epoch: int) -> None:
-        """The selection that is made when an epoch begins, once: which images, in that order, and the seconds taken."""
+    def select(self, position: Position, epoch: int) -> None:
+        """Select images at the beginning of an epoch, unless the file of this selection exists."""
         file, key = self.file(epoch), self.whole.key / "coreset" / epoch
         if not file.exists():
-            if (place.epoch, place.batch) != (epoch, 0):
+            if (position.epoch, position.batch) != (epoch, 0):
                 raise ValueError(
-                    f"{file} is gone, and the run is past the epoch that it was made for: put it back, or remove "
-                    f"{self.run.checkpoint.name} beside it to begin anew"
+                    f"{file} is missing, and the run is past the epoch that it was made for: put it back, or remove "
+                    f"{self.run.checkpoint.name} beside it to start the run again"
                 )
-            began = time.monotonic()
-            recalled = CachedObjective(self.feed(epoch - 1), self.attacks(epoch)) if self.recalls else None
-            how = (self.coreset.batch_size, self.coreset.steps, recalled)
-            problem = objective_of(self.step, self.whole, place, self.candidates, self.held, key / "problem", *how)
-            index = self.coreset.select(problem, self.coreset.budget(len(self.candidates)), key / "select")
-            about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - began}
+            start = time.monotonic()
+            cached = CachedObjective(self.feed(epoch - 1), self.attacks(epoch)) if self.reuses_attacks else None
+            how = (self.coreset.batch_size, self.coreset.steps, cached)
+            objective = objective_of(self.step, self.whole, position, self.candidates, self.held, key / "problem", *how)
+            index = self.coreset.select(objective, self.coreset.budget(len(self.candidates)), key / "select")
+            about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - start}
             write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch})
         self.attacks(epoch).file.unlink(missing_ok=True)
-        made = [self.file(e) for e in range(epoch + 1) if self.coreset.due(e)]
-        self.run.spent["selection"] = sum(read_tensors(one, SELECTION)[1]["seconds"] for one in made)
+        files = [self.file(e) for e in range(epoch + 1) if self.coreset.due(e)]
+        self.run.spent["selection"] = sum(read_tensors(file, SELECTION)[1]["seconds"] for file in files)
 
     @property
-    def recalls(self) -> bool:
+    def reuses_attacks(self) -> bool:
         return self.coreset.recall and attacking(self.step.method)
 
     def attacks(self, epoch: int) -> AttackCache:
-        """Those of the epoch before this one."""
+        """Return the cached attacks of the epoch before this one."""
         return AttackCache(self.run.path / f"attacks-{epoch:04d}.bits", len(self.whole.images))
 
     def file(self, epoch: int) -> Path:
         return self.run.path / f"coreset-{epoch:04d}.safetensors"
 
     def feed(self, epoch: int) -> BatchStream:
-        """Of the images that an epoch sees."""
+        """Return the batches of the images that an epoch trains on."""
         at = self.selection(epoch)
         return replace(
-            self.whole, index=self.candidates if at is None else picked(self.file(at), len(self.whole.images))
+            self.whole, index=self.candidates if at is None else read_selection(self.file(at), len(self.whole.images))
         )
 
     def selection(self, epoch: int) -> int | None:
-        """When the selection was made that an epoch sees; None: it sees all candidates."""
+        """Return the epoch whose selection an epoch trains on; None: it trains on all candidates."""
         return max((e for e in range(epoch + 1) if self.coreset.due(e)), default=None)
 
     def next_selection(self, epoch: int) -> int | None:
         return next((e for e in range(epoch + 1, self.whole.epochs) if self.coreset.due(e)), None)
 
 
-def steps_until(feed: BatchStream, place: Position, epoch: int) -> int:
-    """The updates made when an epoch begins."""
-    return place.step + (epoch - place.epoch) * len(feed) - place.batch
+def steps_until(feed: BatchStream, position: Position, epoch: int) -> int:
+    """Return the number of updates before the beginning of an epoch."""
+    return position.step + (epoch - position.epoch) * len(feed) - position.batch

@@ -1,4 +1,4 @@
-"""The images of a run: loaded at the network's size, checked, and split."""
+"""Loading the images of a run at the network's size, checking and splitting them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def load_images(source: DataSource, split: str, backbone: Backbone) -> Images:
 
 
 def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held_out: bool = False) -> Images:
-    """Load the training images with their labels, without those kept aside; or those kept aside.
+    """Load the labelled training images without the held-out ones, or only the held-out ones.
 
-    holdout   one image in so many is kept aside; 0 keeps none
-    held_out  return the images kept aside
+    holdout   hold out one of this many images; 0: none
+    held_out  return the held-out images
     """
     images = load_images(source, "train", backbone)
     if images.label is None:
@@ -33,39 +33,39 @@ def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held
             "needs them; name a labelled set by --data"
         )
     if len(images.names) < 2:
-        raise ValueError(f"{source.name} has one class, {images.names[0]!r}: there is nothing to tell apart")
+        raise ValueError(f"{source.name} has one class, {images.names[0]!r}: a classifier needs at least two")
     if held_out and not holdout:
-        raise ValueError("this run kept no images aside; fine-tune with --holdout 10, say")
+        raise ValueError("this run has no held-out images; fine-tune with --holdout 10, for example")
     if not holdout:
         return images
     aside = source.aside(images, holdout, HOLD)
     if held_out and not aside.any():
-        raise ValueError(f"of {len(images)} images none is kept aside by --holdout {holdout}: choose a smaller one")
+        raise ValueError(f"--holdout {holdout} holds out none of {len(images)} images: choose a smaller number")
     rows = (aside if held_out else ~aside).nonzero()[:, 0]
     return replace(images[rows], split="held-out" if held_out else "train")
 
 
 def check_images_fit(images: Images, backbone: Backbone) -> Images:
-    """The same images, if the network can read them."""
+    """Return the images. ValueError if the network cannot read them."""
     channels, side = images.pixels.shape[1], images.pixels.shape[-1]
     if channels != backbone.channels:
         raise ValueError(
             f"{images.name} has {channels} channel(s) but the network reads {backbone.channels}; "
-            "set --backbone.channels (and --backbone.mean, --backbone.std, one a channel)"
+            "set --backbone.channels (and --backbone.mean, --backbone.std, one per channel)"
         )
     if backbone.image_size > 32 and side < 33:
         raise ValueError(
-            f"a stem for {backbone.image_size} pixels leaves nothing of images of {side}; set --backbone.image-size 32"
+            f"images of {side} pixels are too small for a stem for {backbone.image_size}; set --backbone.image-size 32"
         )
     return images
 
 
 def image_identity(images: Images) -> dict[str, Any]:
-    """Which images these are, for a result to say."""
+    """Return the name, split, number and digest of images, for results and run directories."""
     return {"name": images.name, "split": images.split, "n": len(images), "digest": images.digest}
 
 
 def slug(source: DataSource) -> str:
-    """The name of a data set as part of a directory's name."""
+    """Return the name of a data set in a form that fits a directory's name."""
     word = Path(source.name).stem or "images"
     return "".join(c if c.isalnum() else "-" for c in word.lower()).strip("-")[:32] or "images"

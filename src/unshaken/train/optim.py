@@ -1,4 +1,4 @@
-"""LARS, SGD, AdamW, and which parameters decay."""
+"""Optimisers: LARS, SGD and AdamW, with their rules for weight decay."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from unshaken.base.ranges import BelowOne, NonNegative, Positive, ranged
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """A rule of update, before it has parameters. The learning rate comes from a schedule, at each step."""
+    """An optimiser's hyper-parameters. The learning rate is set at each step from a schedule."""
 
     @abstractmethod
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
-        """For the parameters that learn."""
+        """Build the PyTorch optimiser for the parameters that ask for a gradient."""
 
 
 @dataclass(frozen=True)
 @ranged
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum; weight decay on everything, as this field's code has it."""
+    """Stochastic gradient descent with momentum, and weight decay on all parameters, as in the papers' code."""
 
     momentum: BelowOne = 0.9
     weight_decay: NonNegative = 2e-4
@@ -40,7 +40,7 @@ class SGD(Optimizer):
 @dataclass(frozen=True)
 @ranged
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay, on matrices and convolutions only."""
+    """Adam with decoupled weight decay on matrices and convolutions only."""
 
     beta1: BelowOne = 0.9
     beta2: BelowOne = 0.999
@@ -49,7 +49,7 @@ class AdamW(Optimizer):
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         decaying, other = by_dimension(learning(net))
         groups = [{"params": decaying, "weight_decay": self.weight_decay}, {"params": other, "weight_decay": 0.0}]
-        # one pass over memory instead of several; of SGD, the library's own choice is as fast
+        # fused: one pass over memory instead of several; for SGD, PyTorch's default is as fast
         return torch.optim.AdamW([g for g in groups if g["params"]], 0.0, (self.beta1, self.beta2), fused=True)
 
 
@@ -58,18 +58,17 @@ class AdamW(Optimizer):
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling (You et al., arXiv:1708.03888).
 
-    For each tensor, r = η ‖w‖ / (‖∇‖ + λ ‖w‖) (1 if either norm is 0), m ← μ m + (rate · r)(∇ + λ w), w ← w − m.
-
+    For each tensor, r = η ‖w‖ / (‖∇‖ + λ ‖w‖) (1 if either norm is 0), m ← μ m + (lr · r)(∇ + λ w), w ← w − m.
     """
 
     momentum: BelowOne = 0.9
     weight_decay: NonNegative = 1e-6
     trust_coefficient: Positive = 0.001
-    """η."""
+    """The trust coefficient η."""
     exclude_bias_and_norm: bool = False
-    """False, as the ACL family released it: biases and batch norms are scaled and decay like the rest (a batch norm's
-    bias starts at 0, so its first step is taken at the full rate). True, the usual form: what has one dimension gets
-    neither scaling nor decay."""
+    """Exclude one-dimensional parameters (biases, batch norms) from scaling and decay, as LARS usually does. False, as
+    in the released code of the ACL family: they are scaled and decay too. (A batch norm's bias starts at 0, so its
+    first step then has the full learning rate.)"""
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         scaled, other = by_dimension(learning(net)) if self.exclude_bias_and_norm else (learning(net), [])
@@ -81,11 +80,11 @@ class LARS(Optimizer):
 
 
 AnyOptimizer = Annotated[Optimizer, SGD | AdamW | LARS]
-"""An optimiser; by name from a command line, one of these."""
+"""Any of these optimisers; the command line selects one by its name."""
 
 
 class LARSOptimizer(torch.optim.Optimizer):
-    """The update of `LARS`, a few fused operations over all tensors of a group."""
+    """The PyTorch optimiser of `LARS`, in a few fused operations over all tensors of a group."""
 
     def __init__(self, groups: Iterable[dict], momentum: float, trust: float) -> None:
         super().__init__(groups, {"lr": 0.0, "momentum": momentum, "trust": trust})
@@ -115,15 +114,15 @@ class LARSOptimizer(torch.optim.Optimizer):
     def _rates(self, weights: list[Tensor], grads: list[Tensor], group: dict) -> list[Tensor]:
         w, g = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, grads))
         ratio = group["trust"] * w / (g + group["weight_decay"] * w)
-        still = (w < 1e-15) | (g < 1e-15)
-        return list((group["lr"] * torch.where(still, torch.ones_like(ratio), ratio)).unbind())
+        zero = (w < 1e-15) | (g < 1e-15)
+        return list((group["lr"] * torch.where(zero, torch.ones_like(ratio), ratio)).unbind())
 
 
 def learning(net: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn, in the network's own order."""
+    """Return the parameters that ask for a gradient, in the network's order."""
     return [p for p in net.parameters() if p.requires_grad]
 
 
 def by_dimension(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices and convolutions; then what has one dimension: biases and batch norms."""
+    """Split parameters into matrices and convolutions, and one-dimensional ones (biases and batch norms)."""
     return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]

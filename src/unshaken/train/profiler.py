@@ -1,4 +1,4 @@
-"""Where the time of some steps goes: a trace for a browser, and a table of the ten dearest operations."""
+"""Profiling of training steps: a trace for a browser, and a table of the slowest operations."""
 
 from __future__ import annotations
 
@@ -23,49 +23,48 @@ if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEventAvg
 
 LEFT_OUT = 2
-"""Steps before it begins, in which memory is fetched and kernels are chosen."""
+"""The first steps are not profiled: they allocate memory and select kernels."""
 TOP = 10
 SPANS = ("views", "attack", "loss", "backward", "optimizer")
-"""Of a step; the attack lies within the loss. On a GPU they are the host's, which runs ahead of it."""
+"""The spans of a step; the attack lies within the loss. With a GPU they are the CPU's times, which run ahead of it."""
 
 
 @contextmanager
 def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None]]:
-    """Look at `steps` steps after the first few; what is given is to be called after each.
+    """Profile `steps` steps after the first few; call the yielded function after each step.
 
     folder/profile.json.gz is a trace (for ui.perfetto.dev or chrome://tracing), folder/profile.md the table. With 0
-    steps nothing is looked at. No bit of the training changes.
+    steps nothing is profiled. No bit of the training changes.
     """
     if steps < 0:
-        raise ValueError(f"a profile is of so many steps, such as 20, not {steps}")
+        raise ValueError(f"the number of profiled steps is ≥ 0, for example 20, not {steps}")
     if not steps:
         yield lambda: None
         return
     method, device = step.method, next(step.parameters()).device.type
     activities = {ProfilerActivity.CPU} if device == "cpu" else supported_activities()
     plan = schedule(skip_first=LEFT_OUT, wait=0, warmup=1, active=steps, repeat=1)
-    step.method = replace_attacks(method, Spanned)
+    step.method = replace_attacks(method, TimedAttack)
 
-    looked_at = []
+    traces = []
 
-    def write(found: profile) -> None:
-        looked_at.append(found.step_num)
-        found.export_chrome_trace(str(folder / "profile.json.gz"))
-        write_text(folder / "profile.md", table(found.key_averages(), found.step_num - LEFT_OUT - 1, device))
+    def write(trace: profile) -> None:
+        traces.append(trace.step_num)
+        trace.export_chrome_trace(str(folder / "profile.json.gz"))
+        write_text(folder / "profile.md", table(trace.key_averages(), trace.step_num - LEFT_OUT - 1, device))
 
     try:
-        with profile(activities=activities, schedule=plan, on_trace_ready=write) as looking:
-            yield looking.step
-        if not looked_at:
-            few = f"note: no profile, for it begins after {LEFT_OUT + 1} steps and the run had fewer left"
-            print(few, file=sys.stderr)
+        with profile(activities=activities, schedule=plan, on_trace_ready=write) as profiler:
+            yield profiler.step
+        if not traces:
+            print(f"note: no profile: the run had fewer than the {LEFT_OUT + 1} steps before one", file=sys.stderr)
     finally:
         step.method = method
 
 
 @dataclass(frozen=True, eq=False)
-class Spanned:
-    """An attack whose time is told from the rest of the loss's."""
+class TimedAttack:
+    """An attack whose time is recorded separately from the rest of the loss."""
 
     attack: PGD
 
@@ -75,22 +74,22 @@ class Spanned:
 
 
 def table(events: Iterable[FunctionEventAvg], steps: int, device: str) -> str:
-    """The spans of a step, and the operations that take most of it by themselves, in Markdown."""
+    """Format the spans of a step and its slowest operations in Markdown."""
     events = [event for event in events if not event.key.startswith("ProfilerStep")]
     spans = {event.key: event for event in events if event.key in SPANS}
     took = (
         (lambda event: event.self_cpu_time_total) if device == "cpu" else (lambda event: event.self_device_time_total)
     )
     operations = sorted((event for event in events if event.key not in spans), key=took, reverse=True)
-    whole = sum(took(event) for event in events)
-    lines = [f"# {steps} steps on {device}", "", f"{whole / steps / 1000:.1f} ms a step in operations.", ""]
-    lines += ["| span | ms a step, with all within |", "| --- | --- |"]
+    total = sum(took(event) for event in events)
+    lines = [f"# {steps} steps on {device}", "", f"{total / steps / 1000:.1f} ms per step in operations.", ""]
+    lines += ["| span | ms per step, including nested spans |", "| --- | --- |"]
     lines += [f"| {name} | {spans[name].cpu_time_total / steps / 1000:.1f} |" for name in SPANS if name in spans]
-    lines += ["", "| operation, by itself | part | ms a step | calls a step |", "| --- | --- | --- | --- |"]
+    lines += ["", "| operation, by itself | share | ms per step | calls per step |", "| --- | --- | --- | --- |"]
     for event in operations[:TOP]:
         row = (
             event.key,
-            f"{took(event) / whole:.1%}",
+            f"{took(event) / total:.1%}",
             f"{took(event) / steps / 1000:.1f}",
             f"{event.count / steps:.0f}",
         )

@@ -1,4 +1,4 @@
-"""A run directory: recipe, world, log, checkpoint, digest."""
+"""The directory of a run: recipe, log, checkpoint, digest, and the record of its environment."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from unshaken.train.batches import Position
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-BEGUN = {"hash": str, "recipe": {}, "data": {}}
-ENDED = {
+RECIPE_FILE = {"hash": str, "recipe": {}, "data": {}}
+RUN_FILE = {
     "digest": str,
     "seconds": Or((Number(0), None)),
     "spent?": Each(Number(0)),
@@ -38,21 +38,21 @@ CHECKPOINT = {
     "spent?": Each(Number(0)),
     "device": str,
 }
-"""What recipe.json, run.json and the header of a checkpoint say."""
+"""The shapes of recipe.json, run.json and the header of a checkpoint."""
 PRODUCTS = ("encoder.safetensors", "classifier.safetensors")
-"""What runs make."""
+"""The files of trained networks."""
 
 
 class Run:
-    """Everything that one recipe leaves on the disk, in a directory named by the recipe's hash.
+    """The directory of one run, named by the recipe's hash.
 
-    recipe.json              what was asked for, and which images it met
-    log.jsonl                a line now and then: step, epoch, rate, the loss's terms, images/s, precision and mode
-    checkpoint.safetensors   parameters, optimiser and place; removed at the end
+    recipe.json              the recipe, and the identity of the images
+    log.jsonl                every few steps: step, epoch, learning rate, the loss's terms, images/s, precision, mode
+    checkpoint.safetensors   parameters, optimiser and position; removed at the end
     curve.svg                the log as curves
-    run.json                 written last: digest, seconds, what they were spent on, peak memory, all worlds it was in
+    run.json                 written last: digest, seconds by account, peak memory, all environments ("worlds")
 
-    The same recipe opens the same directory and goes on from there.
+    The same recipe opens the same directory and resumes the run.
     """
 
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ class Run:
         try:
             self._lock = Lock(path / ".lock")
         except Busy:
-            raise ValueError(f"another process is at work in {path}") from None
+            raise ValueError(f"another process is working in {path}") from None
         self._folder = identity(path)
         try:
             self._check(data)
@@ -74,26 +74,26 @@ class Run:
 
     @classmethod
     def open(cls, root: Path, name: str, recipe: Any, data: dict[str, Any]) -> Run:
-        """root/name-hash. `data` says which images the recipe met: a resumed run has to meet the same."""
+        """Open root/name-hash. `data` identifies the images; a resumed run must have the same images."""
         return cls(root / f"{name}-{short_hash(recipe)}", recipe, data)
 
     def _check(self, data: dict[str, Any]) -> None:
-        """A directory belongs to one recipe, one set of images and one precision: others would give a mixture."""
+        """Raise a ValueError if the directory belongs to another recipe or other images."""
         sweep(self.path)
         file = self.path / "recipe.json"
         if not file.exists():
             write_json(file, {"hash": short_hash(self.recipe), "recipe": to_json(self.recipe), "data": data})
-        found = read_json(file, BEGUN)
+        found = read_json(file, RECIPE_FILE)
         if found["hash"] != short_hash(self.recipe):
             raise ValueError(f"{self.path} belongs to another recipe; choose another folder for runs")
         if found["data"] != data:
             raise ValueError(
-                f"{self.path} was begun on {found['data']}, but now there is {data}; "
-                "put back what was there, or choose another folder for runs"
+                f"{self.path} was started with {found['data']}, but now there is {data}; "
+                "put the original data back, or choose another folder for runs"
             )
 
     def compute(self, runtime: Runtime) -> Fabric:
-        """Open the runtime that the run is computed by, and note it and its world."""
+        """Open the runtime, and record its settings and environment in the run."""
         fabric = runtime.open()
         self.note, self.worlds, self.same_world = runtime.note, [runtime.world(fabric.device)], runtime.same_world
         self.memory = measured_memory(fabric.device)
@@ -110,81 +110,83 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Spent on all parts together."""
+        """Total seconds of all accounts."""
         return sum(self.spent.values())
 
-    def spend(self, part: str, seconds: float) -> None:
-        """Note what a part of the run took: training, and if it has them, warmup and selection."""
-        self.spent[part] = self.spent.get(part, 0.0) + seconds
+    def spend(self, account: str, seconds: float) -> None:
+        """Add seconds to an account: training, or in runs with coresets also warmup and selection."""
+        self.spent[account] = self.spent.get(account, 0.0) + seconds
 
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
     def finished(self, product: str) -> bool:
-        """Whether the run came to its end, and what it made is still there; if so, this is said.
+        """Return whether the run is finished and its network is there, and print a line if so.
 
-        ValueError if either was damaged since.
+        ValueError if one of the two files was damaged since.
         """
         end, file = self.path / "run.json", self.path / product
         if not (end.exists() and file.exists()):
             return False
-        stated = read_json(end, ENDED).get("files", {})
+        stated = read_json(end, RUN_FILE).get("files", {})
         try:
             found = checksum_in(file)
         except ValueError as error:
             raise ValueError(f"{error}; or remove it, and the same command trains it anew") from None
         if stated.get(product, found) != found:
             raise ValueError(
-                f"{file} is sound, but it is not the file that this run made, which {end.name} names by its checksum: "
-                "put that one back, or remove this one, and the same command trains it anew"
+                f"{file} is undamaged, but its checksum is not the one in {end.name}, so this run did not write it: "
+                "put the original back, or remove this file, and the same command trains it anew"
             )
-        self.checkpoint.unlink(missing_ok=True)  # of a process that was killed just before it did so
+        self.checkpoint.unlink(missing_ok=True)  # a process that was killed at the very end left it
         print(f"found finished: {self.path}", file=sys.stderr)
         return True
 
-    def _present(self) -> None:
-        """ValueError if somebody has taken the directory away while the run is at work."""
+    def _check_present(self) -> None:
+        """Raise a ValueError if the directory was moved or removed during the run."""
         if identity(self.path) != self._folder or not (self.path / "recipe.json").exists():
             raise ValueError(
-                f"{self.path} was moved or removed while the run was at work in it: put it back, and the same command "
-                "goes on from its last checkpoint"
+                f"{self.path} was moved or removed during the run: put it back, and the same command resumes from its "
+                "last checkpoint"
             )
 
-    def save(self, place: Position, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        """Atomically, all that is needed to go on: randomness is keyed by place and needs no state."""
-        self._present()
-        lost = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
-        if lost:
-            raise ValueError(f"after step {place.step - 1} {lost[0]} is no longer finite; try a lower learning rate")
+    def save(self, position: Position, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        """Write a checkpoint atomically. Random generators need no state, since their keys depend on the position."""
+        self._check_present()
+        not_finite = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
+        if not_finite:
+            raise ValueError(
+                f"after step {position.step - 1} {not_finite[0]} is no longer finite; try a lower learning rate"
+            )
         tensors, values = flatten(optimizer)
         tensors |= {f"net/{name}": tensor for name, tensor in net.state_dict().items()}
-        about = {"kind": "checkpoint", "place": asdict(place), "optimizer": values, "spent": self.spent}
+        about = {"kind": "checkpoint", "place": asdict(position), "optimizer": values, "spent": self.spent}
         about["worlds"] = self.worlds
         write_tensors(self.checkpoint, tensors, about | {"device": device.type})
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Position:
-        """Where to go on; the very beginning if there is no checkpoint. The log forgets what comes after."""
-        place = Position()
+        """Load the checkpoint and return its position, or the start if there is none. Later lines leave the log."""
+        position = Position()
         if self.checkpoint.exists():
             try:
                 tensors, about = read_tensors(self.checkpoint, CHECKPOINT)
             except ValueError as error:
-                raise ValueError(f"{error}; or remove it, and the run begins anew") from None
+                raise ValueError(f"{error}; or remove it, and the run starts again") from None
             if about["device"] != device.type:
                 raise ValueError(
-                    f"{self.path} was begun on {about['device']}, and would not end with its bits on {device.type}; "
-                    f"go on with --runtime.device {about['device']}, or choose another folder for runs"
+                    f"{self.path} was started on {about['device']}, and would end with other bits on {device.type}; "
+                    f"resume with --runtime.device {about['device']}, or choose another folder for runs"
                 )
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
-            place, self.spent = Position(**about["place"]), about.get("spent") or {"training": 0.0}
-            self._meet(about.get("worlds", []))
-        self._forget(place.step)
-        return place
+            position, self.spent = Position(**about["place"]), about.get("spent") or {"training": 0.0}
+            self._compare_worlds(about.get("worlds", []))
+        self._truncate_log(position.step)
+        return position
 
-    def _meet(self, before: list[dict[str, Any]]) -> None:
-        """Compare the worlds that a run was in with the one it goes on in. ValueError if only the same will do."""
+    def _compare_worlds(self, before: list[dict[str, Any]]) -> None:
+        """Compare the present environment with the last one of the run. ValueError if it differs but must not."""
         now = self.worlds[-1:]
         self.worlds = [*before, *(world for world in now if world not in before[-1:])]
         for old, new in zip(before[-1:], now, strict=False):
@@ -194,30 +196,32 @@ class Run:
                 if old.get(name) != new.get(name)
             ]
             if changed and self.same_world:
-                raise ValueError(f"{self.path} was trained in another world ({'; '.join(changed)}): go on in that one")
+                raise ValueError(
+                    f"{self.path} was trained in another environment ({'; '.join(changed)}): resume it in that one"
+                )
             if changed:
                 print(
-                    f"{self.path.name} goes on in another world ({'; '.join(changed)}), so its bits will be those of "
-                    "neither; run.json names all",
+                    f"{self.path.name} resumes in another environment ({'; '.join(changed)}), so its bits will be "
+                    "those of neither; run.json records all environments",
                     file=sys.stderr,
                 )
 
-    def _forget(self, step: int) -> None:
-        """The log without what comes after a step. It is for people alone, so damage to it does not stop the run."""
+    def _truncate_log(self, step: int) -> None:
+        """Remove the log's lines after a step. Only people read the log, so a damaged one does not stop the run."""
         self._log = Lines(self.path / "log.jsonl", {"step": Whole(0)})
         if aside := self._log.set_aside():
-            print(f"{self._log.fault}; the run goes on, and the damaged log is {aside.name} now", file=sys.stderr)
+            print(f"{self._log.fault}; the run continues, and the damaged log is now {aside.name}", file=sys.stderr)
         self._log.rewrite([line for line in self._log.values if line["step"] < step])
 
     def log(self, line: dict[str, float]) -> None:
-        """One line of log.jsonl, with the run's note in it: its precision and mode."""
-        self._present()
+        """Append a line to log.jsonl, with the run's precision and mode."""
+        self._check_present()
         self._log.append(line | self.note)
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
-        """The run is whole: what it ended with, and in which world. Its checkpoint has served."""
-        self._present()
-        spent = {part: round(seconds, 2) for part, seconds in self.spent.items()}
+        """Write run.json, with the network's digest and the environment, and remove the checkpoint."""
+        self._check_present()
+        spent = {account: round(seconds, 2) for account, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
         result |= {"memory_gb": self.memory(), "worlds": self.worlds or [world]}
         write_curve(self.path)
@@ -227,7 +231,7 @@ class Run:
 
 
 def identity(folder: Path) -> tuple[int, int] | None:
-    """Which folder it is, whatever its path; None if there is none."""
+    """Return device and inode of a folder, which identify it whatever its path; None if there is none."""
     try:
         status = os.stat(folder)
     except OSError:
@@ -236,7 +240,7 @@ def identity(folder: Path) -> tuple[int, int] | None:
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """An optimiser's state as tensors by name, and its other values."""
+    """Split an optimiser's state into tensors by name and other values."""
     tensors, values = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -248,14 +252,15 @@ def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[s
 
 
 def unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, dict[str, Any]]) -> None:
-    """The inverse of `flatten`, into an optimiser over the same parameters."""
+    """Restore what `flatten` returned into an optimiser of the same parameters."""
     state: dict[int, dict[str, Any]] = {int(index): dict(others) for index, others in values.items()}
     for path, tensor in tensors.items():
         if path.startswith("optimizer/"):
             _, index, name = path.split("/")
             state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for weight, held in optimizer.state.items():  # a layout in memory other than the weight's may round otherwise
-        for name, value in held.items():
+    # give each tensor the weight's memory layout: another layout may round differently
+    for weight, values_of in optimizer.state.items():
+        for name, value in values_of.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                held[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+                values_of[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -1,4 +1,4 @@
-"""A method at work as a problem for a selector: gradients of its loss by the head, and how far attacks move h(x)."""
+"""A method's loss as the objective of a coreset selector: head gradients and attack distances."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from unshaken.nets.network import Network
 from unshaken.train.approximations import unwrapped
 from unshaken.train.attack_cache import AttackCache, CachedAttack, replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.layer_gradients import image_factors, linear_layers
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class MiniBatch:
-    """Candidates that are seen together.
+    """A mini-batch of candidates.
 
-    views, strength  the key and the strength of their augmentation
-    side             of the views, as a part of the images' own
-    attacks          what the training found against these very views, if it is to be used again
+    views, strength  the key and the strength of the augmentation
+    side             the side of the views, as a fraction of the images' side
+    attacks          the attacks that the training has cached for these views; None: attack again
     """
 
     index: Int[Tensor, "b"]
@@ -49,10 +50,11 @@ class MiniBatch:
 
 @dataclass(frozen=True, eq=False)
 class MethodObjective(SelectionObjective):
-    """`posed` makes it. The network is a copy, in eval mode, in which only the head's linear layers have gradients.
+    """The method's own loss at `clock`, its attack included, as an objective. Made by `objective_of`.
 
-    feed     of the training that follows; the loss is the method's own, at `clock`, its own attack included
-    at_most  images that go through the network at a time where the method does not say
+    net      a copy of the network in eval mode, in which only the head's linear layers have gradients
+    feed     the batches of the training that follows
+    at_most  the number of images that go through the network at a time in features, distances and validation
     """
 
     method: Method
@@ -80,46 +82,46 @@ class MethodObjective(SelectionObjective):
         most = max(len(self.batches[b]) for b in batches)
 
         def piece(k: int) -> dict[str, Layer]:
-            samples = self._samples(batches[k])
-            return {n: one if granularity == "sample" else summed(one, most) for n, one in samples.items()}
+            by_layer = self._image_factors(batches[k])
+            return {n: one if granularity == "sample" else summed(one, most) for n, one in by_layer.items()}
 
         found = self.processes.each(len(batches), piece)
         index = torch.cat([self.batches[b] for b in batches])
         sizes = (1,) * len(index) if granularity == "sample" else tuple(len(self.batches[b]) for b in batches)
         biased = frozenset(name for name, linear in layers.items() if linear.bias is not None)
-        # one layer after the other, so that only one of them is in memory twice
-        return Gradients(index, sizes, {name: joined([part.pop(name) for part in found]) for name in layers}, biased)
+        # `pop`, so that only one layer at a time is in memory twice
+        return Gradients(index, sizes, {name: joined([batch.pop(name) for batch in found]) for name in layers}, biased)
 
     def losses(self) -> Float[Tensor, "B"]:
         def piece(b: int) -> Tensor:
-            with self._kept(), torch.no_grad():
+            with self._restoring(), torch.no_grad():
                 return self._loss(b)
 
         return torch.stack(self.processes.each(len(self.batches), piece))
 
     @torch.no_grad()
     def features(self) -> Float[Tensor, "N D"]:
-        return torch.cat(self._each(self.index, lambda part, x: self.net.features(x, self._clean)))
+        return torch.cat(self._map_chunks(self.index, lambda k, x: self.net.features(x, self._clean)))
 
     def distances(self, distance: Distance, attack: PGD) -> Float[Tensor, "N"]:
         if distance not in ROWS:
-            raise ValueError(f"of a single image there is no distance {distance!r}; there are {', '.join(ROWS)}")
+            raise ValueError(f"there is no distance {distance!r} per image; choose one of {', '.join(ROWS)}")
 
-        def piece(part: int, x: Tensor) -> Tensor:
-            x_adv, z = self._attacked(x, self.theta, distance, attack, self.key / "distance" / part)
+        def piece(k: int, x: Tensor) -> Tensor:
+            x_adv, z = self._attack(x, self.theta, distance, attack, self.key / "distance" / k)
             return ROWS[distance](self._embed(x_adv, self._adv, self.theta).detach(), z)
 
-        return torch.cat(self._each(self.index, piece))
+        return torch.cat(self._map_chunks(self.index, piece))
 
     def validation(self, theta: Theta, distance: Distance, attack: PGD) -> Callable[[Theta], Float[Tensor, ""]]:
-        def piece(part: int, x: Tensor) -> tuple[Tensor, Tensor]:
-            x_adv, _ = self._attacked(x, theta, distance, attack, self.key / "validation" / part)
+        def piece(k: int, x: Tensor) -> tuple[Tensor, Tensor]:
+            x_adv, _ = self._attack(x, theta, distance, attack, self.key / "validation" / k)
             with torch.no_grad():
                 return self.net.features(x_adv, self._adv), self.net.features(x, self._clean)
 
-        f_adv, f = (torch.cat(parts) for parts in zip(*self._each(self.held, piece), strict=True))
+        f_adv, f = (torch.cat(chunks) for chunks in zip(*self._map_chunks(self.held, piece), strict=True))
         return lambda theta: representational_divergence(
-            self._headed(f_adv, self._adv, theta), self._headed(f, self._clean, theta), distance
+            self._project(f_adv, self._adv, theta), self._project(f, self._clean, theta), distance
         )
 
     @property
@@ -130,47 +132,47 @@ class MethodObjective(SelectionObjective):
     def _adv(self) -> str:
         return "adv" if "adv" in self.method.routes else self.method.routes[0]
 
-    def _each(self, index: Int[Tensor, "n"], make: Callable[[int, Float[Tensor, "m C H W"]], T]) -> list[T]:
-        """What is made of these images, un-augmented, a part at a time."""
-        parts, images = index.split(self.at_most), self.feed.images
-        return self.processes.each(len(parts), lambda k: make(k, images.floats(parts[k])))
+    def _map_chunks(self, index: Int[Tensor, "n"], make: Callable[[int, Float[Tensor, "m C H W"]], T]) -> list[T]:
+        """Apply a function to each chunk of these images, without augmentation."""
+        chunks, images = index.split(self.at_most), self.feed.images
+        return self.processes.each(len(chunks), lambda k: make(k, images.floats(chunks[k])))
 
-    def _attacked(
+    def _attack(
         self, x: Float[Tensor, "n C H W"], theta: Theta, distance: Distance, attack: PGD, key: Key
     ) -> tuple[Float[Tensor, "n C H W"], Float[Tensor, "n D"]]:
-        """x̃ = argmax of d(h(x̃), h(x)), and h(x). Of ot, the coupling is among these images."""
+        """Return x̃ = argmax of d(h(x̃), h(x)), and h(x). Optimal transport (ot) couples these images only."""
         with torch.no_grad():
             z = self._embed(x, self._clean, theta)
         rows = ROWS.get(distance, lambda z_adv, z: representational_divergence(z_adv, z, distance))
-        fixed = {name: value.detach() for name, value in theta.items()}  # the input alone is differentiated
+        fixed = {name: value.detach() for name, value in theta.items()}  # the attack needs the input's gradient only
         return embedding_attack(attack, lambda x: self._embed(x, self._adv, fixed), rows, x, z, key.on(x.device)), z
 
     def _embed(self, x: Float[Tensor, "n C H W"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
-        return self._headed(self.net.features(x, route), route, theta)
+        return self._project(self.net.features(x, route), route, theta)
 
-    def _headed(self, f: Float[Tensor, "n D"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
-        """g(f; θ), float32; of a head that also classifies, its projection."""
+    def _project(self, f: Float[Tensor, "n D"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
+        """Return g(f; θ) in float32; for a head with classifiers, its projection."""
         head = self.net.head
         routed.set_route(head, route)
         z = functional_call(head, theta, (f,))
         return head.split(z)[0] if hasattr(head, "split") else z  # pyright: ignore[reportCallIssue]
 
     def _loss(self, b: int) -> Float[Tensor, ""]:
-        """The method's own, of one mini-batch."""
+        """Return the method's loss on one mini-batch."""
         one, method = self.candidates[b], self.method
-        batch = self.feed.seen(one.index, one.strength, one.views, one.side)
+        batch = self.feed.make_batch(one.index, one.strength, one.views, one.side)
         if one.attacks:
             method = replace_attacks(method, lambda attack: CachedAttack(attack, one.attacks, batch.index))  # pyright: ignore[reportArgumentType]
         return method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
 
     def _changing(self) -> dict[str, Tensor]:
-        """What a loss may change: statistics, what a method notes in the memory, a teacher that moves."""
+        """Return the tensors that computing a loss may change: statistics, the method's memory, a moving teacher."""
         teacher = self.net.teacher.named_parameters("teacher") if self.net.teacher else ()
         return dict(self.net.named_buffers()) | dict(teacher)
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
-        """The network is afterwards what it was."""
+    def _restoring(self) -> Iterator[None]:
+        """Restore the tensors that computing a loss may change."""
         try:
             yield
         finally:
@@ -178,99 +180,77 @@ class MethodObjective(SelectionObjective):
                 for name, value in self._changing().items():
                     value.copy_(self.state[name])
 
-    def _samples(self, b: int) -> dict[str, Factors]:
-        """By layer, each image's part in the gradient of its mini-batch's loss.
-
-        Of every call of the layer that the loss depends on, which the attack's are not. A network has all leading
-        axes as one batch, the images last of them: row r is of image r mod b.
-        """
-        with self._kept(), recorded(linear_layers(self.net.head)) as calls:
-            loss = self._loss(b)
-            grads = iter(torch.autograd.grad(loss, [y for made in calls.values() for _, y in made], allow_unused=True))
-        used = {name: [(a, next(grads)) for a, _ in made] for name, made in calls.items()}
-        images, layers = len(self.batches[b]), linear_layers(self.net.head)
-        return {
-            name: factors(layers[name], images, [(a, d) for a, d in rows if d is not None])
-            for name, rows in used.items()
-        }
-
-
-def factors(linear: nn.Linear, images: int, calls: list[tuple[Tensor, Tensor]]) -> Factors:
-    """From a layer's inputs and its outputs' gradients, rows of each call, to those of each image."""
-    biased = linear.bias is not None
-    inputs = [linear.weight.new_empty(images, 0, linear.in_features + biased)]
-    outputs = [linear.weight.new_empty(images, 0, linear.out_features)]
-    for a, d in calls:
-        ones = [linear.weight.new_ones(len(a), 1)] if biased else []
-        inputs.append(torch.cat([a.float(), *ones], 1).unflatten(0, (-1, images)).transpose(0, 1))
-        outputs.append(d.float().unflatten(0, (-1, images)).transpose(0, 1))
-    return Factors(torch.cat(inputs, 1), torch.cat(outputs, 1))
+    def _image_factors(self, b: int) -> dict[str, Factors]:
+        with self._restoring():
+            return image_factors(linear_layers(self.net.head), lambda: self._loss(b), len(self.batches[b]))
 
 
 def objective_of(
     step: Step,
     feed: BatchStream,
-    place: Position,
+    position: Position,
     index: Int[Tensor, "X"],
     held: Int[Tensor, "U"],
     key: Key,
     batch: int | None = None,
     steps: int | None = None,
-    recalled: CachedObjective | None = None,
+    cached: CachedObjective | None = None,
 ) -> MethodObjective:
-    """The problem of an instant. Neither the network nor anything else is changed by it or by its answers.
+    """Make the objective at a position of the training. It changes neither the network nor anything else.
 
     index, held  the candidates X and the validation images U
-    batch        images in a mini-batch of candidates; None: the training's
-    steps        of the candidates' attack; None: the method's own; 1 is fast and, after the first epochs, picks much
-                 the same
-    recalled     the epoch before, whose mini-batches are used again as they were: views, attacks and all
+    batch        the size of the candidates' mini-batches; None: the training's
+    steps        the number of attack steps on candidates; None: the method's own. 1 is fast and, after the first
+                 epochs, selects nearly the same images
+    cached       the epoch before, whose mini-batches are reused with their views and attacks
     """
-    clock = feed.clock(place)
+    clock = feed.clock(position)
     method = unwrapped(step.method)
     method = method if steps is None else with_attack_steps(method, steps)
-    again = [] if recalled is None else recalled.mini_batches(place)
-    seen = torch.zeros(len(feed.images), dtype=torch.bool)
-    for one in again:
-        seen[one.index] = True
-    new = drawn(index[~seen[index]], batch or feed.batch_size, feed.strength(clock), key, feed.part(place.epoch))
-    net = prepared(step.net, fixed=method.teacher != "momentum")
-    return MethodObjective(method, net, feed, (*again, *new), held, clock, key, max(feed.batch_size, 256), processes())
+    reused = [] if cached is None else cached.mini_batches(position)
+    has_batch = torch.zeros(len(feed.images), dtype=torch.bool)
+    for one in reused:
+        has_batch[one.index] = True
+    how = (feed.strength(clock), key, feed.side_fraction(position.epoch))
+    new = draw_mini_batches(index[~has_batch[index]], batch or feed.batch_size, *how)
+    net = selection_copy(step.net, fixed=method.teacher != "momentum")
+    return MethodObjective(method, net, feed, (*reused, *new), held, clock, key, max(feed.batch_size, 256), processes())
 
 
-def drawn(index: Int[Tensor, "n"], size: int, strength: float, key: Key, side: float = 1.0) -> list[MiniBatch]:
-    """Mini-batches of these images, by chance."""
+def draw_mini_batches(
+    index: Int[Tensor, "n"], size: int, strength: float, key: Key, side: float = 1.0
+) -> list[MiniBatch]:
+    """Split these images into random mini-batches."""
     order = index[torch.randperm(len(index), generator=(key / "batches").on("cpu"))]
     batches = list(order.split(size)) if len(order) else []
-    if len(batches) > 1 and len(batches[-1]) == 1:  # alone, an image has nothing to be contrasted with
+    if len(batches) > 1 and len(batches[-1]) == 1:  # a contrastive loss needs at least two images
         batches[-2:] = [torch.cat(batches[-2:])]
     return [MiniBatch(batch, key / "views" / b, strength, side) for b, batch in enumerate(batches)]
 
 
 @dataclass(frozen=True, eq=False)
 class CachedObjective:
-    """An epoch of the training: its feed, and the attacks that were noted."""
+    """The batches of an epoch of the training, and its cached attacks."""
 
     feed: BatchStream
     attacks: AttackCache
 
-    def mini_batches(self, place: Position) -> list[MiniBatch]:
-        """Those of the epoch that ends at a place."""
+    def mini_batches(self, position: Position) -> list[MiniBatch]:
+        """Return the mini-batches of the epoch that ends at a position."""
         feed, found = self.feed, []
-        for b, index in enumerate(feed.batches(place.epoch - 1)):
-            then = Position(place.epoch - 1, b, place.step - len(feed) + b)
-            if feed.rests(then):
-                how = (feed.chance(then), feed.strength(feed.clock(then)), feed.part(then.epoch))
+        for b, index in enumerate(feed.batches(position.epoch - 1)):
+            then = Position(position.epoch - 1, b, position.step - len(feed) + b)
+            if feed.has_own_views(then):
+                how = (feed.views_key(then), feed.strength(feed.clock(then)), feed.side_fraction(then.epoch))
                 found.append(MiniBatch(index, *how, self.attacks))
         return found
 
 
-def prepared(net: Network, fixed: bool) -> Network:
-    """A copy in eval mode, of which only the head's linear layers have gradients.
+def selection_copy(net: Network, fixed: bool) -> Network:
+    """Return a copy in eval mode in which only the head's linear layers have gradients.
 
-    fixed  nothing moves the weights: then batch norms are folded into the convolutions
-    A head that does nothing becomes the identity matrix, whose outputs are the same and which has a gradient: that of a
-    linear layer put there.
+    fixed  the method does not change the weights, so batch norms can be folded into convolutions
+    A network without a head gets an identity matrix as a linear head, whose gradient then stands for it.
     """
     width = net.encoder.features
     net = fold_batch_norms(net) if fixed else frozen_copy(net)
@@ -280,33 +260,7 @@ def prepared(net: Network, fixed: bool) -> Network:
         nn.init.eye_(net.head.weight)  # pyright: ignore[reportArgumentType]
     layers = linear_layers(net.head)
     if not layers:
-        raise ValueError("gradients are taken by the linear layers of a head, and this head has none")
+        raise ValueError("the selection needs gradients of linear layers in the head, but this head has none")
     for linear in layers.values():
         linear.requires_grad_()
     return net
-
-
-def linear_layers(head: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in head.named_modules() if isinstance(module, nn.Linear)}
-
-
-@contextmanager
-def recorded(layers: dict[str, nn.Linear]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """What goes into linear layers and comes out, of each call that has a gradient."""
-    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-
-    def note(name: str, given: Tensor, y: Tensor) -> Tensor | None:
-        if not y.requires_grad:
-            return None
-        calls[name].append((given.detach(), y))
-        return y.clone()  # what follows may work in place, and y has to stay what the gradient is taken by
-
-    hooks = [
-        linear.register_forward_hook(lambda _, given, y, name=name: note(name, given[0], y))  # pyright: ignore[reportArgumentType]
-        for name, linear in layers.items()
-    ]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -1,4 +1,4 @@
-"""Signals, and a limit on time, as a question that is asked between steps."""
+"""Stopping a run between steps, after a signal or a time limit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LATER = 75
-"""The exit code of a command that --stop-after ended: EX_TEMPFAIL of sysexits.h, "try again later"."""
+"""The exit code of a command that --stop-after stopped: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and has saved where it is. `code` is the exit code that shells expect."""
+    """A run was stopped after it wrote a checkpoint. `code` is the exit code that shells expect."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -23,16 +23,16 @@ class Interrupted(Exception):
 
 
 class Deadline:
-    """When runs of this process are to stop, in seconds of the monotonic clock; None: never."""
+    """The time at which runs of this process stop, in seconds of the monotonic clock; None: never."""
 
     at: float | None = None
 
 
 class SignalGuard:
-    """While open, the first signal only sets `code`; a second Ctrl-C interrupts at once, unsaved.
+    """A context in which the first signal only sets `code`; a second Ctrl-C interrupts at once, without saving.
 
-    Outside the main thread signals are not ours to take, and nothing changes. A deadline that has passed sets `code`
-    too: it is asked for between steps, so a run goes on by one step at least, however little time it has.
+    Python allows signal handlers only in the main thread; in other threads nothing changes. A deadline that has passed
+    sets `code` too. It is checked between steps, so a run makes at least one step.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class SignalGuard:
 
     @property
     def code(self) -> int | None:
-        """The exit code with which the run is asked to stop; None while it is not."""
+        """The exit code with which the run should stop; None if it should continue."""
         if self._signal is not None:
             return 128 + self._signal
         return LATER if Deadline.at is not None and monotonic() >= Deadline.at else None
@@ -63,12 +63,12 @@ class SignalGuard:
 
 @contextmanager
 def guard_signals(after: float) -> Iterator[None]:
-    """Runs within are asked to stop once so many seconds have passed; 0: they are not.
+    """Stop runs inside the block after this many seconds; 0: never.
 
-    Nothing is killed: what has no checkpoint yet, decoding for example, is done first.
+    Nothing is killed: work without a checkpoint, such as decoding images, finishes first.
     """
     if after < 0:
-        raise ValueError(f"a run is stopped after a number of seconds, or with 0 never; not after {after:g}")
+        raise ValueError(f"a run stops after a number of seconds ≥ 0 (0: never), not after {after:g}")
     before, Deadline.at = Deadline.at, monotonic() + after if after else None
     try:
         yield

@@ -1,4 +1,4 @@
-"""The speed of training steps on this machine, measured by a few seconds of real ones that change nothing."""
+"""Measuring the speed of training steps on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unshaken.train.optim import Optimizer
 class Speed:
     """A measured speed of training steps.
 
-    images_s  images a second, once the first step is over
+    images_s  images per second, without the first step
     startup   seconds of the first step
     """
 
@@ -29,53 +29,56 @@ class Speed:
 
 
 MARGIN = 0.9
-"""The part of its measured speed that a run is expected to keep beside checkpoints and progress."""
+"""The fraction of the measured speed that remains after checkpoints and progress output."""
 
 
 def step_speed(step: Step, feed: BatchStream, optimizer: Optimizer, seconds: float) -> Speed:
-    """On a CPU batches grow from small ones as long as they are quick, so that a slow one is not kept for minutes."""
+    """Measure the speed of real training steps for some seconds, with learning rate 0.
+
+    On a CPU, batches start small and grow while they are fast, because one step with a full batch may take minutes.
+    """
     rule, full = optimizer.build(step), min(feed.batch_size, feed.count)
     batch, startup = full if torch.accelerator.is_available() else min(16, full), 0.0
     while True:
         sized = replace(feed, batch_size=batch)
         one = partial(train_step, step, rule, sized, endless(sized))
-        startup, again = max(startup, spent(one)), spent(one)
-        if batch >= full or 4 * again > seconds / 2:
+        startup, second = max(startup, seconds_of(one)), seconds_of(one)
+        if batch >= full or 4 * second > seconds / 2:
             break
         batch = min(4 * batch, full)
-    count = max(1, int(seconds / max(again, 1e-4)))
-    return Speed(MARGIN * batch * count / spent(lambda: [one() for _ in range(count)]), startup)
+    count = max(1, int(seconds / max(second, 1e-4)))
+    return Speed(MARGIN * batch * count / seconds_of(lambda: [one() for _ in range(count)]), startup)
 
 
 def endless(feed: BatchStream) -> Iterator[tuple[Position, Any]]:
-    """Full batches for as long as they are asked for. The learning rate of the trial stays 0: no loss can diverge."""
+    """Yield full batches forever."""
     while True:
-        for place, _, batch in feed.after(Position()):
+        for position, _, batch in feed.after(Position()):
             if len(batch.index) == feed.batch_size:
-                yield place, batch
+                yield position, batch
 
 
 def train_step(
-    step: Step, rule: torch.optim.Optimizer, feed: BatchStream, places: Iterator[tuple[Position, Any]]
+    step: Step, rule: torch.optim.Optimizer, feed: BatchStream, positions: Iterator[tuple[Position, Any]]
 ) -> None:
-    place, batch = next(places)
-    terms = step(batch, feed.clock(place), feed.key / "step" / place.step)
+    position, batch = next(positions)
+    terms = step(batch, feed.clock(position), feed.key / "step" / position.step)
     terms["loss"].backward()
     rule.step()
     rule.zero_grad()
-    if place.step % LOG_EVERY == 0:
-        float(terms["loss"].detach())  # a run reads its log then, and a device has to come to an end for it
+    if position.step % LOG_EVERY == 0:
+        float(terms["loss"].detach())  # like a run that writes a line of its log, which waits for the device
 
 
-def spent(work: Callable[[], Any]) -> float:
-    """Seconds until the work is done, on a device that computes behind the program too."""
-    _settled()
-    began = time.monotonic()
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Return the seconds until the work is done, including work that the device does asynchronously."""
+    _synchronize()
+    start = time.monotonic()
     work()
-    _settled()
-    return time.monotonic() - began
+    _synchronize()
+    return time.monotonic() - start
 
 
-def _settled() -> None:
+def _synchronize() -> None:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()

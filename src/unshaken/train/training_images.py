@@ -1,4 +1,4 @@
-"""The images that a run has learned from, by their digests, and the rule that it is not tested on them."""
+"""A record of the images a network was trained on, and the check that it is not tested on them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from unshaken.data.source import KNOWN, DataSource, known_as
 from unshaken.nets.checkpoint import read_tensors, readable_header, write_tensors
 
 FILE = "seen.safetensors"
-PARTS = ("finetune", "pretrain")
+STAGES = ("finetune", "pretrain")
 SHOWN = 3
+"""The number of images that a message names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """Which test images are, pixel for pixel, among those that were learned from; None where nobody knows.
+    """The test images that are, pixel for pixel, also training images; None if the training images are unknown.
 
-    finetune  those that the classifier has learned the labels of
-    pretrain  those that its encoder was pre-trained on
+    finetune  one boolean per test image: the classifier was fine-tuned on it
+    pretrain  one boolean per test image: the encoder was pre-trained on it
     """
 
     images: Images
@@ -35,25 +36,27 @@ class Overlap:
     @property
     def counts(self) -> dict[str, int | None]:
         rows = {"finetune": self.finetune, "pretrain": self.pretrain}
-        return {part: None if each is None else int(each.sum()) for part, each in rows.items()}
+        return {stage: None if each is None else int(each.sum()) for stage, each in rows.items()}
 
     @property
     def known(self) -> bool:
-        """Whether anything is known of what was learned from."""
+        """True if the training images of at least one stage are known."""
         return self.finetune is not None or self.pretrain is not None
 
     def __bool__(self) -> bool:
         return any(self.counts.values())
 
     def __str__(self) -> str:
-        """Tell how many there are, and which."""
-        parts = {"the classifier was fine-tuned on": self.finetune, "its encoder was pre-trained on": self.pretrain}
-        told = [
-            f"{int(rows.sum()):,} {what}{self._some(rows)}"
-            for what, rows in parts.items()
+        """Say how many images there are, and name some."""
+        stages = {"the classifier was fine-tuned on": self.finetune, "its encoder was pre-trained on": self.pretrain}
+        clauses = [
+            f"{what} {int(rows.sum()):,}{self._some(rows)}"
+            for what, rows in stages.items()
             if rows is not None and rows.any()
         ]
-        return f"of the {len(self.images):,} {self.images.split} images of {self.images.name}, " + ", and ".join(told)
+        return f"of the {len(self.images):,} {self.images.split} images of {self.images.name}, " + ", and ".join(
+            clauses
+        )
 
     def _some(self, rows: np.ndarray) -> str:
         if not self.images.files:
@@ -64,75 +67,73 @@ class Overlap:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Digests of images, sorted: those that labels were learned from, and those that an encoder was pre-trained on.
-
-    None: nobody knows, as of an encoder of somebody else's.
-    """
+    """Sorted digests of the images of fine-tuning and of pre-training; None if unknown, as for an imported encoder."""
 
     finetune: np.ndarray | None = None
     pretrain: np.ndarray | None = None
 
     @classmethod
     def beside(cls, file: Path) -> TrainingImages:
-        """Read what lies beside an encoder's or a classifier's file; nothing is known where there is none."""
+        """Read the record beside an encoder's or a classifier's file; without one, both are unknown."""
         path = (file if file.is_dir() else file.parent) / FILE
         if not path.exists():
             return cls()
         tensors, about = read_tensors(path)
         if about.get("kind") != "seen" or any(t.dtype != torch.int64 or t.ndim != 1 for t in tensors.values()):
-            raise ValueError(f"{path} does not hold the digests of images: remove it, or take another copy")
+            raise ValueError(f"{path} does not hold the digests of images: remove it, or use another copy")
         with readable_header(path):
-            return cls(**{part: tensors[part].numpy() for part in PARTS if part in tensors})
+            return cls(**{stage: tensors[stage].numpy() for stage in STAGES if stage in tensors})
 
     def write(self, folder: Path) -> None:
-        """Keep it in a run's folder, unless the same is there."""
-        tensors = {part: torch.from_numpy(value) for part in PARTS if (value := getattr(self, part)) is not None}
+        """Write the record into a run's folder, unless the same record is there."""
+        tensors = {stage: torch.from_numpy(value) for stage in STAGES if (value := getattr(self, stage)) is not None}
         if (folder / FILE).exists():
-            kept = TrainingImages.beside(folder)
-            if all(np.array_equal(getattr(kept, part), getattr(self, part)) for part in PARTS if part in tensors):
+            old = TrainingImages.beside(folder)
+            if all(np.array_equal(getattr(old, stage), getattr(self, stage)) for stage in STAGES if stage in tensors):
                 return
         write_tensors(folder / FILE, tensors, {"kind": "seen"})
 
     def overlap(self, images: Images) -> Overlap:
-        """Which of the images are among them, pixel for pixel."""
+        """Find the images that are, pixel for pixel, training images."""
         digests = images.image_digests.numpy()
-        rows = {part: None if (of := getattr(self, part)) is None else np.isin(digests, of) for part in PARTS}
+        rows = {stage: None if (of := getattr(self, stage)) is None else np.isin(digests, of) for stage in STAGES}
         return Overlap(images, rows["finetune"], rows["pretrain"])
 
 
 def pretrained_on(folder: Path, images: Images, before: Iterable[TrainingImages] = ()) -> None:
-    """Note what an encoder in `folder` learns from: images, and what the encoders that it begins with learned from."""
-    known = [one for each in before for one in (each.finetune, each.pretrain) if one is not None]
-    TrainingImages(pretrain=_union(images, *known)).write(folder)
+    """Record the training images of an encoder: `images`, and the training images of the encoders it starts from."""
+    earlier = [digests for each in before for digests in (each.finetune, each.pretrain) if digests is not None]
+    TrainingImages(pretrain=_union(images, *earlier)).write(folder)
 
 
 def finetuned_on(folder: Path, encoder: TrainingImages, *images: Images) -> None:
-    """Note what a classifier in `folder` learns from and is chosen by, and what its encoder learned from."""
+    """Record the images a classifier was trained on or selected by, and the training images of its encoder."""
     TrainingImages(_union(*images), encoder.pretrain).write(folder)
 
 
-def _union(*known: Images | np.ndarray) -> np.ndarray:
-    return np.unique(np.concatenate([k.image_digests.numpy() if isinstance(k, Images) else k for k in known]))
+def _union(*sets: Images | np.ndarray) -> np.ndarray:
+    digests = [each.image_digests.numpy() if isinstance(each, Images) else each for each in sets]
+    return np.unique(np.concatenate(digests))
 
 
 def check_unseen(
     folder: Path | None, images: Images, source: DataSource | None, held_out: bool, allowed: bool
 ) -> dict[str, Any]:
-    """Refuse to judge a run on images that it has learned from; returns how many these are, for its result.
+    """Raise a ValueError if test images are training images of the run; return their numbers, for its result.
 
-    folder    of the run; None if there is none, and then nothing is known
-    source    where the images come from: of a set that was published with its test part, a line on stderr says how many
-    held_out  the images are of those kept aside in fine-tuning, which pre-training may have seen
-    allowed   say it, and judge all the same
+    folder    the run's folder; None if there is none, and then the training images are unknown
+    source    the source of the images: for a published test split, a warning on stderr replaces the error
+    held_out  the images were held out in fine-tuning, but pre-training may have used them
+    allowed   print a warning instead of raising
     """
     if folder is None or not (folder / FILE).exists():
-        return {part: None for part in PARTS}
+        return {stage: None for stage in STAGES}
     overlap = TrainingImages.beside(folder).overlap(images)
     if held_out:
         overlap = Overlap(images, overlap.finetune, None)
     if overlap:
         published = known_as(source or DataSource(images.name)) in KNOWN
         if not (allowed or published):
-            raise ValueError(f"{overlap}: judge it on others (--data), or say --allow-seen")
-        print(f"{overlap}; they are judged all the same", file=sys.stderr)
+            raise ValueError(f"{overlap}: evaluate on other images (--data), or say --allow-seen")
+        print(f"{overlap}; they are evaluated all the same", file=sys.stderr)
     return overlap.counts
