@@ -52,9 +52,9 @@ def test_a_network_is_prepared_anew():
     net, x = unshaken.recipe("acl/digits").build_network().eval(), torch.rand(4, 1, 8, 8)
     exact = net(x, "adv")
     Runtime(precision="bf16").prepare(net)
-    assert net.fold.precision == torch.bfloat16
+    assert net.computation.precision == net.computation.folder.precision == torch.bfloat16
     Runtime().prepare(net)
-    assert net.fold.precision == torch.float32
+    assert net.computation.precision == net.computation.folder.precision == torch.float32
     assert torch.allclose(net(x, "adv"), exact, atol=1e-5)
 
 

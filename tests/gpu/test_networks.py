@@ -27,16 +27,16 @@ def test_a_folded_network_is_the_network(device, precision):
     with torch.no_grad():
         for _ in range(3):  # statistics other than those of birth, and of each route its own
             h(batch.views, "adv"), h(batch.views.square(), "clean")
-    fold = h.fold
+    folding = h.computation
     for route in ("adv", "clean"):
         with torch.no_grad():
-            h.fold = fold
+            h.computation = folding
             with frozen(h):
                 folded = h(batch.image, route)
-            h.fold = None
+            h.computation = folding.without_folding()
             with frozen(h):
                 plain = h(batch.image, route)
-        assert len(fold.made[route][1]) == 6
+        assert len(folding.folder.made[route][1]) == 6
         assert folded.dtype == plain.dtype == torch.float32
         if precision == "float32":
             assert torch.allclose(folded, plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))

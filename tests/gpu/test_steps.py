@@ -233,8 +233,8 @@ def test_folded_attacks_are_those_of_the_network_itself(device):
         for _ in range(3):  # statistics other than those of birth
             h(batch.views, "adv"), h(batch.views, "clean")
     found = []
-    for fold in (h.fold, None):
-        h.fold = fold
+    for computation in (h.computation, h.computation.without_folding()):
+        h.computation = computation
         with frozen(h):
             found.append(attack(lambda x: nt_xent(h(x, "adv"), 0.5), batch.views, (KEY / "start").on(device)))
     same = (found[0] - found[1]).abs() < 1e-6

@@ -33,7 +33,7 @@ class Bottlenecks(Backbone):
     """A ResNet-50 with one narrow block in each of two stages."""
 
     def build(self) -> Encoder:
-        net = ResNet(Bottleneck, (1, 1), 8, self.stem, self.channels)
+        net = ResNet(Bottleneck, (1, 1), 8, self.image_size, self.channels)
         return Encoder(Normalize(self.mean, self.std), net, net.features)
 
 

@@ -1,13 +1,13 @@
 """Networks: pixels in, float32 out; all views one batch; modes put back; births that depend on a key."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from unshaken.base.rng import Key
+from unshaken.compute.computation import FoldingComputation
 from unshaken.nets.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import Projection, zero_classifier
@@ -83,7 +83,7 @@ def test_low_precision_is_inside_only():
     seen = []
     net.head.register_forward_hook(lambda _, __, z: seen.append(z.dtype))
     full = net(x, "clean").detach()
-    net.arithmetic = partial(torch.autocast, "cpu", torch.bfloat16)
+    net.computation = FoldingComputation(torch.bfloat16)
     low = net(x, "clean").detach()
     assert seen == [torch.float32, torch.bfloat16]
     assert low.dtype == torch.float32

@@ -8,6 +8,7 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.types import Batch
+from unshaken.compute.computation import FrozenComputation
 from unshaken.compute.runtime import Runtime
 from unshaken.methods.autolora import AutoLoRa
 from unshaken.methods.base import Method, Step
@@ -23,7 +24,8 @@ def attacked_folded(step: Step, batch: Batch, monkeypatch: pytest.MonkeyPatch) -
     seen, net = [], step.net
 
     def attack(self: PGD, loss, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        seen.append(net.folded is not None and not any(p.requires_grad for p in net.parameters()))
+        folded = isinstance(net.computation, FrozenComputation)
+        seen.append(folded and not any(p.requires_grad for p in net.parameters()))
         return x
 
     Runtime("cpu").prepare(net)

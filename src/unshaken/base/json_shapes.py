@@ -38,8 +38,9 @@ class Items:
     most: int | None = None
 
     def __str__(self) -> str:
-        count = "" if self.least == 0 and self.most is None else f" whose length is{_bounds(self.least, self.most)}"
-        return f"a list{count}"
+        if self.least == 0 and self.most is None:
+            return "a list"
+        return f"a list whose length is{_bounds(self.least, self.most).replace(' of ', ' ')}"
 
 
 @dataclass(frozen=True)

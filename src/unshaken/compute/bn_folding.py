@@ -32,11 +32,13 @@ def fold_batch_norms(net: Network) -> Network:
 
 
 def _fold_in_place(net: Network) -> Network:
-    routes = routes_of(net.encoder)
-    by_route = {route: _fold_route(merge_route(net.encoder, route), route, net.precision) for route in routes}
-    plain = None if by_route else _fold_route(net.encoder, "", net.precision)
-    net.encoder = plain or RoutedBatchNorm(by_route, RouteSwitch(routes[0]))  # pyright: ignore[reportAttributeAccessIssue]
-    net.fold = None
+    routes, precision = routes_of(net.encoder), net.computation.precision
+    if routes:
+        by_route = {route: _fold_route(merge_route(net.encoder, route), route, precision) for route in routes}
+        net.encoder = RoutedBatchNorm(by_route, RouteSwitch(routes[0]))  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        net.encoder = _fold_route(net.encoder, "", precision)
+    net.computation = net.computation.without_folding()
     if net.teacher is not None:
         _fold_in_place(net.teacher)
     return net

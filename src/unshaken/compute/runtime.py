@@ -9,9 +9,9 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unshaken import __version__
 from unshaken.base.ranges import Natural, ranged
 from unshaken.compute.bn_folding import BatchNormFolder
+from unshaken.compute.computation import FoldingComputation
 from unshaken.compute.matmul_conv import use_matmul_convs
 from unshaken.nets.activation_checkpointing import checkpoint_activations
 from unshaken.nets.network import Network
@@ -114,15 +115,13 @@ class Runtime:
         device = next(net.parameters()).device
         if device.type == "cpu":
             use_matmul_convs(net)
-        for part in net.modules():  # a network may hold a teacher
-            if isinstance(part, Network):
-                low = self.precision == "bf16"
-                part.precision = torch.bfloat16 if low else torch.float32
-                part.arithmetic = partial(torch.autocast, device.type, dtype=part.precision) if low else nullcontext
-                part.fold = BatchNormFolder(part.precision, self.finish)
-                part.at_most = self.at_most
-                checkpoint_activations(part.encoder.backbone, self.at_most > 0)
-                self.finish(part.encoder.backbone)
+        precision = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        for network in net.modules():  # the network, and possibly a teacher within it
+            if isinstance(network, Network):
+                folder = BatchNormFolder(precision, self.finish)
+                network.computation = FoldingComputation(precision, device.type, folder, self.at_most)
+                checkpoint_activations(network.encoder.backbone, self.at_most > 0)
+                self.finish(network.encoder.backbone)
 
     def finish(self, net: nn.Module) -> None:
         """Compile a network in place, if `compile` says so."""

@@ -175,7 +175,7 @@ class Classifier:
             if "names" in self.about:  # a run's own, which no one else holds
                 replace(runtime, precision="float32").prepare(net)
                 search = copy.deepcopy(net)
-                net.fold = None  # it judges as it is
+                net.computation = net.computation.without_folding()  # it judges as it is
             if runtime.precision == "bf16":
                 search, world = search or copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)

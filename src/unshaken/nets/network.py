@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -12,7 +14,6 @@ from torch import Tensor, nn
 from unshaken.base.rng import Key
 from unshaken.base.types import Float
 from unshaken.nets import dual_bn as routed
-from unshaken.nets.activation_checkpointing import in_chunks
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -52,52 +53,80 @@ class MethodState(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
 
-class Network(nn.Module):
-    """A head on an encoder: an embedder h = g ∘ f or a classifier c ∘ f.
+class Computation(ABC):
+    """How the layers of a network are computed. The results are equal except for rounding.
 
-    teacher     another network that the method looks up to; no gradient reaches it
-    memory      scalars of the method's own
-    arithmetic  the context in which the layers compute (the runtime may put a lower precision
-                there); what comes out is float32 whatever it is
-    precision   of that context
-    fold        how the encoder's batch norms of a route move into its convolutions, where nothing
-                is to change for a while (`frozen`); None: they stay
-    at_most     views that go through it at a time there; 0: all
+    precision  the precision of the layers
+    """
+
+    precision: torch.dtype
+
+    @abstractmethod
+    def encoder(self, encoder: Encoder, route: str) -> Encoder:
+        """Return the encoder, or a faster one that computes the same through this route."""
+
+    @abstractmethod
+    def run(self, layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"]) -> Tensor:
+        """Compute layers(x)."""
+
+    @abstractmethod
+    def while_frozen(self) -> Computation:
+        """Return the computation to use while no parameter of the network changes."""
+
+    @abstractmethod
+    def without_folding(self) -> Computation:
+        """Return the same computation, but always with the network's own encoder."""
+
+
+@dataclass(frozen=True)
+class DirectComputation(Computation):
+    """Call the layers as they are. compute/computation.py has faster ways."""
+
+    precision: torch.dtype = torch.float32
+
+    def encoder(self, encoder: Encoder, route: str) -> Encoder:
+        return encoder
+
+    def run(self, layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"]) -> Tensor:
+        return layers(x)
+
+    def while_frozen(self) -> Computation:
+        return self
+
+    def without_folding(self) -> Computation:
+        return self
+
+
+class Network(nn.Module):
+    """A head on an encoder: an embedder h = g ∘ f or a classifier c ∘ f. Outputs are float32.
+
+    teacher      another network that the method uses; it gets no gradient
+    memory       scalars that the method keeps between steps
+    computation  how the layers are computed; a Runtime sets it
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, teacher: Network | None = None) -> None:
         super().__init__()
         self.encoder, self.head, self.teacher = encoder, head, teacher
         self.memory: MethodState | None = None
-        self.arithmetic: Callable[[], AbstractContextManager] = nullcontext
-        self.precision = torch.float32
-        self.fold: Callable[[Encoder, str], Encoder] | None = None
-        self.folded: dict[str, Encoder] | None = None
-        self.at_most = 0
+        self.computation: Computation = DirectComputation()
 
     def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
         """Return h(x). Batch norms treat all leading axes as one batch, so all views are normalised together."""
         routed.set_route(self.head, route)
         encoder = self._encoder(route)
-        return self._through(lambda x: self.head(encoder(x)), x)
+        return self._run(lambda x: self.head(encoder(x)), x)
 
     def features(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
         """Return f(x), the features below the head."""
-        return self._through(self._encoder(route), x)
+        return self._run(self._encoder(route), x)
 
     def _encoder(self, route: str) -> Encoder:
         routed.set_route(self.encoder, route)
-        if self.folded is None:
-            return self.encoder
-        if route not in self.folded:
-            self.folded[route] = self.fold(self.encoder, route)
-        return self.folded[route]
+        return self.computation.encoder(self.encoder, route)
 
-    def _through(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        flat, apart = x.flatten(0, -4), self.at_most and self.folded is not None
-        with self.arithmetic():
-            z = in_chunks(layers, flat, self.at_most) if apart else layers(flat)
-        return z.float().unflatten(0, x.shape[:-3])
+    def _run(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return self.computation.run(layers, x.flatten(0, -4)).float().unflatten(0, x.shape[:-3])
 
     def follow(self, leader: Network, momentum: float) -> None:
         """Update the parameters, θ ← momentum · θ + (1 − momentum) · θ_leader; running statistics do not move."""
@@ -121,23 +150,23 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside, in which no parameter changes or asks for a gradient; all as it was outside.
+    """Put a network in eval mode without parameter gradients inside the block, and restore everything afterwards.
 
-    Each network within may then compute folded, which is the same but for rounding.
+    Parameters must not change inside the block, so that every network in it may be computed faster.
     """
-    asking = [p for p in net.parameters() if p.requires_grad]
-    networks = [m for m in net.modules() if isinstance(m, Network) and m.fold and m.folded is None]
+    learning = [p for p in net.parameters() if p.requires_grad]
+    networks = [(m, m.computation) for m in net.modules() if isinstance(m, Network)]
     try:
-        for p in asking:
+        for p in learning:
             p.requires_grad_(False)
-        for network in networks:
-            network.folded = {}
+        for network, computation in networks:
+            network.computation = computation.while_frozen()
         with evaluating(net):
             yield
     finally:
-        for network in networks:
-            network.folded = None
-        for p in asking:
+        for network, computation in networks:
+            network.computation = computation
+        for p in learning:
             p.requires_grad_(True)
 
 

@@ -78,7 +78,7 @@ def describe(step: Step, fabric: Fabric) -> str:
     """Describe the network's size and precision, and the device."""
     net = step.net
     millions = sum(p.numel() for p in net.parameters()) / 1e6
-    low = getattr(net, "precision", torch.float32) == torch.bfloat16
+    low = net.computation.precision == torch.bfloat16
     return f"{millions:.1f} million weights, {'bf16' if low else 'float32'} on {fabric.device.type}"
 
 
