@@ -28,7 +28,7 @@ from unshaken.evaluation.verdicts import forecast
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import default_evaluation, evaluate
 from unshaken.runs.plan import epochs_in, make_plan, scheduled, teacher_recipe
-from unshaken.train.attack_cache import with_attack_steps
+from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.throughput import Speed
 
 BLOCKS = (16, 32, 64, 128, 256, 512)

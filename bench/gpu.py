@@ -342,7 +342,7 @@ def at_work(
             place, onward, batch = next(places)
             clock = feed.clock(place)
             course._update(batch, clock, place, recipe.lr(clock))
-            course._tell(clock, onward, recipe.lr(clock))
+            course._report(clock, onward, recipe.lr(clock))
 
         yield step, partial(feed.make_batch, index, 1.0, KEY / "views")
 

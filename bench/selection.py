@@ -29,7 +29,8 @@ from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import read_tensors, write_tensors
 from unshaken.nets.network import Network
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.attack_cache import AttackCache, RecordingMethod, replace_attacks, with_attack_steps
+from unshaken.train.attack_cache import AttackCache
+from unshaken.train.attack_policy import AttackPolicy, replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import AdamW
 from unshaken.train.selection_objective import CachedObjective, MethodObjective, objective_of
@@ -229,7 +230,8 @@ def after_an_epoch(
     """
     lr, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Position(), 0.0
     Runtime(precision="bf16").prepare(net)
-    step = Step(RecordingMethod(recipe.method, attacks), net)
+    step = Step(recipe.method, net)
+    step.policy = AttackPolicy(record=attacks)
     rule = AdamW().build(step)
     for at, onward, batch in feed.after(place):
         if at.epoch == 1:

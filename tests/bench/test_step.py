@@ -16,7 +16,7 @@ from unshaken.base.rng import Key
 from unshaken.base.types import Batch
 from unshaken.methods.air import AIR
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.attack_cache import replace_attacks
+from unshaken.train.attack_policy import replace_attacks
 
 ROOT = Path(__file__).parents[2]
 

@@ -55,7 +55,9 @@ def test_outputs_and_input_gradients_are_equal(backbone, left):
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
     assert not any(p.requires_grad for p in new.parameters())
     net.eval()
-    x = torch.rand(4, backbone.channels, backbone.image_size, backbone.image_size, generator=Key("x").on("cpu")).double()
+    x = torch.rand(
+        4, backbone.channels, backbone.image_size, backbone.image_size, generator=Key("x").on("cpu")
+    ).double()
     outputs = {}
     for route in ROUTES:
         z, grad = answer(net, x, route)

@@ -29,7 +29,7 @@ from unshaken.nets.network import Network, seeded
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.pretrain import first_network
-from unshaken.train.attack_cache import replace_attacks
+from unshaken.train.attack_policy import replace_attacks
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import SGD, Optimizer
 from unshaken.transforms.views import CropFlip, Views

@@ -24,8 +24,8 @@ from unshaken.methods.base import Step
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import read_tensors
 from unshaken.nets.network import Network
-from unshaken.train.approximations import Approximations, unwrapped
-from unshaken.train.attack_cache import AttackCache, RecordingMethod
+from unshaken.train.approximations import Approximations
+from unshaken.train.attack_cache import AttackCache
 from unshaken.train.batches import BatchStream, Position, shrink
 from unshaken.train.run_dir import Run
 from unshaken.train.signals import Interrupted
@@ -55,8 +55,8 @@ def test_by_default_nothing_is_saved_nor_said():
     )
     assert canonical(replace(RECIPE, approximations=Approximations(replays=2))) != canonical(RECIPE)
     assert to_json(replace(RECIPE, approximations=Approximations(replays=2)))["approximations"]["replays"] == 2
-    assert Approximations().at_work(RECIPE.method) is RECIPE.method
-    assert Approximations(side=Constant(0.5)).at_work(RECIPE.method) is RECIPE.method
+    assert Approximations().policy() is None
+    assert Approximations(side=Constant(0.5)).policy() is None
     batches = [batch.index.tolist() for _, _, batch in feed(Approximations()).after(Position())]
     assert [len(index) for index in batches] == [4, 4, 2] * 2
     assert sorted(sum(batches[:3], [])) == list(range(10))
@@ -64,14 +64,13 @@ def test_by_default_nothing_is_saved_nor_said():
 
 def test_steps_follow_their_schedule_and_reach_as_far():
     method = unshaken.recipe("acl/digits").method
-    saving = Approximations(steps=RISING).at_work(method)
-    attacks = [saving.cheaper(method.attack, at(epoch)) for epoch in range(0, 30, 6)]
+    policy = Approximations(steps=RISING).policy()
+    attacks = [policy.cheaper(method.attack, at(epoch)) for epoch in range(0, 30, 6)]
     assert [attack.steps for attack in attacks] == [1, 2, 3, 4, 5]
     assert [attack.steps * attack.rel_step_size for attack in attacks] == pytest.approx([5 / 4] * 5)
     assert {attack.ball for attack in attacks} == {method.attack.ball}
     for part, steps in ((0.01, 1), (0.28, 1), (0.33, 2), (1.5, 8)):
-        assert Approximations(steps=Constant(part)).at_work(method).cheaper(method.attack, at(0)).steps == steps
-    assert (saving.routes, saving.tau, unwrapped(saving)) == (method.routes, method.tau, method)
+        assert Approximations(steps=Constant(part)).policy().cheaper(method.attack, at(0)).steps == steps
 
 
 def test_the_method_attacks_in_as_many_steps_as_are_due(monkeypatch):
@@ -84,7 +83,8 @@ def test_the_method_attacks_in_as_many_steps_as_are_due(monkeypatch):
 
     monkeypatch.setattr(Network, "forward", counted)
     net, (_, _, batch) = RECIPE.build_network(), next(feed(Approximations()).after(Position()))
-    step = Step(Approximations(steps=RISING).at_work(unshaken.recipe("acl/digits").method), net)
+    step = Step(unshaken.recipe("acl/digits").method, net)
+    step.policy = Approximations(steps=RISING).policy()
     for epoch, steps in ((0, 1), (6, 2), (29, 5)):
         step(batch, at(epoch), Key(0))
         assert calls == [("adv", False)] * steps + [("adv", True), ("clean", True)]
@@ -96,10 +96,11 @@ def test_a_replay_goes_on_by_the_gradient_of_the_update(ball):
     """x̃₁ = Π(x̃₀ + ρ direction(∂l_CL(x̃₀)/∂x̃₀)), the network being that of the first update, in train mode."""
     method, net = replace(RECIPE.method, attack=PGD(ball, steps=2)), RECIPE.build_network()
     (_, _, first), (_, _, second), (_, _, third) = list(feed(Approximations(replays=2)).after(Position()))[:3]
-    step = Step(Approximations(replays=2).at_work(method), net)
+    step = Step(method, net)
+    step.policy = Approximations(replays=2).policy()
     before, x = copy.deepcopy(net).train(), first.views
     step(first, at(0), Key(0))["loss"].backward()
-    x_adv = step.method.carried.x_adv.detach().clone()
+    x_adv = step.policy.replay.x_adv.detach().clone()
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.01)  # an update, which the next attack is not to know of
@@ -107,12 +108,12 @@ def test_a_replay_goes_on_by_the_gradient_of_the_update(ball):
     leaf = x_adv.clone().requires_grad_()
     (grad,) = torch.autograd.grad(nt_xent(before(leaf, "adv"), method.tau), leaf)
     there = ball.project(ball.ascend(x_adv, grad, ball.eps / 4), x)
-    assert torch.allclose(step.method.carried.x_adv, there, atol=1e-6)
+    assert torch.allclose(step.policy.replay.x_adv, there, atol=1e-6)
     assert not torch.equal(there, x_adv)
     assert (ball.distance(there, x) <= ball.eps + 1e-6).all()
     anew = method.adversarial(copy.deepcopy(net), third.views, Key(2))
     step(third, at(0), Key(2))
-    assert torch.equal(step.method.carried.x_adv, anew)
+    assert torch.equal(step.policy.replay.x_adv, anew)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -133,14 +134,14 @@ def test_each_method_leaves_a_gradient_to_go_on_by(name, tmp_path):
         net.teacher = Network(unshaken.recipe("simclr/digits").build_network().encoder, torch.nn.Identity())
     elif recipe.method.teacher == "momentum":
         net.teacher = recipe.build_network(counts)
-    step = Step(approximations.at_work(recipe.method), net)
-    step.method = RecordingMethod(step.method, AttackCache(tmp_path / "a.bits", 8))
+    step = Step(recipe.method, net)
+    step.policy = replace(approximations.policy(), record=AttackCache(tmp_path / "a.bits", 8))
     batch = feed(approximations).make_batch(torch.arange(8), 1.0, Key(0))
     views = recipe.views(images.floats(), 1.0, Key(0))
     batch, found = replace(batch, views=views, label=label), []
     for k in range(2):
         step(batch, at(0), Key(k))["loss"].backward()
-        found.append(step.method.carried.x_adv)
+        found.append(step.policy.replay.x_adv)
     grad = found[0].grad.flatten(-3)
     assert (grad.abs().amax(-1) > 0).all()
     assert torch.isfinite(grad).all()

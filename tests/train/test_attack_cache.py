@@ -15,15 +15,8 @@ from unshaken.methods.base import Step
 from unshaken.nets.network import Network
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.attack_cache import (
-    SUM,
-    AttackCache,
-    CachedAttack,
-    RecordedAttack,
-    attacking,
-    replace_attacks,
-    with_attack_steps,
-)
+from unshaken.train.attack_cache import SUM, AttackCache
+from unshaken.train.attack_policy import AttackPolicy, PolicyAttack, attacking, replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
 
 METHODS = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
@@ -42,8 +35,8 @@ def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
     x, index = torch.rand(*views, 4, 3, 5, 5, generator=rng), torch.tensor([5, 0, 9, 2])
     x[..., 0], x[..., 1] = 0, 1  # black and white pixels, which an attack cannot push further
     attacks = AttackCache(tmp_path / "a.bits", 10)
-    found = RecordedAttack(attack, attacks, index)(loss, x, Key("start").on("cpu"))
-    again = CachedAttack(attack, attacks, index)(None, x, None)
+    found = PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, Key("start").on("cpu"))
+    again = PolicyAttack(attack, AttackPolicy(reuse=attacks), index)(None, x, None)
     assert (ball.distance(again, x) <= ball.eps + 1e-6).all()
     assert (again >= 0).all()
     assert (again <= 1).all()
@@ -51,7 +44,7 @@ def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
     if isinstance(ball, Linf):
         assert torch.allclose(again, found, atol=1e-6)
     order = torch.tensor([3, 1])
-    part = CachedAttack(attack, attacks, index[order])(None, x[..., order, :, :, :], None)
+    part = PolicyAttack(attack, AttackPolicy(reuse=attacks), index[order])(None, x[..., order, :, :, :], None)
     assert torch.equal(part, again[..., order, :, :, :])
     assert (tmp_path / "a.bits").stat().st_size == 10 * (-(-75 * x[..., 0, 0, 0, 0].numel() // 8) + SUM)
 
@@ -61,7 +54,7 @@ def test_written_again_it_is_the_same_file(tmp_path):
     parts, states = torch.tensor([[0, 1], [2, 3]]), []
     for file, order in (("a", (0, 1)), ("b", (0, 1, 0))):
         for part in order:
-            RecordedAttack(attack, AttackCache(tmp_path / file, 4), parts[part])(
+            PolicyAttack(attack, AttackPolicy(record=AttackCache(tmp_path / file, 4)), parts[part])(
                 loss, x[parts[part]], Key(part).on("cpu")
             )
         states.append((tmp_path / file).read_bytes())
@@ -76,7 +69,7 @@ def test_a_block_filled_with_one_byte_is_not_believed(pixels, filled, tmp_path):
     """Whatever the size of a row, and of the first image too, whose place is 0: a CRC of ones is ones."""
     attack, x = PGD(steps=1), torch.rand(3, *pixels, generator=Key("x").on("cpu"))
     attacks, index = AttackCache(tmp_path / "a", 3), torch.tensor([0, 1, 2])
-    RecordedAttack(attack, attacks, index)(loss, x, Key(0).on("cpu"))
+    PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, Key(0).on("cpu"))
     (tmp_path / "a").write_bytes(filled * (tmp_path / "a").stat().st_size)
     for image in range(3):
         with pytest.raises(ValueError, match="was damaged"):
@@ -86,7 +79,7 @@ def test_a_block_filled_with_one_byte_is_not_believed(pixels, filled, tmp_path):
 def test_a_row_of_another_image_is_not_believed(tmp_path):
     attack, x = PGD(steps=1), torch.rand(2, 1, 4, 8, generator=Key("x").on("cpu"))
     attacks, index = AttackCache(tmp_path / "a", 2), torch.tensor([0, 1])
-    RecordedAttack(attack, attacks, index)(loss, x, Key(0).on("cpu"))
+    PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, Key(0).on("cpu"))
     rows = (tmp_path / "a").read_bytes()
     half = len(rows) // 2
     (tmp_path / "a").write_bytes(rows[half:] + rows[:half])

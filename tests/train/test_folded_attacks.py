@@ -15,7 +15,7 @@ from unshaken.methods.base import Method, Step
 from unshaken.methods.full import AFF
 from unshaken.methods.linear import ALF
 from unshaken.nets.lora import with_lora
-from unshaken.train.attack_cache import attacking
+from unshaken.train.attack_policy import attacking
 from unshaken.train.batches import BatchStream, Position
 
 

@@ -27,7 +27,8 @@ from unshaken.nets import dual_bn as routed
 from unshaken.nets.network import Network
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.train.attack_cache import AttackCache, RecordingMethod, with_attack_steps
+from unshaken.train.attack_cache import AttackCache
+from unshaken.train.attack_policy import AttackPolicy, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.layer_gradients import linear_layers
 from unshaken.train.selection_objective import CachedObjective, MethodObjective, objective_of
@@ -303,7 +304,8 @@ def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, m
     whole = BatchStream(scene.images, scene.views, Constant(0.7), BATCH, EPOCHS, Key(1), scene.label)
     whole = replace(whole, side=Constant(side), replays=replays)
     feed, attacks = replace(whole, index=x[:13]), AttackCache(tmp_path / "bits", len(scene.images))
-    step = Step(RecordingMethod(scene.step.method, attacks), copy.deepcopy(scene.step.net))
+    step = Step(scene.step.method, copy.deepcopy(scene.step.net))
+    step.policy = AttackPolicy(record=attacks)
     step.net.memory = scene.step.net.memory
     then, seen = Position(3, 0, 40), []
     for place, _, batch in feed.after(then):

@@ -117,7 +117,9 @@ def level(one: Pretrain, epoch: int) -> tuple[float, float]:
 
 @cache
 def _an_image(one: Pretrain, epoch: int) -> float:
-    return an_image(Step(one.approximations.at_work(one.method), network_of(one)), feed_of(one, BATCH, BATCH), epoch)  # pyright: ignore[reportArgumentType]
+    step = Step(one.method, network_of(one))
+    step.policy = one.approximations.policy()
+    return an_image(step, feed_of(one, BATCH, BATCH), epoch)
 
 
 def an_image(step: Step, feed: BatchStream, epoch: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -58,5 +59,9 @@ class Step(nn.Module):
             self.net.teacher.eval()
         return self
 
+    policy: Callable[[Method, Batch, Clock], Method] | None = None
+    """How a step runs the method's attacks (train/attack_policy.py); None: as the method states them."""
+
     def forward(self, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        return self.method.loss(self.net, batch, clock, key)
+        method = self.method if self.policy is None else self.policy(self.method, batch, clock)
+        return method.loss(self.net, batch, clock, key)

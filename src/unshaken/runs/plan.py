@@ -25,7 +25,7 @@ from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import Finetune, chosen
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.pretrain import first_network
-from unshaken.train.attack_cache import replace_attacks, with_attack_steps
+from unshaken.train.attack_policy import replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream
 from unshaken.train.image_sets import load_images
 from unshaken.train.throughput import Speed, seconds_of, step_speed
@@ -251,7 +251,8 @@ def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
         net.teacher = Network(one.backbone.build(), nn.Identity())
     net = net.to(fabric.device)
     runtime.prepare(net)
-    step = Step(one.approximations.at_work(one.method), net)
+    step = Step(one.method, net)
+    step.policy = one.approximations.policy()
     feed = BatchStream(images, one.views, one.strength, one.batch_size, one.epochs, Key(one.seed) / "trial", label)
     return step_speed(step, feed.to(fabric.device), one.optimizer, seconds)
 

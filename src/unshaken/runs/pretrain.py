@@ -105,7 +105,8 @@ def pretrain_encoder(
         recipe.approximations.fit(net.encoder, *images.pixels.shape[1:3], recipe.epochs)
         net = net.to(fabric.device)
         workspace.runtime.prepare(net)
-        step = Step(recipe.approximations.at_work(recipe.method), net)
+        step = Step(recipe.method, net)
+        step.policy = recipe.approximations.policy()
         how = (recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet, workspace.profile)
         if recipe.coreset is None:
             fit(step, batches.to(fabric.device), *how)

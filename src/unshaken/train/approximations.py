@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from unshaken.attacks.pgd import PGD, Loss
 from unshaken.base.ranges import Count, ranged
-from unshaken.base.rng import Key
-from unshaken.base.schedule import AnySchedule, Clock, Constant
-from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.base.schedule import AnySchedule, Constant
 from unshaken.methods.base import Method
-from unshaken.nets.network import Encoder, Network, evaluating
-from unshaken.train.attack_cache import RecordingMethod, attacking, in_steps, replace_attacks
+from unshaken.nets.network import Encoder, evaluating
+from unshaken.train.attack_policy import AttackPolicy, Replay, attacking
 from unshaken.train.batches import end_of_epoch, pixels
 
 
@@ -68,60 +63,8 @@ class Approximations:
                 "larger fraction, or another backbone (a ViT reads one size only)"
             ) from None
 
-    def at_work(self, method: Method) -> Method | CheaperMethod:
-        """Return the method with cheaper attacks, or the method itself if its attacks stay as they are."""
-        changed = (self.steps, self.replays) != (Approximations.steps, Approximations.replays)
-        return CheaperMethod(method, self, Carried()) if changed else method
-
-
-class Carried:
-    """The state of an attack that later updates continue: the attacked views, and the adversarial images so far."""
-
-    views: Tensor | None = None
-    x_adv: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class CheaperMethod:
-    """A stand-in for a method during training, with cheaper attacks; everything else is the method's own."""
-
-    method: Method
-    approximations: Approximations
-    carried: Carried
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.method, name)
-
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        if self.carried.views is not batch.views:  # replays of a batch have the identical tensor
-            self.carried.views, self.carried.x_adv = batch.views, None
-        return replace_attacks(self.method, lambda attack: self.cheaper(attack, clock)).loss(h, batch, clock, key)
-
-    def cheaper(self, attack: PGD, clock: Clock) -> PGD | ReplayedAttack:
-        attack = in_steps(attack, max(1, round(self.approximations.steps(clock) * attack.steps)))
-        return attack if self.approximations.replays == 1 else ReplayedAttack(attack, self.carried)
-
-
-@dataclass(frozen=True, eq=False)
-class ReplayedAttack:
-    """An attack that takes one more step on each later call with the same views.
-
-    The step follows ∂loss/∂x̃, which the backward pass of the update before it has left in x̃.grad.
-    """
-
-    attack: PGD
-    carried: Carried
-
-    def __call__(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Tensor:
-        before, ball = self.carried.x_adv, self.attack.ball
-        if before is None:
-            x_adv = self.attack(loss, x, rng)
-        else:
-            x_adv = ball.project(ball.ascend(before.detach(), before.grad, self.attack.rel_step_size * ball.eps), x)  # pyright: ignore[reportArgumentType]
-        self.carried.x_adv = x_adv.detach().requires_grad_()
-        return self.carried.x_adv
-
-
-def unwrapped(method: Method | RecordingMethod | CheaperMethod) -> Method:
-    """Return the method itself, without the stand-ins of this module and attack_cache."""
-    return unwrapped(method.method) if isinstance(method, (RecordingMethod, CheaperMethod)) else method
+    def policy(self) -> AttackPolicy | None:
+        """Return the policy for the method's attacks; None if they stay as they are."""
+        if (self.steps, self.replays) == (Approximations.steps, Approximations.replays):
+            return None
+        return AttackPolicy(self.steps, Replay() if self.replays > 1 else None)

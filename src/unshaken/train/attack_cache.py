@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unshaken.attacks.pgd import PGD, Loss
+from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import naming
-from unshaken.base.rng import Key
-from unshaken.base.schedule import Clock
-from unshaken.base.types import Batch, Float, Int, LossTerms
-from unshaken.methods.base import Method
-from unshaken.nets.network import Network
+from unshaken.base.types import Float, Int
 
 
 class AttackCache:
@@ -83,74 +77,3 @@ def _with_checksum(row: bytes, image: int) -> bytes:
 def _by_image(x: Tensor) -> Tensor:
     """Reshape (... n C H W) to (n, ...), one row per image."""
     return x.movedim(-4, 0).flatten(1)
-
-
-@dataclass(frozen=True)
-class RecordingMethod:
-    """A stand-in for a method during training, which writes each attack to a cache; everything else is the method's."""
-
-    method: Method
-    attacks: AttackCache
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.method, name)
-
-    def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        recording = replace_attacks(self.method, lambda attack: RecordedAttack(attack, self.attacks, batch.index))
-        return recording.loss(h, batch, clock, key)
-
-
-@dataclass(frozen=True, eq=False)
-class RecordedAttack:
-    """An attack that writes its result to a cache."""
-
-    attack: PGD
-    attacks: AttackCache
-    index: Int[Tensor, "n"]
-
-    def __call__(self, loss: Loss, x: Float[Tensor, "... n C H W"], rng: torch.Generator) -> Tensor:
-        x_adv = self.attack(loss, x, rng)
-        self.attacks.write(self.index, x, x_adv)
-        return x_adv
-
-
-@dataclass(frozen=True, eq=False)
-class CachedAttack:
-    """An attack that returns the cached result of an earlier one, whatever the loss is now."""
-
-    attack: PGD
-    attacks: AttackCache
-    index: Int[Tensor, "n"]
-
-    def __call__(self, loss: Loss, x: Float[Tensor, "... n C H W"], rng: torch.Generator) -> Tensor:
-        return self.attacks.read(self.attack, self.index, x)
-
-
-def replace_attacks(method: Any, by: Callable[[PGD], Any]) -> Any:
-    """Return a method with every attack in its fields replaced, also in fields of fields."""
-    if isinstance(method, PGD):
-        return by(method)
-    if not is_dataclass(method):
-        return method
-    values = {each.name: getattr(method, each.name) for each in fields(method)}
-    new = {name: replace_attacks(value, by) for name, value in values.items()}
-    return replace(method, **{name: value for name, value in new.items() if value is not values[name]})  # pyright: ignore[reportArgumentType]
-
-
-def with_attack_steps(method: Any, steps: int) -> Any:
-    """Return a method whose attacks take this many steps; see `in_steps`."""
-    return replace_attacks(method, lambda attack: in_steps(attack, steps))
-
-
-def in_steps(attack: PGD, steps: int) -> PGD:
-    """Return an attack with another number of steps whose total length stays; an attack without steps is unchanged."""
-    if not attack.steps:
-        return attack
-    return replace(attack, steps=steps, rel_step_size=attack.rel_step_size * attack.steps / steps)
-
-
-def attacking(method: Any) -> bool:
-    """Return whether a method has an attack."""
-    found: list[PGD] = []
-    replace_attacks(method, lambda attack: found.append(attack) or attack)
-    return bool(found)

@@ -16,7 +16,8 @@ from unshaken.base.types import Int
 from unshaken.coreset.selector import Selector, split
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import read_tensors, write_tensors
-from unshaken.train.attack_cache import AttackCache, RecordingMethod, attacking
+from unshaken.train.attack_cache import AttackCache
+from unshaken.train.attack_policy import AttackPolicy, attacking
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.loop import Loop, training
 from unshaken.train.optim import Optimizer
@@ -94,10 +95,10 @@ class CoresetTraining:
             last = steps_until(loop.feed, loop.position, end - 1)
             if loop.position.step < last:
                 loop.go(lr, last, account)
-            method = self.step.method
-            self.step.method = RecordingMethod(method, self.attacks(end))  # pyright: ignore[reportAttributeAccessIssue]
+            policy = self.step.policy
+            self.step.policy = replace(policy or AttackPolicy(), record=self.attacks(end))
             loop.go(lr, steps_until(loop.feed, loop.position, end), account)
-            self.step.method = method
+            self.step.policy = policy
         else:
             loop.go(lr, steps_until(loop.feed, loop.position, self.whole.epochs if end is None else end), account)
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile, record_function, schedule, supported_activities
+from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 
-from unshaken.attacks.pgd import PGD, Loss
 from unshaken.base.json_files import write_text
-from unshaken.base.types import Float
 from unshaken.methods.base import Step
-from unshaken.train.attack_cache import replace_attacks
+from unshaken.train.attack_policy import AttackPolicy
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEventAvg
@@ -41,10 +37,10 @@ def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None
     if not steps:
         yield lambda: None
         return
-    method, device = step.method, next(step.parameters()).device.type
+    policy, device = step.policy, next(step.parameters()).device.type
     activities = {ProfilerActivity.CPU} if device == "cpu" else supported_activities()
     plan = schedule(skip_first=LEFT_OUT, wait=0, warmup=1, active=steps, repeat=1)
-    step.method = replace_attacks(method, TimedAttack)
+    step.policy = replace(policy or AttackPolicy(), timed=True)
 
     traces = []
 
@@ -59,18 +55,7 @@ def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None
         if not traces:
             print(f"note: no profile: the run had fewer than the {LEFT_OUT + 1} steps before one", file=sys.stderr)
     finally:
-        step.method = method
-
-
-@dataclass(frozen=True, eq=False)
-class TimedAttack:
-    """An attack whose time is recorded separately from the rest of the loss."""
-
-    attack: PGD
-
-    def __call__(self, loss: Loss, x: Float[Tensor, "... n C H W"], rng: torch.Generator) -> Tensor:
-        with record_function("attack"):
-            return self.attack(loss, x, rng)
+        step.policy = policy
 
 
 def table(events: Iterable[FunctionEventAvg], steps: int, device: str) -> str:

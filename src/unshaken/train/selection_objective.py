@@ -24,8 +24,8 @@ from unshaken.losses.divergence import ROWS, Distance, representational_divergen
 from unshaken.methods.base import Method, Step
 from unshaken.nets import dual_bn as routed
 from unshaken.nets.network import Network
-from unshaken.train.approximations import unwrapped
-from unshaken.train.attack_cache import AttackCache, CachedAttack, replace_attacks, with_attack_steps
+from unshaken.train.attack_cache import AttackCache
+from unshaken.train.attack_policy import AttackPolicy, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.layer_gradients import image_factors, linear_layers
 
@@ -162,7 +162,7 @@ class MethodObjective(SelectionObjective):
         one, method = self.candidates[b], self.method
         batch = self.feed.make_batch(one.index, one.strength, one.views, one.side)
         if one.attacks:
-            method = replace_attacks(method, lambda attack: CachedAttack(attack, one.attacks, batch.index))  # pyright: ignore[reportArgumentType]
+            method = AttackPolicy(reuse=one.attacks)(method, batch, self.clock)
         return method.loss(self.net, batch, self.clock, self.key / "loss" / b)["loss"]
 
     def _changing(self) -> dict[str, Tensor]:
@@ -205,8 +205,7 @@ def objective_of(
     cached       the epoch before, whose mini-batches are reused with their views and attacks
     """
     clock = feed.clock(position)
-    method = unwrapped(step.method)
-    method = method if steps is None else with_attack_steps(method, steps)
+    method = step.method if steps is None else with_attack_steps(step.method, steps)
     reused = [] if cached is None else cached.mini_batches(position)
     has_batch = torch.zeros(len(feed.images), dtype=torch.bool)
     for one in reused:
