@@ -1,1 +1,1 @@
-"""How networks are computed: device, precision, folded batch norms, faster convolutions."""
+"""Computing networks: device, precision, folded batch norms, faster convolutions."""

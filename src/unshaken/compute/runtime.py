@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 @ranged
 class Runtime:
-    """Where and how to compute. This is no part of a recipe, because it should not change what a number means."""
+    """The device, precision and process settings of a run. They are not part of a recipe, nor of a result's meaning."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """The device; auto takes a GPU if there is one."""

@@ -60,7 +60,7 @@ class Step(nn.Module):
         return self
 
     policy: Callable[[Method, Batch, Clock], Method] | None = None
-    """How a step runs the method's attacks (train/attack_policy.py); None: as the method states them."""
+    """The policy for the method's attacks (train/attack_policy.py); None: they run as the method states them."""
 
     def forward(self, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         method = self.method if self.policy is None else self.policy(self.method, batch, clock)

@@ -54,7 +54,7 @@ class MethodState(nn.Module):
 
 
 class Computation(ABC):
-    """How the layers of a network are computed. The results are equal except for rounding.
+    """A way to compute the layers of a network. All ways give equal results except for rounding.
 
     precision  the precision of the layers
     """
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     teacher      another network that the method uses; it gets no gradient
     memory       scalars that the method keeps between steps
-    computation  how the layers are computed; a Runtime sets it
+    computation  the way to compute the layers; a Runtime sets it
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, teacher: Network | None = None) -> None:

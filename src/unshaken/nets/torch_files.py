@@ -74,7 +74,7 @@ def read_torch(path: Path) -> Content:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A safetensors file of anybody's: its tensors, and the text in its header."""
+    """Read any safetensors file: its tensors, and the text in its header."""
     check_own(path)
     try:
         with safe_open(path, "pt") as file:

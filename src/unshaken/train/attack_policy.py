@@ -1,4 +1,4 @@
-"""How a training step runs its method's attacks: in full, in fewer steps, replayed, or cached."""
+"""Policies for the attacks in a training step: in full, in fewer steps, replayed, or cached."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Replay:
 
 @dataclass(frozen=True, eq=False)
 class AttackPolicy:
-    """How a training step runs the attacks of its method; by default as the method states them.
+    """A policy for running the attacks of a method in training steps; by default as the method states them.
 
     steps   the number of steps over time, as a fraction of the attack's own; None: the attack's own
     replay  continue one attack over successive updates on the same views; None: each update attacks anew

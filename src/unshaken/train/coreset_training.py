@@ -72,14 +72,14 @@ def fit_on_coresets(
 class CoresetTraining:
     """The selections of a run, and the training between them.
 
-    whole       the batches of all images
+    full        the batches of all images
     candidates  the indices of the images to select from
     held        the indices of the validation images, which are never selected
     """
 
     coreset: Selector
     step: Step
-    whole: BatchStream
+    full: BatchStream
     run: Run
     candidates: Int[Tensor, "X"]
     held: Int[Tensor, "U"]
@@ -100,11 +100,11 @@ class CoresetTraining:
             loop.go(lr, steps_until(loop.feed, loop.position, end), account)
             self.step.policy = policy
         else:
-            loop.go(lr, steps_until(loop.feed, loop.position, self.whole.epochs if end is None else end), account)
+            loop.go(lr, steps_until(loop.feed, loop.position, self.full.epochs if end is None else end), account)
 
     def select(self, position: Position, epoch: int) -> None:
         """Select images at the beginning of an epoch, unless the file of this selection exists."""
-        file, key = self.file(epoch), self.whole.key / "coreset" / epoch
+        file, key = self.file(epoch), self.full.key / "coreset" / epoch
         if not file.exists():
             if (position.epoch, position.batch) != (epoch, 0):
                 raise ValueError(
@@ -114,7 +114,7 @@ class CoresetTraining:
             start = time.monotonic()
             cached = CachedObjective(self.feed(epoch - 1), self.attacks(epoch)) if self.reuses_attacks else None
             how = (self.coreset.batch_size, self.coreset.steps, cached)
-            objective = objective_of(self.step, self.whole, position, self.candidates, self.held, key / "problem", *how)
+            objective = objective_of(self.step, self.full, position, self.candidates, self.held, key / "problem", *how)
             index = self.coreset.select(objective, self.coreset.budget(len(self.candidates)), key / "select")
             about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - start}
             write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch})
@@ -128,7 +128,7 @@ class CoresetTraining:
 
     def attacks(self, epoch: int) -> AttackCache:
         """Return the cached attacks of the epoch before this one."""
-        return AttackCache(self.run.path / f"attacks-{epoch:04d}.bits", len(self.whole.images))
+        return AttackCache(self.run.path / f"attacks-{epoch:04d}.bits", len(self.full.images))
 
     def file(self, epoch: int) -> Path:
         return self.run.path / f"coreset-{epoch:04d}.safetensors"
@@ -137,7 +137,7 @@ class CoresetTraining:
         """Return the batches of the images that an epoch trains on."""
         at = self.selection(epoch)
         return replace(
-            self.whole, index=self.candidates if at is None else read_selection(self.file(at), len(self.whole.images))
+            self.full, index=self.candidates if at is None else read_selection(self.file(at), len(self.full.images))
         )
 
     def selection(self, epoch: int) -> int | None:
@@ -145,7 +145,7 @@ class CoresetTraining:
         return max((e for e in range(epoch + 1) if self.coreset.due(e)), default=None)
 
     def next_selection(self, epoch: int) -> int | None:
-        return next((e for e in range(epoch + 1, self.whole.epochs) if self.coreset.due(e)), None)
+        return next((e for e in range(epoch + 1, self.full.epochs) if self.coreset.due(e)), None)
 
 
 def steps_until(feed: BatchStream, position: Position, epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""What a run prints about its work: images, epochs and steps, and the expected time."""
+"""Messages about the work of a run: images, epochs and steps, and the expected time."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def hourly(seconds: float, epochs: int) -> str:
     reached = HOUR / seconds
     if reached < 1:
         return f"; one of its {epochs:,} epochs takes about {format_duration(seconds)}"
-    whole = int(reached)
-    return f"; an hour is about {whole:,} of its {epochs:,} epochs (--epochs {whole})"
+    epochs_an_hour = int(reached)
+    return f"; an hour is about {epochs_an_hour:,} of its {epochs:,} epochs (--epochs {epochs_an_hour})"
 
 
 ADVICE = (
