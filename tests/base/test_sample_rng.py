@@ -61,4 +61,4 @@ def test_neighbours_have_nothing_in_common():
 
 
 def test_shifts_bring_zeros():
-    assert module._shifted(torch.tensor([-1]), 60).item() == 15
+    assert module._shift_right(torch.tensor([-1]), 60).item() == 15

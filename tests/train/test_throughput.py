@@ -33,7 +33,7 @@ def test_speed_is_images_by_time(monkeypatch):
         work()
         return sum(steps[before:]) / 100 + (before == 0)
 
-    monkeypatch.setattr(speed, "spent", clock)
+    monkeypatch.setattr(speed, "seconds_of", clock)
     found = speed.step_speed(step, feed, SGD(), 20.0)
     assert steps[:4] == [16, 16, 32, 32]
     assert abs(found.images_s - speed.MARGIN * 100) < 1e-6
@@ -44,7 +44,7 @@ def test_batches_do_not_grow_where_they_are_slow(monkeypatch):
     step, feed = course()
     steps = []
     monkeypatch.setattr(speed, "train_step", lambda step, rule, feed, places: steps.append(feed.batch_size))
-    monkeypatch.setattr(speed, "spent", lambda work: (work(), 10.0)[1])
+    monkeypatch.setattr(speed, "seconds_of", lambda work: (work(), 10.0)[1])
     speed.step_speed(step, feed, SGD(), 1.0)
     assert set(steps) == {16}
 

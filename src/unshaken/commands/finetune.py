@@ -18,7 +18,7 @@ from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
 from unshaken.runs.workspace import Workspace
-from unshaken.train.run_dir import ENDED
+from unshaken.train.run_dir import RUN_FILE
 from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
@@ -79,7 +79,7 @@ def finetune(args: list[str]) -> None:
             print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
             workspace = Workspace(options.out, options.runtime, options.save_every)
             run = runs.finetune(encoder, options.recipe, workspace)
-            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
+            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
             print(f"next: unshaken evaluate {run}")
 
 

@@ -20,7 +20,7 @@ from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs import pretrain as runs
 from unshaken.runs.workspace import Workspace
-from unshaken.train.run_dir import ENDED
+from unshaken.train.run_dir import RUN_FILE
 from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
@@ -59,7 +59,7 @@ def pretrain(args: list[str]) -> None:
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
         run = runs.pretrain(chosen, workspace)
-    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', ENDED)['digest']}")
+    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
     print(f"next: unshaken finetune {run}")
 
 

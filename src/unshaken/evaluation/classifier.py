@@ -27,7 +27,7 @@ from unshaken.nets.checkpoint import backbone_of, digest, load_classifier
 from unshaken.nets.network import Network, frozen
 from unshaken.nets.timm_nets import class_words, published_classifier
 from unshaken.train.image_sets import check_images_fit, load_labelled
-from unshaken.train.run_dir import ENDED
+from unshaken.train.run_dir import RUN_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,4 +228,4 @@ def _answering(net: Network, images: Images) -> bool:
 
 def _noted(run: Path, what: str) -> Any:
     """What a run noted at its end, if it lies where it was made and notes such things."""
-    return read_json(run / "run.json", ENDED).get(what) if (run / "run.json").exists() else None
+    return read_json(run / "run.json", RUN_FILE).get(what) if (run / "run.json").exists() else None

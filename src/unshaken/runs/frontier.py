@@ -20,7 +20,7 @@ from unshaken.runs.finetune import finetune, finetune_recipe
 from unshaken.runs.pretrain import pretrain
 from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import load_labelled
-from unshaken.train.run_dir import ENDED
+from unshaken.train.run_dir import RUN_FILE
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Frontier:
 
     def as_dear(self, selector: Selector, run: Path) -> float:
         """The fraction by chance at the cost of a finished run: as long as that run lies there, the same."""
-        spent = read_json(run / "run.json", ENDED).get("spent")
+        spent = read_json(run / "run.json", RUN_FILE).get("spent")
         if spent is None:
             raise ValueError(
                 f"{run} does not say what its selections took, as an older version made it; move it away, or choose "

@@ -13,7 +13,7 @@ from unshaken.nets.checkpoint import read_tensors
 from unshaken.train.coreset_training import SELECTION, read_selection
 from unshaken.train.image_sets import image_identity
 
-BEGUN = {
+RECIPE_FILE = {
     "recipe": {
         "data": {},
         "split": str,
@@ -34,7 +34,7 @@ def selections_in(run: Path) -> tuple[dict[Path, Picked], list[int], Images]:
     """
     if not (run / "recipe.json").exists():
         raise ValueError(f"{run} is not a run: it has no recipe.json")
-    begun = read_json(run / "recipe.json", BEGUN)
+    begun = read_json(run / "recipe.json", RECIPE_FILE)
     files = sorted(run.glob("coreset-*.safetensors"))
     if not files:
         coreset = begun["recipe"].get("coreset")
