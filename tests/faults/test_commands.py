@@ -146,7 +146,7 @@ def test_the_file_of_another_run_is_not_taken_for_this_one(root: Path, capsys):
     file, other = encoder_of(root), root / "hub"
     assert cli.run(["export", str(file.parent), "--to", "hub", "--out", str(other)]) == 0
     shutil.copy(other / "model.safetensors", file)
-    assert "not the file that this run made" in refused([*PRETRAIN, "--out", "runs"], file, capsys)
+    assert "this run did not write it" in refused([*PRETRAIN, "--out", "runs"], file, capsys)
 
 
 @pytest.mark.parametrize("name", ["run.json", "recipe.json"])

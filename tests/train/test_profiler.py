@@ -37,7 +37,7 @@ def test_it_changes_no_bit_and_tells_where_the_time_goes(tmp_path):
 def test_a_run_that_is_over_before(tmp_path, capsys, batch, steps):
     """What there was is looked at, and it is said if there was nothing."""
     run = unshaken.pretrain(replace(RECIPE, batch_size=batch), unshaken.Workspace(tmp_path, quiet=True, profile=20))
-    told = "the run had fewer left" in capsys.readouterr().err
+    told = "the run had fewer" in capsys.readouterr().err
     assert told == (steps == 0) != (run / "profile.md").exists()
     if steps:
         assert (run / "profile.md").read_text().startswith(f"# {steps} steps on cpu")
@@ -52,7 +52,7 @@ class Event:
 def test_the_table_is_a_step_s():
     events = [Event("mm", 3000.0), Event("attack", 1000.0), Event("conv", 4000.0), Event("ProfilerStep*", 9.0)]
     found = table(events, 2, "cpu").splitlines()
-    assert "4.0 ms a step in operations." in found
+    assert "4.0 ms per step in operations." in found
     assert "| attack | 1.5 |" in found
     assert found[-2:] == ["| conv | 50.0% | 2.0 | 2 |", "| mm | 37.5% | 1.5 | 2 |"]
     assert "| conv | 50.0% | 6.0 | 2 |" in table(
@@ -61,5 +61,5 @@ def test_the_table_is_a_step_s():
 
 
 def test_a_negative_number_of_steps(tmp_path):
-    with pytest.raises(ValueError, match="so many steps, such as 20, not -1"):
+    with pytest.raises(ValueError, match="the number of profiled steps is ≥ 0, for example 20, not -1"):
         unshaken.pretrain(RECIPE, unshaken.Workspace(tmp_path, quiet=True, profile=-1))

@@ -292,7 +292,7 @@ def test_a_head_that_does_nothing_is_the_identity(scenes):
 def test_a_head_without_linear_layers_is_refused(scenes):
     net = copy.deepcopy(scenes["simclr"].step.net)
     net.head = nn.Sequential(nn.ReLU())
-    with pytest.raises(ValueError, match="linear layers of a head"):
+    with pytest.raises(ValueError, match="gradients of linear layers in the head"):
         replace(scenes["simclr"], step=Step(scenes["simclr"].step.method, net)).posed()
 
 

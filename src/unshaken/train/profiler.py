@@ -53,7 +53,8 @@ def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None
         with profile(activities=activities, schedule=plan, on_trace_ready=write) as profiler:
             yield profiler.step
         if not traces:
-            print(f"note: no profile: the run had fewer than the {LEFT_OUT + 1} steps before one", file=sys.stderr)
+            message = f"note: there is no profile: it starts after {LEFT_OUT + 1} steps, and the run had fewer"
+            print(message, file=sys.stderr)
     finally:
         step.policy = policy
 

@@ -150,7 +150,7 @@ class MethodObjective(SelectionObjective):
     def _embed(self, x: Float[Tensor, "n C H W"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
         return self._project(self.net.features(x, route), route, theta)
 
-    def _project(self, f: Float[Tensor, "n D"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
+    def _project(self, f: Float[Tensor, "n F"], route: str, theta: Theta) -> Float[Tensor, "n D"]:
         """Return g(f; θ) in float32; for a head with classifiers, its projection."""
         head = self.net.head
         routed.set_route(head, route)
