@@ -80,8 +80,7 @@ def _blocks(chunks: list[Float[Tensor, "b D"]], tau: float) -> Iterator[tuple[in
 
 
 def info_nce(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
-    """Return the mean over images of  −log Σ_v exp(sim(z_k⁰, z_kᵛ)/τ) / Σ_{z' ≠ z_k⁰} exp(sim(z_k⁰, z')/τ),   v = 1 … V
-    − 1.
+    """Return the mean over images of  −log Σ_{v>0} exp(sim(z_k⁰, z_kᵛ)/τ) / Σ_{z' ≠ z_k⁰} exp(sim(z_k⁰, z')/τ).
 
     View 0 is the anchor. The other views of its image are positives within one logarithm, and all views of other images
     are negatives (Kim et al., NeurIPS 2020, arXiv:2006.07589, eq. 3).
@@ -94,11 +93,11 @@ def info_nce(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
 def pairwise_info_nce(
     z: Float[Tensor, "V N D"], tau: float, others: Float[Tensor, "V N D"] | None = None
 ) -> Float[Tensor, "V V N"]:
-    """Return l[u, v, k] = −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ), anchor u, positive v, image
-    k.
+    """Return l[u, v, k] = −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ).
 
-    The sum runs over the other VN − 1 embeddings, which include all positives. l[u, u] = 0. others  embeddings that
-    anchors are compared with. None: z. With z.detach() the gradient of l reaches its anchor only
+    u is the view of the anchor, v that of the positive, k their image. The sum runs over the other VN − 1 embeddings,
+    which include all positives. l[u, u] = 0. Anchors are compared with `others`, or with z if it is None; with
+    z.detach() the gradient of l reaches its anchor only.
     """
     similarity = similarities(z, others, tau)
     return zero_diagonal(similarity.flatten(2).logsumexp(-1)[:, None] - similarity.diagonal(dim1=1, dim2=3))

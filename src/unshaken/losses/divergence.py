@@ -54,10 +54,9 @@ def _scale_rows(rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
 def sinkhorn(
     p_logits: Float[Tensor, "N K"], q_logits: Float[Tensor, "M K"], blur: float = 0.01, iterations: int = 100
 ) -> Float[Tensor, ""]:
-    """Return min_T Σ T_ij C_ij + blur · KL(T ‖ 1/NM),   C_ij = 1 − cos(softmax p_i, softmax q_j),   T with uniform
-    marginals.
+    """Return min_T Σ T_ij C_ij + blur · KL(T ‖ 1/NM),   C_ij = 1 − cos(softmax p_i, softmax q_j).
 
-    The coupling is between two batches: row i may go to any row j, as in FeatureScatter (Zhang and Wang, NeurIPS 2019,
+    T has uniform marginals.     The coupling is between two batches: row i may go to any row j, as in FeatureScatter (Zhang and Wang, NeurIPS 2019,
     arXiv:1907.10764) and in the released code of RCS. A distance of each pair of rows would need a cost between the
     dimensions of an embedding, which no paper defines. Sinkhorn's iterations run in logarithms. The gradient is that
     of the minimum, ∂/∂C = T. (The released code differentiates the iterations.)

@@ -61,8 +61,9 @@ class AdvCL(Method):
         check_temperature(self.tau)
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        x_clean = self.clean(batch) x_adv = self.adversarial(h, batch, x_clean, self.contrast, key) z, ce =
-        self.embed(h, x_adv, lambda: self.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
+        x_clean = self.clean(batch)
+        x_adv = self.adversarial(h, batch, x_clean, self.contrast, key)
+        z, ce = self.embed(h, x_adv, lambda: self.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
         return self.total(self.contrast(z), ce)
 
     def clean(self, batch: Batch) -> Float[Tensor, "3 N C H W"]:

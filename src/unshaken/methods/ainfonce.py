@@ -117,9 +117,10 @@ class AsymAdvCL(Method):
             raise ValueError("adaptive changes the alpha of ip, but ip is None; set ip, or leave adaptive out")
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        x_clean = self.advcl.clean(batch) x_adv = self.advcl.adversarial(h, batch, x_clean, self.attack_contrast, key)
-        z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)  # pyright:
-        ignore[reportArgumentType] if self.ip is None:
+        x_clean = self.advcl.clean(batch)
+        x_adv = self.advcl.adversarial(h, batch, x_clean, self.attack_contrast, key)
+        z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
+        if self.ip is None:
             return self.advcl.total(self.contrast(z), ce)
         alpha = self.alpha(h, batch.views[2], x_adv[0], clock)
         return self.advcl.total(self.contrast(z, alpha), ce) | {"alpha": alpha}

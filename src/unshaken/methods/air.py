@@ -72,8 +72,7 @@ class AIR(Method):
 
 
 def log_conditional(a: Float[Tensor, "2 N D"], b: Float[Tensor, "... N D"], tau: float) -> Float[Tensor, "2 N"]:
-    """Return log exp(sim(a_k, b_k)/τ) / Σ_m exp(sim(a_m, b_m)/τ): one number for each pair, normalised over the
-    batch."""
+    """Return log exp(sim(a_k, b_k)/τ) / Σ_m exp(sim(a_m, b_m)/τ): a softmax over the batch."""
     return (cosine_similarity(a, b, dim=-1) / tau).log_softmax(-1)
 
 

@@ -84,10 +84,11 @@ class AutoLoRa(Method):
         x_adv = run_attack(self.attack, h, attack_loss, x, key)
         with branch(h.encoder):
             clean = h(x, self.natural)
-        adv = h(x_adv, "adv") l1, l2 = self.weights(h.memory.accuracy.clone())  # pyright: ignore[reportCallIssue]
-        natural, robust, divergence = cross_entropy(clean, y), cross_entropy(adv, y), kl_rows(clean, adv).mean()  #
-        pyright: ignore[reportArgumentType] loss = l1 * natural + (1 - l1) * robust + l2 * divergence return {"loss":
-        loss, "natural": natural, "robust": robust, "divergence": divergence, "l1": l1, "l2": l2}
+        adv = h(x_adv, "adv")
+        l1, l2 = self.weights(h.memory.accuracy.clone())  # pyright: ignore[reportCallIssue]
+        natural, robust, divergence = cross_entropy(clean, y), cross_entropy(adv, y), kl_rows(clean, adv).mean()  # pyright: ignore[reportArgumentType]
+        loss = l1 * natural + (1 - l1) * robust + l2 * divergence
+        return {"loss": loss, "natural": natural, "robust": robust, "divergence": divergence, "l1": l1, "l2": l2}
 
     @torch.no_grad()
     def correct(self, h: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
