@@ -46,7 +46,8 @@ class APGD(Attack):
     alpha: Unit = 0.75
     """α, the weight of the new step against the momentum."""
     draws: Count = 1
-    """Forward passes that each step averages logits, losses and gradients over; 20 for a network that is itself random."""
+    """Forward passes that each step averages logits, losses and gradients over; 20 for a network that is itself
+    random."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.draws < 1 or self.targets < 0:
@@ -57,7 +58,9 @@ class APGD(Attack):
         x = x.detach()
 
         def attempt(at: Tensor, goal: Tensor, key: Key) -> Tensor:
-            start = self.ball.sample(x, key.on(x.device))  # for all images, so that it does not depend on which of them are left
+            start = self.ball.sample(
+                x, key.on(x.device)
+            )  # for all images, so that it does not depend on which of them are left
             return self._climb(model, start[at], x[at], y[at], goal)
 
         return over_targets(attempt, model, x, y, self.targets, self.restarts, key)
@@ -92,7 +95,8 @@ class APGD(Attack):
     def _evaluate(
         self, model: Model, point: Tensor, y: Tensor, goal: Tensor, with_grad: bool = True
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N"], Float[Tensor, "N C H W"]]:
-        """Return logits, loss and the gradient of the loss. The last step needs no gradient: then it is a placeholder."""
+        """Return logits, loss and the gradient of the loss. The last step needs no gradient: then it is a
+        placeholder."""
         draws = []
         for _ in range(self.draws):
             with torch.set_grad_enabled(with_grad):

@@ -35,13 +35,18 @@ class Model:
             object.__setattr__(self, "exact", self.search)
 
     @torch.no_grad()
-    def fooled(self, logits: Float[Tensor, "N K"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
-        """Return which x are misclassified. `logits` are those of `search`; `exact` checks the images that they get wrong."""
+    def fooled(
+        self, logits: Float[Tensor, "N K"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]
+    ) -> Bool[Tensor, "N"]:
+        """Return which x are misclassified. `logits` are those of `search`; `exact` checks the images that they get
+        wrong."""
         claimed = wrong(logits, y)
         return claimed if self.search is self.exact else self.confirmed(claimed, x, y)
 
     @torch.no_grad()
-    def confirmed(self, claimed: Bool[Tensor, "N"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
+    def confirmed(
+        self, claimed: Bool[Tensor, "N"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]
+    ) -> Bool[Tensor, "N"]:
         """Return which of the `claimed` images `exact` misclassifies too."""
         at = claimed.nonzero().squeeze(1)
         fell = torch.zeros_like(claimed)
@@ -60,7 +65,8 @@ def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"
 
 
 class Attack(ABC):
-    """A search for misclassified images near given images. Its fields are its hyper-parameters; one of them is `ball`."""
+    """A search for misclassified images near given images. Its fields are its hyper-parameters; one of them is
+    `ball`."""
 
     @abstractmethod
     def __call__(
@@ -68,8 +74,8 @@ class Attack(ABC):
     ) -> Float[Tensor, "N C H W"]:
         """Return x_adv in the ball around x and in [0, 1]; it differs from x only where `exact` misclassifies it.
 
-        An image that withstands the attack is returned unchanged. An image that is misclassified already may be returned
-        changed or not. Only input gradients are computed, and all random draws depend on the key.
+        An image that withstands the attack is returned unchanged. An image that is misclassified already may be
+        returned changed or not. Only input gradients are computed, and all random draws depend on the key.
         """
 
 

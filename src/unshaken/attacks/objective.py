@@ -30,8 +30,8 @@ def dlr(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Float[Tensor, "N"]
 def targeted_dlr(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"], target: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
     """Return −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2)   (Croce and Hein, ICML 2020, eq. 7).
 
-    With fewer than four classes the difference is not divided: with z_π3 alone the ratio would be −1 wherever the target
-    is last, without a gradient.
+    With fewer than four classes the difference is not divided: with z_π3 alone the ratio would be −1 wherever the
+    target is last, without a gradient.
     """
     gap = _logit_of(logits, target) - _logit_of(logits, y)
     if logits.shape[1] < 4:

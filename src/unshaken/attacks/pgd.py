@@ -31,8 +31,8 @@ class PGD:
     init: Literal["uniform", "gaussian"] = "uniform"
     """Where an attack starts: uniform in the ball; or gaussian, x + 0.001·N(0, 1), as TRADES has it."""
     restarts: Count = 1
-    """Number of random starts. The result has the highest loss: image by image if the loss has one value for each image,
-    otherwise for the batch."""
+    """Number of random starts. The result has the highest loss: image by image if the loss has one value for each
+    image, otherwise for the batch."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not 0 < self.rel_step_size < inf:
@@ -75,7 +75,8 @@ def embedding_attack(
 ) -> Float[Tensor, "N C H W"]:
     """Return x̃ = argmax over the ball of d(h(x̃), z): PGD without labels.
 
-    With z = h(x) this is the representational distance. At x itself d is smallest and has no gradient, so the attack needs its random start.
+    With z = h(x) this is the representational distance. At x itself d is smallest and has no gradient, so the attack
+    needs its random start.
     """
     return attack(lambda x: distance(embed(x), z), x, rng)
 

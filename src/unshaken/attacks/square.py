@@ -29,9 +29,9 @@ CHECK_EVERY = 10
 class Square(Attack):
     """Square attack (Andriushchenko et al., ECCV 2020, arXiv:1912.00049).
 
-    Each query changes a square of the image, and keeps the change if the margin of the label falls. All images of a call
-    get the same squares, so that the result for one image depends on the key and not on the other images. Squares may
-    touch every edge; the authors' code leaves out the last row and column.
+    Each query changes a square of the image, and keeps the change if the margin of the label falls. All images of a
+    call get the same squares, so that the result for one image depends on the key and not on the other images. Squares
+    may touch every edge; the authors' code leaves out the last row and column.
     """
 
     ball: AnyBall = Linf(8 / 255)
@@ -40,8 +40,8 @@ class Square(Attack):
     part: Share = 0.8
     """Share of the image that the first squares cover (the paper's p_init)."""
     schedule: Count = 10000
-    """Number of queries over which squares shrink as in the paper. The default 5000 queries are the first half of it, as
-    in AutoAttack."""
+    """Number of queries over which squares shrink as in the paper. The default 5000 queries are the first half of it,
+    as in AutoAttack."""
     restarts: Count = 1
     """Number of random starts."""
 

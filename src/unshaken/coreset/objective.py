@@ -37,7 +37,8 @@ class SelectionObjective(ABC):
     def gradients(self, batches: Sequence[int], granularity: Granularity) -> Gradients:
         """Return ∇_θ of the training loss at `theta`, for the mini-batches with these numbers.
 
-        The gradient of a sample is its share of that of its mini-batch: the shares sum to it, whatever the loss averages.
+        The gradient of a sample is its share of that of its mini-batch: the shares sum to it, whatever the loss
+        averages.
         """
 
     @abstractmethod
@@ -54,4 +55,5 @@ class SelectionObjective(ABC):
 
     @abstractmethod
     def validation(self, theta: Theta, distance: Distance, attack: PGD) -> Callable[[Theta], Float[Tensor, ""]]:
-        """Return L_RD(U; ·), the mean over U of d(h(x̃), h(x)), as a function of the head; x̃ is found against `theta`."""
+        """Return L_RD(U; ·), the mean over U of d(h(x̃), h(x)), as a function of the head; x̃ is found against
+        `theta`."""

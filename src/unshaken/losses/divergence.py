@@ -56,10 +56,10 @@ def sinkhorn(
 ) -> Float[Tensor, ""]:
     """Return min_T Σ T_ij C_ij + blur · KL(T ‖ 1/NM),   C_ij = 1 − cos(softmax p_i, softmax q_j).
 
-    T has uniform marginals.     The coupling is between two batches: row i may go to any row j, as in FeatureScatter (Zhang and Wang, NeurIPS 2019,
-    arXiv:1907.10764) and in the released code of RCS. A distance of each pair of rows would need a cost between the
-    dimensions of an embedding, which no paper defines. Sinkhorn's iterations run in logarithms. The gradient is that
-    of the minimum, ∂/∂C = T. (The released code differentiates the iterations.)
+    T has uniform marginals.     The coupling is between two batches: row i may go to any row j, as in FeatureScatter
+    (Zhang and Wang, NeurIPS 2019, arXiv:1907.10764) and in the released code of RCS. A distance of each pair of rows
+    would need a cost between the dimensions of an embedding, which no paper defines. Sinkhorn's iterations run in
+    logarithms. The gradient is that of the minimum, ∂/∂C = T. (The released code differentiates the iterations.)
     """
     p, q = (normalize(logits.float().softmax(-1), dim=-1) for logits in (p_logits, q_logits))
     cost = 1 - p @ q.T

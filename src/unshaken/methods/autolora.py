@@ -113,8 +113,8 @@ FULL = (0, 16, 24, 28, 36, 40, 42, 44, 46, 48, 50)
 class AutoRate:
     """The learning rate η, which is halved once the robust accuracy on validation images stops rising.
 
-    aᵢ is that accuracy after epoch i. The rule is that of Auto-PGD's step size (Croce & Hein, ICML 2020, arXiv:2003.01690). At each checkpoint wⱼ in W,
-    η ← η / 2, and training goes on from the best weights so far, if
+    aᵢ is that accuracy after epoch i. The rule is that of Auto-PGD's step size (Croce & Hein, ICML 2020,
+    arXiv:2003.01690). At each checkpoint wⱼ in W, η ← η / 2, and training goes on from the best weights so far, if
       1.  #{ i in wⱼ₋₁ .. wⱼ − 1 : aᵢ₊₁ > aᵢ } < ρ (wⱼ − wⱼ₋₁),   or
       2.  η was not halved at wⱼ₋₁, and max a is what it was there.
     Epochs are counted from 0, so the decision at wⱼ falls once wⱼ + 1 epochs are done.

@@ -102,8 +102,8 @@ def random_color_jitter(count: int, strength: float, turns: float, rng: Generato
 class Passes(NamedTuple):
     """P blends one after the other for each sample, with the hue after three of them.
 
-    A blend  f x + (1 - f) t  is an affine map of the colours of a pixel: `matrix` times these, plus `mean` times the mean
-    colours of the image. t is 0 for brightness, mean(y) for contrast, and y for saturation.
+    A blend  f x + (1 - f) t  is an affine map of the colours of a pixel: `matrix` times these, plus `mean` times the
+    mean colours of the image. t is 0 for brightness, mean(y) for contrast, and y for saturation.
     """
 
     matrix: Float[Tensor, "N P C C"]
@@ -112,7 +112,8 @@ class Passes(NamedTuple):
 
 
 def passes(how: ColorJitter, jittered: Tensor, greyed: Tensor, channels: int) -> Passes:
-    """Return the four operations for samples that are `jittered` (N), each in its own order, then grey for the `greyed` (N).
+    """Return the four operations for samples that are `jittered` (N), each in its own order, then grey for the `greyed`
+    (N).
 
     All three blends have one form, so that samples in different orders share a pass. The hue costs as much as several
     blends and is computed once. Each blend has a pass before it and one after it, and one of both is the identity.

@@ -53,8 +53,8 @@ def fit_boxes(
 ) -> Boxes:
     """Return for each sample the first box of the given areas and shapes that fits into the image.
 
-    Where none fits it is the largest centred box whose width / height lies in `ratio`. `position` is in [0, 1), from the
-    top left to the bottom right of the positions that keep the box inside.
+    Where none fits it is the largest centred box whose width / height lies in `ratio`. `position` is in [0, 1), from
+    the top left to the bottom right of the positions that keep the box inside.
     """
     H, W = size
     w = (area * shape).sqrt().round().long()
@@ -137,7 +137,8 @@ def resampling(
     filter: Filter,
     mirrored: Tensor | None = None,
 ) -> Taps:
-    """Return taps that resize pixels start .. start + length of `source` to `target`, in reverse where `mirrored` (N)."""
+    """Return taps that resize pixels start .. start + length of `source` to `target`, in reverse where `mirrored`
+    (N)."""
     table = _taps(source, target, filter, start.device)
     if mirrored is not None:
         table, length = Taps(*(torch.cat((part, part.flip(1))) for part in table)), length + source * mirrored
@@ -147,7 +148,8 @@ def resampling(
 def _taps(source: int, target: int, filter: Filter, device: torch.device) -> Taps:
     """Return the taps of boxes that start at 0, indexed by length − 1: there are fewer lengths than samples.
 
-    Some taps, of weight 0, lie beyond the end of their box and perhaps of the image, by fewer pixels than there are taps.
+    Some taps, of weight 0, lie beyond the end of their box and perhaps of the image, by fewer pixels than there are
+    taps.
     """
     if filter not in REACH:
         raise ValueError(f"the filters are 'bicubic' and 'bilinear', not {filter!r}")

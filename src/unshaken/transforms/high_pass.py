@@ -11,8 +11,8 @@ from unshaken.base.types import Float
 def high_pass(x: Float[Tensor, "... H W"], radius: float) -> Float[Tensor, "... H W"]:
     """Remove all frequencies below `radius`, which include the mean of the image.
 
-    `radius` is in cycles per image, from the centre (H/2, W/2) of the spectrum. The result is around 0, not in [0, 1], and
-    is not clipped (Fan et al., NeurIPS 2021, sec. 4). ValueError if `radius` is negative.
+    `radius` is in cycles per image, from the centre (H/2, W/2) of the spectrum. The result is around 0, not in [0, 1],
+    and is not clipped (Fan et al., NeurIPS 2021, sec. 4). ValueError if `radius` is negative.
     """
     if not radius >= 0:
         raise ValueError(f"the radius is a number of cycles ≥ 0, such as 8 for 32 pixels, not {radius}")

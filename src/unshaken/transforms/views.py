@@ -31,7 +31,8 @@ class Views(ABC):
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
-        """Return views in [0, 1] of float32 images in [0, 1]; `strength` in [0, 1] is how far they may differ from the image."""
+        """Return views in [0, 1] of float32 images in [0, 1]; `strength` in [0, 1] is how far they may differ from the
+        image."""
 
 
 class Transform(Views):
@@ -197,7 +198,8 @@ class DigitViews(Transform):
 @dataclass(frozen=True)
 @ranged
 class CropFlip(Transform):
-    """The zero-padded image, cropped at random and flipped, at any strength; digits take flip=0. Fine-tuning uses it."""
+    """The zero-padded image, cropped at random and flipped, at any strength; digits take flip=0. Fine-tuning uses
+    it."""
 
     count: Count = 1
     """Number of views of each image."""
@@ -221,7 +223,8 @@ class CropFlip(Transform):
 class ResizedCrop(Transform):
     """A random crop, resized to the size of the image and flipped: the augmentation of networks for ImageNet.
 
-    At strength s the area of the crop is uniform in (1 - (1 - min_area) s, 1), its width / height log-uniform in `ratio`.
+    At strength s the area of the crop is uniform in (1 - (1 - min_area) s, 1), its width / height log-uniform in
+    `ratio`.
     """
 
     count: Count = 1
