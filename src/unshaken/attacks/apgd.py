@@ -95,8 +95,7 @@ class APGD(Attack):
     def _evaluate(
         self, model: Model, point: Tensor, y: Tensor, goal: Tensor, with_grad: bool = True
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N"], Float[Tensor, "N C H W"]]:
-        """Return logits, loss and the gradient of the loss. The last step needs no gradient: then it is a
-        placeholder."""
+        """Return logits, loss and its gradient; without with_grad, as in the last step, a placeholder for that."""
         draws = []
         for _ in range(self.draws):
             with torch.set_grad_enabled(with_grad):

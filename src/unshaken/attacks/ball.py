@@ -107,9 +107,9 @@ def _column(per_image: Tensor) -> Tensor:
 
 
 def _unit(direction: Tensor) -> Tensor:
-    """Scale each image to length 1. A zero gradient stays zero; any other is divided by its largest value first, since
-    squares of 1e-24 would vanish."""
+    """Scale each image to length 1; a zero gradient stays zero."""
     largest = direction.abs().amax(PIXELS, keepdim=True)
+    # divided by the largest value first, since squares of 1e-24 would vanish
     direction = torch.where(largest > 0, direction / largest, torch.zeros_like(direction))
     return direction / torch.linalg.vector_norm(direction, dim=PIXELS, keepdim=True).clamp_min(1)
 

@@ -38,8 +38,7 @@ class Model:
     def fooled(
         self, logits: Float[Tensor, "N K"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]
     ) -> Bool[Tensor, "N"]:
-        """Return which x are misclassified. `logits` are those of `search`; `exact` checks the images that they get
-        wrong."""
+        """Return which x are misclassified. `logits` are those of `search`; where they are wrong, `exact` decides."""
         claimed = wrong(logits, y)
         return claimed if self.search is self.exact else self.confirmed(claimed, x, y)
 
@@ -65,8 +64,7 @@ def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"
 
 
 class Attack(ABC):
-    """A search for misclassified images near given images. Its fields are its hyper-parameters; one of them is
-    `ball`."""
+    """A search for misclassified images near given images. Its fields are the hyper-parameters and `ball`."""
 
     @abstractmethod
     def __call__(

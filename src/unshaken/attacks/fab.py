@@ -1,4 +1,4 @@
-"""FAB: search for the nearest misclassified image, by steps onto linearised decision boundaries."""
+"""FAB: steps onto linearised decision boundaries, towards the nearest misclassified image."""
 
 from __future__ import annotations
 

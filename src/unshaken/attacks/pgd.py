@@ -94,6 +94,7 @@ def _higher(loss: Loss, a: Tensor, b: Tensor) -> Tensor:
     better = loss(b) > loss(a)
     if better.shape not in ((), a.shape[:-3]):
         raise ValueError(
-            f"restarts need a loss of one value, or of one for each image, {tuple(a.shape[:-3])}, not {tuple(better.shape)}"
+            f"restarts need a loss of one value, or of one for each image, {tuple(a.shape[:-3])}, "
+            f"not {tuple(better.shape)}"
         )
     return torch.where(better if better.ndim == 0 else better[..., None, None, None], b, a)

@@ -1,4 +1,4 @@
-"""Gradients of many items by the linear layers of a head, stored as factors where these are smaller."""
+"""Gradients of many items by the linear layers of a head, as factors if these are smaller."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ BLOCK = 2**24
 
 
 class Layer(ABC):
-    """∂L/∂[W b] of n items, for a linear layer y = [W b] [a 1]ᵀ with O outputs and I inputs, the 1 of a bias
-    included."""
+    """∂L/∂[W b] of n items, for a linear layer y = [W b] [a 1]ᵀ.
+
+    O is the number of outputs, I that of inputs, which includes the 1 of a bias.
+    """
 
     @abstractmethod
     def along(self, direction: Float[Tensor, "O I"], items: Int[Tensor, "m"] | slice) -> Float[Tensor, "m"]:

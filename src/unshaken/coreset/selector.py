@@ -172,8 +172,7 @@ def chunks(
 
 
 def bytes_of_one(problem: SelectionObjective, granularity: Granularity) -> int:
-    """Return the bytes that the gradients of one mini-batch take: at most the size of the head, unless items are
-    images."""
+    """Return the bytes that the gradients of one mini-batch take, or an upper bound: the size of the head."""
     if granularity == "batch":
         return sum(value.numel() * value.element_size() for value in problem.theta.values())
     return problem.gradients(range(1), granularity).bytes

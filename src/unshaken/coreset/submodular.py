@@ -1,4 +1,4 @@
-"""Representative subsets: k-centre, facility location on features, and gradient matching (CRAIG)."""
+"""Representative subsets: k-centre, facility location, and gradient matching (CRAIG)."""
 
 from __future__ import annotations
 

@@ -45,7 +45,6 @@ def _poisson(photons: float) -> Float[Tensor, "256 K"]:
 
 
 def impulse_noise(x: Float[Tensor, "N C H W"], draws: SampleRandom, share: float) -> Float[Tensor, "N C H W"]:
-    """Replace the given share of values by 0 or 1, equally likely and in each channel independently (salt and
-    pepper)."""
+    """Replace a share of values by 0 or 1, equally likely, in each channel independently (salt and pepper)."""
     u = draws.uniform(*x.shape[1:])
     return torch.where(u < share, (u < share / 2).to(x.dtype), x)

@@ -78,8 +78,7 @@ def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -
 
 
 def chamfer(edge: Bool[Tensor, "N 1 H W"], most: float) -> Float[Tensor, "N 1 H W"]:
-    """Return the distance to the nearest edge, at most `most`, by steps of 1, 1.4 and 2.1969 (Borgefors 1986, as
-    OpenCV)."""
+    """Return the distance to the nearest edge, at most `most`, by steps of 1, 1.4 and 2.1969 (Borgefors 1986)."""
     length = {(0, 1): 65536, (1, 1): 91750, (1, 2): 143976}  # in 65,536ths, so that sums are exact
     ahead = {(i, j): length.get((min(abs(i), abs(j)), max(abs(i), abs(j)))) for i, j in product(range(-2, 3), repeat=2)}
     steps = [(i, j, cost) for (i, j), cost in ahead.items() if cost is not None]

@@ -1,4 +1,4 @@
-"""Divergences between distributions, and distances between embeddings: KL, JS, optimal transport."""
+"""Divergences of distributions and distances of embeddings: KL, JS, optimal transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TRADES: cross-entropy on clean images plus the divergence of adversarial from clean logits."""
+"""TRADES: cross-entropy on clean images plus the KL from clean to adversarial logits."""
 
 from __future__ import annotations
 

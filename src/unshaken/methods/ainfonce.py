@@ -1,4 +1,4 @@
-"""A-InfoNCE: adversarial views as inferior positives (IP) and hard negatives (HN), on AdvCL or RoCL.
+"""A-InfoNCE: adversarial views as inferior positives and hard negatives, on AdvCL or RoCL.
 
 Yu et al., "Adversarial Contrastive Learning via Asymmetric InfoNCE", ECCV 2022, arXiv:2207.08374.
 

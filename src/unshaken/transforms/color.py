@@ -1,4 +1,4 @@
-"""Colour jitter: brightness, contrast, saturation and hue, in an order of its own for each sample.
+"""Colour jitter: brightness, contrast, saturation and hue, in a random order.
 
 Images are floats in [0, 1]. The definitions are torchvision's, with PIL's luma y = 0.299 r + 0.587 g + 0.114 b:
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float, Int
 
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 LUMA = 0.299, 0.587, 0.114
@@ -111,9 +111,8 @@ class Passes(NamedTuple):
     shift: Float[Tensor, "N"]
 
 
-def passes(how: ColorJitter, jittered: Tensor, greyed: Tensor, channels: int) -> Passes:
-    """Return the four operations for samples that are `jittered` (N), each in its own order, then grey for the `greyed`
-    (N).
+def passes(how: ColorJitter, jittered: Bool[Tensor, "N"], greyed: Bool[Tensor, "N"], channels: int) -> Passes:
+    """Return the four operations for `jittered` samples, each in its own order, then grey for `greyed` ones.
 
     All three blends have one form, so that samples in different orders share a pass. The hue costs as much as several
     blends and is computed once. Each blend has a pass before it and one after it, and one of both is the identity.

@@ -114,7 +114,11 @@ class Taps(NamedTuple):
 
 
 def windows(
-    boxes: Boxes, source: tuple[int, int], target: tuple[int, int], filter: Filter, mirrored: Tensor | None = None
+    boxes: Boxes,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    filter: Filter,
+    mirrored: Bool[Tensor, "N"] | None = None,
 ) -> tuple[Taps, Taps]:
     """Return the taps of rows and columns that resize the box of each sample, and flip those that are `mirrored`."""
     rows = resampling(boxes.top, boxes.height, source[0], target[0], filter)
@@ -135,10 +139,9 @@ def resampling(
     source: int,
     target: int,
     filter: Filter,
-    mirrored: Tensor | None = None,
+    mirrored: Bool[Tensor, "N"] | None = None,
 ) -> Taps:
-    """Return taps that resize pixels start .. start + length of `source` to `target`, in reverse where `mirrored`
-    (N)."""
+    """Return taps that resize pixels start .. start + length of `source` to `target`; `mirrored` reverses them."""
     table = _taps(source, target, filter, start.device)
     if mirrored is not None:
         table, length = Taps(*(torch.cat((part, part.flip(1))) for part in table)), length + source * mirrored

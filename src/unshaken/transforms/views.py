@@ -1,4 +1,4 @@
-"""Random views of images: SimCLR's augmentations and others, at any strength, batched on the device."""
+"""Random views of images, such as SimCLR's, at any strength and batched on the device."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class Views(ABC):
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
-        """Return views in [0, 1] of float32 images in [0, 1]; `strength` in [0, 1] is how far they may differ from the
-        image."""
+        """Return views of float32 images, all in [0, 1]; `strength` in [0, 1] is how far they may differ."""
 
 
 class Transform(Views):
@@ -198,8 +197,7 @@ class DigitViews(Transform):
 @dataclass(frozen=True)
 @ranged
 class CropFlip(Transform):
-    """The zero-padded image, cropped at random and flipped, at any strength; digits take flip=0. Fine-tuning uses
-    it."""
+    """The zero-padded image, cropped at random and flipped, at any strength, as for fine-tuning. Digits need flip=0."""
 
     count: Count = 1
     """Number of views of each image."""

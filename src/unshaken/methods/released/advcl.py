@@ -1,4 +1,4 @@
-"""AdvCL as released: a scaled contrast, an attack in train mode, and clean views normalised one by one.
+"""AdvCL as released: a scaled contrast, an attack in train mode, clean views one by one.
 
 LijieFan/AdvCL, losses.py and pretraining_advCL.py at 24cb7a6.
 """

@@ -1,4 +1,4 @@
-"""A-InfoNCE as released: other hard negatives, and other weights where no gradient is stopped.
+"""A-InfoNCE as released: other hard negatives, and other weights of pairs.
 
 yqy2001/A-InfoNCE at b28763e: Asym-AdvCL/losses.py and pretraining_advCL.py, Asym-RoCL/loss.py.
 """

@@ -1,4 +1,4 @@
-"""AutoLoRa as released: where the accuracy SA is measured, and when an unchanged maximum halves the learning rate.
+"""AutoLoRa as released: another accuracy SA, and another rule for the learning rate.
 
 GodXuxilie/RobustSSL_Benchmark, Finetuning_Methods/AutoLoRa at 19dc714.
 """

@@ -1,4 +1,4 @@
-"""RoCL as released: every view is an anchor, and no gradient reaches what an anchor is compared with.
+"""RoCL as released: all views are anchors, and a gradient reaches anchors only.
 
 Kim-Minseon/RoCL, loss.py, attack_lib.py and rocl_train.py at b6d5185.
 """
