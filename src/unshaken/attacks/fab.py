@@ -48,7 +48,7 @@ class FAB(Attack):
     eta: Positive = 1.05
     """η, the overshoot beyond the tangent."""
     beta: Unit = 0.9
-    """β, how far a misclassified point stays from x."""
+    """β, the share of its distance from x that a misclassified point keeps."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:

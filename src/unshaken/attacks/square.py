@@ -57,8 +57,8 @@ class Square(Attack):
     def sides(self, height: int, width: int) -> list[int]:
         """Return the side of the square at each query, in pixels; its share of the image is halved as in the paper."""
         ages = (query * 10000 // self.schedule for query in range(self.queries))
-        parts = (self.part / 2 ** bisect_left(HALVINGS, age) for age in ages)
-        wanted = (round(sqrt(part * height * width)) for part in parts)
+        shares = (self.part / 2 ** bisect_left(HALVINGS, age) for age in ages)
+        wanted = (round(sqrt(share * height * width)) for share in shares)
         if isinstance(self.ball, Linf):
             return [min(max(side, 1), height, width) for side in wanted]
         return [min(max(side, 3) // 2 * 2 + 1, height, width) for side in wanted]  # odd, so that a bump has a centre

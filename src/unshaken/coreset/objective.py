@@ -55,4 +55,7 @@ class SelectionObjective(ABC):
 
     @abstractmethod
     def validation(self, theta: Theta, distance: Distance, attack: PGD) -> Callable[[Theta], Float[Tensor, ""]]:
-        """Return L_RD(U; ·), the mean over U of d(h(x̃), h(x)), as a function of the head; `theta` is attacked."""
+        """Return L_RD(U; ·), the mean over U of d(h(x̃), h(x)), as a function of the head.
+
+        x̃ is found by attacking the head with the parameters `theta`.
+        """

@@ -94,7 +94,7 @@ class All(Selector):
 
 @dataclass(frozen=True)
 class Random(Selector):
-    """Random images: with every=None the same subset for the whole training, otherwise a new one at each selection."""
+    """Random images: with every=None one subset for all of the training, otherwise a new one at each selection."""
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
@@ -161,14 +161,14 @@ def chunks(
     batches = problem.batches
     chunk = chunk or max(1, GRADIENT_BYTES // bytes_of_one(problem, granularity))
     ranges = [range(at, min(at + chunk, len(batches))) for at in range(0, len(batches), chunk)]
-    sizes = [sum(len(batches[b]) for b in part) for part in ranges]
+    sizes = [sum(len(batches[b]) for b in numbers) for numbers in ranges]
     share = [divmod(count * size, sum(sizes)) for size in sizes]
     over = count - sum(rounded for rounded, _ in share)
     favoured = sorted(range(len(share)), key=lambda c: -share[c][1])[:over]
-    for c, part in enumerate(ranges):
+    for c, numbers in enumerate(ranges):
         budget = share[c][0] + (c in favoured)
         if budget:
-            yield part, budget
+            yield numbers, budget
 
 
 def bytes_of_one(problem: SelectionObjective, granularity: Granularity) -> int:

@@ -49,8 +49,8 @@ class FacilityLocation(Selector):
     """max_S Σ_x max_{s ∈ S} (1 + cos(f(x), f(s))), by greedy search, which reaches at least 1 − 1/e of the maximum."""
 
     slack: BelowOne = 0.0
-    """0: exact greedy search. Otherwise each pick compares a random subset of the images (`random_subset`), such as
-    0.05."""
+    """0: exact greedy search. Otherwise each pick compares a random subset of the images (`random_subset`); 0.05 is
+    suitable."""
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
@@ -112,7 +112,7 @@ def cover(
     """
     budget, sizes = picks if budget is None else budget, sizes or (1,) * items
     expected = budget * items / sum(sizes)
-    covered, bound, chosen = None, torch.full((items,), torch.inf, dtype=torch.float64), []
+    covered, bound, picked = None, torch.full((items,), torch.inf, dtype=torch.float64), []
 
     def gains(candidates: Tensor) -> Tensor:
         new = columns(candidates).double()
@@ -127,9 +127,9 @@ def cover(
         bound[best] = -torch.inf
         column = columns(torch.tensor([best]))[:, 0].double()
         covered = column if covered is None else torch.maximum(covered, column)
-        chosen.append(best)
+        picked.append(best)
         budget -= sizes[best]
-    return torch.tensor(chosen)
+    return torch.tensor(picked)
 
 
 def _laziest(gains: Callable[[Tensor], Float[Tensor, "m"]], bound: Float[Tensor, "n"]) -> int:

@@ -81,7 +81,7 @@ class AdvCL(Method):
             return self.total(contrast(z), ce)["loss"]
 
         x = batch.views[2]
-        return FORMS[self.form].attack(self.attack, h, objective, x_clean, torch.stack([x, x]), key)
+        return FORMS[self.form].attack_views(self.attack, h, objective, x_clean, torch.stack([x, x]), key)
 
     def embed(
         self, h: Network, x_adv: Float[Tensor, "2 N C H W"], clean: Callable[[], Tensor], label: Int[Tensor, "N L"]
@@ -115,7 +115,7 @@ def embed_clean(h: Network, x: Float[Tensor, "3 N C H W"]) -> Float[Tensor, "3 N
     return h.head.split(h(x, "clean"))[0]  # pyright: ignore[reportCallIssue]
 
 
-def attack(
+def attack_views(
     attack: PGD,
     h: Network,
     objective: Callable[[Tensor, Callable[[], Tensor]], Tensor],
@@ -135,10 +135,10 @@ class Form(NamedTuple):
 
     scale: Callable[[float], float]
     embed_clean: Callable[[Network, Tensor], Tensor]
-    attack: Callable[..., Tensor]
+    attack_views: Callable[..., Tensor]
 
 
 FORMS = {
-    "paper": Form(lambda tau: 1, embed_clean, attack),
-    "released": Form(released.scale, released.embed_clean, released.attack),
+    "paper": Form(lambda tau: 1, embed_clean, attack_views),
+    "released": Form(released.scale, released.embed_clean, released.attack_views),
 }

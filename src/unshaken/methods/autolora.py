@@ -166,4 +166,7 @@ MAY_HALVE: dict[str, Callable[[bool, bool], bool]] = {
     "paper": lambda halved, first: not halved,
     "released": released.may_halve,
 }
-"""Whether condition 2 can apply: from whether η was halved at the last checkpoint, and whether this is the first."""
+"""Functions that say if condition 2 can apply.
+
+The arguments are true if η was halved at the last checkpoint, and if this is the first one.
+"""

@@ -144,7 +144,7 @@ def resampling(
     """Return taps that resize pixels start .. start + length of `source` to `target`; `mirrored` reverses them."""
     table = _taps(source, target, filter, start.device)
     if mirrored is not None:
-        table, length = Taps(*(torch.cat((part, part.flip(1))) for part in table)), length + source * mirrored
+        table, length = Taps(*(torch.cat((taps, taps.flip(1))) for taps in table)), length + source * mirrored
     return Taps(table.pixel[length - 1] + start[:, None, None], table.weight[length - 1])
 
 

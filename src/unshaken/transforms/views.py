@@ -55,8 +55,8 @@ class Transform(Views):
         views = image.new_empty((self.count, *image.shape))
         for v, view in enumerate(views):
             drawn = self.draw(image, strength, key / v)
-            for target, *part in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
-                target.copy_(self.apply(*part))
+            for target, *inputs in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
+                target.copy_(self.apply(*inputs))
         return views
 
     @abstractmethod

@@ -29,7 +29,7 @@ def embed_clean(h: Network, x: Float[Tensor, "3 N C H W"]) -> Float[Tensor, "3 N
     return torch.stack([h.head.split(h(view, "clean"))[0] for view in x])  # pyright: ignore[reportCallIssue]
 
 
-def attack(
+def attack_views(
     attack: PGD,
     h: Network,
     objective: Callable[[Tensor, Callable[[], Tensor]], Tensor],
