@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-import unshaken
 from unshaken.base.schedule import Constant, StepSchedule
 from unshaken.commands.operations import flop_an_image, flop_of
 from unshaken.recipes.catalog import recipe

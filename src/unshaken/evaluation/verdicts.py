@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base import packed_bits as text
-from unshaken.base.types import Bool, Int
+from unshaken.base.types import Bool
 
 
 @dataclass(frozen=True, eq=False)
