@@ -25,7 +25,7 @@ from bench.clock import paired, tell, timed
 from bench.memory import peak
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
-from unshaken.coreset.gradients import Gradients, Layer, Theta, Whole, joined
+from unshaken.coreset.gradients import Gradients, Layer, Matrices, Theta, concatenate
 from unshaken.coreset.objective import SelectionObjective
 from unshaken.coreset.selector import split
 from unshaken.data.images import Images
@@ -133,17 +133,17 @@ class Chance(SelectionObjective):
         return made[1]
 
     def _gradients(self, batches: Sequence[int]) -> Gradients:
-        """A mini-batch at a time, and then joined, as those of a network are."""
+        """A mini-batch at a time, and then concatenated, as those of a network are."""
         biased = frozenset(name for name, one in self.linear.items() if one.bias is not None)
         found = [{name: self._layer(name, name in biased, b) for name in self.linear} for b in batches]
         sizes = tuple(len(self.batches[b]) for b in batches)
-        layers = {name: joined([part.pop(name) for part in found]) for name in self.linear}
+        layers = {name: concatenate([part.pop(name) for part in found]) for name in self.linear}
         return Gradients(torch.cat([self.batches[b] for b in batches]), sizes, layers, biased)
 
     def _layer(self, name: str, biased: bool, b: int) -> Layer:
         one = self.linear[name]
         shape = (1, one.out_features, one.in_features + biased)
-        return Whole(torch.randn(shape, generator=(KEY / name / b).on("cpu")))
+        return Matrices(torch.randn(shape, generator=(KEY / name / b).on("cpu")))
 
     def validation(self, theta: Theta, distance: Any, attack: Any) -> Callable[[Theta], Tensor]:
         z = lambda f, theta: functional_call(self.head, theta, (f,))  # noqa: E731

@@ -237,7 +237,7 @@ def test_fields_that_make_no_attack(wrong):
 
 def test_restarts_need_a_loss_a_batch_or_an_image():
     x = torch.full((2, 3, 1, 2, 2), 0.5)
-    with pytest.raises(ValueError, match="one loss in all or one an image"):
+    with pytest.raises(ValueError, match="a loss of one value, or of one for each image"):
         PGD(Linf(0.1), steps=1, restarts=2)(lambda x: x.sum((0, 2, 3, 4)), x, torch.Generator())
 
 

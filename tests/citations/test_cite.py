@@ -15,7 +15,7 @@ from unshaken.citations.credits import CLUSTERS, METHODS, OF_DATA, OF_NETWORK, O
 from unshaken.commands.catalog import cite
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.methods.base import Method
-from unshaken.methods.full import AFF
+from unshaken.methods.supervised import AFF
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS

@@ -25,5 +25,5 @@ def test_it_is_a_field_of_a_recipe_and_no_more_than_all():
     assert matched(0.2, 1, 4, {"warmup": 1.0, "selection": 1.0, "training": 0.6}) == 0.533
     assert matched(0.2, 1, 4, {"warmup": 1.0, "selection": 9.0, "training": 0.6}) == 1.0
     assert matched(0.2, 1, 4, {"warmup": 0.0, "selection": 0.02, "training": 0.0}) == 1.0
-    with pytest.raises(ValueError, match="nothing is selected in 4 epochs of which 4 are warm-up"):
+    with pytest.raises(ValueError, match="warmup is a number of epochs from 0 to 3, not 4"):
         matched(0.2, 4, 4, {"warmup": 1.0, "selection": 0.0, "training": 0.0})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unshaken.base.rng import Key
-from unshaken.coreset.gradients import Factors, Gradients, Whole, joined, summed
+from unshaken.coreset.gradients import Factors, Gradients, Matrices, concatenate, sum_samples
 
 N, R, I, O = 5, 3, 4, 2  # noqa: E741
 
@@ -16,7 +16,7 @@ def factors() -> Factors:
 
 
 @pytest.fixture
-def whole(factors) -> Whole:
+def whole(factors) -> Matrices:
     """Loops, float64."""
     matrix = torch.zeros(N, O, I, dtype=torch.float64)
     for n in range(N):
@@ -24,7 +24,7 @@ def whole(factors) -> Whole:
             for o in range(O):
                 for i in range(I):
                     matrix[n, o, i] += float(factors.outputs[n, r, o]) * float(factors.inputs[n, r, i])
-    return Whole(matrix)
+    return Matrices(matrix)
 
 
 def test_factors_are_the_whole(factors, whole):
@@ -47,20 +47,20 @@ def test_blocks_change_nothing(factors, monkeypatch):
     assert torch.allclose(factors.between(items), before[1])
 
 
-@pytest.mark.parametrize(("most", "kind"), [(1, Whole), (0, Factors)])
+@pytest.mark.parametrize(("most", "kind"), [(1, Matrices), (0, Factors)])
 def test_samples_sum_to_an_item_in_whichever_form_is_smaller(factors, whole, most, kind):
-    item = summed(factors, most)  # 3 rows of 6 numbers against 8
+    item = sum_samples(factors, most)  # 3 rows of 6 numbers against 8
     assert isinstance(item, kind)
     assert torch.allclose(item.of(0).double(), whole.matrix.sum(0), atol=1e-5)
 
 
 def test_items_of_unequal_rows_join(factors, whole):
     fewer = Factors(factors.inputs[:2, :1], factors.outputs[:2, :1])
-    both = joined([fewer, factors])
+    both = concatenate([fewer, factors])
     assert both.inputs.shape == (N + 2, R, I)
     assert torch.allclose(both.of(1), fewer.of(1))
     assert torch.allclose(both.of(4).double(), whole.of(2), atol=1e-6)
-    assert torch.equal(joined([whole, whole]).matrix, torch.cat([whole.matrix, whole.matrix]))
+    assert torch.equal(concatenate([whole, whole]).matrix, torch.cat([whole.matrix, whole.matrix]))
 
 
 def test_a_layer_that_a_loss_does_not_use_has_no_rows(factors):

@@ -125,7 +125,7 @@ def test_the_released_form_is_the_released_procedure():
 
 
 def test_the_released_form_has_one_distance_and_leaves_the_names_of_runs():
-    with pytest.raises(ValueError, match="is that of the distance kl, not of js"):
+    with pytest.raises(ValueError, match="needs the distance kl, not js"):
         RCS(form="released", distance="js")
     assert "form" not in to_json(RCS())
     assert to_json(RCS(form="released"))["form"] == "released"
@@ -261,7 +261,7 @@ def test_what_is_in_memory_is_bounded(granularity, monkeypatch):
     monkeypatch.setattr(problem, "gradients", lambda batches, g: held.append(ask(batches, g)) or held[-1])
     for room, most in ((one // 2, 1), (one, 1), (3.5 * one, 3), (100 * one, 8)):
         held.clear()
-        monkeypatch.setattr("unshaken.coreset.selector.HELD", int(room))
+        monkeypatch.setattr("unshaken.coreset.selector.GRADIENT_BYTES", int(room))
         images = RCS(granularity=granularity).select(problem, 20, Key(0))
         assert len(set(images.tolist())) == 20
         assert max(q.bytes for q in held) == most * one

@@ -6,7 +6,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from unshaken.base.rng import Key
-from unshaken.coreset.gradients import Gradients, Whole
+from unshaken.coreset.gradients import Gradients, Matrices
 from unshaken.coreset.objective import SelectionObjective
 from unshaken.losses.divergence import ROWS, representational_divergence
 from unshaken.nets.network import seeded
@@ -57,7 +57,7 @@ class Toy(SelectionObjective):
             prefix = f"{name}." if name else ""
             return torch.cat([one[prefix + "weight"], one[prefix + "bias"][:, None]], 1)
 
-        layers = {name: Whole(torch.stack([matrix(one, name) for one in q])) for name in names}
+        layers = {name: Matrices(torch.stack([matrix(one, name) for one in q])) for name in names}
         sizes = tuple(len(images) for _, images in items)
         return Gradients(torch.cat(chosen), sizes, layers, frozenset(names))
 

@@ -58,7 +58,7 @@ def test_glass_copies_pixels_as_numpys_views_do(delta):
             for w in range(15 - delta, delta, -1):
                 there = h + down[h, w], w + across[h, w]
                 image[h, w], image[there] = image[there], image[h, w]
-    result = blur._copied_about(x, draws(2) / 0, delta)
+    result = blur._copy_neighbours(x, draws(2) / 0, delta)
     assert np.array_equal(result.permute(0, 2, 3, 1).numpy(), expected)
 
 
@@ -66,7 +66,7 @@ def test_glass_blur_blurs_cuts_copies_in_rounds_and_blurs():
     x = images(2, 3, 12, 12)
     y = blur.eight_bits(blur.gaussian_blur(x, draws(2), 0.7))
     for r in range(3):
-        y = blur._copied_about(y, draws(2) / r, 2)
+        y = blur._copy_neighbours(y, draws(2) / r, 2)
     assert torch.equal(blur.glass_blur(x, draws(2), 0.7, 2.2, 3), blur.gaussian_blur(y, draws(2), 0.7))
 
 

@@ -133,11 +133,11 @@ def test_no_image_no_corruption(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gausian noise", 1), "no corruption 'gausian noise': .* did you mean gaussian_noise"),
+        (("gausian noise", 1), "there is no corruption 'gausian noise'; .* did you mean gaussian_noise"),
         (("JPEG", 1), "did you mean jpeg_compression"),
         (("fog", 0), r"severity is a whole number in \[1, 5\], not 0"),
         (("fog", 6), "not 6"),
-        (("fog", 1, "tiny"), "the constants are cifar or imagenet, not 'tiny'"),
+        (("fog", 1, "tiny"), "constants is cifar or imagenet, not 'tiny'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

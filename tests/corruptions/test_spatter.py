@@ -94,10 +94,10 @@ def test_chamfer_distance_is_near_the_true_one_and_cut_off():
     assert steps == pytest.approx([3, 2 * 1.4, 2.1969, 2 * 2.1969, 2 * 2.1969 + 1.4], abs=1e-4)
 
 
-def test_equalised():
+def test_equalize():
     level = torch.tensor([3, 3, 3, 9, 9, 7, 7, 7]).double().view(1, 1, 2, 4)
-    assert spatter.equalised(level).flatten().tolist() == [0, 0, 0, 255, 255, 153, 153, 153]
-    assert spatter.equalised(0 * level + 5).unique().tolist() == [5]
+    assert spatter.equalize(level).flatten().tolist() == [0, 0, 0, 255, 255, 153, 153, 153]
+    assert spatter.equalize(0 * level + 5).unique().tolist() == [5]
 
 
 def test_mud_covers():

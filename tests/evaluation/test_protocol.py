@@ -388,7 +388,7 @@ def test_limit_and_missing_labels():
     for wrong, words in (
         ({"limit": 0}, "limit"),
         ({"until": -1.0}, r"until is a number in \[0, 100\], not -1"),
-        ({"corruptions": ("fogg",)}, "no corruption 'fogg'.*did you mean fog"),
+        ({"corruptions": ("fogg",)}, "there is no corruption 'fogg'.*did you mean fog"),
         ({"corruptions": ("fog",), "severities": (0, 1)}, r"whole number in \[1, 5\], not 0"),
         ({"severities": ()}, "one severity or more"),
     ):

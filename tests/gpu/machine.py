@@ -20,8 +20,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.methods.autolora import AutoLoRa
 from unshaken.methods.base import Method, Step
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.heads import Head, NoHead, zero_classifier
 from unshaken.nets.lora import with_lora

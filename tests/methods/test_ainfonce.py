@@ -16,8 +16,9 @@ from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch
 from unshaken.losses.contrastive import hard_negative_pairs, mean_over_pairs, multi_view
 from unshaken.methods.advcl import AdvCL
-from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL, inferior
+from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL, with_ip
 from unshaken.methods.base import Step
+from unshaken.methods.released.ainfonce import overwrite
 from unshaken.methods.rocl import RoCL
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import with_routes
@@ -151,8 +152,8 @@ def test_alpha_weighs_the_gradients_of_the_two_sides_and_at_one_half_no_value():
 def test_losses_of_pairs_are_left_as_they_were():
     l_uv = torch.rand(4, 4, 2)
     before = l_uv.clone()
-    assert not torch.equal(inferior(l_uv, 2 * l_uv, 0, 0.3, 1.0), before)
-    assert not torch.equal(AsymAdvCL(AdvCL(form="released")).unstopped(l_uv), before)
+    assert not torch.equal(with_ip(l_uv, 2 * l_uv, 0, 0.3, 1.0), before)
+    assert not torch.equal(overwrite(l_uv, 1.0), before)
     assert torch.equal(l_uv, before)
 
 
@@ -199,14 +200,14 @@ def test_the_released_contrasts_are_the_published_code_s(name, switches):
 @pytest.mark.parametrize(("name", "hard"), [("attack", False), ("hard attack", True)])
 def test_the_released_attack_s_loss_is_the_published_code_s(name, hard):
     z, method = recorded(4), AsymAdvCL(AdvCL(form="released"), *SWITCHES[3], hard_attack=hard)
-    as_published(0.5 / 0.07 * method.attacked(z), z, *PUBLISHED_ADVCL[name])
+    as_published(0.5 / 0.07 * method.attack_contrast(z), z, *PUBLISHED_ADVCL[name])
 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_the_attack_raises_the_loss_without_ip(hard):
     z, hn = random(4), HN(0.3, 0.5)
     method = AsymAdvCL(ip=IP(0.2, 3.0), hn=hn, hard_attack=hard)
-    same(method.attacked(z), defined(z, 0, None, hn if hard else None) / 12, z)
+    same(method.attack_contrast(z), defined(z, 0, None, hn if hard else None) / 12, z)
 
 
 def embedded(calls) -> Tensor:

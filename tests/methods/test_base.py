@@ -13,8 +13,8 @@ from unshaken.base.schedule import StepSchedule
 from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
 from unshaken.methods.base import Method, Step
-from unshaken.methods.linear import SLF
 from unshaken.methods.simclr import SimCLR
+from unshaken.methods.supervised import SLF
 from unshaken.nets.network import Encoder, Network, Normalize
 
 METHODS = {

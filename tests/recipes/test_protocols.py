@@ -8,7 +8,7 @@ import unshaken
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.serialize import to_json
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import ALF, SLF
 from unshaken.nets.backbone import Backbone
 from unshaken.recipes.finetune import Protocol, named
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, preset

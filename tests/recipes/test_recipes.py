@@ -15,8 +15,7 @@ from unshaken.base.schedule import Clock
 from unshaken.data.source import known_as
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
 from unshaken.methods.base import Step
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import load_classifier, load_encoder, read_tensors
 from unshaken.nets.dual_bn import merge_route, routes_of

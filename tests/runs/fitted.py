@@ -10,7 +10,7 @@ from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.source import DataSource
 from unshaken.interop.fingerprint import write_fingerprint
-from unshaken.methods.linear import SLF
+from unshaken.methods.supervised import SLF
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import digest, save_classifier
 from unshaken.nets.heads import zero_classifier

@@ -12,8 +12,7 @@ from unshaken.compute.computation import FrozenComputation
 from unshaken.compute.runtime import Runtime
 from unshaken.methods.autolora import AutoLoRa
 from unshaken.methods.base import Method, Step
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import ALF
+from unshaken.methods.supervised import AFF, ALF
 from unshaken.nets.lora import with_lora
 from unshaken.train.attack_policy import attacking
 from unshaken.train.batches import BatchStream, Position

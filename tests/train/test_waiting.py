@@ -23,8 +23,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.methods.autolora import AutoLoRa
 from unshaken.methods.base import Method, Step
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.nets.lora import with_lora
 from unshaken.nets.network import Network
 from unshaken.train.batches import BatchStream, Position

@@ -71,5 +71,5 @@ def test_the_result_is_not_clamped():
 
 @pytest.mark.parametrize("radius", [-1.0, float("nan")])
 def test_a_radius_is_not_negative(radius):
-    with pytest.raises(ValueError, match="a radius in the spectrum"):
+    with pytest.raises(ValueError, match="the radius is a number of cycles"):
         high_pass(images(1, 1, 8, 8), radius)

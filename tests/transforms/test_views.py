@@ -31,7 +31,7 @@ def images(n: int = 6, channels: int = 3, side: int = 12) -> torch.Tensor:
 
 
 def drawn(n: int, strength: float, key: Key = KEY, simclr: SimCLRViews = SimCLRViews(), side: int = 32) -> dict:
-    how = simclr.chance(torch.empty(n, 3, side, side), strength, key)
+    how = simclr.sample(torch.empty(n, 3, side, side), strength, key)
     return how.box._asdict() | how.jitter._asdict() | how._asdict()
 
 
@@ -159,7 +159,7 @@ def test_two_views_are_drawn_without_relation():
 
 def test_simclr_is_its_operations_in_their_order():
     x, simclr = images(32), SimCLRViews(count=1, p_jitter=0.5, p_grey=0.5)
-    how = simclr.chance(x, 1.0, KEY / 0)
+    how = simclr.sample(x, 1.0, KEY / 0)
     everywhere, nowhere = (torch.full((32,), chosen) for chosen in (True, False))
     expected = crop.flip(crop.resized_crop(x, how.box, (12, 12), "bicubic"), how.flipped)
     jittered = colour.apply_color(expected, colour.passes(how.jitter, everywhere, nowhere, 3))

@@ -1,1 +1,1 @@
-"""Attacks: what an adversary may do, and how it searches."""
+"""Attacks: what an adversary may change, and how it searches."""

@@ -1,4 +1,4 @@
-"""APGD: projected ascent that chooses its own step sizes, on cross-entropy or DLR, targeted or not"""
+"""APGD: projected gradient ascent that adapts its own step size."""
 
 from __future__ import annotations
 
@@ -14,42 +14,53 @@ from unshaken.attacks.base import Attack, Model, choose, over_targets, rows
 from unshaken.attacks.objective import dlr, targeted_dlr
 from unshaken.base.ranges import Count, Inside, Natural, Unit, ranged
 from unshaken.base.rng import Key
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float, Int
 
 
 @dataclass(frozen=True)
 @ranged
 class APGD(Attack):
-    """z = Π(x_k + η ∇f(x_k)),   x_{k+1} = Π(x_k + α (z − x_k) + (1 − α)(x_k − x_{k−1}))
+    """Auto-PGD (Croce and Hein, ICML 2020, arXiv:2003.01690, Algorithm 1).
 
-    (Croce and Hein, ICML 2020, arXiv:2003.01690, Algorithm 1). η is 2 ε at first. At a checkpoint w_j it is halved, and
-    the search goes on from the best point, if f rose in fewer than ρ of the steps since the last checkpoint, or if
-    neither η nor the best f has changed since. Checkpoints come as soon as x_{w_j} is known, as in the authors' code.
+        z = Π(x_k + η ∇f(x_k)),   x_{k+1} = Π(x_k + α (z − x_k) + (1 − α)(x_k − x_{k−1}))
 
-    An image is left alone from the moment it has fallen.
+    η is 2 ε at first. At a checkpoint w_j it is halved, and the search goes on from the best point, if f rose in fewer
+    than ρ of the steps since the last checkpoint, or if neither η nor the best f has changed since then. A checkpoint
+    is evaluated as soon as x_{w_j} is computed, as in the authors' code.
+
+    An image that is misclassified is not attacked further.
     """
 
     ball: AnyBall = Linf(8 / 255)
     loss: Literal["ce", "dlr"] = "ce"
+    """f. ce: cross-entropy. dlr: the difference of logits ratio."""
     targets: Natural = 0
-    """0: away from the label. Else towards the so many likeliest wrong classes one after the other, or all of them."""
+    """Number of wrong classes to aim at, one after the other, the likeliest first. 0: no target; the attack moves away
+    from the label."""
     steps: Count = 100
+    """Number of gradient steps."""
     restarts: Count = 1
+    """Number of random starts for each target."""
     rho: Inside = 0.75
+    """ρ, the share of steps in which f has to rise."""
     alpha: Unit = 0.75
+    """α, the weight of the new step against the momentum."""
     draws: Count = 1
-    """Passes whose logits, losses and gradients are averaged in each step: 20 for a network that is itself random."""
+    """Forward passes that each step averages logits, losses and gradients over; 20 for a network that is itself
+    random."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.draws < 1 or self.targets < 0:
-            asked = f"{self.steps}, {self.restarts}, {self.draws} and {self.targets}"
-            raise ValueError(f"APGD has steps, restarts and draws ≥ 1 and targets ≥ 0, not {asked}")
+            values = f"{self.steps}, {self.restarts}, {self.draws} and {self.targets}"
+            raise ValueError(f"APGD has steps, restarts and draws ≥ 1 and targets ≥ 0, not {values}")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
         x = x.detach()
 
         def attempt(at: Tensor, goal: Tensor, key: Key) -> Tensor:
-            start = self.ball.sample(x, key.on(x.device))  # of all: it does not depend on who else still stands
+            start = self.ball.sample(
+                x, key.on(x.device)
+            )  # for all images, so that it does not depend on which of them are left
             return self._climb(model, start[at], x[at], y[at], goal)
 
         return over_targets(attempt, model, x, y, self.targets, self.restarts, key)
@@ -57,15 +68,15 @@ class APGD(Attack):
     def _climb(self, model: Model, start: Tensor, x: Tensor, y: Tensor, goal: Tensor) -> Tensor:
         x_adv, at = x.clone(), torch.arange(len(x), device=x.device)
         size = x.new_full((len(x), 1, 1, 1), 2 * self.ball.eps)
-        never, all_of_them = torch.zeros_like(at), torch.ones_like(at, dtype=torch.bool)
-        logits, loss, grad = self._look(model, start, y, goal)
-        now = APGDState(at, x, y, goal, start, start, grad, loss, start, grad, loss, size, never, loss, all_of_them)
+        no_rises, all_true = torch.zeros_like(at), torch.ones_like(at, dtype=torch.bool)
+        logits, loss, grad = self._evaluate(model, start, y, goal)
+        now = APGDState(at, x, y, goal, start, start, grad, loss, start, grad, loss, size, no_rises, loss, all_true)
         checkpoints, last = checkpoints_of(self.steps), 0
         for step in range(self.steps + 1):
             if step:
                 point = self._move(now, self.alpha if step > 1 else 1.0)
-                logits, loss, grad = self._look(model, point, now.y, now.goal, slope=step < self.steps)
-                now = now.moved(point, loss, grad)
+                logits, loss, grad = self._evaluate(model, point, now.y, now.goal, with_grad=step < self.steps)
+                now = now.move(point, loss, grad)
             fell = model.fooled(logits, now.point, now.y)
             if fell.any():
                 x_adv[now.at[fell]] = now.point[fell]
@@ -73,7 +84,7 @@ class APGD(Attack):
                 if not len(now.at):
                     break
             if step in checkpoints:
-                now, last = now.checked(self.rho * (step - last)), step
+                now, last = now.check(self.rho * (step - last)), step
         return x_adv
 
     def _move(self, now: APGDState, alpha: float) -> Tensor:
@@ -81,19 +92,19 @@ class APGD(Attack):
         ahead = now.point + alpha * (z - now.point) + (1 - alpha) * (now.point - now.before)
         return self.ball.project(ahead, now.x)
 
-    def _look(
-        self, model: Model, point: Tensor, y: Tensor, goal: Tensor, slope: bool = True
+    def _evaluate(
+        self, model: Model, point: Tensor, y: Tensor, goal: Tensor, with_grad: bool = True
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N"], Float[Tensor, "N C H W"]]:
-        """Logits, loss and its gradient. Nothing follows the last step, and no gradient is taken there."""
-        found = []
+        """Return logits, loss and its gradient; without with_grad, as in the last step, a placeholder for that."""
+        draws = []
         for _ in range(self.draws):
-            with torch.set_grad_enabled(slope):
-                x = point.detach().requires_grad_(slope)
+            with torch.set_grad_enabled(with_grad):
+                x = point.detach().requires_grad_(with_grad)
                 logits = model.search(x)
                 loss = self._objective(logits, y, goal)
-            (grad,) = torch.autograd.grad(loss.sum(), x) if slope else (point,)
-            found.append((logits.detach(), loss.detach(), grad))
-        means = found[0] if self.draws == 1 else (torch.stack(each).mean(0) for each in zip(*found, strict=True))
+            (grad,) = torch.autograd.grad(loss.sum(), x) if with_grad else (point,)
+            draws.append((logits.detach(), loss.detach(), grad))
+        means = draws[0] if self.draws == 1 else (torch.stack(each).mean(0) for each in zip(*draws, strict=True))
         logits, loss, grad = means
         return logits, loss, grad.nan_to_num(0, 0, 0)
 
@@ -106,7 +117,10 @@ class APGD(Attack):
 
 @dataclass(frozen=True)
 class APGDState:
-    """Where the search is; a row for each image that stands. goal: the class to reach, or the label to leave."""
+    """The state of the search, with a row for each image that is not misclassified yet.
+
+    goal is the class to reach, or the label to leave.
+    """
 
     at: Int[Tensor, "N"]
     x: Float[Tensor, "N C H W"]
@@ -120,11 +134,11 @@ class APGDState:
     best_grad: Float[Tensor, "N C H W"]
     best_loss: Float[Tensor, "N"]
     size: Float[Tensor, "N 1 1 1"]
-    rises: Int[Tensor, "N"]  # since the last checkpoint, as the next two
-    checked_loss: Float[Tensor, "N"]
-    halved: Tensor
+    rises: Int[Tensor, "N"]  # number since the last checkpoint
+    checked_loss: Float[Tensor, "N"]  # best_loss at the last checkpoint
+    halved: Bool[Tensor, "N"]  # whether η was halved there
 
-    def moved(self, point: Tensor, loss: Tensor, grad: Tensor) -> APGDState:
+    def move(self, point: Tensor, loss: Tensor, grad: Tensor) -> APGDState:
         better = loss > self.best_loss
         return replace(
             self,
@@ -138,8 +152,11 @@ class APGDState:
             rises=self.rises + (loss > self.loss),
         )
 
-    def checked(self, enough: float) -> APGDState:
-        """At a checkpoint: η is halved, and the best point taken up, where f rose too rarely or nothing happened."""
+    def check(self, enough: float) -> APGDState:
+        """Apply a checkpoint: halve η and return to the best point where f rose too rarely, or nothing changed.
+
+        enough  number of rises since the last checkpoint below which η is halved
+        """
         halve = (self.rises < enough) | (~self.halved & (self.best_loss <= self.checked_loss))
         return replace(
             self,
@@ -154,8 +171,8 @@ class APGDState:
 
 
 def checkpoints_of(steps: int) -> frozenset[int]:
-    """w_j = ⌈p_j · steps⌉,   p_1 = 0.22,   p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06)   (in hundredths)."""
-    before, p, found = 0, 22, set()
+    """Return w_j = ⌈p_j · steps⌉,   p_1 = 0.22,   p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06)."""
+    before, p, found = 0, 22, set()  # p in hundredths, so that it is exact
     while p < 100:
         found.add(-(-p * steps // 100))
         before, p = p, p + max(p - before - 3, 6)

@@ -1,4 +1,4 @@
-"""AutoAttack: an ensemble of attacks without a parameter to choose, each on the survivors of the last"""
+"""AutoAttack: a fixed ensemble of attacks, each on the survivors of those before it."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from unshaken.base.rng import Key
 @dataclass(frozen=True)
 @ranged
 class AutoAttack(Attack):
-    """An image is robust if it withstands every one (Croce and Hein, ICML 2020, arXiv:2003.01690).
+    """AutoAttack (Croce and Hein, ICML 2020, arXiv:2003.01690): an image is robust if it withstands every attack.
 
-    Of fewer than ten classes the targeted attacks take all wrong ones; DLR of two or three classes is that of
+    With fewer than ten classes the targeted attacks aim at all wrong classes. With two or three classes DLR is as in
     `objective.py`.
     """
 
     ball: AnyBall = Linf(8 / 255)
     version: Literal["standard", "plus", "rand"] = "standard"
-    """standard: APGD-CE, APGD-T, FAB-T, Square. plus: more restarts and the untargeted forms too. rand, for networks
-    that are themselves random: APGD-CE and APGD-DLR, gradients averaged over 20 draws."""
+    """standard: APGD-CE, APGD-T, FAB-T and Square. plus: more restarts, and the untargeted forms too. rand: APGD-CE and
+    APGD-DLR with gradients averaged over 20 draws, for networks that are themselves random."""
     steps: Count = 100
-    """Of APGD and FAB."""
+    """Number of steps of APGD and FAB."""
     queries: Natural = 5000
-    """Of Square."""
+    """Number of queries of Square."""
     targets: Count = 9
-    """Wrong classes that APGD-T and FAB-T aim at."""
+    """Number of wrong classes that APGD-T and FAB-T aim at."""
 
     def __post_init__(self) -> None:
         if self.targets < 1 or self.steps < 1 or self.queries < 0:
-            asked = f"{self.targets}, {self.steps} and {self.queries}"
-            raise ValueError(f"AutoAttack has targets and steps ≥ 1 and queries ≥ 0, not {asked}")
+            values = f"{self.targets}, {self.steps} and {self.queries}"
+            raise ValueError(f"AutoAttack has targets and steps ≥ 1 and queries ≥ 0, not {values}")
 
     @property
     def stages(self) -> tuple[tuple[str, Attack], ...]:
-        """The attacks by name, in order; each is for the images that have withstood those before it."""
+        """The attacks by name, in order; each attacks the images that withstood those before it."""
         ball, steps = self.ball, self.steps
         if self.version == "rand":
             return tuple((f"apgd-{loss}", APGD(ball, loss, 0, steps, draws=20)) for loss in ("ce", "dlr"))

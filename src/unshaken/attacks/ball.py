@@ -1,4 +1,4 @@
-"""What an adversary may do: l∞ and l2 balls around an image, inside [0, 1]."""
+"""Threat models: l∞ and l2 balls around an image, inside [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from unshaken.base.ranges import Positive, ranged
 from unshaken.base.types import Float
 
-PIXELS = (-3, -2, -1)  # the last three axes are one image; any number of axes may stand before them
+PIXELS = (-3, -2, -1)  # the last three axes are one image; any number of axes may precede them
 
 
 @dataclass(frozen=True)
 @ranged
 class Ball(ABC):
-    """All valid images within eps of an image.
+    """All valid images within distance eps of an image.
 
     eps is in units of a [0, 1] pixel: the usual l∞ budget is 8/255, not 8.
     """
@@ -32,28 +32,28 @@ class Ball(ABC):
 
     @abstractmethod
     def sample(self, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
-        """A uniform draw from the ball, brought back to valid pixels."""
+        """Return a uniform draw from the ball, clipped to valid pixels."""
 
     @abstractmethod
     def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
-        """The point at distance step_size, one for all or (... 1 1 1), in the direction that raises the loss fastest.
+        """Return the point at distance step_size in the direction that raises the loss fastest, without projecting it.
 
-        Not projected.
+        step_size  one for all images, or one for each, of shape (... 1 1 1)
         """
 
     @abstractmethod
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The result is within eps of x and a valid image."""
+        """Project onto B_ε[x] ∩ [0, 1]: the result is within eps of x, and a valid image."""
 
     @abstractmethod
     def distance(self, x_adv: Tensor, x: Tensor) -> Float[Tensor, "..."]:
-        """Of each image, in this ball's norm."""
+        """Return the distance of each image, in the norm of the ball."""
 
 
 @dataclass(frozen=True)
 @ranged
 class Linf(Ball):
-    """Every pixel within eps."""
+    """The l∞ ball: every pixel changes by eps at most."""
 
     eps: Positive = 8 / 255
 
@@ -80,7 +80,7 @@ class Linf(Ball):
 @dataclass(frozen=True)
 @ranged
 class L2(Ball):
-    """Euclidean distance over all pixels of an image within eps."""
+    """The l2 ball: the Euclidean distance over all pixels of an image is eps at most."""
 
     eps: Positive = 0.5
 
@@ -95,7 +95,7 @@ class L2(Ball):
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         delta = x_adv - x
         norm = _column(self.distance(x_adv, x))
-        # clamping to valid pixels afterwards moves no pixel away from x, so the result stays in the ball
+        # clipping to valid pixels moves no pixel away from x, so the result stays in the ball
         return (x + delta * (self.eps / norm.clamp_min(self.eps))).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -107,31 +107,32 @@ def _column(per_image: Tensor) -> Tensor:
 
 
 def _unit(direction: Tensor) -> Tensor:
-    """Length 1 per image; a zero gradient stays zero, and no other is too small: squares of 1e-24 would vanish."""
+    """Scale each image to length 1; a zero gradient stays zero."""
     largest = direction.abs().amax(PIXELS, keepdim=True)
+    # divided by the largest value first, since squares of 1e-24 would vanish
     direction = torch.where(largest > 0, direction / largest, torch.zeros_like(direction))
     return direction / torch.linalg.vector_norm(direction, dim=PIXELS, keepdim=True).clamp_min(1)
 
 
 AnyBall = Annotated[Ball, Linf | L2]
-"""A ball; by name from a command line, one of these."""
+"""A ball around an image. On the command line it is one of these, by name."""
 BALLS: dict[str, type[Ball]] = {"Linf": Linf, "L2": L2}
 
 
 def ball_of(method: dict[str, Any] | None) -> Ball | None:
-    """The ball of a method's attack, from a recipe in JSON; None for a method that has no attack."""
+    """Return the ball of a method's attack, from a recipe in JSON; None if the method has no attack."""
     for value in (method or {}).values():
         if isinstance(value, dict):
-            found = value.get("ball", {})
-            if isinstance(found, dict) and found.get("type") in BALLS and isinstance(found.get("eps"), (int, float)):
-                return BALLS[found["type"]](found["eps"])
+            ball = value.get("ball", {})
+            if isinstance(ball, dict) and ball.get("type") in BALLS and isinstance(ball.get("eps"), (int, float)):
+                return BALLS[ball["type"]](ball["eps"])
             if (inner := ball_of(value)) is not None:
                 return inner
     return None
 
 
 def in_words(ball: Ball) -> str:
-    """ε = 8/255 (l∞)."""
+    """Return a description such as "ε = 8/255 (l∞)"."""
     levels = round(ball.eps * 255)
     size = f"{levels}/255" if levels and abs(ball.eps * 255 - levels) < 1e-6 else f"{ball.eps:g}"
     return f"ε = {size} ({'l∞' if isinstance(ball, Linf) else 'l2'})"

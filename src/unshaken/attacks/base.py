@@ -1,4 +1,4 @@
-"""What an attack on a classifier is: what it may ask, what it gives back, and when an image has fallen."""
+"""Attack and Model: the interface between an attack and the classifier that it attacks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float, Int
 
 Logits = Callable[[Tensor], Tensor]
-"""Images in [0, 1] (N C H W) to logits (N K): a network in eval mode, its parameters frozen."""
+"""A function of images in [0, 1] (N C H W) to logits (N K): a network in eval mode with frozen parameters."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier under attack.
+    """A classifier under attack, as two functions of images to logits.
 
-    search  what the attack looks at and differentiates; may be of low precision
-    exact   what decides whether an image has fallen, in float32; the same as search if not given
+    search  the one that the attack evaluates and differentiates; it may compute in low precision
+    exact   the one that decides, in float32, whether an image is misclassified; None: search
     """
 
     search: Logits
@@ -35,14 +35,18 @@ class Model:
             object.__setattr__(self, "exact", self.search)
 
     @torch.no_grad()
-    def fooled(self, logits: Float[Tensor, "N K"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Tensor:
-        """Whether x is misclassified (N), given search's logits of it: `exact` is asked about those that they claim."""
+    def fooled(
+        self, logits: Float[Tensor, "N K"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]
+    ) -> Bool[Tensor, "N"]:
+        """Return which x are misclassified. `logits` are those of `search`; where they are wrong, `exact` decides."""
         claimed = wrong(logits, y)
         return claimed if self.search is self.exact else self.confirmed(claimed, x, y)
 
     @torch.no_grad()
-    def confirmed(self, claimed: Tensor, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Tensor:
-        """Those of the claimed (N) that `exact` misclassifies."""
+    def confirmed(
+        self, claimed: Bool[Tensor, "N"], x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]
+    ) -> Bool[Tensor, "N"]:
+        """Return which of the `claimed` images `exact` misclassifies too."""
         at = claimed.nonzero().squeeze(1)
         fell = torch.zeros_like(claimed)
         if len(at):
@@ -51,7 +55,7 @@ class Model:
 
 
 def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
-    """Whether the highest logit is not the label's (N). One that is no finite number, or any NaN, is a wrong answer.
+    """Return where the highest logit is not that of the label, is not finite, or where any logit is NaN.
 
     Classes may be masked by logits of minus infinity.
     """
@@ -60,30 +64,30 @@ def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"
 
 
 class Attack(ABC):
-    """A search for misclassified images near given ones. Its fields are its hyper-parameters, `ball` among them."""
+    """A search for misclassified images near given images. Its fields are the hyper-parameters and `ball`."""
 
     @abstractmethod
     def __call__(
         self, model: Model, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"], key: Key
     ) -> Float[Tensor, "N C H W"]:
-        """x_adv in the ball around x and in [0, 1]; it differs from x only where `exact` was seen to misclassify it.
+        """Return x_adv in the ball around x and in [0, 1]; it differs from x only where `exact` misclassifies it.
 
-        An image that withstood the attack comes back as it was. Of images that are misclassified already, either may
-        come back. Only input gradients are computed; all draws depend on the key.
+        An image that withstands the attack is returned unchanged. An image that is misclassified already may be
+        returned changed or not. Only input gradients are computed, and all random draws depend on the key.
         """
 
 
 def cascade(
     tries: Iterable[Callable[[Int[Tensor, "n"]], Float[Tensor, "n C H W"]]], x: Float[Tensor, "N C H W"]
 ) -> Float[Tensor, "N C H W"]:
-    """x_adv after several tries, each on the images that have withstood all before it, which it is told by index."""
-    x_adv, standing = x.clone(), torch.arange(len(x), device=x.device)
+    """Return x_adv after several tries. Each gets the indices of the images that withstood all tries before it."""
+    x_adv, survivors = x.clone(), torch.arange(len(x), device=x.device)
     for attempt in tries:
-        if not len(standing):
+        if not len(survivors):
             break
-        found = attempt(standing)
-        x_adv[standing] = found
-        standing = standing[(found == x[standing]).flatten(1).all(1)]
+        found = attempt(survivors)
+        x_adv[survivors] = found
+        survivors = survivors[(found == x[survivors]).flatten(1).all(1)]
     return x_adv
 
 
@@ -96,20 +100,21 @@ def over_targets(
     restarts: int,
     key: Key,
 ) -> Float[Tensor, "N C H W"]:
-    """in_turn over goals and restarts: `attempt` is told which images, the class each of them is about, and a key.
+    """Return x_adv after a cascade over targets and restarts.
 
-    targets  the so many likeliest wrong classes, or all there are; 0: the label, which is to be left
+    attempt  attacks images, from their indices, the class to reach (or the label to leave), and a key
+    targets  number of wrong classes, the likeliest first; 0: the goal is the label, which the attack leaves
     """
     goals = y[:, None]
     if targets:
         with torch.no_grad():
             goals = likeliest(model.exact(x), y, targets)
-    places = product(range(goals.shape[1]), range(restarts))
-    return cascade((lambda at, t=t, r=r: attempt(at, goals[at, t], key / t / r) for t, r in places), x)
+    turns = product(range(goals.shape[1]), range(restarts))
+    return cascade((lambda at, t=t, r=r: attempt(at, goals[at, t], key / t / r) for t, r in turns), x)
 
 
 def choose(which: Tensor, these: Tensor, those: Tensor) -> Tensor:
-    """Row by row."""
+    """Return rows of `these` where `which` is true, and of `those` elsewhere."""
     return torch.where(which.view(-1, *[1] * (these.ndim - 1)), these, those)
 
 
@@ -117,5 +122,5 @@ State = TypeVar("State")
 
 
 def rows(state: State, which: Tensor) -> State:
-    """A dataclass of tensors with a row an image, of these images alone."""
+    """Return a dataclass of tensors with a row for each image, reduced to the rows that `which` selects."""
     return type(state)(*(getattr(state, field.name)[which] for field in fields(state)))  # pyright: ignore[reportArgumentType]

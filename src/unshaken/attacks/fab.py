@@ -1,4 +1,4 @@
-"""FAB: the nearest misclassified image, by steps onto linearised decision boundaries"""
+"""FAB: steps onto linearised decision boundaries, towards the nearest misclassified image."""
 
 from __future__ import annotations
 
@@ -15,39 +15,45 @@ from unshaken.base.rng import Key
 from unshaken.base.types import Float, Int
 
 NEWTON = 5
-"""Steps towards the length of a projection. Three are exact where few pixels meet 0 or 1; where nearly all do, it stays
-a little short, and the next step of the attack makes up for that."""
+"""Newton steps for the length of a projection. Three are exact where few pixels reach 0 or 1. Where nearly all do, five
+stay a little short, and the next step of the attack makes up for that."""
 
 
 @dataclass(frozen=True)
 @ranged
 class FAB(Attack):
-    """x_k ← (1 − a)(x_k + η d_k) + a (x + η d),   d_k and d onto the boundary's tangent from x_k and from x,
+    """Fast adaptive boundary attack (Croce and Hein, ICML 2020, arXiv:1907.02044, Algorithm 1).
 
-    a = min(‖d_k‖ / (‖d_k‖ + ‖d‖), α_max);   then, if misclassified, x_k ← x + β (x_k − x)
-    (Croce and Hein, ICML 2020, arXiv:1907.02044, Algorithm 1).
+        x_k ← (1 − a)(x_k + η d_k) + a (x + η d),   a = min(‖d_k‖ / (‖d_k‖ + ‖d‖), α_max),
+        then, if x_k is misclassified,   x_k ← x + β (x_k − x).
 
-    It looks for the nearest misclassified image, and an image is left alone once one within eps is found: only that
-    matters here. One that is too far by no more than the overshoot η is tried where it enters the ball.
+    d_k and d are the shortest ways from x_k and from x to the tangent of the decision boundary. FAB searches for the
+    nearest misclassified image, but here an image is finished once one within eps is found. A point that is too far by
+    the overshoot η at most is projected onto the ball and tried there.
 
-    A boundary is where a class's logit reaches the label's; targeted, it is that of one class after the other; else
-    that of the class whose tangent is nearest, which takes a gradient of every class a step.
+    A boundary is where the logit of a class equals that of the label. With targets it is that of one class after the
+    other. Without, it is that of the class with the nearest tangent, which takes one gradient for each class and step.
     """
 
     ball: AnyBall = Linf(8 / 255)
     targets: Natural = 9
-    """Towards the so many likeliest wrong classes one after the other, or all of them. 0: away from the label."""
+    """Number of wrong classes to aim at, one after the other, the likeliest first. 0: no target; the attack takes the
+    nearest boundary."""
     steps: Count = 100
+    """Number of steps."""
     restarts: Count = 1
-    """The first starts at x, others in the ball of half the size."""
+    """Number of starts. The first is at x, others are in the ball of half the size."""
     alpha_max: Unit = 0.1
+    """α_max, the largest weight of the step from x."""
     eta: Positive = 1.05
+    """η, the overshoot beyond the tangent."""
     beta: Unit = 0.9
+    """β, the share of its distance from x that a misclassified point keeps."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
-            asked = f"{self.steps}, {self.restarts} and {self.targets}"
-            raise ValueError(f"FAB has steps and restarts ≥ 1 and targets ≥ 0, not {asked}")
+            values = f"{self.steps}, {self.restarts} and {self.targets}"
+            raise ValueError(f"FAB has steps and restarts ≥ 1 and targets ≥ 0, not {values}")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
         x = x.detach()
@@ -64,13 +70,13 @@ class FAB(Attack):
         x_adv, now = x.clone(), FABState(torch.arange(len(x), device=x.device), x, y, goal, start)
         for _ in range(self.steps):
             point = self._move(model, now)
-            across = wrong(model.search(point), now.y)
-            there = self.ball.project(point, now.x)
-            near = across & (self.ball.distance(point, now.x) <= self.eta * self.ball.eps)
-            now = replace(now, point=choose(across, now.x + self.beta * (point - now.x), point))
-            fell = model.confirmed(near, there, now.y)
+            misclassified = wrong(model.search(point), now.y)
+            inside = self.ball.project(point, now.x)
+            near = misclassified & (self.ball.distance(point, now.x) <= self.eta * self.ball.eps)
+            now = replace(now, point=choose(misclassified, now.x + self.beta * (point - now.x), point))
+            fell = model.confirmed(near, inside, now.y)
             if fell.any():
-                x_adv[now.at[fell]] = there[fell]
+                x_adv[now.at[fell]] = inside[fell]
                 now = rows(now, ~fell)
                 if not len(now.at):
                     break
@@ -80,13 +86,13 @@ class FAB(Attack):
         gap, w = (self._toward if self.targets else self._nearest)(model, now)
         gap_at_x = gap + (w * (now.x - now.point)).sum((1, 2, 3))
         d_point, d_x = tangent(self.ball, now.point, w, gap), tangent(self.ball, now.x, w, gap_at_x)
-        # lengths of at least 1e-8, so that 0 / 0 is ½
+        # lengths are at least 1e-8, so that 0 / 0 is ½
         length, length_x = (self.ball.distance(d, torch.zeros_like(d)).clamp_min(1e-8) for d in (d_point, d_x))
         a = (length / (length + length_x)).clamp_max(self.alpha_max)[:, None, None, None]
         return ((1 - a) * (now.point + self.eta * d_point) + a * (now.x + self.eta * d_x)).clamp(0, 1)
 
     def _toward(self, model: Model, now: FABState) -> tuple[Float[Tensor, "N"], Float[Tensor, "N C H W"]]:
-        """z_goal − z_y and its gradient."""
+        """Return z_goal − z_y and its gradient."""
         with torch.enable_grad():
             point = now.point.detach().requires_grad_()
             logits = model.search(point)
@@ -95,7 +101,7 @@ class FAB(Attack):
         return gap.detach().nan_to_num(0, 0, 0), w.nan_to_num(0, 0, 0)
 
     def _nearest(self, model: Model, now: FABState) -> tuple[Float[Tensor, "N"], Float[Tensor, "N C H W"]]:
-        """z_i − z_y and its gradient, for the class i of the nearest tangent."""
+        """Return z_i − z_y and its gradient, for the class i with the nearest tangent."""
         with torch.enable_grad():
             point = now.point.detach().requires_grad_()
             logits = model.search(point)
@@ -117,7 +123,7 @@ class FAB(Attack):
 
 @dataclass(frozen=True)
 class FABState:
-    """Where the search is; a row for each image that stands."""
+    """The state of the search, with a row for each image that is not misclassified yet."""
 
     at: Int[Tensor, "N"]
     x: Float[Tensor, "N C H W"]
@@ -129,15 +135,16 @@ class FABState:
 def tangent(
     ball: Ball, x: Float[Tensor, "N C H W"], w: Float[Tensor, "N C H W"], gap: Float[Tensor, "N"], steps: int = NEWTON
 ) -> Float[Tensor, "N C H W"]:
-    """The shortest d, in the ball's norm, with ⟨w, d⟩ = −gap and x + d in [0, 1]; as far as pixels go if there is none.
+    """Return the shortest d, in the ball's norm, with ⟨w, d⟩ = −gap and x + d in [0, 1].
 
-    Along the steepest direction u every pixel goes λ|u| until it meets 0 or 1. What that gains, Σ |w| min(λ|u|, room),
-    is concave and piecewise linear in λ, so Newton's steps from the left end in its root, and nothing need be sorted.
+    If there is none, d goes as far as pixels allow. Along the steepest direction u every pixel moves by λ|u| until it
+    reaches 0 or 1. The gain, Σ |w| min(λ|u|, room), is concave and piecewise linear in λ, so that Newton's method from
+    the left finds the root without sorting.
     """
     u = ball.ascend(torch.zeros_like(w), w, 1.0).flatten(1) * -gap.sign()[:, None]
     room = torch.where(u > 0, 1 - x.flatten(1), x.flatten(1))
     pace, weight, gap = u.abs(), w.abs().flatten(1), gap.abs()[:, None]
-    full, rise, most = room / pace, weight * pace, weight * room  # of λ, where a pixel meets its end
+    full, rise, most = room / pace, weight * pace, weight * room  # full: the λ at which a pixel reaches 0 or 1
     tiny, huge = torch.finfo(w.dtype).tiny, torch.finfo(w.dtype).max
     length = (gap / rise.sum(1, keepdim=True).clamp_min(tiny)).clamp_max(huge)
     for _ in range(steps):

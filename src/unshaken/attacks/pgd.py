@@ -1,4 +1,4 @@
-"""Projected gradient ascent of any loss, over the input alone."""
+"""PGD: projected gradient ascent of any loss by the input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unshaken.base.ranges import Count, Natural, Positive, ranged
 from unshaken.base.types import Float
 
 Loss = Callable[[Tensor], Tensor]
-"""Images to a scalar, or to one value an image."""
+"""A function of images to a scalar, or to one value for each image."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class PGD:
     init: Literal["uniform", "gaussian"] = "uniform"
     """Where an attack starts: uniform in the ball; or gaussian, x + 0.001·N(0, 1), as TRADES has it."""
     restarts: Count = 1
-    """Number of random starts. The one with the higher loss is kept: image by image if the loss has one value an image,
-    else as a whole."""
+    """Number of random starts. The result has the highest loss: image by image if the loss has one value for each
+    image, otherwise for the batch."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not 0 < self.rel_step_size < inf:
@@ -42,7 +42,10 @@ class PGD:
             )
 
     def __call__(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
-        """The adversarial images. No parameter's .grad and no module's mode is touched: only ∂loss/∂x is computed."""
+        """Return adversarial images in the ball around x. Only ∂loss/∂x is computed: no parameter gets a `.grad`.
+
+        ValueError if there are restarts and the loss has neither one value nor one for each image.
+        """
         x = x.detach()
         best = self._climb(loss, x, rng)
         for _ in range(self.restarts - 1):
@@ -50,13 +53,13 @@ class PGD:
         return best
 
     def _climb(self, loss: Loss, x: Tensor, rng: torch.Generator) -> Tensor:
-        x_adv = self._begin(x, rng)
+        x_adv = self._start(x, rng)
         for _ in range(self.steps):
             grad = input_gradient(loss, x_adv)
             x_adv = self.ball.project(self.ball.ascend(x_adv, grad, self.rel_step_size * self.ball.eps), x)
         return x_adv
 
-    def _begin(self, x: Tensor, rng: torch.Generator) -> Tensor:
+    def _start(self, x: Tensor, rng: torch.Generator) -> Tensor:
         if self.init == "uniform":
             return self.ball.sample(x, rng)
         return self.ball.project(x + 0.001 * torch.empty_like(x).normal_(generator=rng), x)
@@ -70,15 +73,16 @@ def embedding_attack(
     z: Float[Tensor, "N D"],
     rng: torch.Generator,
 ) -> Float[Tensor, "N C H W"]:
-    """x̃ = argmax over the ball of d(h(x̃), z): PGD without labels. z = h(x) makes d the representational distance.
+    """Return x̃ = argmax over the ball of d(h(x̃), z): PGD without labels.
 
-    h(x) itself is where d is least and has no slope, so an attack on it needs its random start.
+    With z = h(x) this is the representational distance. At x itself d is smallest and has no gradient, so the attack
+    needs its random start.
     """
     return attack(lambda x: distance(embed(x), z), x, rng)
 
 
 def input_gradient(loss: Loss, x: Tensor) -> Tensor:
-    """∂(Σ loss)/∂x, and nothing else: no weight gradient is computed on the way."""
+    """Return ∂(Σ loss)/∂x. No gradient of a parameter is computed."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         (grad,) = torch.autograd.grad(loss(x).sum(), x)
@@ -90,6 +94,7 @@ def _higher(loss: Loss, a: Tensor, b: Tensor) -> Tensor:
     better = loss(b) > loss(a)
     if better.shape not in ((), a.shape[:-3]):
         raise ValueError(
-            f"restarts need one loss in all or one an image, {tuple(a.shape[:-3])}, not {tuple(better.shape)}"
+            f"restarts need a loss of one value, or of one for each image, {tuple(a.shape[:-3])}, "
+            f"not {tuple(better.shape)}"
         )
     return torch.where(better if better.ndim == 0 else better[..., None, None, None], b, a)

@@ -1,4 +1,4 @@
-"""Square: random search by squares of pixels, without a gradient"""
+"""Square: random search by squares of pixels, without gradients."""
 
 from __future__ import annotations
 
@@ -19,47 +19,49 @@ from unshaken.base.rng import Key
 from unshaken.base.types import Float
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After so many queries of 10,000 the part of the image that a square covers is halved."""
-LOOK = 10
-"""Queries from one look for fallen images to the next; in between nothing waits for the device."""
+"""Queries, out of 10,000, after which the share of the image that a square covers is halved."""
+CHECK_EVERY = 10
+"""Queries between two checks for misclassified images; between them the CPU does not wait for the device."""
 
 
 @dataclass(frozen=True)
 @ranged
 class Square(Attack):
-    """A square of the image is changed, and the change is kept if the margin of the label falls
-    (Andriushchenko et al., ECCV 2020, arXiv:1912.00049).
+    """Square attack (Andriushchenko et al., ECCV 2020, arXiv:1912.00049).
 
-    All images of a call see the same squares, so that what happens to one depends on the key and not on the others;
-    squares may touch every edge, where the authors' code leaves out the last row and column.
+    Each query changes a square of the image, and keeps the change if the margin of the label falls. All images of a
+    call get the same squares, so that the result for one image depends on the key and not on the other images. Squares
+    may touch every edge; the authors' code leaves out the last row and column.
     """
 
     ball: AnyBall = Linf(8 / 255)
     queries: Natural = 5000
-    """After the first, of the random start."""
+    """Number of queries after that of the random start."""
     part: Share = 0.8
-    """Of the image's area, that the first squares cover (the paper's p_init)."""
+    """Share of the image that the first squares cover (the paper's p_init)."""
     schedule: Count = 10000
-    """Queries for which squares shrink as in the paper. AutoAttack makes the first half of them, and so does this."""
+    """Number of queries over which squares shrink as in the paper. The default 5000 queries are the first half of it,
+    as in AutoAttack."""
     restarts: Count = 1
+    """Number of random starts."""
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.schedule < 1 or self.restarts < 1 or not 0 < self.part <= 1:
-            asked = f"{self.queries}, {self.schedule}, {self.restarts} and {self.part:g}"
-            raise ValueError(f"Square has queries ≥ 0, schedule and restarts ≥ 1 and a part in (0, 1], not {asked}")
+            values = f"{self.queries}, {self.schedule}, {self.restarts} and {self.part:g}"
+            raise ValueError(f"Square has queries ≥ 0, schedule and restarts ≥ 1 and a part in (0, 1], not {values}")
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
         x = x.detach()
         return cascade([lambda at, r=r: self._search(model, x[at], y[at], key / r) for r in range(self.restarts)], x)
 
     def sides(self, height: int, width: int) -> list[int]:
-        """Of the square at each query: its part of the image is halved as in the paper."""
+        """Return the side of the square at each query, in pixels; its share of the image is halved as in the paper."""
         ages = (query * 10000 // self.schedule for query in range(self.queries))
-        parts = (self.part / 2 ** bisect_left(HALVINGS, age) for age in ages)
-        wished = (round(sqrt(part * height * width)) for part in parts)
+        shares = (self.part / 2 ** bisect_left(HALVINGS, age) for age in ages)
+        wanted = (round(sqrt(share * height * width)) for share in shares)
         if isinstance(self.ball, Linf):
-            return [min(max(side, 1), height, width) for side in wished]
-        return [min(max(side, 3) // 2 * 2 + 1, height, width) for side in wished]  # odd, so that a bump has a middle
+            return [min(max(side, 1), height, width) for side in wanted]
+        return [min(max(side, 3) // 2 * 2 + 1, height, width) for side in wanted]  # odd, so that a bump has a centre
 
     @torch.no_grad()
     def _search(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
@@ -69,7 +71,7 @@ class Square(Attack):
         lowest = margin(model.search(best), y)
         draws = SquareDraws.of(self.sides(*x.shape[-2:]), x, (key / "squares").on("cpu"))
         for query in range(self.queries + 1):
-            if query % LOOK == 0 or query == self.queries:
+            if query % CHECK_EVERY == 0 or query == self.queries:
                 fell = model.confirmed(lowest <= 0, best, y)
                 if fell.any():
                     x_adv[at[fell]] = best[fell]
@@ -85,11 +87,11 @@ class Square(Attack):
 
 @dataclass(frozen=True)
 class SquareDraws:
-    """What chance decides, of all queries at once: nothing is drawn, and no device waited for, between them.
+    """The random draws of all Q queries, made in advance so that no query waits for the device.
 
-    side, here, there  squares and where they lie, as (rows, columns)
-    sign               (Q C 1 1) each channel's
-    turned             whether a bump stands or lies
+    side, here, there  sides of the squares, and two positions for each as (rows, columns)
+    sign               the sign of each channel
+    turned             whether a bump is transposed
     """
 
     side: list[int]
@@ -100,7 +102,7 @@ class SquareDraws:
 
     @classmethod
     def of(cls, sides: list[int], x: Float[Tensor, "N C H W"], rng: torch.Generator) -> SquareDraws:
-        """Drawn on the CPU: equal on all devices."""
+        """Draw on the CPU, so that the draws are equal on all devices."""
         _, channels, height, width = x.shape
         chance = torch.rand(len(sides), 4, generator=rng, dtype=torch.float64).tolist()
         here = [_window(s, height, width, u, v) for s, (u, v, _, _) in zip(sides, chance, strict=True)]
@@ -115,17 +117,17 @@ def _window(side: int, height: int, width: int, u: float, v: float) -> tuple[sli
 
 
 def _signs(shape: tuple[int, ...], x: Tensor, rng: torch.Generator) -> Tensor:
-    """±1 with even chances."""
+    """Return ±1 with equal probability."""
     return (2.0 * torch.randint(2, shape, generator=rng) - 1).to(x)
 
 
 def _stripes(x: Tensor, eps: float, rng: torch.Generator) -> Tensor:
-    """Each column of each channel up or down by eps."""
+    """Return x with each column of each channel moved up or down by eps."""
     return (x + eps * _signs((x.shape[1], 1, x.shape[3]), x, rng)).clamp(0, 1)
 
 
 def _square(x: Tensor, best: Tensor, eps: float, draws: SquareDraws, query: int) -> Tensor:
-    """In the square, each channel at one end of the ball."""
+    """Return `best` with each channel of the square at one end of the ball."""
     rows, columns = draws.here[query]
     tried = best.clone()
     tried[..., rows, columns] = (x[..., rows, columns] + eps * draws.sign[query]).clamp(0, 1)
@@ -133,7 +135,7 @@ def _square(x: Tensor, best: Tensor, eps: float, draws: SquareDraws, query: int)
 
 
 def _tiles(x: Tensor, eps: float, rng: torch.Generator) -> Tensor:
-    """The image tiled with bumps of a fifth of its height, each channel of each with its own sign."""
+    """Return x plus a tiling of bumps, a fifth of its height, where each channel of each bump has its own sign."""
     _, channels, height, width = x.shape
     side = max(min(height, width) // 5, 1)
     bump, delta = bump_of(side).to(x), torch.zeros_like(x[0])
@@ -144,7 +146,7 @@ def _tiles(x: Tensor, eps: float, rng: torch.Generator) -> Tensor:
 
 
 def _bump(x: Tensor, best: Tensor, eps: float, draws: SquareDraws, query: int) -> Tensor:
-    """The change in one square is taken away and given, with what the ball has left, to a bump in another (Alg. 3)."""
+    """Return `best` with the change of one square moved, with the unused budget, to a bump in another (Alg. 3)."""
     here, there = (..., *draws.here[query]), (..., *draws.there[query])
     delta = best - x
     both = torch.zeros_like(x[0, 0])
@@ -160,12 +162,13 @@ def _bump(x: Tensor, best: Tensor, eps: float, draws: SquareDraws, query: int) -
 
 
 def _at_length(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """Return x + delta with delta scaled to length eps."""
     return (x + eps * normalize(delta, dim=(-3, -2, -1))).clamp(0, 1)  # pyright: ignore[reportArgumentType]
 
 
 @cache
 def bump_of(side: int) -> Float[Tensor, "S S"]:
-    """η of length 1: a hill above as long a hollow (eq. 2), Σ over k > m of 1/k² at m rings from the middle."""
+    """Return η of eq. 2, of length 1: a hill above an equal hollow, with Σ_{k>m} 1/k² at m rings from the centre."""
     upper, lower = _hill(side // 2, side), _hill(side - side // 2, side)
     return normalize(torch.cat([upper, -lower]), dim=(0, 1))  # pyright: ignore[reportArgumentType]
 

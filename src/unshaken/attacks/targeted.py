@@ -1,4 +1,4 @@
-"""PGD as an attack on a classifier: towards the likeliest wrong classes, or away from the label"""
+"""Targeted PGD: PGD towards the likeliest wrong classes, as an attack on a classifier."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from unshaken.base.rng import Key
 @dataclass(frozen=True)
 @ranged
 class TargetedPGD(Attack):
-    """min over the ball of CE(z(x̃), t), for one class t after the other; where the steps end is what counts.
+    """min over the ball of CE(z(x̃), t), for one class t after the other. Only the last point of the steps counts.
 
-    An image is attacked again, with the next restart and then the next class, while it stands.
+    An image is attacked again, with the next restart and then the next class, until it is misclassified.
     """
 
     pgd: PGD = PGD(Linf(8 / 255), steps=20)
     targets: Natural = 9
-    """The so many likeliest wrong classes, or all there are. 0: max over the ball of CE(z(x̃), y), the usual PGD."""
+    """Number of wrong classes, the likeliest first. 0: no target; the usual PGD, max over the ball of CE(z(x̃), y)."""
 
     def __post_init__(self) -> None:
         if self.targets < 0:

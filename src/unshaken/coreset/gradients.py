@@ -1,4 +1,4 @@
-"""Gradients of many items with respect to a head's linear layers, as factors wherever these are smaller."""
+"""Gradients of many items by the linear layers of a head, as factors if these are smaller."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from torch.nn.functional import pad
 from unshaken.base.types import Float, Int
 
 Theta = dict[str, Tensor]
-"""A head's parameters by name: the weights and biases of its linear layers. Gradients have the same names."""
+"""Parameters of a head by name: weights and biases of its linear layers. Gradients have the same names."""
 
 BLOCK = 2**24
-"""Numbers that an inner product may hold besides the gradients: 64 MB."""
+"""Numbers that an inner product may allocate besides the gradients: 64 MB."""
 
 
 class Layer(ABC):
-    """∂L/∂[W b] of n items, for one linear layer y = [W b] [a 1]ᵀ. I inputs (one more with a bias), O outputs."""
+    """∂L/∂[W b] of n items, for a linear layer y = [W b] [a 1]ᵀ.
+
+    O is the number of outputs, I that of inputs, which includes the 1 of a bias.
+    """
 
     @abstractmethod
     def along(self, direction: Float[Tensor, "O I"], items: Int[Tensor, "m"] | slice) -> Float[Tensor, "m"]:
-        """⟨q_k, direction⟩ of each of the items."""
+        """Return ⟨q_k, direction⟩ for the given items."""
 
     @abstractmethod
     def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
-        """⟨q_k, q_l⟩ of every item k with the items l."""
+        """Return ⟨q_k, q_l⟩ of all items k with the given items l."""
 
     @abstractmethod
     def of(self, item: int) -> Float[Tensor, "O I"]:
-        """q_k."""
+        """Return q_k of one item."""
 
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Of memory."""
+        """Bytes of memory that the gradients take."""
 
 
 @dataclass(frozen=True, eq=False)
 class Factors(Layer):
-    """q_k = Σ_r D_kr A_krᵀ: rows of the layer's input, and of the loss's derivative by its output.
+    """q_k = Σ_r D_kr A_krᵀ, from rows A of the layer's input and D of the loss's derivative by its output.
 
-    Never multiplied out: ⟨q_k, G⟩ = Σ_r D_kr · (G A_kr). Items with fewer rows than others have zeros.
+    The sum is never multiplied out: ⟨q_k, G⟩ = Σ_r D_kr · (G A_kr). Items with fewer rows than others have zeros.
     """
 
     inputs: Float[Tensor, "n R I"]
@@ -71,8 +74,8 @@ class Factors(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Whole(Layer):
-    """q_k as it is: for items of many rows."""
+class Matrices(Layer):
+    """q_k as a matrix, for items of many rows."""
 
     matrix: Float[Tensor, "n O I"]
 
@@ -90,10 +93,10 @@ class Whole(Layer):
         return self.matrix.nbytes
 
 
-def joined(layers: list[Layer]) -> Layer:
-    """One layer's gradients of the items of all of these."""
-    if all(isinstance(layer, Whole) for layer in layers):
-        return Whole(torch.cat([layer.matrix for layer in layers]))  # pyright: ignore[reportAttributeAccessIssue]
+def concatenate(layers: list[Layer]) -> Layer:
+    """Return the gradients of one layer for the items of all these, one after the other."""
+    if all(isinstance(layer, Matrices) for layer in layers):
+        return Matrices(torch.cat([layer.matrix for layer in layers]))  # pyright: ignore[reportAttributeAccessIssue]
     rows = max(layer.inputs.shape[1] for layer in layers)  # pyright: ignore[reportAttributeAccessIssue]
     return Factors(
         torch.cat([pad(layer.inputs, (0, 0, 0, rows - layer.inputs.shape[1])) for layer in layers]),  # pyright: ignore[reportAttributeAccessIssue]
@@ -101,21 +104,24 @@ def joined(layers: list[Layer]) -> Layer:
     )
 
 
-def summed(samples: Factors, most: int) -> Layer:
-    """The samples' gradients as one item's: factors, or the matrix if that is smaller for an item of `most` samples."""
+def sum_samples(samples: Factors, most: int) -> Layer:
+    """Return the sum of the gradients of samples, as one item.
+
+    It is a matrix if that is smaller than factors for an item of `most` samples.
+    """
     (_, rows, inputs), outputs = samples.inputs.shape, samples.outputs.shape[2]
     item = Factors(samples.inputs.flatten(0, 1)[None], samples.outputs.flatten(0, 1)[None])
-    return Whole(item.of(0)[None]) if most * rows * (inputs + outputs) > inputs * outputs else item
+    return Matrices(item.of(0)[None]) if most * rows * (inputs + outputs) > inputs * outputs else item
 
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """q_k = ∇_θ L(item k; θ), and which images an item is.
+    """q_k = ∇_θ L(item k; θ), and the images of each item.
 
-    index   the items' images, one item after the other
-    sizes   how many each item has
-    layers  by the linear layer's name in the head
-    biased  the layers whose last input is the 1 of a bias
+    index   indices of the images of all items, one item after the other
+    sizes   number of images of each item
+    layers  gradients by the name of the linear layer in the head
+    biased  names of the layers whose last input is the 1 of a bias
     """
 
     index: Int[Tensor, "N"]
@@ -128,38 +134,39 @@ class Gradients:
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """Bytes of memory that the gradients take."""
         return sum(layer.bytes for layer in self.layers.values())
 
     def images(self, item: int) -> Int[Tensor, "size"]:
+        """Return the indices of the images of one item."""
         begin = sum(self.sizes[:item])
         return self.index[begin : begin + self.sizes[item]]
 
     def along(self, direction: Theta, items: Int[Tensor, "m"] | None = None) -> Float[Tensor, "m"]:
-        """⟨q_k, direction⟩ of each of the items, or of all: the inner product over the whole head."""
+        """Return ⟨q_k, direction⟩ over the whole head, for the given items, or for all."""
         which = slice(None) if items is None else items
         parts = [layer.along(self._matrix(direction, name), which) for name, layer in self.layers.items()]
         return torch.stack(parts).sum(0)
 
     def between(self, items: Int[Tensor, "m"]) -> Float[Tensor, "n m"]:
-        """⟨q_k, q_l⟩ of every item k with the items l."""
+        """Return ⟨q_k, q_l⟩ of all items k with the given items l."""
         return sum(layer.between(items) for layer in self.layers.values())  # pyright: ignore[reportReturnType]
 
     def norms(self) -> Float[Tensor, "n"]:
-        """‖q_k‖."""
+        """Return ‖q_k‖ of all items."""
         blocks = torch.arange(len(self)).split(64)
         squares = [self.between(block)[block].diagonal() for block in blocks]
         return torch.cat(squares).clamp_min(0).sqrt()
 
     def of(self, item: int) -> Theta:
-        """q_k itself."""
-        found = {}
+        """Return q_k of one item, as parameters by name."""
+        gradient = {}
         for name, layer in self.layers.items():
             matrix, prefix = layer.of(item), f"{name}." if name else ""
-            found[prefix + "weight"] = matrix[:, :-1] if name in self.biased else matrix
+            gradient[prefix + "weight"] = matrix[:, :-1] if name in self.biased else matrix
             if name in self.biased:
-                found[prefix + "bias"] = matrix[:, -1]
-        return found
+                gradient[prefix + "bias"] = matrix[:, -1]
+        return gradient
 
     def _matrix(self, theta: Theta, name: str) -> Float[Tensor, "O I"]:
         prefix = f"{name}." if name else ""

@@ -1,4 +1,4 @@
-"""What a selector may know: candidates, their gradients, and how far attacks move a validation set's embeddings."""
+"""SelectionObjective: what a selector can ask about the images, the network and the loss."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from unshaken.coreset.gradients import Gradients, Theta
 from unshaken.losses.divergence import Distance
 
 Granularity = Literal["batch", "sample"]
-"""What is picked: mini-batches as they are, or single images."""
+"""The items to pick: fixed mini-batches, or single images."""
 
 
 class SelectionObjective(ABC):
-    """A network, a method, images and a key, and only to look at: all answers are functions of these four.
+    """A read-only view of a network, a method, images and a key; all answers are functions of these four.
 
-    theta    the head's parameters as they are now
-    batches  the candidates X, in fixed mini-batches: indices of images, on the CPU
+    theta    the present parameters of the head
+    batches  the candidates X in fixed mini-batches: indices of images, on the CPU
     """
 
     theta: Theta
@@ -30,28 +30,32 @@ class SelectionObjective(ABC):
 
     @property
     def index(self) -> Int[Tensor, "N"]:
-        """All candidates, one mini-batch after the other."""
+        """Indices of all candidates, one mini-batch after the other."""
         return torch.cat(self.batches)
 
     @abstractmethod
     def gradients(self, batches: Sequence[int], granularity: Granularity) -> Gradients:
-        """∇_θ of the training loss of the mini-batches of these numbers, at `theta`.
+        """Return ∇_θ of the training loss at `theta`, for the mini-batches with these numbers.
 
-        A sample's is its part of its mini-batch's: they sum to the mini-batch's, whatever the loss is a mean of.
+        The gradient of a sample is its share of that of its mini-batch: the shares sum to it, whatever the loss
+        averages.
         """
 
     @abstractmethod
     def losses(self) -> Float[Tensor, "B"]:
-        """The training loss of each mini-batch."""
+        """Return the training loss of each mini-batch."""
 
     @abstractmethod
     def features(self) -> Float[Tensor, "N D"]:
-        """f(x) of each candidate of `index`, clean and un-augmented."""
+        """Return f(x) of each candidate in `index`, clean and un-augmented."""
 
     @abstractmethod
     def distances(self, distance: Distance, attack: PGD) -> Float[Tensor, "N"]:
-        """d(h(x̃), h(x)) of each candidate of `index`, un-augmented, x̃ found by raising it."""
+        """Return d(h(x̃), h(x)) of each candidate in `index`, un-augmented; x̃ is found by the attack on d."""
 
     @abstractmethod
     def validation(self, theta: Theta, distance: Distance, attack: PGD) -> Callable[[Theta], Float[Tensor, ""]]:
-        """L_RD(U; ·) as a function of the head: the mean over U of d(h(x̃), h(x)), x̃ found against `theta`."""
+        """Return L_RD(U; ·), the mean over U of d(h(x̃), h(x)), as a function of the head.
+
+        x̃ is found by attacking the head with the parameters `theta`.
+        """

@@ -1,13 +1,14 @@
 """RCS: robustness-aware coreset selection, by greedy search.
 
 Xu et al., "Efficient Adversarial Contrastive Learning via Robustness-Aware Coreset Selection", NeurIPS 2023,
-arXiv:2302.03857. The images X to train on are those that, after one step on them, leave the embeddings of a validation
-set U the least moved by attacks:
+arXiv:2302.03857. RCS picks the images of X that, after one training step on them, leave the embeddings of a validation
+set U least changed by attacks:
 
     min_{S ⊂ X, |S| = k|X|} L_RD(U; θ − η ∇_θ L(S; θ)),   L_RD(U; θ) = mean over U of d(h(x̃), h(x)),
     x̃ = argmax over B_ε[x] of d(h(x̃), h(x)),
 
-to first order in η one item after the other: G(b | S) = η ⟨∇L_RD(U; θ_S), ∇L(b; θ)⟩. θ is the head's.
+greedily, item by item, and to first order in η: G(b | S) = η ⟨∇L_RD(U; θ_S), ∇L(b; θ)⟩. θ are the parameters of the
+head.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from unshaken.base.serialize import LATER
 from unshaken.base.types import Float, Int
 from unshaken.coreset.gradients import Gradients, Theta
 from unshaken.coreset.objective import Granularity, SelectionObjective
-from unshaken.coreset.selector import Selector, check_budget, chunks, glance
+from unshaken.coreset.selector import Selector, check_budget, chunks, random_subset
 from unshaken.losses.divergence import Distance
 
 
@@ -36,40 +37,44 @@ from unshaken.losses.divergence import Distance
 class RCS(Selector):
     """Repeat:  r = ∇L_RD(U; θ′);  b* = argmax_b ⟨q_b, r⟩;  θ′ ← θ′ − η′ q_b*,   from θ′ = θ, q_b = ∇L(b; θ).
 
-    Inner products are over the whole head. The released code (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef) averages
-    each gradient over a layer's outputs first, which for a classifier is zero but for rounding; takes for kl what
-    `minmax_rows` computes; moves θ′ twice a pick; and sees half of U. The form "released" is the first three.
+    Inner products are over the whole head. The released code (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef) differs in
+    four ways. It averages each gradient over the outputs of a layer first, which for a classifier gives zero except for
+    rounding. As KL it computes `minmax_rows`. It moves θ′ twice for each pick. And it uses half of U. The form
+    "released" is the first three.
     """
 
     eta: NonNegative = 0.01
-    """η′."""
+    """η′, the step size for θ′."""
     granularity: Granularity = "batch"
+    """The items to pick: mini-batches, or single samples."""
     distance: Distance = "kl"
+    """d, the distance of adversarial from clean embeddings."""
     attack: PGD = PGD(Linf(8 / 255), steps=3, rel_step_size=5 / 12)
-    """On U."""
+    """The attack on U."""
     refresh: Count | None = None
-    """Picks from one attack on U to the next; 1 is the published search, None attacks once. L_RD's gradient is that of
-    θ′ after every pick in any case: a computation on the head alone, for it alone moves."""
+    """Number of picks between two attacks on U; 1 is the published search, None attacks once. The gradient of L_RD is
+    computed anew after every pick in any case, which takes the head only, since nothing else moves."""
     at_once: Count = 1
-    """Picks that share one r. 1 is the definition; more for samples, each of which hardly moves θ′."""
+    """Number of picks that share one r. 1 is the definition. For samples, each of which hardly moves θ′, it may be
+    more."""
     slack: BelowOne = 0.0
-    """0: every pick is greedy's own. Else a pick looks at a random part of the items (see `glance`); for samples, 0.05
-    say."""
+    """0: exact greedy search. Otherwise each pick compares a random subset of the items (`random_subset`); 0.05 is
+    suitable for samples."""
     chunk: Count | None = None
-    """Mini-batches whose gradients are in memory at a time; each chunk has its share of the picks, and θ′ goes on from
-    chunk to chunk. None: as many as take 512 MiB, which on CIFAR is all of them."""
+    """Number of mini-batches whose gradients are in memory at a time. Each chunk has its share of the picks, and θ′
+    goes on from chunk to chunk. None: as many as fit in 512 MiB, which on CIFAR is all of them."""
 
     form: Literal["paper", "released"] = field(default="paper", metadata=LATER)
     """paper: the search above. released: the gains of the released code, ⟨mean over outputs of q_b, that of r⟩ summed
-    over layers, with d = `minmax_rows` and θ′ ← θ′ − 2 η′ q_b*. Take refresh=1 too: there U is attacked after each
-    pick. It is for projection heads: under a softmax these gains are rounding noise."""
+    over layers, with d = `minmax_rows` and θ′ ← θ′ − 2 η′ q_b*. Set refresh=1 too, since that code attacks U after each
+    pick. It is for projection heads only: with a softmax these gains are rounding noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "released" and self.distance != "kl":
-            raise ValueError(f"the released form of RCS is that of the distance kl, not of {self.distance}")
-        whole = (self.refresh is None or self.refresh >= 1, self.at_once >= 1, self.chunk is None or self.chunk >= 1)
-        if not (self.eta >= 0 and 0 <= self.slack < 1 and all(whole)):
+            raise ValueError(f"the released form of RCS needs the distance kl, not {self.distance}")
+        positive = (self.refresh is None or self.refresh >= 1, self.at_once >= 1, self.chunk is None or self.chunk >= 1)
+        if not (self.eta >= 0 and 0 <= self.slack < 1 and all(positive)):
             raise ValueError(
                 "a greedy search has eta ≥ 0, slack in [0, 1), at_once ≥ 1, and refresh and chunk ≥ 1 or None, "
                 f"not {self.eta:g}, {self.slack:g}, {self.at_once}, {self.refresh} and {self.chunk}"
@@ -79,7 +84,7 @@ class RCS(Selector):
         check_budget(problem, count)
         rng, released = (key / "glance").on("cpu"), self.form == "released"
         distance = "minmax" if released else self.distance
-        theta, rd, age, chosen = problem.theta, None, 0, []
+        theta, rd, age, picked = problem.theta, None, 0, []
         for batches, budget in chunks(problem, self.granularity, count, self.chunk):
             q = problem.gradients(batches, self.granularity)
             left = torch.ones(len(q), dtype=torch.bool)
@@ -87,39 +92,39 @@ class RCS(Selector):
             while budget > 0:
                 if rd is None or (self.refresh and age >= self.refresh):
                     rd, age = problem.validation(theta, distance, self.attack), 0
-                r = averaged(gradient(rd, theta)) if released else gradient(rd, theta)
+                r = average_outputs(gradient(rd, theta)) if released else gradient(rd, theta)
                 for best in self._best(q, r, left, picks, rng):
-                    chosen.append(q.images(best)[:budget])
-                    budget, age, left[best] = budget - len(chosen[-1]), age + 1, False
+                    picked.append(q.images(best)[:budget])
+                    budget, age, left[best] = budget - len(picked[-1]), age + 1, False
                     theta = step(theta, q.of(best), 2 * self.eta if released else self.eta)
                     if budget == 0:
                         break
-            del q  # before the next chunk's
-        return torch.cat(chosen)
+            del q  # frees the memory before the next chunk
+        return torch.cat(picked)
 
     def _best(self, q: Gradients, r: Theta, left: Tensor, picks: float, rng: torch.Generator) -> list[int]:
-        """The items of the largest gain; of equals the first."""
+        """Return the items with the largest gains; of equal ones the first."""
         count = min(self.at_once, int(left.sum()))
         if self.slack:
-            seen = glance(left, picks, self.slack, rng)
+            seen = random_subset(left, picks, self.slack, rng)
             return seen[q.along(r, seen).cpu().argsort(descending=True, stable=True)[:count]].tolist()
         gains = q.along(r).cpu().masked_fill(~left, -torch.inf)
         return gains.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def gradient(rd: Callable[[Theta], Float[Tensor, ""]], theta: Theta) -> Theta:
-    """∇L_RD(U; θ); of a parameter that it does not depend on, 0."""
+    """Return ∇L_RD(U; θ), with 0 for parameters that it does not depend on."""
     with torch.enable_grad():
         theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
-        found = torch.autograd.grad(rd(theta), list(theta.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(theta, found, strict=True))
+        gradients = torch.autograd.grad(rd(theta), list(theta.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(theta, gradients, strict=True))
 
 
-def averaged(r: Theta) -> Theta:
-    """The direction whose inner product with any q is ⟨mean over outputs of q, mean over outputs of r⟩."""
+def average_outputs(r: Theta) -> Theta:
+    """Return the direction whose inner product with any q is ⟨mean over outputs of q, mean over outputs of r⟩."""
     return {name: (value.mean(0) / len(value)).expand_as(value) for name, value in r.items()}
 
 
 def step(theta: Theta, q: Theta, eta: float) -> Theta:
-    """θ − η q."""
+    """Return θ − η q."""
     return {name: value - eta * q[name] for name, value in theta.items()}

@@ -1,4 +1,4 @@
-"""What a selector is: which images to train on, chosen anew now and then; all, random, and by rank."""
+"""Selector, the base class of coreset selection, and the selectors All, Random and Ranked."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from unshaken.losses.divergence import Distance
 @dataclass(frozen=True)
 @ranged
 class Selector(ABC):
-    """A subclass's fields are its choices, `select` its search. Pure in (problem, key)."""
+    """A rule that picks the images to train on, anew at some epochs. Its result depends on (problem, key) only."""
 
     fraction: Share = 0.2
-    """Of the candidates, that are trained on once the warm-up is over."""
+    """Share of the candidates that training uses after the warm-up."""
     warmup: Natural = 100
-    """Epochs of all candidates before the first selection."""
+    """Number of epochs on all candidates before the first selection."""
     every: Count | None = 20
-    """Epochs from one selection to the next; None: there is only one."""
+    """Number of epochs between two selections; None: there is only one selection."""
     validation: Inside = 0.01
-    """Of all images, set aside once: not trained on, whether a selector looks at them or not, so that what two
-    selectors are compared on is the same."""
+    """Share of all images that is set aside as validation set U. No selector trains on it, even one that does not use
+    it, so that selectors can be compared on equal terms."""
     batch_size: Several | None = None
-    """Images in a mini-batch of candidates; None: as many as the training's. Smaller ones are a finer choice."""
+    """Number of images in a mini-batch of candidates; None: as in training. Smaller ones allow a finer choice."""
     steps: Count | None = None
-    """Of the attack by which candidates are looked at; None: as many as the training's. One step reaches as far,
-    costs a third, and picks much the same (docs/methods/rcs.md)."""
+    """Number of steps of the attack on candidates; None: as in training. One step goes as far, costs a third, and picks
+    nearly the same images (docs/methods/rcs.md)."""
     recall: bool = False
-    """Whether images that the epoch before has trained on are looked at as they were then, views, attacks and
-    mini-batches, and not attacked again."""
+    """True: a selection reuses the views, attacks and mini-batches of the last epoch for the images that it trained on.
+    False: it attacks all candidates anew."""
 
     def __post_init__(self) -> None:
         if not (0 < self.fraction <= 1 and 0 < self.validation < 1):
             raise ValueError(
-                f"a selection has a fraction in (0, 1] and a validation part in (0, 1), "
+                f"a selection has a fraction in (0, 1] and a validation share in (0, 1), "
                 f"not {self.fraction:g} and {self.validation:g}"
             )
         if self.warmup < 0 or (self.every is not None and self.every < 1):
@@ -56,26 +56,28 @@ class Selector(ABC):
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"candidates are attacked by steps ≥ 1, or None for the training's, not {self.steps}")
         if self.recall and self.warmup < 1:
-            raise ValueError("there is no epoch before a selection at epoch 0 to recall; set warmup to 1 or more")
+            raise ValueError(
+                "recall reuses the last epoch, and there is none before a selection at epoch 0; set warmup to 1 or more"
+            )
 
     def due(self, epoch: int) -> bool:
-        """Whether to select before the epoch that has `epoch` others before it."""
+        """Return whether a selection is due before this epoch, counted from 0."""
         since = epoch - self.warmup
         return since == 0 if self.every is None else since >= 0 and since % self.every == 0
 
     def budget(self, candidates: int) -> int:
-        """How many images a selection has; at least 2, for one has no variance."""
+        """Return the number of images to pick: at least 2, since a single one has no variance."""
         return min(candidates, max(2, round(self.fraction * candidates)))
 
     @abstractmethod
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
-        """Distinct images, exactly `count` of them, in the order in which they were picked."""
+        """Return exactly `count` distinct images, in the order in which they were picked."""
 
 
 @dataclass(frozen=True)
 @ranged
 class All(Selector):
-    """Every candidate: what a fraction is compared with."""
+    """All candidates: the reference for other selectors."""
 
     fraction: Share = 1.0
     every: Count | None = None
@@ -83,7 +85,7 @@ class All(Selector):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fraction != 1:
-            raise ValueError(f"all images are a fraction of 1, not {self.fraction:g}")
+            raise ValueError(f"All has a fraction of 1, not {self.fraction:g}")
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
@@ -92,7 +94,7 @@ class All(Selector):
 
 @dataclass(frozen=True)
 class Random(Selector):
-    """Images by chance: every=None is one subset for good, else there is another each period."""
+    """Random images: with every=None one subset for all of the training, otherwise a new one at each selection."""
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
@@ -102,17 +104,17 @@ class Random(Selector):
 
 @dataclass(frozen=True)
 class Ranked(Selector):
-    """The images that are largest in one number.
-
-    by   distance: d(h(x̃), h(x)) of an image. loss: the training loss, of a mini-batch, for that of a contrast
-         belongs to no image alone; whole mini-batches are taken
-    """
+    """The images with the largest, or smallest, distance or loss."""
 
     by: Literal["loss", "distance"] = "distance"
+    """distance: d(h(x̃), h(x)) of each image. loss: the training loss of each mini-batch, since a contrastive loss
+    belongs to no single image; entire mini-batches are picked then."""
     largest: bool = True
-    """Or smallest first."""
+    """True: the largest first. False: the smallest first."""
     distance: Distance = "kl"
+    """d, the distance of adversarial from clean embeddings."""
     attack: PGD = PGD(Linf(8 / 255), steps=3, rel_step_size=5 / 12)
+    """The attack that finds x̃."""
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
@@ -124,59 +126,63 @@ class Ranked(Selector):
 
 
 def check_budget(problem: SelectionObjective, count: int) -> None:
-    """ValueError unless so many candidates can be picked."""
+    """Raise ValueError unless `count` candidates can be picked."""
     candidates = sum(len(batch) for batch in problem.batches)
     if not 0 < count <= candidates:
-        raise ValueError(f"{count} of {candidates} candidates cannot be picked; from 1 to {candidates} can")
+        raise ValueError(f"a selection picks from 1 to {candidates} candidates, not {count}")
 
 
-def split(images: int, part: float, key: Key) -> tuple[Int[Tensor, "X"], Int[Tensor, "U"]]:
-    """Candidates X and validation images U, by chance, each in ascending order; both have at least 2."""
+def split(images: int, share: float, key: Key) -> tuple[Int[Tensor, "X"], Int[Tensor, "U"]]:
+    """Split images at random into candidates X and a validation set U, both sorted and of at least 2 images.
+
+    share  of the images that U gets. ValueError if there are fewer than 4 images
+    """
     if images < 4:
-        raise ValueError(f"{images} image(s) are too few to set some aside; at least 4 are needed")
-    held = min(images - 2, max(2, round(part * images)))
+        raise ValueError(f"a validation set needs 4 images or more to be taken from, not {images}")
+    validation = min(images - 2, max(2, round(share * images)))
     order = torch.randperm(images, generator=(key / "validation").on("cpu"))
-    return order[held:].sort().values, order[:held].sort().values
+    return order[validation:].sort().values, order[:validation].sort().values
 
 
-HELD = 2**29
-"""Bytes of gradients in memory at a time, unless a selector says how many mini-batches. As they are joined a layer is
-there twice; of a classifier that is all of them."""
+GRADIENT_BYTES = 2**29
+"""Bytes of gradients in memory at a time, unless a selector sets the number of mini-batches. While gradients are
+concatenated, one layer is in memory twice; a classifier has only one."""
 
 
 def chunks(
     problem: SelectionObjective, granularity: Granularity, count: int, chunk: int | None = None
 ) -> Iterator[tuple[range, int]]:
-    """Mini-batches whose gradients are in memory together, by number, and how many images to pick of them.
+    """Yield the numbers of mini-batches whose gradients are in memory together, and the number of images to pick there.
 
-    chunk  how many mini-batches; None: as many as HELD has room for
-    The picks are `count` in all and in proportion: what rounding down leaves over goes to those that lost most by it.
+    chunk  number of mini-batches; None: as many as fit in GRADIENT_BYTES
+    The picks are proportional to the images and sum to `count`. What rounding down leaves over goes to the chunks that
+    lost most by it.
     """
     batches = problem.batches
-    chunk = chunk or max(1, HELD // bytes_of_one(problem, granularity))
-    parts = [range(at, min(at + chunk, len(batches))) for at in range(0, len(batches), chunk)]
-    sizes = [sum(len(batches[b]) for b in part) for part in parts]
+    chunk = chunk or max(1, GRADIENT_BYTES // bytes_of_one(problem, granularity))
+    ranges = [range(at, min(at + chunk, len(batches))) for at in range(0, len(batches), chunk)]
+    sizes = [sum(len(batches[b]) for b in numbers) for numbers in ranges]
     share = [divmod(count * size, sum(sizes)) for size in sizes]
-    over = count - sum(whole for whole, _ in share)
+    over = count - sum(rounded for rounded, _ in share)
     favoured = sorted(range(len(share)), key=lambda c: -share[c][1])[:over]
-    for c, part in enumerate(parts):
+    for c, numbers in enumerate(ranges):
         budget = share[c][0] + (c in favoured)
         if budget:
-            yield part, budget
+            yield numbers, budget
 
 
 def bytes_of_one(problem: SelectionObjective, granularity: Granularity) -> int:
-    """What the gradients of one mini-batch take: at most the head's size, or of single images what those of one do."""
+    """Return the bytes that the gradients of one mini-batch take, or an upper bound: the size of the head."""
     if granularity == "batch":
         return sum(value.numel() * value.element_size() for value in problem.theta.values())
     return problem.gradients(range(1), granularity).bytes
 
 
-def glance(left: Tensor, picks: float, slack: float, rng: torch.Generator) -> Int[Tensor, "m"]:
-    """The items that one pick looks at: all that are left, or with a slack a random part of them.
+def random_subset(left: Tensor, picks: float, slack: float, rng: torch.Generator) -> Int[Tensor, "m"]:
+    """Return the items that one pick compares: all that are left, or with a slack a random subset of them.
 
-    Of n items for k picks, (n/k) log(1/slack) are enough to be slack short of greedy in the mean, for a submodular
-    gain (Mirzasoleiman et al., AAAI 2015, arXiv:1409.7938).
+    For n items, k picks and a submodular gain, (n/k) log(1/slack) items lose at most `slack` against greedy search on
+    average (Mirzasoleiman et al., AAAI 2015, arXiv:1409.7938).
     """
     pool = left.nonzero()[:, 0]
     if slack == 0:

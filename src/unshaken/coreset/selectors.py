@@ -1,4 +1,4 @@
-"""AnySelector: all selectors there are, which --coreset takes by name"""
+"""AnySelector: all selectors, by name for --coreset."""
 
 from typing import Annotated
 
@@ -7,4 +7,4 @@ from unshaken.coreset.selector import All, Random, Ranked, Selector
 from unshaken.coreset.submodular import FacilityLocation, GradientMatching, KCenter
 
 AnySelector = Annotated[Selector, RCS | Random | KCenter | FacilityLocation | GradientMatching | Ranked | All]
-"""A selector; by name from a command line, one of these."""
+"""A selector. On the command line it is one of these, by name."""

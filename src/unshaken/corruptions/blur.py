@@ -1,4 +1,4 @@
-"""Five blurs: Gaussian, defocus, frosted glass, motion and zoom; and the linear maps that they are made of."""
+"""Blurs: Gaussian, defocus, frosted glass, motion and zoom."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Border = Literal["nearest", "reflect", "mirror"]
 
 
 def gaussian_blur(x: Float[Tensor, "N C H W"], draws: SampleRandom, sigma: float) -> Float[Tensor, "N C H W"]:
-    """A Gaussian cut off at 4 σ, the image's edge continued."""
+    """Blur by a Gaussian, cut off at 4 σ, with the edge of the image continued."""
     return smoothed(x, sigma, int(4 * sigma + 0.5), "nearest")
 
 
 def defocus_blur(
     x: Float[Tensor, "N C H W"], draws: SampleRandom, radius: float, alias: float
 ) -> Float[Tensor, "N C H W"]:
-    """Each point spread over a disk, whose edge is softened by σ = `alias`; the image mirrored at its edge."""
+    """Spread each point over a disk, whose edge is smoothed by σ = `alias`; the image is mirrored at its edge."""
     kernel = disk(radius, alias).to(x.device)
     reach = len(kernel) // 2
     rows, columns = (_inside(torch.arange(-reach, n + reach, device=x.device), n, "mirror") for n in x.shape[2:])
@@ -36,26 +36,26 @@ def defocus_blur(
 def glass_blur(
     x: Float[Tensor, "N C H W"], draws: SampleRandom, sigma: float, delta: float, rounds: int
 ) -> Float[Tensor, "N C H W"]:
-    """Blurred, cut to 8 bits, pixels exchanged for near ones, blurred again.
+    """Blur, round down to 8 bits, replace pixels by near ones, and blur again.
 
-    The published code means to swap pixels, but copies them (it swaps views of NumPy arrays): here too.
+    The published code means to swap pixels but copies them (it swaps views of NumPy arrays), and so does this.
     """
     x = eight_bits(gaussian_blur(x, draws, sigma))
     for r in range(int(rounds)):
-        x = _copied_about(x, draws / r, max(1, round(delta)))
+        x = _copy_neighbours(x, draws / r, max(1, round(delta)))
     return gaussian_blur(x, draws, sigma)
 
 
 def motion_blur(
     x: Float[Tensor, "N C H W"], draws: SampleRandom, radius: float, sigma: float
 ) -> Float[Tensor, "N C H W"]:
-    """Streaks within 45° of the horizontal, which ImageMagick cuts to 8 bits."""
+    """Blur along a line within 45° of the horizontal, rounded down to 8 bits as by ImageMagick."""
     return eight_bits(streaked(x, (draws / "angle").uniform(low=-45, high=45), radius, sigma))
 
 
 def zoom_blur(x: Float[Tensor, "N C H W"], draws: SampleRandom, count: int, step: float) -> Float[Tensor, "N C H W"]:
-    """The mean of the image and of `count` enlargements of it, by 1, 1 + step, 1 + 2 step, ..."""
-    step = (1 + step) - 1  # as numpy.arange has it: 26 pixels times 1.25 are then just above 32.5, and make 33
+    """Average the image and `count` enlargements of it, by 1, 1 + step, 1 + 2 step, ..."""
+    step = (1 + step) - 1  # as numpy.arange computes it: 26 pixels times 1.25 are then just above 32.5, and give 33
     total = x.clone()
     for k in range(int(count)):
         total += zoomed(x, 1 + k * step)
@@ -63,7 +63,7 @@ def zoom_blur(x: Float[Tensor, "N C H W"], draws: SampleRandom, count: int, step
 
 
 def smoothed(x: Float[Tensor, "N C H W"], sigma: float, radius: int, border: Border) -> Float[Tensor, "N C H W"]:
-    """A Gaussian of deviation sigma, cut off at radius, along rows and columns."""
+    """Blur along rows and columns by a Gaussian of deviation sigma, cut off at radius, both in pixels."""
     if radius == 0:
         return x
     rows, columns = (_smoothing(n, sigma, radius, border).to(x.device) for n in x.shape[2:])
@@ -71,7 +71,7 @@ def smoothed(x: Float[Tensor, "N C H W"], sigma: float, radius: int, border: Bor
 
 
 def _smoothing(side: int, sigma: float, radius: int, border: Border) -> Float[Tensor, "side side"]:
-    """The matrix of a Gaussian along one axis: row i holds what pixel i is a mean of."""
+    """Return the matrix of a Gaussian along one axis: row i holds the weights for pixel i."""
     offset = torch.arange(-radius, radius + 1)
     weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
     weight = (weight / weight.sum()).expand(side, -1)
@@ -79,17 +79,20 @@ def _smoothing(side: int, sigma: float, radius: int, border: Border) -> Float[Te
     return torch.zeros(side, side, dtype=torch.float64).scatter_add_(1, source, weight)
 
 
-def _inside(place: Int[Tensor, "..."], side: int, border: Border) -> Int[Tensor, "..."]:
-    """Which pixel continues the image, as SciPy calls it: a a|a b c|c c, b a|a b c|c b, c b|a b c|b a."""
+def _inside(position: Int[Tensor, "..."], side: int, border: Border) -> Int[Tensor, "..."]:
+    """Return the pixel that continues the image at positions outside it.
+
+    The borders have SciPy's names. nearest: a a|a b c|c c. reflect: b a|a b c|c b. mirror: c b|a b c|b a.
+    """
     if border == "nearest":
-        return place.clamp(0, side - 1)
+        return position.clamp(0, side - 1)
     period = 2 * side if border == "reflect" else max(1, 2 * side - 2)
-    place = place % period
-    return torch.minimum(place, period - (border == "reflect") - place)
+    position = position % period
+    return torch.minimum(position, period - (border == "reflect") - position)
 
 
 def disk(radius: float, alias: float) -> Float[Tensor, "k k"]:
-    """The pixels within radius of the centre, in equal parts, smoothed over 3 (or beyond radius 8, 5) pixels."""
+    """Return a disk of sum 1, equal within radius of the centre, smoothed over 3 pixels (5 beyond radius 8)."""
     reach = max(8, ceil(radius))
     square = torch.arange(-reach, reach + 1).double() ** 2
     within = (square[:, None] + square <= radius**2).double()[None, None]
@@ -101,15 +104,19 @@ def disk(radius: float, alias: float) -> Float[Tensor, "k k"]:
 def streaked(
     x: Float[Tensor, "N C H W"], angle: Float[Tensor, "N"], radius: float, sigma: float
 ) -> Float[Tensor, "N C H W"]:
-    """ImageMagick's motion blur: half a Gaussian of 2 ⌈radius⌉ + 1 pixels on a line from each pixel.
+    """Blur as ImageMagick's motion blur: half a Gaussian of 2 ⌈radius⌉ + 1 pixels on a line from each pixel.
 
-    `angle` is in degrees, from right to down. The line is of whole pixels, and the image's edge continues.
+    `angle` is in degrees, from right to down. The line consists of whole pixels, and the edge of the image is
+    continued.
     """
     N, C, H, W = x.shape
     distance = torch.arange(2 * ceil(radius) + 1, dtype=x.dtype, device=x.device)
     weight = torch.exp(-0.5 * (distance / sigma) ** 2)
     weight = weight / weight.sum()
-    distance, weight = distance[weight > 1e-7], weight[weight > 1e-7]  # not a thousandth of a grey level together
+    distance, weight = (
+        distance[weight > 1e-7],
+        weight[weight > 1e-7],
+    )  # the rest is less than a thousandth of a grey level
     angle = torch.deg2rad(angle)[:, None]
     down, right = ((distance * f(angle) - 0.5).ceil().long() for f in (torch.sin, torch.cos))
     flat, total = x.flatten(2), torch.zeros_like(x).flatten(2)
@@ -118,13 +125,13 @@ def streaked(
             _inside(torch.arange(n, device=x.device) + to[:, k, None], n, "nearest")
             for n, to in ((H, down), (W, right))
         )
-        place = (W * rows[:, :, None] + columns[:, None]).view(N, 1, -1).expand(N, C, -1)
-        total += share * flat.gather(2, place)
+        source = (W * rows[:, :, None] + columns[:, None]).view(N, 1, -1).expand(N, C, -1)
+        total += share * flat.gather(2, source)
     return total.view_as(x)
 
 
 def zoomed(x: Float[Tensor, "N C H W"], factor: float) -> Float[Tensor, "N C H W"]:
-    """The middle of the image enlarged to its size, bilinearly, corner pixels on corner pixels."""
+    """Enlarge the centre of the image to its size, bilinearly, with corner pixels on corner pixels."""
     if factor == 1:
         return x
     rows, columns = (_zooming(n, factor).to(x.device) for n in x.shape[2:])
@@ -132,20 +139,19 @@ def zoomed(x: Float[Tensor, "N C H W"], factor: float) -> Float[Tensor, "N C H W
 
 
 def _zooming(side: int, factor: float) -> Float[Tensor, "side side"]:
-    """The matrix of an enlargement along one axis: ⌈side / factor⌉ pixels to their number times factor, then cut."""
+    """Return the matrix of an enlargement along one axis, of ⌈side / factor⌉ pixels, cropped to `side`."""
     source = ceil(side / factor)
     target = round(source * factor)
-    place = torch.arange(target).double() * (source - 1) / max(1, target - 1)
-    weight = (1 - (place[:, None] - torch.arange(source)).abs()).clamp_(min=0)
+    position = torch.arange(target).double() * (source - 1) / max(1, target - 1)
+    weight = (1 - (position[:, None] - torch.arange(source)).abs()).clamp_(min=0)
     before, cut = (side - source) // 2, (target - side) // 2
     return F.pad(weight, (before, side - source - before))[cut : cut + side]
 
 
-def _copied_about(x: Float[Tensor, "N C H W"], draws: SampleRandom, delta: int) -> Float[Tensor, "N C H W"]:
-    """From the bottom right to the top left, each inner pixel becomes one that is -delta ... delta - 1 away each way.
+def _copy_neighbours(x: Float[Tensor, "N C H W"], draws: SampleRandom, delta: int) -> Float[Tensor, "N C H W"]:
+    """Replace each inner pixel by one that is -delta ... delta - 1 away along each axis, from bottom right to top left.
 
-    A pixel that is copied after it has itself become another hands on what it became; such chains are followed by
-    doubling, so that no pixel waits for another.
+    A pixel may be copied after it was replaced itself. Such chains are resolved by doubling, for all pixels at once.
     """
     N, C, H, W = x.shape
     across, down = (draws / "about").integers(-delta, delta, 2, H, W).unbind(1)
@@ -161,5 +167,5 @@ def _copied_about(x: Float[Tensor, "N C H W"], draws: SampleRandom, delta: int) 
 
 
 def eight_bits(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Cut to a multiple of 1/255 in [0, 1]: what lies between two is the lower, as NumPy makes bytes of floats."""
-    return (255 * x + 1e-6).floor_().clamp_(0, 255).div_(255)  # the millionth: 255 (v / 255) may come out below v
+    """Round down to a multiple of 1/255 in [0, 1], as NumPy converts floats to bytes."""
+    return (255 * x + 1e-6).floor_().clamp_(0, 255).div_(255)  # 1e-6, because 255 (v / 255) may be just below v

@@ -1,4 +1,4 @@
-"""What a file or a display does: contrast, pixels, JPEG, saturation; and elastic deformation."""
+"""Digital corruptions: contrast, saturation, pixelation, JPEG and elastic deformation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from unshaken.corruptions.blur import eight_bits, smoothed
 
 
 def contrast(x: Float[Tensor, "N C H W"], draws: SampleRandom, factor: float) -> Float[Tensor, "N C H W"]:
-    """Towards each channel's mean over the image."""
+    """Blend each channel with its mean over the image."""
     return torch.lerp(x.mean((2, 3), keepdim=True), x, factor)
 
 
 def saturate(x: Float[Tensor, "N C H W"], draws: SampleRandom, factor: float, more: float) -> Float[Tensor, "N C H W"]:
-    """Saturation s of HSV to s factor + more, in [0, 1]; an image of one channel has none.
+    """Change the saturation s of HSV to s factor + more, in [0, 1]; an image of one channel has no saturation.
 
     With value v and saturation s a channel is v (1 - s k), where k in [0, 1] depends on the hue. A grey pixel has
-    hue 0, red, and so becomes reddish where `more` is not 0: in the published files too.
+    hue 0, which is red, and becomes reddish where `more` is not 0, as in the published files.
     """
     if x.shape[1] == 1:
         return x
@@ -37,7 +37,7 @@ def saturate(x: Float[Tensor, "N C H W"], draws: SampleRandom, factor: float, mo
 
 
 def pixelate(x: Float[Tensor, "N C H W"], draws: SampleRandom, share: float) -> Float[Tensor, "N C H W"]:
-    """To the given share of each side and back, by Pillow's box filter: whole pixels, each step rounded to 8 bits."""
+    """Resize to `share` of each side and back, by Pillow's box filter, with each step rounded to 8 bits."""
     H, W = x.shape[2:]
     h, w = int(H * share), int(W * share)
     for rows, columns in (((H, h), (W, w)), ((h, H), (w, W))):
@@ -47,7 +47,7 @@ def pixelate(x: Float[Tensor, "N C H W"], draws: SampleRandom, share: float) -> 
 
 
 def _boxes(source: int, target: int) -> Float[Tensor, "target source"]:
-    """Means of the source pixels whose centres lie in each target pixel, or of the one it lies in."""
+    """Return the matrix of means over source pixels whose centres lie in a target pixel, or of the pixel it lies in."""
     scale = source / target
     centre = scale * (torch.arange(target).double()[:, None] + 0.5)
     apart = (torch.arange(source) + 0.5 - centre) / max(1.0, scale)
@@ -56,25 +56,26 @@ def _boxes(source: int, target: int) -> Float[Tensor, "target source"]:
 
 
 def jpeg_compression(x: Float[Tensor, "N C H W"], draws: SampleRandom, quality: float) -> Float[Tensor, "N C H W"]:
-    """Through a JPEG file of this quality in memory, by Pillow (its libjpeg's bits), colours at half the side."""
+    """Compress as JPEG of this quality by Pillow, with colours at half the resolution; bits depend on its libjpeg."""
     pixels = (255 * x).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    seen = np.empty_like(pixels)
-    for before, after in zip(pixels, seen, strict=True):
+    decoded = np.empty_like(pixels)
+    for before, after in zip(pixels, decoded, strict=True):
         file = BytesIO()
         Image.fromarray(before.squeeze(-1) if before.shape[-1] == 1 else before).save(
             file, "JPEG", quality=int(quality)
         )
         after[:] = np.asarray(Image.open(file)).reshape(after.shape)
-    return torch.from_numpy(seen).to(x.device).permute(0, 3, 1, 2).to(x.dtype) / 255
+    return torch.from_numpy(decoded).to(x.device).permute(0, 3, 1, 2).to(x.dtype) / 255
 
 
 def elastic_transform(
     x: Float[Tensor, "N C H W"], draws: SampleRandom, alpha: float, sigma: float, shift: float
 ) -> Float[Tensor, "N C H W"]:
-    """An affine map that moves three points by up to `shift` of a side each way, then a smooth random displacement.
+    """Apply an affine map that moves three points by ± `shift` of a side, then a smooth random displacement.
 
-    The displacement is uniform noise in ± alpha side² pixels, smoothed by sigma sides (which divides it by a side
-    again). Both maps are bilinear; OpenCV, which made the published files, rounds the first one's places to 1/32.
+    The displacement is uniform noise in ± alpha side² pixels, smoothed by a Gaussian of sigma sides (which divides it
+    by a side again). Both maps are bilinear. OpenCV, which made the published files, rounds the positions of the first
+    map to 1/32 of a pixel.
     """
     H, W = x.shape[2:]
     side = min(H, W)
@@ -84,9 +85,9 @@ def elastic_transform(
     corner[:, :2] += x.new_tensor([W // 2, H // 2])
     moved = corner.expand(len(x), 3, 3).clone()
     moved[:, :, :2] += shift * side * (draws / "affine").uniform(3, 2, low=-1, high=1)
-    back = torch.linalg.solve(moved, corner[:, :2].expand(len(x), 3, 2))  # of (column, row, 1) to where it was
-    place = torch.stack((column, row, torch.ones_like(row)), -1).view(-1, 3) @ back
-    x = _sampled(x, *place.view(-1, H, W, 2).unbind(-1), "mirror")  # pyright: ignore[reportCallIssue]
+    back = torch.linalg.solve(moved, corner[:, :2].expand(len(x), 3, 2))  # from (column, row, 1) to its source
+    position = torch.stack((column, row, torch.ones_like(row)), -1).view(-1, 3) @ back
+    x = _sampled(x, *position.view(-1, H, W, 2).unbind(-1), "mirror")  # pyright: ignore[reportCallIssue]
     if alpha == 0:
         return x
     noise = alpha * side**2 * (draws / "elastic").uniform(2, H, W, low=-1, high=1)
@@ -95,7 +96,10 @@ def elastic_transform(
 
 
 def _sampled(x: Float[Tensor, "N C H W"], column: Tensor, row: Tensor, border: str) -> Float[Tensor, "N C H W"]:
-    """x at places (N H W) in pixels, bilinearly, mirrored about the outer pixels' centres or about their edges."""
+    """Sample x bilinearly at positions (N H W) in pixels.
+
+    border  mirror: x is mirrored about the centres of its outer pixels. reflect: about their edges
+    """
     H, W = x.shape[2:]
     centres = border == "mirror"
     if centres:

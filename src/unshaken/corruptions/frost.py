@@ -1,4 +1,4 @@
-"""Ice on a window: a texture drawn here, in place of the photographs of CIFAR-10-C's and ImageNet-C's frost."""
+"""Ice on a window for frost: a drawn texture instead of the published photographs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from unshaken.corruptions.blur import smoothed
 from unshaken.corruptions.plasma import diamond_square
 
 TINT = (0.89, 1.02, 1.09)
-"""Bluish: what the channels of ice are to its luma."""
+"""Colour of ice, as its channels divided by its luma: bluish."""
 DARKEST, LIGHTEST, GRAIN = 0.42, 0.86, 0.25
-"""The range of brightness, and the deviation of what it lacks to white, as those photographs have them."""
+"""Range of brightness, and standard deviation of its distance from white, as in those photographs."""
 NEEDLES = 64
-"""Times the side of a view."""
+"""Number of needles, as a multiple of the side of an image in pixels."""
 
 
 def ice(channels: int, height: int, width: int, draws: SampleRandom) -> Float[Tensor, "N C height width"]:
-    """Somewhere of the texture for each sample, in a brightness of its own."""
+    """Return a random window of the texture for each sample, with a random brightness."""
     device = draws.index.device
     texture = _texture(1 << (max(height, width) - 1).bit_length()).to(device)
     top, left = (draws / "place").integers(0, len(texture) - max(height, width) + 1, 2).unbind(1)
@@ -36,7 +36,7 @@ def ice(channels: int, height: int, width: int, draws: SampleRandom) -> Float[Te
 
 @lru_cache(maxsize=4)
 def _texture(view: int) -> Float[Tensor, "side side"]:
-    """Clouds and needles, four views long and high, of mean 0 and deviation 1; the same in every program."""
+    """Return clouds and needles, four images wide and high, of mean 0 and deviation 1; always the same."""
     side, draws = 4 * view, SampleRandom(Key(0) / "frost", torch.zeros(1, dtype=torch.int64))
     start = (draws / "start").uniform(2, NEEDLES * view, 1, high=side)[0]
     angle = (draws / "angle").uniform(NEEDLES * view, 1, high=2 * pi)[0]

@@ -1,4 +1,4 @@
-"""Four noises: Gaussian, shot, impulse and speckle."""
+"""Noise: Gaussian, shot, impulse and speckle."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from unshaken.base.types import Float
 
 
 def gaussian_noise(x: Float[Tensor, "N C H W"], draws: SampleRandom, deviation: float) -> Float[Tensor, "N C H W"]:
-    """x + σ n, with n normal in every value: what a sensor adds in poor light."""
+    """Return x + σ n, with n normal for every value: sensor noise in poor light."""
     return x + deviation * draws.normal(*x.shape[1:])
 
 
 def speckle_noise(x: Float[Tensor, "N C H W"], draws: SampleRandom, deviation: float) -> Float[Tensor, "N C H W"]:
-    """x + σ x n: noise that grows with the light."""
+    """Return x + σ x n, with n normal for every value: noise that grows with the light."""
     return x + deviation * x * draws.normal(*x.shape[1:])
 
 
 def shot_noise(x: Float[Tensor, "N C H W"], draws: SampleRandom, photons: float) -> Float[Tensor, "N C H W"]:
-    """Poisson(x photons) / photons: so many photons make white.
+    """Return Poisson(x photons) / photons, where `photons` is the mean number that makes white.
 
-    By inversion of Poisson's distribution function. The tables of the 256 levels, each raised by its level, are one
-    ascending list, in which one search finds every pixel's count.
+    The draw inverts the Poisson distribution function. The tables of the 256 levels, each with its level added, form
+    one ascending list, in which a single search finds the count of every pixel.
     """
     table = _poisson(photons)
     level = (255 * x).round_()
-    place = (level + draws.uniform(*x.shape[1:])).contiguous()
-    found = torch.searchsorted(table.flatten().to(x.device), place, right=True)
-    return (found - table.shape[1] * level) / photons
+    position = (level + draws.uniform(*x.shape[1:])).contiguous()
+    index = torch.searchsorted(table.flatten().to(x.device), position, right=True)
+    return (index - table.shape[1] * level) / photons
 
 
 @lru_cache(maxsize=8)
 def _poisson(photons: float) -> Float[Tensor, "256 K"]:
-    """Level v's probability of at most k photons, plus v; beyond the last k lies less than 2⁻⁵³."""
+    """Return the probability of at most k photons at level v, plus v; the tail after the last k is below 2⁻⁵³."""
     count = torch.arange(int(photons + 10 * photons**0.5 + 20)).double()
     level = torch.arange(256).double()[:, None]
-    lr = photons * level / 255
-    share = torch.exp(torch.xlogy(count, lr) - lr - torch.lgamma(count + 1))
+    mean = photons * level / 255
+    share = torch.exp(torch.xlogy(count, mean) - mean - torch.lgamma(count + 1))
     return share.cumsum(1).clamp(max=1) + level
 
 
 def impulse_noise(x: Float[Tensor, "N C H W"], draws: SampleRandom, share: float) -> Float[Tensor, "N C H W"]:
-    """Salt and pepper: the given share of values, each channel on its own, becomes 0 or 1, either equally likely."""
+    """Replace a share of values by 0 or 1, equally likely, in each channel independently (salt and pepper)."""
     u = draws.uniform(*x.shape[1:])
     return torch.where(u < share, (u < share / 2).to(x.dtype), x)

@@ -1,4 +1,4 @@
-"""Plasma: clouds by diamonds and squares, for fog and for ice."""
+"""Plasma clouds by the diamond-square algorithm, for fog and ice."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unshaken.base.types import Float
 
 
 def diamond_square(side: int, decay: float, draws: SampleRandom) -> Float[Tensor, "N side side"]:
-    """Plasma in [0, 1], whose opposite edges meet: points midway between four others are their mean and some chance.
+    """Return plasma in [0, 1] that is periodic: a point midway between four others is their mean plus noise.
 
-    `side` is a power of two. Chance is w² times uniform in ± 1, where w is divided by `decay` at each halving of the
-    step: w counts twice in the published files, so that their plasma is smoother than `decay` says.
+    `side` is a power of two. The noise is w² times a uniform draw in ± 1, and w is divided by `decay` whenever the step
+    is halved. The published files have w² too, so their plasma is smoother than `decay` says.
     """
     count, step, w = len(draws.index), side, 1.0
     plasma = torch.zeros(count, side, side, dtype=torch.float64, device=draws.index.device)

@@ -1,8 +1,8 @@
-"""How severe: the constants of CIFAR-10-C and ImageNet-C, by corruption and severity.
+"""Severities: the constants of CIFAR-10-C and ImageNet-C, by corruption and severity.
 
-Hendrycks and Dietterich (ICLR 2019, arXiv:1903.12261) give no constants; these are the ones that made the published
-files, from the authors' github.com/hendrycks/robustness: CIFAR of ImageNet-C/create_c/make_cifar_c.py (commit ca36008),
-IMAGENET of ImageNet-C/imagenet_c/imagenet_c/corruptions.py (commit 20caed9).
+Hendrycks and Dietterich (ICLR 2019, arXiv:1903.12261) give no constants. These made the published files; they are from
+the authors' github.com/hendrycks/robustness: CIFAR of ImageNet-C/create_c/make_cifar_c.py (commit ca36008), IMAGENET of
+ImageNet-C/imagenet_c/imagenet_c/corruptions.py (commit 20caed9).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ FIFTEEN = (
     *("snow", "frost", "fog", "brightness"),
     *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
-"""What is averaged over: noise, blur, weather, digital."""
+"""The corruptions of the benchmark, whose mean is reported: noise, blur, weather, digital."""
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""Published beside the fifteen, to choose hyper-parameters on."""
+"""The extra corruptions, published for choosing hyper-parameters."""
 SEVERITIES = (1, 2, 3, 4, 5)
 
 Which = Literal["cifar", "imagenet"]
 
 
 class px(float):
-    """A length in pixels of an image of 32 (CIFAR) or 224 (IMAGENET); it grows with the image."""
+    """A length in pixels of an image of 32 (CIFAR) or 224 (IMAGENET) pixels; it scales with the side of the image."""
 
 
 Table = Mapping[str, tuple[tuple[float, ...], ...]]
@@ -75,7 +75,7 @@ CIFAR: Table = {
     "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
 }
 
-_ELASTIC = 244 / 224  # the published code says 244 where it means 224
+_ELASTIC = 244 / 224  # the published code writes 244 instead of 224
 IMAGENET: Table = {
     "gaussian_noise": ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
     "shot_noise": ((60,), (25,), (12,), (5,), (3,)),
@@ -123,22 +123,22 @@ IMAGENET: Table = {
 }
 
 TABLES: dict[Which, tuple[int, Table]] = {"cifar": (32, CIFAR), "imagenet": (224, IMAGENET)}
-"""By name, with the side in pixels that they were made for."""
+"""By name: the side in pixels that the constants were made for, and the constants."""
 
 BETWEEN = 128
-"""From this side on, images are more like ImageNet-C's than like an enlarged CIFAR-10-C's."""
+"""Side from which images get the constants of ImageNet-C."""
 
 
 def suited(side: int) -> Which:
-    """Whose constants an image of this side gets."""
+    """Return whose constants are used for images of this side, in pixels."""
     return "imagenet" if side >= BETWEEN else "cifar"
 
 
 def constants(name: str, severity: int, which: Which, side: int) -> tuple[float, ...]:
-    """Of one corruption, its lengths in pixels of an image of this side.
+    """Return the constants of one corruption, with lengths in pixels of an image of this side.
 
-    Lengths grow with the side, so that an image looks the same at any. Below 32 pixels they stay as they are at 32:
-    a blur of much less than a pixel is none.
+    Lengths scale with the side, so that corruptions look the same at any size. Below 32 pixels they are as at 32, since
+    a blur of much less than a pixel has no effect.
     """
     reference, table = TABLES[which]
     pixel = max(side, 32) / reference
@@ -146,9 +146,9 @@ def constants(name: str, severity: int, which: Which, side: int) -> tuple[float,
 
 
 def check(name: str, severity: int) -> None:
-    """ValueError unless there is such a corruption, and such a severity."""
+    """Raise ValueError unless the corruption and the severity exist."""
     if name not in CIFAR:
         hint = did_you_mean(str(name).lower().replace(" ", "_").replace("-", "_"), CIFAR, cutoff=0.4)
-        raise ValueError(f"no corruption {name!r}: there are {', '.join((*FIFTEEN, *EXTRA))}{hint}")
+        raise ValueError(f"there is no corruption {name!r}; there are {', '.join((*FIFTEEN, *EXTRA))}{hint}")
     if severity not in SEVERITIES:
         raise ValueError(f"a severity is 1, 2, 3, 4 or 5, not {severity!r}")

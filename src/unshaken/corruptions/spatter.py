@@ -1,4 +1,4 @@
-"""Spatter on the lens: drops of water, whose edges catch the light, or opaque mud."""
+"""Spatter on the lens: drops of water with bright edges, or opaque mud."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unshaken.transforms.color import luma
 
 WATER = (175 / 255, 238 / 255, 238 / 255)
 MUD = (63 / 255, 42 / 255, 20 / 255)
-FARTHEST = 20
-"""Pixels from an edge beyond which water is equally deep."""
+MAX_DISTANCE = 20
+"""Distance in pixels from an edge beyond which water is equally deep."""
 
 
 def spatter(
@@ -29,10 +29,10 @@ def spatter(
     amount: float,
     mud: int,
 ) -> Float[Tensor, "N C H W"]:
-    """Liquid is where smoothed noise exceeds `least`.
+    """Add liquid where smoothed noise exceeds `least`.
 
-    Of water, `amount` is how much light it adds where there is most; of mud, the deviation by which its outline is
-    smoothed, and what is less than 0.8 of mud is none.
+    For water, `amount` is the most light that it adds. For mud, it is the deviation by which the outline is smoothed;
+    mud of less than 0.8 is left out.
     """
     colour = x.new_tensor(MUD if mud else WATER).view(1, 3, 1, 1)
     colour = luma(colour) if x.shape[1] == 1 else colour
@@ -46,15 +46,15 @@ def spatter(
 
 
 def relief(wet: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H W"]:
-    """How bright each pixel is by its distance from the drops' edges, lit from one side; whole numbers in 0 ... 255."""
-    away = _mean3(chamfer(edges(wet), FARTHEST))
-    height = equalised((away + 1e-6).floor_())
+    """Return the brightness of each pixel, in 0 ... 255, from its distance to the edges of drops, lit from one side."""
+    distance = _mean3(chamfer(edges(wet), MAX_DISTANCE))
+    height = equalize((distance + 1e-6).floor_())
     lit = F.conv2d(_framed(height), height.new_tensor([[[[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]]]))
     return _mean3(lit.clamp_(0, 255)).round_()
 
 
 def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -> Bool[Tensor, "N 1 H W"]:
-    """Canny's edges of an 8-bit layer, as bool (IEEE TPAMI 1986; OpenCV's form: 3 x 3 Sobel, |dx| + |dy|).
+    """Return the Canny edges of an 8-bit layer (IEEE TPAMI 1986), as OpenCV: 3 x 3 Sobel, |dx| + |dy|.
 
     An edge is a ridge of the gradient above `low` that is connected with one above `high`.
     """
@@ -67,7 +67,7 @@ def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -
     along = (steep > near[-1, 0]) & (steep >= near[1, 0])
     falling = (steep > near[-1, -1]) & (steep > near[1, 1])
     rising = (steep > near[-1, 1]) & (steep > near[1, -1])
-    tangent = 13573 / 2**15  # of 22.5°, and 2 more than that of 67.5°, in OpenCV's fixed point
+    tangent = 13573 / 2**15  # tan 22.5°, and tan 67.5° − 2, in OpenCV's fixed point
     diagonal = torch.where((dx < 0) == (dy < 0), falling, rising)
     ridge = torch.where(dy.abs() > (2 + tangent) * dx.abs(), along, diagonal)
     ridge = torch.where(dy.abs() < tangent * dx.abs(), across, ridge) & (steep > low)
@@ -78,7 +78,7 @@ def edges(layer: Float[Tensor, "N 1 H W"], low: float = 50, high: float = 150) -
 
 
 def chamfer(edge: Bool[Tensor, "N 1 H W"], most: float) -> Float[Tensor, "N 1 H W"]:
-    """Distance from the next edge, at most `most`: by steps of length 1, 1.4 and 2.1969 (Borgefors 1986, as OpenCV)."""
+    """Return the distance to the nearest edge, at most `most`, by steps of 1, 1.4 and 2.1969 (Borgefors 1986)."""
     length = {(0, 1): 65536, (1, 1): 91750, (1, 2): 143976}  # in 65,536ths, so that sums are exact
     ahead = {(i, j): length.get((min(abs(i), abs(j)), max(abs(i), abs(j)))) for i, j in product(range(-2, 3), repeat=2)}
     steps = [(i, j, cost) for (i, j), cost in ahead.items() if cost is not None]
@@ -91,8 +91,8 @@ def chamfer(edge: Bool[Tensor, "N 1 H W"], most: float) -> Float[Tensor, "N 1 H 
     return distance.double() / 65536
 
 
-def equalised(layer: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H W"]:
-    """Levels 0 ... 255 spread so that each is the share of pixels at or below it, not counting the lowest."""
+def equalize(layer: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H W"]:
+    """Equalise the histogram: each level 0 ... 255 becomes the share of pixels at or below it, without the lowest."""
     level = layer.long().flatten(1)
     count = torch.zeros(len(layer), 256, device=layer.device, dtype=layer.dtype)
     count.scatter_add_(1, level, torch.ones_like(layer).flatten(1))
@@ -113,6 +113,6 @@ def _framed(layer: Float[Tensor, "N 1 H W"]) -> Float[Tensor, "N 1 H+2 W+2"]:
 
 
 def _beside(layer: Tensor, down: int, right: int) -> Tensor:
-    """What lies one pixel further down or right; 0 outside."""
+    """Return for each pixel the value that is `down` and `right` pixels away; 0 outside."""
     H, W = layer.shape[2:]
     return F.pad(layer, (1, 1, 1, 1))[:, :, 1 + down : 1 + down + H, 1 + right : 1 + right + W]

@@ -1,4 +1,4 @@
-"""The weather: snow, frost, fog, and the brightness of the day."""
+"""Weather: snow, frost, fog and brightness."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unshaken.transforms.color import luma
 
 
 def brightness(x: Float[Tensor, "N C H W"], draws: SampleRandom, more: float) -> Float[Tensor, "N C H W"]:
-    """The value v of HSV to v + more, at most 1, hue and saturation kept: every channel times (v + more) / v."""
+    """Raise the value v of HSV to v + more, at most 1, by multiplying every channel by (v + more) / v."""
     v = x.amax(1, keepdim=True)
     brighter = (v + more).clamp_(max=1)
     return torch.where(v > 0, x * (brighter / v), brighter)
 
 
 def fog(x: Float[Tensor, "N C H W"], draws: SampleRandom, strength: float, decay: float) -> Float[Tensor, "N C H W"]:
-    """Plasma added to the image, which is darkened to the range that it had."""
+    """Add plasma to the image, then scale it back to its former range."""
     H, W = x.shape[2:]
     brightest = x.amax((1, 2, 3), keepdim=True)
     plasma = diamond_square(1 << (max(H, W) - 1).bit_length(), decay, draws)[:, None, :H, :W]
@@ -39,9 +39,9 @@ def snow(
     sigma: float,
     keep: float,
 ) -> Float[Tensor, "N C H W"]:
-    """A whitened image, and over it flakes that fall: noise above `least`, enlarged by `size`, blurred downwards.
+    """Whiten the image and add flakes: noise above `least`, enlarged by `size` and blurred downwards.
 
-    The flakes are laid on twice, the second time turned by half a turn.
+    The flakes are added twice, the second time rotated by 180°.
     """
     H, W = x.shape[2:]
     flakes = zoomed(mean + deviation * (draws / "flakes").normal(1, H, W), max(1.0, size))
@@ -52,6 +52,6 @@ def snow(
 
 
 def frost(x: Float[Tensor, "N C H W"], draws: SampleRandom, keep: float, add: float) -> Float[Tensor, "N C H W"]:
-    """Darkened by `keep`, and ice over it: somewhere of a texture drawn here, in place of the published photographs."""
+    """Darken the image by `keep` and add ice: a drawn texture instead of the published photographs."""
     H, W = x.shape[2:]
     return keep * x + add * ice(x.shape[1], H, W, draws)

@@ -1,28 +1,29 @@
-"""NT-Xent and its kin: views of an image attract, all other images repel."""
+"""Contrastive losses: views of one image attract each other, all other images repel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isfinite, log
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.types import Float
+from unshaken.base.types import Bool, Float
 
-CACHED, AT_ONCE = 256, 2048
-"""Images whose embeddings are compared at a time with as many others: on a CPU, 1 MB of similarities, so that what one
-operation writes the next finds in the cache; elsewhere 64 MB, so that there is only one block as a rule."""
+CPU_BLOCK, GPU_BLOCK = 256, 2048
+"""Images in one block of the similarity matrix. On a CPU a block of both views takes 1 MB and stays in the cache from
+one operation to the next. Elsewhere it takes 64 MB, so that a batch is usually one block."""
 
 
 def nt_xent(z: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
-    """The mean over the 2N anchors of  −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ).
+    """Return the mean over the 2N anchors of  −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ).
 
-    sim is the cosine; the sum runs over the other 2N − 1 embeddings, the partner among them
-    (Chen et al., ICML 2020, arXiv:2002.05709, eq. 1). With N = 1 there is nothing to contrast and the loss is 0.
-    Memory grows as N, not as N². The gradient is in closed form; there is none of second order.
+    sim is the cosine. The sum runs over the other 2N − 1 embeddings, which include the positive
+    (Chen et al., ICML 2020, arXiv:2002.05709, eq. 1). With N = 1 there is nothing to contrast, and the loss is 0.
+    Memory grows as N, not as N². The gradient is in closed form, and cannot be differentiated again (RuntimeError).
+    ValueError unless there are two views.
     """
     if z.ndim != 3 or len(z) != 2:
         raise ValueError(f"NT-Xent contrasts two views, shape (2, N, D), not {tuple(z.shape)}")
@@ -30,20 +31,21 @@ def nt_xent(z: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
 
 
 class _NTXent(torch.autograd.Function):
-    """Of unit vectors u, b being the partner of a, and s_ac = ⟨u_a, u_c⟩/τ, c ≠ a:
+    """NT-Xent of unit vectors u, where b is the positive of a, and s_ac = ⟨u_a, u_c⟩/τ for c ≠ a:
 
         ℓ = mean_a (lse_a − s_ab),   lse_a = log Σ_c exp s_ac,
         ∂ℓ/∂u_a = (Σ_c (exp(s_ac − lse_a) + exp(s_ac − lse_c)) u_c − 2 u_b) / 2Nτ,
 
-    both found in the forward pass, block by block of s; only blocks on and above the diagonal, for s is symmetric.
+    The forward pass computes both, one block of s after the other. s is symmetric, so that blocks on and above the
+    diagonal are enough.
     """
 
     @staticmethod
     def forward(ctx: Any, u: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
-        parts = [part.flatten(0, 1) for part in u.split(CACHED if u.device.type == "cpu" else AT_ONCE, 1)]
-        blocks = [*_blocks(parts, tau)] if len(parts) == 1 else None  # of several, each is made twice
-        lse, positive = [part.new_full((len(part),), -torch.inf) for part in parts], []
-        for i, j, s in blocks or _blocks(parts, tau):
+        chunks = [chunk.flatten(0, 1) for chunk in u.split(CPU_BLOCK if u.device.type == "cpu" else GPU_BLOCK, 1)]
+        blocks = [*_blocks(chunks, tau)] if len(chunks) == 1 else None  # several are computed twice, to save memory
+        lse, positive = [chunk.new_full((len(chunk),), -torch.inf) for chunk in chunks], []
+        for i, j, s in blocks or _blocks(chunks, tau):
             lse[i] = lse[i].logaddexp(s.logsumexp(1))
             if i == j:
                 positive.append(s.diagonal(len(s) // 2).clone())
@@ -53,37 +55,37 @@ class _NTXent(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return loss
         scale = 1 / (2 * u.shape[1] * tau)
-        grads = [part.roll(len(part) // 2, 0).mul_(-2 * scale) for part in parts]
-        for i, j, s in blocks or _blocks(parts, tau):
+        grads = [chunk.roll(len(chunk) // 2, 0).mul_(-2 * scale) for chunk in chunks]
+        for i, j, s in blocks or _blocks(chunks, tau):
             weight = (s - lse[i][:, None]).exp_().add_((s - lse[j]).exp_())
-            grads[i].addmm_(weight, parts[j], alpha=scale)
+            grads[i].addmm_(weight, chunks[j], alpha=scale)
             if i != j:
-                grads[j].addmm_(weight.T, parts[i], alpha=scale)
+                grads[j].addmm_(weight.T, chunks[i], alpha=scale)
         ctx.save_for_backward(torch.cat([grad.unflatten(0, (2, -1)) for grad in grads], 1))
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Float[Tensor, ""]) -> tuple[Float[Tensor, "2 N D"], None]:
-        if torch.is_grad_enabled():  # once_differentiable would let a wrong second derivative pass
+        if torch.is_grad_enabled():  # once_differentiable would allow a wrong second derivative
             raise RuntimeError("NT-Xent is differentiable once: take its gradient without create_graph")
         return grad_loss * ctx.saved_tensors[0], None
 
 
-def _blocks(parts: list[Float[Tensor, "b D"]], tau: float) -> Iterator[tuple[int, int, Float[Tensor, "b c"]]]:
-    """s of the parts i and j ≥ i, and −∞ of an embedding with itself."""
-    for i, a in enumerate(parts):
-        for j, b in enumerate(parts[i:], i):
+def _blocks(chunks: list[Float[Tensor, "b D"]], tau: float) -> Iterator[tuple[int, int, Float[Tensor, "b c"]]]:
+    """Yield i, j and s between the chunks i and j ≥ i; s is −∞ between an embedding and itself."""
+    for i, a in enumerate(chunks):
+        for j, b in enumerate(chunks[i:], i):
             s = a.new_empty(len(a), len(b)).addmm_(a, b.T, beta=0, alpha=1 / tau)  # in place: float32 in any context
             yield i, j, s.fill_diagonal_(-torch.inf) if i == j else s
 
 
 def info_nce(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
-    """The mean over images of  −log Σ_v exp(sim(z_k⁰, z_kᵛ)/τ) / Σ_{z' ≠ z_k⁰} exp(sim(z_k⁰, z')/τ),   v = 1 … V − 1.
+    """Return the mean over images of  −log Σ_{v>0} exp(sim(z_k⁰, z_kᵛ)/τ) / Σ_{z' ≠ z_k⁰} exp(sim(z_k⁰, z')/τ).
 
-    View 0 is the anchor; its other views are positives within one logarithm, all views of other images are negatives
-    (Kim et al., NeurIPS 2020, arXiv:2006.07589, eq. 3).
+    View 0 is the anchor. The other views of its image are positives within one logarithm, and all views of other images
+    are negatives (Kim et al., NeurIPS 2020, arXiv:2006.07589, eq. 3).
     """
-    similarity = _similarity(z[:1], z, tau)[0]
+    similarity = similarities(z[:1], z, tau)[0]
     positive = similarity.diagonal(dim1=0, dim2=2)
     return (similarity.flatten(1).logsumexp(-1) - positive.logsumexp(0)).mean()
 
@@ -91,26 +93,27 @@ def info_nce(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
 def pairwise_info_nce(
     z: Float[Tensor, "V N D"], tau: float, others: Float[Tensor, "V N D"] | None = None
 ) -> Float[Tensor, "V V N"]:
-    """l[u, v, k] = −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ):  anchor u, positive v, image k.
+    """Return l[u, v, k] = −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ).
 
-    The sum runs over the other VN − 1 embeddings, all positives among them; l[u, u] = 0.
-    others  what anchors are compared with: z itself, or z.detach() to let the gradient reach a pair by its anchor alone
+    u is the view of the anchor, v that of the positive, k their image. The sum runs over the other VN − 1 embeddings,
+    which include all positives. l[u, u] = 0. Anchors are compared with `others`, or with z if it is None; with
+    z.detach() the gradient of l reaches its anchor only.
     """
-    similarity = _similarity(z, z if others is None else others, tau)
-    return _without_itself(similarity.flatten(2).logsumexp(-1)[:, None] - similarity.diagonal(dim1=1, dim2=3))
+    similarity = similarities(z, others, tau)
+    return zero_diagonal(similarity.flatten(2).logsumexp(-1)[:, None] - similarity.diagonal(dim1=1, dim2=3))
 
 
-def mean_over_pairs(pairwise_info_nce: Float[Tensor, "V V N"]) -> Float[Tensor, ""]:
-    """The mean of l[u, v, k] over images and over u ≠ v."""
-    views, _, images = pairwise_info_nce.shape
-    return pairwise_info_nce.sum() / (views * (views - 1) * images)
+def mean_over_pairs(l_uv: Float[Tensor, "V V N"]) -> Float[Tensor, ""]:
+    """Return the mean of l[u, v, k] over images k and over pairs u ≠ v."""
+    views, _, images = l_uv.shape
+    return l_uv.sum() / (views * (views - 1) * images)
 
 
 def multi_view(z: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, ""]:
-    """The mean of  −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ)  over images and u ≠ v.
+    """Return the mean of  −log exp(sim(z_kᵘ, z_kᵛ)/τ) / Σ_{z' ≠ z_kᵘ} exp(sim(z_kᵘ, z')/τ)  over images and u ≠ v.
 
-    SupCon (Khosla et al., NeurIPS 2020, arXiv:2004.11362, L_out) with each image a class of its own; of two views it is
-    NT-Xent.
+    It is SupCon (Khosla et al., NeurIPS 2020, arXiv:2004.11362, L_out) with each image as a class of its own. With two
+    views it is NT-Xent.
     """
     return mean_over_pairs(pairwise_info_nce(z, tau))
 
@@ -121,42 +124,61 @@ def hard_negative_pairs(
     tau_plus: float,
     beta: float,
     others: Float[Tensor, "V N D"] | None = None,
-    form: Literal["hcl", "advcl", "rocl"] = "hcl",
 ) -> Float[Tensor, "V V N"]:
-    """l[u, v, k] = −log e(z_kᵘ, z_kᵛ) / (P + max(N_g, M exp(−1/τ))),   e(a, b) = exp(sim(a, b)/τ).
+    """Return l[u, v, k] = −log e(z_kᵘ, z_kᵛ) / (P + max(N_g, M exp(−1/τ))),   e(a, b) = exp(sim(a, b)/τ).
 
-    P is the mean of e over the anchor's V − 1 positives; over its M = V(N − 1) negatives, those nearest weigh most:
+    P is the mean of e over the anchor's V − 1 positives. Of its M = V(N − 1) negatives, the nearest weigh most:
 
-        N_g = (Σ e^(1+β) / mean e^β − τ⁺ M P) / (1 − τ⁺),
+        N_g = (Σ e^(1+β) / mean e^β − τ⁺ M P) / (1 − τ⁺).
 
-    τ⁺ being the chance that a negative is of the anchor's class (HCL: Robinson et al., ICLR 2021, arXiv:2010.04592).
-    The other forms are what A-InfoNCE's code computes (yqy2001/A-InfoNCE at b28763e). Both divide each e^(1+β) before
-    the sum, and by the mean of its column's e^β instead of its row's, zeros for non-negatives included. "rocl"
-    (Asym-RoCL/loss.py) is else the same; "advcl" (Asym-AdvCL/losses.py) takes the floor to be M, as if all negatives
-    were orthogonal to the anchor and not opposite, and gives l[u, v] the denominator of v. (Both write their floors
-    for τ = 0.5; here they follow τ.)
+    τ⁺ is the chance that a negative has the anchor's class (HCL: Robinson et al., ICLR 2021, arXiv:2010.04592).
+    `others` is as in `pairwise_info_nce`. ValueError if the batch has a single image.
     """
+    similarity = similarities(z, others, tau)
+    same, count = same_image(z), negatives(z)
+    log_mean = (beta * similarity).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1) - log(count)
+    weighed = (1 + beta) * similarity - log_mean[..., None, None]
+    log_negative = weighed.masked_fill(same, -torch.inf).flatten(2).logsumexp(-1)
+    positive = similarity.diagonal(dim1=1, dim2=3)
+    log_total = log_debiased(log_negative, positive, count, tau_plus, log(count) - 1 / tau)
+    return zero_diagonal(log_total[:, None] - positive)
+
+
+def same_image(z: Float[Tensor, "V N D"]) -> Bool[Tensor, "N 1 N"]:
+    """Return a mask of the entries [u, k, v, m] of `similarities` with k = m: the anchor itself and its positives."""
+    return torch.eye(z.shape[1], dtype=torch.bool, device=z.device)[:, None]
+
+
+def negatives(z: Float[Tensor, "V N D"]) -> int:
+    """Return M = V(N − 1), the number of negatives of an anchor. ValueError if there are none."""
     views, images = z.shape[:2]
     if images < 2:
         raise ValueError("hard negatives are other images: a batch has 2 or more")
-    similarity = _similarity(z, z if others is None else others, tau)
-    same = torch.eye(images, dtype=torch.bool, device=z.device)[:, None]
-    count = views * (images - 1)
-    averaged = count if form == "hcl" else views * images
-    log_mean = (beta * similarity).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1) - log(averaged)
-    divisor = log_mean[..., None, None] if form == "hcl" else log_mean
-    log_negative = ((1 + beta) * similarity - divisor).masked_fill(same, -torch.inf).flatten(2).logsumexp(-1)
-    positive = similarity.diagonal(dim1=1, dim2=3)
-    log_positive = positive.logsumexp(1) - log(views - 1)
+    return views * (images - 1)
+
+
+def log_debiased(
+    log_negative: Float[Tensor, "V N"], positive: Float[Tensor, "V V N"], count: int, tau_plus: float, log_floor: float
+) -> Float[Tensor, "V N"]:
+    """Return log (P + max(N_g, floor)) of each anchor, with N_g = (exp(log_negative) − τ⁺ M P) / (1 − τ⁺).
+
+    `positive` holds the similarities of each anchor to the views of its own image, −∞ to itself.
+    """
+    log_positive = positive.logsumexp(1) - log(len(positive) - 1)
     top = torch.maximum(log_negative, log_positive).detach()
-    P, floor = (log_positive - top).exp(), (log(count) - (0 if form == "advcl" else 1 / tau) - top).exp()
+    P, floor = (log_positive - top).exp(), (log_floor - top).exp()
     N_g = ((log_negative - top).exp() - tau_plus * count * P) / (1 - tau_plus)
-    log_total = top + (P + torch.maximum(N_g, floor)).log()
-    return _without_itself((log_total[None] if form == "advcl" else log_total[:, None]) - positive)
+    return top + (P + torch.maximum(N_g, floor)).log()
 
 
-def _similarity(anchor: Float[Tensor, "U N D"], others: Float[Tensor, "V N D"], tau: float) -> Float[Tensor, "U N V N"]:
-    """sim(a_kᵘ, b_mᵛ)/τ, and −∞ of an embedding with itself: where u = v and k = m."""
+def similarities(
+    anchor: Float[Tensor, "U N D"], others: Float[Tensor, "V N D"] | None, tau: float
+) -> Float[Tensor, "U N V N"]:
+    """Return sim(a_kᵘ, b_mᵛ)/τ at [u, k, v, m], and −∞ where u = v and k = m, which is an embedding and itself.
+
+    `others` are the b; None: the anchors. ValueError unless they have the shape (V, N, D) with V ≥ 2.
+    """
+    others = anchor if others is None else others
     if others.ndim != 3 or len(others) < 2:
         raise ValueError(f"a contrast is of two views or more, shape (V, N, D), not {tuple(others.shape)}")
     a, b = (normalize(z.float(), dim=-1) for z in (anchor, others))
@@ -165,14 +187,12 @@ def _similarity(anchor: Float[Tensor, "U N D"], others: Float[Tensor, "V N D"], 
     return similarity.masked_fill(itself.view_as(similarity), -torch.inf)
 
 
-def _without_itself(pairwise_info_nce: Float[Tensor, "V V N"]) -> Float[Tensor, "V V N"]:
-    """0 where a view would be its own partner."""
-    return pairwise_info_nce.masked_fill(
-        torch.eye(len(pairwise_info_nce), dtype=torch.bool, device=pairwise_info_nce.device)[..., None], 0
-    )
+def zero_diagonal(l_uv: Float[Tensor, "V V N"]) -> Float[Tensor, "V V N"]:
+    """Return l[u, v, k] with 0 where u = v: a view is no positive of itself."""
+    return l_uv.masked_fill(torch.eye(len(l_uv), dtype=torch.bool, device=l_uv.device)[..., None], 0)
 
 
 def check_temperature(tau: float) -> None:
-    """ValueError unless τ is positive: at 0 the loss is not defined, and below it partners would repel."""
+    """Raise ValueError unless τ is positive: at 0 the loss is not defined, and below 0 positives would repel."""
     if not (tau > 0 and isfinite(tau)):
         raise ValueError(f"a temperature τ is a positive number, such as 0.5, not {tau}")

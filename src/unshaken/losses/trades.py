@@ -1,4 +1,4 @@
-"""TRADES: cross-entropy on clean images, and divergence of adversarial logits from clean ones."""
+"""TRADES: cross-entropy on clean images plus the KL from clean to adversarial logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unshaken.losses.divergence import kl_rows
 def trades(
     clean: Float[Tensor, "N K"], adv: Float[Tensor, "N K"], label: Int[Tensor, "N"], beta: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """CE(clean, y) + β · KL(softmax(clean) ‖ softmax(adv)), batch means; then the two terms by themselves.
+    """Return CE(clean, y) + β · KL(softmax(clean) ‖ softmax(adv)), then the CE and the KL; all are batch means.
 
     Zhang et al., ICML 2019, arXiv:1901.08573, eq. 5 with 1/λ = β.
     """

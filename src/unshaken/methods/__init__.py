@@ -1,1 +1,1 @@
-"""Methods: one paper, one file."""
+"""Methods of training: one paper, one file."""

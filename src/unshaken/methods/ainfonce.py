@@ -1,21 +1,22 @@
-"""A-InfoNCE: adversarial views as inferior positives (IP) and hard negatives (HN), on AdvCL or RoCL.
+"""A-InfoNCE: adversarial views as inferior positives and hard negatives, on AdvCL or RoCL.
 
 Yu et al., "Adversarial Contrastive Learning via Asymmetric InfoNCE", ECCV 2022, arXiv:2207.08374.
 
-An adversarial view may look like another image, so a clean view should follow it less than it follows the clean one.
-With l[u, v] the loss of anchor u and positive v, and sg(·) what passes no gradient, every pair of the adversarial
-view a and a clean view c has in both its places, as in the authors' code,
+An adversarial view may look like another image, so clean views should follow it less than it follows them. Let l[u, v]
+be the loss of anchor u and positive v, and let sg(·) stop the gradient. For the adversarial view a and a clean view c,
+both l[a, c] and l[c, a] are replaced, as in the authors' code, by
 
     m[a, c] = α l[c, sg(a)] + (1 − α) l[a, sg(c)],
 
-which pulls the clean view α times and the adversarial one 1 − α times.
+which pulls the clean view with weight α and the adversarial view with weight 1 − α.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from unshaken.base.types import Batch, Float, LossTerms
 from unshaken.losses.contrastive import hard_negative_pairs, mean_over_pairs, pairwise_info_nce
 from unshaken.methods.advcl import AdvCL
 from unshaken.methods.base import Method
+from unshaken.methods.released import ainfonce as released
 from unshaken.methods.rocl import RoCL
 from unshaken.nets.network import Network, evaluating
 
@@ -37,26 +39,30 @@ class IP:
     """Adversarial views as inferior positives."""
 
     alpha: Unit = 0.2
-    """α, the clean side's part of the gradient: at 0 clean views do not follow adversarial ones, at 1/2 both equal."""
+    """α, the share of the gradient that clean views get. At 0 they do not follow adversarial views, at 1/2 both move
+    alike."""
     adv_weight: NonNegative = 1.0
-    """Of the pairs of an adversarial and a clean view."""
+    """w, the weight of the pairs of an adversarial and a clean view."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha is the clean side's part of the gradient, from 0 to 1, not {self.alpha}")
+            raise ValueError(f"alpha is a share of the gradient, from 0 to 1, not {self.alpha}")
 
 
 @dataclass(frozen=True)
 @ranged
 class Adaptive:
-    """α rises as adversarial views come nearer to the clean image (AdvCL's tree alone).
+    """α rises as adversarial views come nearer to the clean image (for AdvCL only).
 
-    d is the mean distance of a batch's features f(x_cl) and f(x), through the clean route; d_avg its mean over the
-    images of the first `epochs` epochs, in which α stays. Then α goes from its own value at d = d_avg to 1/2 at d_min.
+    d is the mean distance between the features f(x_cl) and f(x) of a batch, through the clean route. d_avg is the mean
+    of d over the images of the first `epochs` epochs, during which α is constant. Afterwards α rises linearly from its
+    constant value at d = d_avg to 1/2 at d = d_min.
     """
 
     epochs: Count = 30
+    """Number of epochs in which d_avg is measured."""
     d_min: NonNegative = 0.4
+    """The distance of features at which α is 1/2."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -66,12 +72,12 @@ class Adaptive:
 @dataclass(frozen=True)
 @ranged
 class HN:
-    """Adversarial views as hard negatives: negatives near to the anchor weigh most (`hard_pairs`)."""
+    """Adversarial views as hard negatives: the negatives nearest to the anchor weigh most (`hard_negative_pairs`)."""
 
     tau_plus: BelowOne = 0.1
-    """τ⁺, the chance that a negative is of the anchor's class."""
+    """τ⁺, the chance that a negative has the anchor's class."""
     beta: NonNegative = 1.0
-    """How much more near negatives weigh: as exp(sim/τ) to this power."""
+    """β: negatives are weighted by exp(sim/τ) to this power."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.tau_plus < 1 and self.beta >= 0):
@@ -84,20 +90,22 @@ class HN:
 class AsymAdvCL(Method):
     """AdvCL with  l_CL = (1/12) (Σ_{c ≠ c′} l[c, c′] + 2 w Σ_c m[a, c]),   a = x_cl,   c, c′ ∈ {τ₁(x), τ₂(x), x_h}.
 
-    Without ip it is the mean of l[u, v] over all u ≠ v, as in AdvCL. With hn every l is that of `hard_pairs`, its
-    denominator that of its own anchor. Under advcl.form = "released" it is what the authors' code computes
-    (yqy2001/A-InfoNCE, Asym-AdvCL at b28763e), on AdvCL's released form: hn in the form "advcl"; f of `Adaptive` in
-    train mode, which updates the clean statistics twice more; α stays wherever d > d_avg, also where d < d_min; and
-    where nothing is stopped, in the attack or without ip, w l[a, c] in the place of l[a, c] and w² l[a, c] in that of
-    l[c, a], for the matrix is overwritten while read.
+    Without ip it is the mean of l[u, v] over all u ≠ v, as in AdvCL. With hn every l is that of `hard_negative_pairs`.
+    With advcl.form = "released" it is what the authors' code computes, on AdvCL's released form
+    (methods/released/ainfonce.py).
     """
 
     advcl: AdvCL = AdvCL()
+    """The method whose contrast is replaced."""
     ip: IP | None = IP()
+    """Inferior positives; None: adversarial views are positives like others."""
     hn: HN | None = HN()
+    """Hard negatives; None: all negatives weigh the same."""
     adaptive: Adaptive | None = None
+    """How α changes during training; None: it is constant."""
     hard_attack: bool = False
-    """Whether the attack raises the loss with hn; else, as in all published runs, the one without. It never has ip."""
+    """True: the attack raises the loss with hn. False: the loss without hn, as in all published runs. ip never
+    counts."""
 
     routes: ClassVar = AdvCL.routes
     views: ClassVar = AdvCL.views
@@ -106,11 +114,11 @@ class AsymAdvCL(Method):
 
     def __post_init__(self) -> None:
         if self.adaptive is not None and self.ip is None:
-            raise ValueError("what is adaptive is the alpha of ip, and ip is None")
+            raise ValueError("adaptive changes the alpha of ip, but ip is None; set ip, or leave adaptive out")
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         x_clean = self.advcl.clean(batch)
-        x_adv = self.advcl.adversarial(h, batch, x_clean, self.attacked, key)
+        x_adv = self.advcl.adversarial(h, batch, x_clean, self.attack_contrast, key)
         z, ce = self.advcl.embed(h, x_adv, lambda: self.advcl.embed_clean(h, x_clean), batch.label)  # pyright: ignore[reportArgumentType]
         if self.ip is None:
             return self.advcl.total(self.contrast(z), ce)
@@ -118,35 +126,31 @@ class AsymAdvCL(Method):
         return self.advcl.total(self.contrast(z, alpha), ce) | {"alpha": alpha}
 
     def contrast(self, z: Float[Tensor, "4 N D"], alpha: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
-        """l_CL, where alpha is of ip alone."""
+        """Return l_CL; alpha is needed only with ip."""
         if self.ip is None:
-            return mean_over_pairs(self.unstopped(self.pairs(z)))
-        return mean_over_pairs(inferior(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
+            return self.without_ip(self.pairs(z))
+        return mean_over_pairs(with_ip(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
 
-    def attacked(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
-        """What the attack raises in the place of l_CL."""
-        return mean_over_pairs(
-            self.unstopped(self.pairs(z) if self.hard_attack else pairwise_info_nce(z, self.advcl.tau))
-        )
+    def attack_contrast(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
+        """Return the contrast that the attack raises instead of l_CL."""
+        return self.without_ip(self.pairs(z) if self.hard_attack else pairwise_info_nce(z, self.advcl.tau))
 
-    def unstopped(self, l_uv: Float[Tensor, "4 4 N"]) -> Float[Tensor, "4 4 N"]:
-        if self.advcl.form == "released":
-            weight = self.ip.adv_weight if self.ip else 1
-            l_uv = l_uv.clone()
-            l_uv[0] = weight * l_uv[0]
-            l_uv[:, 0] = weight * l_uv[0]
-        return l_uv
+    def without_ip(self, l_uv: Float[Tensor, "4 4 N"]) -> Float[Tensor, ""]:
+        """Return the mean of l[u, v] over u ≠ v."""
+        weight = self.ip.adv_weight if self.ip else 1
+        return mean_over_pairs(ADVCL_FORMS[self.advcl.form].without_ip(l_uv, weight))
 
-    def pairs(self, z: Float[Tensor, "4 N D"], others: Tensor | None = None) -> Float[Tensor, "4 4 N"]:
+    def pairs(self, z: Float[Tensor, "4 N D"], others: Float[Tensor, "4 N D"] | None = None) -> Float[Tensor, "4 4 N"]:
+        """Return l[u, v], with anchors from z and positives and negatives from `others`, or from z if it is None."""
         if self.hn is None:
             return pairwise_info_nce(z, self.advcl.tau, others)
-        form: Literal["advcl", "hcl"] = "advcl" if self.advcl.form == "released" else "hcl"
-        return hard_negative_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others, form)
+        hard_pairs = ADVCL_FORMS[self.advcl.form].hard_pairs
+        return hard_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others)
 
     def alpha(
         self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"], clock: Clock
     ) -> Float[Tensor, ""]:
-        """α of this batch."""
+        """Return α for this batch, and add its distance to `h.memory` while d_avg is measured."""
         alpha = x.new_full((), self.ip.alpha)
         if self.adaptive is None:
             return alpha
@@ -157,14 +161,12 @@ class AsymAdvCL(Method):
             return alpha
         d_avg = h.memory.distances / h.memory.images  # pyright: ignore[reportOperatorIssue]
         nearness = torch.where(d_avg > d_min, ((d_avg - d) / (d_avg - d_min)).clamp(0, 1), (d < d_min).float())
-        if self.advcl.form == "released":  # their code tests d > d_avg first
-            nearness = torch.where(d > d_avg, torch.zeros_like(nearness), nearness)
-        return alpha + nearness * (0.5 - alpha)
+        return alpha + ADVCL_FORMS[self.advcl.form].nearness(nearness, d, d_avg) * (0.5 - alpha)
 
     @torch.no_grad()
     def distance(self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"]) -> Float[Tensor, ""]:
-        """d, the mean of ‖f(x) − f(x_cl)‖₂."""
-        with nullcontext() if self.advcl.form == "released" else evaluating(h):
+        """Return d, the mean of ‖f(x) − f(x_cl)‖₂."""
+        with ADVCL_FORMS[self.advcl.form].feature_mode(h):
             return (h.features(x, "clean") - h.features(x_cl, "clean")).norm(dim=-1).mean()
 
 
@@ -173,15 +175,17 @@ class AsymRoCL(Method):
     """RoCL with  (1/3) (l[t, t′] + l[t′, t] + 2 w Σ_c m[a, c])  for its first term,   a = t(x)ᵃᵈᵛ,   c ∈ {t(x), t′(x)}.
 
     A-InfoNCE is a loss of pairs: all views are anchors and each positive has a logarithm of its own, in either form of
-    RoCL. Without ip it is the sum of l[u, v] over all u ≠ v, divided by 3. With hn every l is that of `hard_pairs`.
-    Under rocl.form = "released" it is what the authors' code computes (yqy2001/A-InfoNCE, Asym-RoCL at b28763e), on
-    RoCL's released form: all l with sg(·) on what the anchor is compared with, hn in the form "rocl", and w in the
-    place of 2 w.
+    RoCL. Without ip it is the sum of l[u, v] over all u ≠ v, divided by 3. With hn every l is that of
+    `hard_negative_pairs`. With rocl.form = "released" it is what the authors' code computes, on RoCL's released form
+    (methods/released/ainfonce.py): every l compares its anchor with sg(·), and w stands where the paper has 2 w.
     """
 
     rocl: RoCL = RoCL()
+    """The method whose first term is replaced."""
     ip: IP | None = IP()
+    """Inferior positives; None: adversarial views are positives like others."""
     hn: HN | None = HN(tau_plus=0.12)
+    """Hard negatives; None: all negatives weigh the same."""
 
     routes: ClassVar = RoCL.routes
 
@@ -190,28 +194,57 @@ class AsymRoCL(Method):
         return self.rocl.total(self.contrast(z), z_pair)
 
     def contrast(self, z: Float[Tensor, "3 N D"]) -> Float[Tensor, ""]:
-        released = self.rocl.form == "released"
-        l_uv = self.pairs(z, z.detach() if released else z)
+        """Return the first term of the loss; view 2 is the adversarial one."""
+        form = ROCL_FORMS[self.rocl.form]
+        l_uv = self.pairs(z, form.others(z))
         if self.ip is not None:
-            weight = self.ip.adv_weight / 2 if released else self.ip.adv_weight
-            l_uv = inferior(l_uv, self.pairs(z, z.detach()), 2, self.ip.alpha, weight)
+            weight = form.ip_scale * self.ip.adv_weight
+            l_uv = with_ip(l_uv, self.pairs(z, z.detach()), 2, self.ip.alpha, weight)
         return 2 * mean_over_pairs(l_uv)  # each of 3N anchors has 2 positives
 
     def pairs(self, z: Float[Tensor, "3 N D"], others: Float[Tensor, "3 N D"]) -> Float[Tensor, "3 3 N"]:
+        """Return l[u, v], with anchors from z and positives and negatives from `others`."""
         if self.hn is None:
             return pairwise_info_nce(z, self.rocl.tau, others)
-        form = "rocl" if self.rocl.form == "released" else "hcl"
-        return hard_negative_pairs(z, self.rocl.tau, self.hn.tau_plus, self.hn.beta, others, form)
+        hard_pairs = ROCL_FORMS[self.rocl.form].hard_pairs
+        return hard_pairs(z, self.rocl.tau, self.hn.tau_plus, self.hn.beta, others)
 
 
-def inferior(
+def with_ip(
     l_uv: Float[Tensor, "V V N"],
     stopped: Float[Tensor, "V V N"],
     a: int,
     alpha: float | Float[Tensor, ""],
     weight: float,
 ) -> Float[Tensor, "V V N"]:
-    """The same with w m[a, c] in the places [a, c] and [c, a];  stopped[u, v] is l[u, sg(v)]."""
+    """Return l with w m[a, c] at [a, c] and at [c, a]; stopped[u, v] is l[u, sg(v)]. l itself stays as it is."""
     l_uv = l_uv.clone()
     l_uv[a] = l_uv[:, a] = weight * (alpha * stopped[:, a] + (1 - alpha) * stopped[a])
     return l_uv
+
+
+class AdvCLForm(NamedTuple):
+    """The steps of AsymAdvCL in which the paper and the released code differ."""
+
+    hard_pairs: Callable[..., Tensor]
+    without_ip: Callable[[Tensor, float], Tensor]
+    nearness: Callable[[Tensor, Tensor, Tensor], Tensor]
+    feature_mode: Callable[[Network], AbstractContextManager[None]]
+
+
+class RoCLForm(NamedTuple):
+    """The steps of AsymRoCL in which the paper and the released code differ."""
+
+    hard_pairs: Callable[..., Tensor]
+    others: Callable[[Tensor], Tensor]
+    ip_scale: float
+
+
+ADVCL_FORMS = {
+    "paper": AdvCLForm(hard_negative_pairs, lambda l_uv, _: l_uv, lambda nearness, *_: nearness, evaluating),
+    "released": AdvCLForm(released.advcl_hard_pairs, released.overwrite, released.nearness, released.feature_mode),
+}
+ROCL_FORMS = {
+    "paper": RoCLForm(hard_negative_pairs, lambda z: z, 1.0),
+    "released": RoCLForm(released.rocl_hard_pairs, Tensor.detach, released.ROCL_IP_SCALE),
+}

@@ -1,4 +1,4 @@
-"""What a method is, and Step: a method and its network as the one module that learns."""
+"""Method, the base class of all methods, and Step, the module that is trained."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from unshaken.attacks.pgd import PGD, Loss
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
-from unshaken.base.types import Batch, LossTerms
-from unshaken.nets.network import MethodState, Network
+from unshaken.base.types import Batch, Float, LossTerms
+from unshaken.nets.network import MethodState, Network, frozen
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A subclass's fields are its hyper-parameters, its methods its equations.
+    """A method of training: its fields are the hyper-parameters, its functions the equations of the paper.
 
-    routes   the batch-norm routes that it needs; the first is the one that sees clean images
-    views    of each image that it takes
-    frozen   parts of the network that do not learn: no gradient, eval mode
-    teacher  "frozen": a trained encoder; "momentum": the network as it was at first, which follows it and is what is
-             kept in the end; "": none
-    labels   "true": the labels of the images; "clusters": of a teacher's features; "": none
-    memory   names of scalars that it carries from step to step
+    routes   names of the batch-norm routes that it uses; clean images go through the first one
+    views    number of views of each image that it takes
+    frozen   submodules of the network that do not learn: they get no gradient and stay in eval mode
+    teacher  "frozen": a trained encoder. "momentum": a moving average of the network, which is also what training
+             returns. "": none
+    labels   "true": the labels of the data set. "clusters": pseudo-labels from the features of a teacher. "": none
+    memory   names of the scalars that it carries from step to step, in `h.memory`
     """
 
     routes: ClassVar[tuple[str, ...]]
@@ -37,11 +38,25 @@ class Method(ABC):
 
     @abstractmethod
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
-        """Scalars by name, "loss" among them. h is in train mode but for its frozen parts, and is left so."""
+        """Return scalars by name; "loss" is the one to minimise, the others are logged.
+
+        h is in train mode except for its frozen submodules, and every module is in the same mode afterwards.
+        """
+
+
+def run_attack(
+    attack: PGD, h: nn.Module, loss: Loss, x: Float[Tensor, "... C H W"], key: Key
+) -> Float[Tensor, "... C H W"]:
+    """Return adversarial images that raise `loss` while h is in eval mode and none of its parameters changes.
+
+    x is in [0, 1], and so is the result, which lies in the attack's ball around x.
+    """
+    with frozen(h):
+        return attack(loss, x, (key / "attack").on(x.device))
 
 
 class Step(nn.Module):
-    """The unit that is trained, moved between devices, and distributed."""
+    """A method and its network as one module: the unit that is trained, moved between devices and distributed."""
 
     def __init__(self, method: Method, net: Network) -> None:
         super().__init__()
@@ -52,6 +67,7 @@ class Step(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Step:
+        """Set the mode as usual, but keep frozen submodules and a frozen teacher in eval mode."""
         super().train(mode)
         for name in self.method.frozen:
             self.net.get_submodule(name).eval()

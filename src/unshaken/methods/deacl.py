@@ -1,8 +1,8 @@
 """DeACL: a robust student of an ordinary self-supervised teacher, without labels.
 
 Zhang et al., "Decoupled Adversarial Contrastive Learning for Self-supervised Adversarial Robustness", ECCV 2022,
-arXiv:2207.10899. Stage 1 is any encoder T that somebody has pre-trained, without attacks; stage 2 is this file, and
-starts from T's weights.
+arXiv:2207.10899. Stage 1 is the teacher T, any encoder that was pre-trained without attacks. Stage 2 is this file; the
+student starts from T's weights.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from unshaken.base.ranges import NonNegative, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch, Float, LossTerms
-from unshaken.methods.base import Method
-from unshaken.nets.network import Network, frozen
+from unshaken.methods.base import Method, run_attack
+from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,14 @@ from unshaken.nets.network import Network, frozen
 class DeACL(Method):
     """min_f −cos(f(x), T(x)) − γ cos(f(x̃), f(x)),   x̃ = argmax over B_ε[x] of −cos(f(x̃), T(x)); means over the batch.
 
-    x is one weakly augmented view. Both terms of γ learn. Clean and adversarial images share a forward pass and its
-    batch norms, as published. The student may be evaluated as soon as a linear classifier stands on it.
+    x is one weakly augmented view. The gradient of the second term goes through both f(x̃) and f(x). Clean and
+    adversarial images share a forward pass and its batch statistics, as published.
     """
 
     attack: PGD = PGD(steps=5)
     gamma: NonNegative = 2.0
-    """2 in the authors' scripts, 3 in their constructor (pantheon5100/DeACL at 3fb81e3, `trades_k`)."""
+    """γ, the weight of the robust term: 2 in the authors' scripts, 3 in their constructor (pantheon5100/DeACL at
+    3fb81e3, `trades_k`)."""
 
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
@@ -44,13 +45,12 @@ class DeACL(Method):
         (x,) = batch.views
         with torch.no_grad():
             target = h.teacher(x, "clean")
-        with frozen(h):
-            x_adv = self.attack(lambda x: -cosine(h(x, "shared"), target), x, (key / "attack").on(x.device))
+        x_adv = run_attack(self.attack, h, lambda x: -cosine(h(x, "shared"), target), x, key)
         f, f_adv = h(torch.stack([x, x_adv]), "shared")
         distil, robust = -cosine(f, target).mean(), -cosine(f_adv, f).mean()
         return {"loss": distil + self.gamma * robust, "distil": distil, "robust": robust}
 
 
 def cosine(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
-    """Of each image's two features."""
+    """Return the cosine of the two features of each image."""
     return cosine_similarity(a, b, dim=-1)

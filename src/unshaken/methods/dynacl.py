@@ -1,9 +1,9 @@
 """DynACL: ACL whose augmentation is annealed while ω rises, against a momentum encoder.
 
 Luo et al., "Rethinking the Effect of Data Augmentation in Adversarial Contrastive Learning", ICLR 2023,
-arXiv:2303.01289, as released (PKU-ML/DYNACL, train_DynACL.py at 7d143db). The strength of the augmentation falls in
-stairs s(t) (the recipe's `strength`), and ω = λ (1 − s), λ = 2/3. The base of DynACL-AIR has neither the momentum
-encoder nor the halved loss: that is `ACL` with the same schedules, the recipe dynacl-plain.
+arXiv:2303.01289, as released (PKU-ML/DYNACL, train_DynACL.py at 7d143db). The strength s of the augmentation falls in
+steps (the recipe's `strength`), and ω = λ (1 − s) with λ = 2/3. The base of DynACL-AIR has neither the momentum encoder
+nor the halved loss: it is `ACL` with the same schedules, the recipe dynacl-plain.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from unshaken.nets.network import Network
 class DynACL(Method):
     """min_θ ½ [(1 + ω) l_CL(h_θ(x̃ⁱ), h_ξ(x̃ʲ)) + (1 − ω) l_CL(h_θ(xⁱ), h_ξ(xʲ))],   ξ ← m ξ + (1 − m) θ.
 
-    x̃ is the argmax of the first l_CL over both balls, through both networks. The gradient reaches θ alone, by the first
-    views; ξ is what is kept. Of the released code the order within a step differs (there ξ moves after its forward
-    passes: the same sequence, one step late), and ω, which there climbs each stair one epoch before s does.
+    x̃ is the argmax of the first l_CL over both balls, through both networks. The gradient reaches θ only, through the
+    first views. ξ is what training returns. The released code differs in two ways: ξ moves after its forward passes
+    (the same sequence, one step later), and ω rises one epoch before s falls.
     """
 
     acl: ACL = ACL(omega=StepSchedule(0.0, 2 / 3, every=50))
     momentum: Unit = 0.99
-    """m."""
+    """m, the share of ξ that a step keeps."""
 
     routes: ClassVar = ACL.routes
     teacher: ClassVar = "momentum"
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum <= 1:
-            raise ValueError(f"a momentum lies in [0, 1], not {self.momentum:g}")
+            raise ValueError(f"momentum is a number in [0, 1], not {self.momentum:g}")
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         h.teacher.follow(h, self.momentum)
@@ -52,7 +52,7 @@ class DynACL(Method):
 
 
 class Pair(nn.Module):
-    """The first view through the network, the second through its teacher."""
+    """A network that embeds the first view itself, and the second by its teacher."""
 
     def __init__(self, h: Network) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pseudo-labels: k-means clusters of an encoder's features, where there are no labels."""
+"""Pseudo-labels: k-means clusters of an encoder's features."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from unshaken.nets.network import Encoder, evaluating
 
 @torch.no_grad()
 def features(encoder: Encoder, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
-    """Of un-augmented images, in eval mode."""
+    """Return the features of un-augmented images in [0, 1], in eval mode."""
     with evaluating(encoder):
         return encoder(images).float()
 
 
 def clusters(f: Float[Tensor, "N D"], counts: tuple[int, ...], key: Key) -> Int[Tensor, "N L"]:
-    """The cluster of each image, one column for each number of clusters in `counts`.
+    """Return the cluster of each image, in one column for each number of clusters in `counts`.
 
-    Euclidean k-means (scikit-learn, k-means++ seeding, tolerance 1e-4); ValueError with fewer images than clusters.
+    This is Euclidean k-means (scikit-learn, k-means++ seeding, tolerance 1e-4). ValueError if there are fewer images
+    than clusters.
     """
     if len(f) < max(counts):
         raise ValueError(f"{len(f)} images cannot form {max(counts)} clusters; ask for fewer by --clusters")
-    from sklearn.cluster import KMeans  # here, because it takes a second that all else need not wait
+    from sklearn.cluster import KMeans  # imported here, because it takes a second
 
     columns = []
     for count in counts:
-        seed = (key / count).number % 2**32  # what scikit-learn takes
+        seed = (key / count).number % 2**32  # the range that scikit-learn accepts
         found = KMeans(count, n_init=1, random_state=seed).fit(f.cpu().numpy())  # pyright: ignore[reportArgumentType]
         columns.append(torch.from_numpy(found.labels_).long())
     return torch.stack(columns, dim=1)

@@ -4,7 +4,7 @@ Kim et al., "Adversarial Self-Supervised Contrastive Learning", NeurIPS 2020, ar
 
     L_con(x, {x_pos}, {x_neg}) = −log Σ_pos e(x, x_pos) / (Σ_pos e(x, x_pos) + Σ_neg e(x, x_neg)),
 
-with e(a, b) = exp(sim(h(a), h(b))/τ); x_neg are the other images, in each of the views that x and x_pos are.
+with e(a, b) = exp(sim(h(a), h(b))/τ). x_neg are the other images of the batch, in each view that x or x_pos is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from unshaken.base.ranges import NonNegative, Positive, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch, Float, LossTerms
-from unshaken.losses.contrastive import check_temperature, info_nce, mean_over_pairs, pairwise_info_nce
-from unshaken.methods.base import Method
+from unshaken.losses.contrastive import check_temperature, info_nce
+from unshaken.methods.base import Method, run_attack
+from unshaken.methods.released import rocl as released
 from unshaken.nets.network import Network, frozen
 
 
@@ -37,13 +38,13 @@ class RoCL(Method):
 
     attack: PGD = PGD(Linf(8 / 255), steps=7, rel_step_size=0.007 / 0.0314)
     tau: Positive = 0.5
+    """τ, the temperature."""
     weight: NonNegative = 1 / 256
-    """λ."""
+    """λ, the weight of the second term."""
     form: Literal["paper", "released"] = "paper"
-    """paper: the equation above. released: what the authors' code computes (Kim-Minseon/RoCL, loss.py, attack_lib.py
-    and rocl_train.py at b6d5185). All three views are anchors in turn and each positive has a logarithm of its own:
-    (1/3N) Σ of the six; the attack and λ's term are NT-Xent, both views being anchors; no gradient flows to what an
-    anchor is compared with; λ's term embeds t(x)ᵃᵈᵛ and t′(x) once more, without t(x), before all three."""
+    """paper: the equation above. released: what the authors' code computes (methods/released/rocl.py). All views are
+    anchors in turn, each positive has a logarithm of its own, no gradient reaches what an anchor is compared with, and
+    λ's term has a forward pass of its own."""
 
     routes: ClassVar = ("shared",)
 
@@ -55,37 +56,46 @@ class RoCL(Method):
         return self.total(self.contrast(z), z_pair)
 
     def embed(self, h: Network, batch: Batch, key: Key) -> tuple[Float[Tensor, "3 N D"], Float[Tensor, "2 N D"]]:
-        """Embeddings of t(x), t′(x) and t(x)ᵃᵈᵛ; then those of λ's term, of t(x)ᵃᵈᵛ and t′(x)."""
-        x, x_other = batch.views
+        """Return the embeddings of t(x), t′(x) and t(x)ᵃᵈᵛ, and those of t(x)ᵃᵈᵛ and t′(x) for λ's term."""
         x_adv = self.adversarial(h, batch.views, key)
-        again = h(torch.stack([x_adv, x_other]), "shared") if self.form == "released" else None
-        z = h(torch.stack([x, x_other, x_adv]), "shared")
-        return z, torch.stack([z[2], z[1]]) if again is None else again
+        _, embed = FORMS[self.form]
+        return embed(h, *batch.views, x_adv)
 
     def adversarial(self, h: Network, views: Float[Tensor, "2 N C H W"], key: Key) -> Float[Tensor, "N C H W"]:
-        """t(x)ᵃᵈᵛ: the first view moves away from the second, which stays."""
+        """Return t(x)ᵃᵈᵛ: the first view moves away from the second, which stays."""
         x, x_other = views
         with frozen(h):
             with torch.no_grad():
                 z_other = h(x_other, "shared")  # in eval mode it depends on no other image: once is enough
-            return self.attack(
-                lambda x_adv: self.apart(torch.stack([h(x_adv, "shared"), z_other])),
-                x,
-                (key / "attack").on(x.device),
-            )
+
+            def loss(x_adv: Tensor) -> Tensor:
+                return self.apart(torch.stack([h(x_adv, "shared"), z_other]))
+
+            return run_attack(self.attack, h, loss, x, key)
 
     def contrast(self, z: Float[Tensor, "3 N D"]) -> Float[Tensor, ""]:
-        """L_con(t(x), {t′(x), t(x)ᵃᵈᵛ}, {t(x)_neg})."""
-        if self.form == "released":
-            return 2 * mean_over_pairs(pairwise_info_nce(z, self.tau, z.detach()))  # each of 3N anchors has 2 positives
-        return info_nce(z, self.tau)
+        """Return L_con(t(x), {t′(x), t(x)ᵃᵈᵛ}, {t(x)_neg})."""
+        l_con, _ = FORMS[self.form]
+        return l_con(z, self.tau)
 
     def apart(self, z_pair: Float[Tensor, "2 N D"]) -> Float[Tensor, ""]:
-        """L_con(t(x)ᵃᵈᵛ, {t′(x)}, {t(x)_neg}): what the attack raises and λ's term lowers."""
-        if self.form == "released":
-            return mean_over_pairs(pairwise_info_nce(z_pair, self.tau, z_pair.detach()))
-        return info_nce(z_pair, self.tau)
+        """Return L_con(t(x)ᵃᵈᵛ, {t′(x)}, {t(x)_neg}), which the attack raises and λ's term lowers."""
+        l_con, _ = FORMS[self.form]
+        return l_con(z_pair, self.tau)
 
     def total(self, contrast: Float[Tensor, ""], z_pair: Float[Tensor, "2 N D"]) -> LossTerms:
+        """Return the objective and its two terms."""
         adv = self.apart(z_pair)
         return {"loss": contrast + self.weight * adv, "contrast": contrast, "adv": adv}
+
+
+def embed(
+    h: Network, x: Float[Tensor, "N C H W"], x_other: Float[Tensor, "N C H W"], x_adv: Float[Tensor, "N C H W"]
+) -> tuple[Float[Tensor, "3 N D"], Float[Tensor, "2 N D"]]:
+    """Embed all three views in one forward pass; λ's term takes its two from there."""
+    z = h(torch.stack([x, x_other, x_adv]), "shared")
+    return z, torch.stack([z[2], z[1]])
+
+
+FORMS = {"paper": (info_nce, embed), "released": (released.contrast, released.embed)}
+"""By name: L_con of embeddings (V N D) and τ, with view 0 as the paper's anchor, and how the views are embedded."""

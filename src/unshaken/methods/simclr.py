@@ -1,4 +1,4 @@
-"""SimCLR: contrastive learning (CL), the natural baseline.
+"""SimCLR: contrastive learning (CL), the baseline without attacks.
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
 arXiv:2002.05709.
@@ -24,6 +24,7 @@ class SimCLR(Method):
     """min_θ l_CL(xⁱ, xʲ)."""
 
     tau: Positive = 0.5
+    """τ, the temperature."""
 
     routes: ClassVar = ("clean",)
 

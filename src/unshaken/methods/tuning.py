@@ -1,10 +1,9 @@
-"""Layer 4: methods with labels, on an encoder that exists."""
+"""AnyTuning: the methods of fine-tuning, by name."""
 
 from typing import Annotated
 
 from unshaken.methods.base import Method
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import AFF, ALF, SLF
 
 AnyTuning = Annotated[Method, SLF | ALF | AFF]
-"""A method of fine-tuning; by name from a command line, one of these."""
+"""A method of fine-tuning. On the command line it is one of these, by name."""

@@ -17,10 +17,9 @@ from unshaken.methods.air import AIR
 from unshaken.methods.base import Method
 from unshaken.methods.deacl import DeACL
 from unshaken.methods.dynacl import DynACL
-from unshaken.methods.full import AFF
 from unshaken.methods.rocl import RoCL
 from unshaken.methods.simclr import SimCLR
-from unshaken.methods.supervised import SAT, ST, TRADES
+from unshaken.methods.supervised import AFF, SAT, ST, TRADES
 from unshaken.nets.heads import Head, LinearClassifier, NoHead, Projection, ProjectionWithClassifiers
 from unshaken.recipes.datasets import DATASETS, DatasetDefaults
 from unshaken.recipes.lp_aff import LPAFF

@@ -10,8 +10,7 @@ from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.base.schedule import AnySchedule, MultiStep
 from unshaken.data.source import DataSource, known_as
 from unshaken.methods.base import Method
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.methods.tuning import AnyTuning
 from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single

@@ -15,8 +15,7 @@ import tyro
 from unshaken.base.ranges import Count, Several, Whole, ranged
 from unshaken.base.schedule import AnySchedule, Constant, MultiStep
 from unshaken.data.source import DataSource
-from unshaken.methods.full import AFF
-from unshaken.methods.linear import SLF
+from unshaken.methods.supervised import AFF, SLF
 from unshaken.methods.tuning import AnyTuning
 from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.transforms.views import AnyTransform, CropFlip

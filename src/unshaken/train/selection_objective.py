@@ -18,7 +18,7 @@ from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Float, Int
 from unshaken.compute.bn_folding import fold_batch_norms, frozen_copy
-from unshaken.coreset.gradients import Factors, Gradients, Layer, Theta, joined, summed
+from unshaken.coreset.gradients import Factors, Gradients, Layer, Theta, concatenate, sum_samples
 from unshaken.coreset.objective import Granularity, SelectionObjective
 from unshaken.losses.divergence import ROWS, Distance, representational_divergence
 from unshaken.methods.base import Method, Step
@@ -83,14 +83,16 @@ class MethodObjective(SelectionObjective):
 
         def piece(k: int) -> dict[str, Layer]:
             by_layer = self._image_factors(batches[k])
-            return {n: one if granularity == "sample" else summed(one, most) for n, one in by_layer.items()}
+            return {n: one if granularity == "sample" else sum_samples(one, most) for n, one in by_layer.items()}
 
         found = self.processes.each(len(batches), piece)
         index = torch.cat([self.batches[b] for b in batches])
         sizes = (1,) * len(index) if granularity == "sample" else tuple(len(self.batches[b]) for b in batches)
         biased = frozenset(name for name, linear in layers.items() if linear.bias is not None)
         # `pop`, so that only one layer at a time is in memory twice
-        return Gradients(index, sizes, {name: joined([batch.pop(name) for batch in found]) for name in layers}, biased)
+        return Gradients(
+            index, sizes, {name: concatenate([batch.pop(name) for batch in found]) for name in layers}, biased
+        )
 
     def losses(self) -> Float[Tensor, "B"]:
         def piece(b: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Zoom, turn and shift in one resampling, for images too small for two."""
+"""Zoom, rotation and shift in a single resampling, for small images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def zoom_rotate_shift(
     down: Float[Tensor, "N"],
     right: Float[Tensor, "N"],
 ) -> Float[Tensor, "N C H W"]:
-    """Turn about the centre, counter-clockwise by `angle` radians, enlarge by `zoom`, then move.
+    """Rotate about the centre, counter-clockwise by `angle` radians, enlarge by `zoom`, then shift.
 
-    `down` and `right` are in pixels. Bilinear; 0 outside the image.
+    `down` and `right` are in pixels. The filter is bilinear, and pixels outside the image are 0.
     """
     H, W = image.shape[-2:]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom

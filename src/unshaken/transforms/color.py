@@ -1,11 +1,11 @@
-"""Colour jitter: brightness, contrast, saturation and hue, each sample in its own order.
+"""Colour jitter: brightness, contrast, saturation and hue, in a random order.
 
-On float images, with torchvision's definitions and PIL's luma y = 0.299 r + 0.587 g + 0.114 b:
+Images are floats in [0, 1]. The definitions are torchvision's, with PIL's luma y = 0.299 r + 0.587 g + 0.114 b:
 
     brightness  f x               contrast  f x + (1 - f) mean(y)
     saturation  f x + (1 - f) y   hue       h -> h + shift in HSV, hues counted in turns
 
-clipped to [0, 1] after each. An image of one channel is its own luma: saturation, hue and grey leave it.
+Each is clipped to [0, 1]. An image of one channel is its own luma, so saturation, hue and grey do not change it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from unshaken.base.types import Float, Int
+from unshaken.base.types import Bool, Float, Int
 
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 LUMA = 0.299, 0.587, 0.114
 
 
 def luma(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 1 H W"]:
-    """Grey as PIL and television see it. ValueError unless there are 1 or 3 channels."""
+    """Return the luma, as PIL defines it. ValueError unless there are 1 or 3 channels."""
     if image.shape[1] == 1:
         return image
     if image.shape[1] != 3:
@@ -32,38 +32,38 @@ def luma(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 1 H W"]:
 
 
 def grey(image: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-    """The luma in every channel."""
+    """Return the luma in every channel."""
     return luma(image).expand_as(image)
 
 
 def brightness(image: Float[Tensor, "N C H W"], factor: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
-    """Towards black (0), unchanged (1), brighter (> 1)."""
+    """Multiply by `factor`: 0 is black, 1 leaves the image, > 1 is brighter."""
     return (image * _per_sample(factor)).clamp_(0, 1)
 
 
 def contrast(image: Float[Tensor, "N C H W"], factor: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
-    """Towards the image's mean grey (0), unchanged (1), away from it (> 1)."""
+    """Blend with the mean grey of the image: 0 is that grey, 1 leaves the image, > 1 is more contrast."""
     return _lerp(luma(image).mean((1, 2, 3), keepdim=True), image, factor)
 
 
 def saturation(image: Float[Tensor, "N C H W"], factor: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
-    """Towards each pixel's grey (0), unchanged (1), away from it (> 1)."""
+    """Blend with the grey of each pixel: 0 is grey, 1 leaves the image, > 1 is more colourful."""
     return image if image.shape[1] == 1 else _lerp(luma(image), image, factor)
 
 
 def hue(image: Float[Tensor, "N C H W"], shift: Float[Tensor, "N"]) -> Float[Tensor, "N C H W"]:
-    """Every hue turned by `shift` turns; value and saturation stay.
+    """Turn every hue by `shift` turns; value and saturation stay.
 
-    With m and c the least channel and the chroma, hue h in sixths of a turn is  1 + (g + b - r - m) / c  away from
-    red, on green's side if g > b; and the channels at hue h are m + c times the trapezia below, 1 within a sixth
-    of their own hue and 0 beyond two. This is HSV with its six cases in one, and no branch per pixel.
+    Let m be the smallest channel and c the chroma. The hue h, in sixths of a turn, is  1 + (g + b - r - m) / c  away
+    from red, towards green if g > b. The channels at hue h are m + c times the trapezia below, which are 1 within a
+    sixth of their own hue and 0 beyond two. This is HSV with its six cases in one formula, without a branch per pixel.
     """
     if image.shape[1] == 1:
         return image
     r, g, b = image.unbind(1)
     m = image.amin(1)
     c = image.amax(1).sub_(m)
-    safe = c.clamp(min=torch.finfo(c.dtype).tiny)  # a grey pixel has no hue; its chroma of 0 makes any do
+    safe = c.clamp(min=torch.finfo(c.dtype).tiny)  # a grey pixel has no hue; with a chroma of 0 any will do
     from_red = (g + b).sub_(r).sub_(m).div_(safe).add_(1)
     h = from_red.copysign_(g - b).add_(6 * shift[:, None, None])
     h.sub_((h / 6).floor_(), alpha=6)
@@ -76,7 +76,7 @@ def hue(image: Float[Tensor, "N C H W"], shift: Float[Tensor, "N"]) -> Float[Ten
 
 
 class ColorJitter(NamedTuple):
-    """What a colour jitter does to each sample: its blends in an order, the hue after `before` of them."""
+    """The colour jitter of each sample: three blends in an order, and the hue after `before` of them."""
 
     factor: Float[Tensor, "N 3"]  # of BRIGHTNESS, CONTRAST, SATURATION
     shift: Float[Tensor, "N"]  # of the hue, in turns
@@ -85,7 +85,7 @@ class ColorJitter(NamedTuple):
 
 
 def random_color_jitter(count: int, strength: float, turns: float, rng: Generator) -> ColorJitter:
-    """Factors uniform in 1 ± strength (not below 0), shifts in ± turns, all 24 orders equally likely."""
+    """Draw factors uniformly in 1 ± strength (not below 0), shifts in ± turns, and one of the 24 orders."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=rng, device=rng.device)
@@ -100,10 +100,10 @@ def random_color_jitter(count: int, strength: float, turns: float, rng: Generato
 
 
 class Passes(NamedTuple):
-    """P blends in turn, the hue after three of them, each sample's own.
+    """P blends one after the other for each sample, with the hue after three of them.
 
-    A blend  f x + (1 - f) t  is an affine map of a pixel's colours: its matrix's product with them, and that of `mean`
-    with the image's mean colours. t is 0 for brightness, mean(y) for contrast, y for saturation.
+    A blend  f x + (1 - f) t  is an affine map of the colours of a pixel: `matrix` times these, plus `mean` times the
+    mean colours of the image. t is 0 for brightness, mean(y) for contrast, and y for saturation.
     """
 
     matrix: Float[Tensor, "N P C C"]
@@ -111,25 +111,25 @@ class Passes(NamedTuple):
     shift: Float[Tensor, "N"]
 
 
-def passes(how: ColorJitter, jittered: Tensor, greyed: Tensor, channels: int) -> Passes:
-    """The four operations of the `jittered` (N), each sample in its own order; then the `greyed` (N) made grey.
+def passes(how: ColorJitter, jittered: Bool[Tensor, "N"], greyed: Bool[Tensor, "N"], channels: int) -> Passes:
+    """Return the four operations for `jittered` samples, each in its own order, then grey for `greyed` ones.
 
-    The three blends are one form, so that samples in different orders share a pass. The hue costs several
-    blends and is computed once: around it each blend has two passes, one of which has factor 1, the identity.
+    All three blends have one form, so that samples in different orders share a pass. The hue costs as much as several
+    blends and is computed once. Each blend has a pass before it and one after it, and one of both is the identity.
     """
-    sooner = torch.arange(3, device=how.order.device) < how.before[:, None]
-    chosen = torch.cat((sooner, ~sooner), 1) & jittered[:, None]
-    factor = torch.where(chosen, how.factor.gather(1, how.order).repeat(1, 2), 1)
+    before_hue = torch.arange(3, device=how.order.device) < how.before[:, None]
+    active = torch.cat((before_hue, ~before_hue), 1) & jittered[:, None]
+    factor = torch.where(active, how.factor.gather(1, how.order).repeat(1, 2), 1)
     factor = torch.cat((factor, (~greyed)[:, None]), 1)[:, :, None, None]
     kind = torch.cat((how.order, how.order, torch.full_like(how.order[:, :1], SATURATION)), 1)[:, :, None, None]
-    pure = torch.eye(channels, device=kind.device)  # one colour each, whose lumas are the luma's weights
+    pure = torch.eye(channels, device=kind.device)  # three pure colours, whose lumas are the weights of the luma
     of_luma = (1 - factor) * luma(pure[:, :, None, None]).flatten()
     matrix = factor * pure + of_luma * (kind == SATURATION)
     return Passes(matrix, of_luma * (kind == CONTRAST), how.shift * jittered)
 
 
 def apply_color(image: Float[Tensor, "N C H W"], by: Passes) -> Float[Tensor, "N C H W"]:
-    """Every blend is clipped to [0, 1]."""
+    """Apply the passes; each blend is clipped to [0, 1]."""
     x = image.flatten(2)
     for done, (matrix, mean) in enumerate(zip(by.matrix.unbind(1), by.mean.unbind(1), strict=True)):
         if done == 3:

@@ -1,4 +1,4 @@
-"""The high-frequency part of an image: what remains without its slow changes."""
+"""High-pass filter: the high-frequency part of an image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from unshaken.base.types import Float
 
 
 def high_pass(x: Float[Tensor, "... H W"], radius: float) -> Float[Tensor, "... H W"]:
-    """Remove every frequency nearer than `radius` to the spectrum's centre (H/2, W/2), the mean among them.
+    """Remove all frequencies below `radius`, which include the mean of the image.
 
-    In cycles an image. The result lies around 0, not in [0, 1]: it is not clamped (Fan et al., NeurIPS 2021, sec. 4).
+    `radius` is in cycles per image, from the centre (H/2, W/2) of the spectrum. The result is around 0, not in [0, 1],
+    and is not clipped (Fan et al., NeurIPS 2021, sec. 4). ValueError if `radius` is negative.
     """
     if not radius >= 0:
-        raise ValueError(f"a radius in the spectrum is a number ≥ 0, such as 8 for 32 pixels, not {radius}")
+        raise ValueError(f"the radius is a number of cycles ≥ 0, such as 8 for 32 pixels, not {radius}")
     H, W = x.shape[-2:]
     i, j = (torch.arange(side, device=x.device) - side / 2 for side in (H, W))
     far = torch.hypot(i[:, None], j) >= radius
-    spectrum = torch.fft.fft2(x) * torch.fft.ifftshift(far)  # shifting the mask once is shifting no spectrum
+    spectrum = torch.fft.fft2(x) * torch.fft.ifftshift(far)  # shifting the mask saves shifting the spectrum twice
     return torch.fft.ifft2(spectrum).real

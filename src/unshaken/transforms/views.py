@@ -1,4 +1,4 @@
-"""SimCLR's transformations at any strength, batched on the device."""
+"""Random views of images, such as SimCLR's, at any strength and batched on the device."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from torch import Tensor
 
 from unshaken.base.ranges import BelowOne, Count, Natural, NonNegative, Positive, Range, Share, Unit, ranged
 from unshaken.base.rng import Key
-from unshaken.base.types import Float
+from unshaken.base.types import Bool, Float
 from unshaken.transforms import color as colour
 from unshaken.transforms import crop
 from unshaken.transforms.affine import zoom_rotate_shift
 
 CACHED_PIXELS = 2**16
-"""Pixels a CPU transforms at a time: 256 kB a plane, so that what one operation writes the next finds in the cache."""
+"""Pixels that a CPU transforms at a time: 256 kB for each channel, which stay in the cache between operations."""
 
 Drawn = tuple[Tensor, ...]
-"""What chance decided, worked out as far as it goes without a pixel; one row a sample."""
+"""Random draws, computed as far as possible without pixels; one row for each sample."""
 
 
 class Views(ABC):
-    """Images to `count` views of each."""
+    """A random transformation of images to `count` views of each."""
 
     count: int
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
-        """Views of float32 images in [0, 1]; `strength` in [0, 1] says how far they may leave the image."""
+        """Return views of float32 images, all in [0, 1]; `strength` in [0, 1] is how far they may differ."""
 
 
 class Transform(Views):
-    """Views of one kind: what is decided first (`draw`), then what is done to the pixels (`apply`)."""
+    """Views of one kind: `draw` makes the random draws, then `apply` transforms the pixels."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"a transform gives at least 1 view, not {self.count}")
+            raise ValueError(f"count is a number of views ≥ 1, not {self.count}")
 
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
-        """Every view of every sample is drawn on its own; what a sample becomes does not depend on the others."""
+        """Draw every view of every sample independently: the result for a sample does not depend on the others.
+
+        ValueError if the strength is outside [0, 1], or the images are not float32 (N, C, H, W).
+        """
         if not 0 <= strength <= 1:
             raise ValueError(f"a strength lies in [0, 1], not {strength}")
         if image.ndim != 4 or image.dtype != torch.float32:
@@ -52,55 +55,64 @@ class Transform(Views):
         views = image.new_empty((self.count, *image.shape))
         for v, view in enumerate(views):
             drawn = self.draw(image, strength, key / v)
-            for target, *part in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
-                target.copy_(self.apply(*part))
+            for target, *inputs in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
+                target.copy_(self.apply(*inputs))
         return views
 
     @abstractmethod
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
-        """For one view of each image, all of them at once: small work, that a CPU takes longer to be told than to do.
+        """Make the random draws for one view of each image; only the shape and device of the images count.
 
-        Only the images' shape and device matter.
+        All images are drawn at once, since for a CPU these are many small operations.
         """
 
     @abstractmethod
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
-        """One view of each image, each sample by its own row of what was drawn."""
+        """Return one view of each image, from its row of the random draws."""
 
 
-class Chance(NamedTuple):
-    """What chance decided about one view of each of N images."""
+class SimCLRDraws(NamedTuple):
+    """The random draws of one view of each of N images."""
 
     box: crop.Boxes
-    flipped: Tensor
-    jittered: Tensor
+    flipped: Bool[Tensor, "N"]
+    jittered: Bool[Tensor, "N"]
     jitter: colour.ColorJitter
-    greyed: Tensor
+    greyed: Bool[Tensor, "N"]
 
 
 @dataclass(frozen=True)
 @ranged
 class SimCLRViews(Transform):
-    """Resized crop, flip, colour jitter and grey, at strength s as in DynACL (Luo et al., ICLR 2023, arXiv:2303.01289).
+    """SimCLR's resized crop, flip, colour jitter and grey, at strength s as in DynACL (Luo et al., arXiv:2303.01289).
 
         area      uniform in (1 - (1 - min_area) s, 1) of the image, width / height log-uniform in `ratio`
         flip      with probability `flip`, at any strength
         jitter    with probability p_jitter s: blends by factors in 1 ± jitter s, hue by ± hue s turns, in any order
         grey      with probability p_grey s
 
-    Strength 1 is SimCLR for small images (Chen et al., ICML 2020, arXiv:2002.05709: no blur), as in ACL (Jiang et
-    al., NeurIPS 2020, arXiv:2010.13337). ACL's and AIR's code resizes bicubically, DynACL's with filter="bilinear".
+    Strength 1 is SimCLR for small images (Chen et al., ICML 2020, arXiv:2002.05709: no blur), as in ACL (Jiang et al.,
+    NeurIPS 2020, arXiv:2010.13337). The code of ACL and AIR resizes by filter="bicubic", that of DynACL by "bilinear".
     """
 
     count: Count = 2
+    """Number of views of each image."""
     filter: crop.Filter = "bicubic"
+    """The filter that resizes a crop."""
     min_area: Share = 0.1
+    """Smallest area of a crop, as a share of the image, at strength 1."""
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop."""
     flip: Unit = 0.5
+    """Probability of a horizontal flip."""
     jitter: Unit = 0.4
+    """Largest change of brightness, contrast and saturation, at strength 1."""
     hue: Annotated[float, Range(0, 0.5)] = 0.1
+    """Largest shift of the hue in turns, at strength 1."""
     p_jitter: Unit = 0.8
+    """Probability of the colour jitter, at strength 1."""
     p_grey: Unit = 0.2
+    """Probability of a grey view, at strength 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,22 +123,22 @@ class SimCLRViews(Transform):
                 f"p_jitter and p_grey in [0, 1]; not {self.min_area}, {self.ratio} and {chances}"
             )
 
-    def chance(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Chance:
-        """Each sample's on its own; only the images' number, size and device matter."""
+    def sample(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> SimCLRDraws:
+        """Draw each sample independently; only the number, size and device of the images count."""
         count, _, height, width = image.shape
         area = (1 - (1 - self.min_area) * strength, 1.0)
-        return Chance(
+        return SimCLRDraws(
             crop.random_boxes(count, (height, width), area, self.ratio, (key / "crop").on(image.device)),
-            _chosen(self.flip, image, key / "flip"),
-            _chosen(self.p_jitter * strength, image, key / "jittered"),
+            _bernoulli(self.flip, image, key / "flip"),
+            _bernoulli(self.p_jitter * strength, image, key / "jittered"),
             colour.random_color_jitter(
                 count, self.jitter * strength, self.hue * strength, (key / "jitter").on(image.device)
             ),
-            _chosen(self.p_grey * strength, image, key / "grey"),
+            _bernoulli(self.p_grey * strength, image, key / "grey"),
         )
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
-        box, flipped, jittered, jitter, greyed = self.chance(image, strength, key)
+        box, flipped, jittered, jitter, greyed = self.sample(image, strength, key)
         size = (image.shape[2], image.shape[3])
         rows, columns = crop.windows(box, size, size, self.filter, flipped)
         return *rows, *columns, *colour.passes(jitter, jittered, greyed, image.shape[1])
@@ -139,26 +151,32 @@ class SimCLRViews(Transform):
 @dataclass(frozen=True)
 @ranged
 class DigitViews(Transform):
-    """Views of small grey digits, which a mirror or a colour would make into something else.
+    """Views of small grey digits, without flips and colours, which would change their meaning.
 
-    At strength s: a square window of area in (1 - crop s, 1) somewhere in the image is enlarged to the whole, turned
-    by ± degrees s and moved by ± shift s of a side, in one resampling with 0 around the image; then brightness and
-    contrast by factors in 1 ± jitter s, and Gaussian noise of deviation noise s.
+    At strength s, a square window of area in (1 - crop s, 1) is enlarged to the full image, rotated by ± degrees s and
+    shifted by ± shift s of a side, in one resampling with 0 around the image. Then brightness and contrast change by
+    factors in 1 ± jitter s, and Gaussian noise of deviation noise s is added.
     """
 
     count: Count = 2
+    """Number of views of each image."""
     crop: BelowOne = 0.4
+    """Largest share of the area that a window leaves out, at strength 1."""
     shift: Unit = 0.1
+    """Largest shift as a share of a side, at strength 1."""
     degrees: Annotated[float, Range(0, 180)] = 15.0
+    """Largest rotation, at strength 1."""
     jitter: Unit = 0.4
+    """Largest change of brightness and contrast, at strength 1."""
     noise: NonNegative = 0.0
+    """Standard deviation of the noise in units of a [0, 1] pixel, at strength 1."""
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         rng = (key / "window").on(image.device)
         u = torch.rand((6, len(image)), generator=rng, device=image.device)
         angle = radians(self.degrees) * strength * (2 * u[0] - 1)
         zoom = (1 - self.crop * strength * u[1]).rsqrt()
-        # enlarged by zoom, the image overhangs by zoom - 1 of a side: so far a window that stays inside may lie
+        # the enlarged image overhangs by zoom - 1 of a side, so a window within it may move by that
         down, right = (zoom - 1) * (u[2:4] - 0.5) + self.shift * strength * (2 * u[4:6] - 1)
         jitter = colour.random_color_jitter(len(image), self.jitter * strength, 0, (key / "jitter").on(image.device))
         noise = image.new_zeros((len(image), 1, 1, 1))
@@ -179,16 +197,19 @@ class DigitViews(Transform):
 @dataclass(frozen=True)
 @ranged
 class CropFlip(Transform):
-    """The zero-padded image cut back at random, and flipped: what fine-tuning sees, at any strength. Digits: flip=0."""
+    """The zero-padded image, cropped at random and flipped, at any strength, as for fine-tuning. Digits need flip=0."""
 
     count: Count = 1
+    """Number of views of each image."""
     padding: Natural = 4
+    """Pixels of zero padding on each side."""
     flip: Unit = 0.5
+    """Probability of a horizontal flip."""
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
-        place = torch.rand((2, len(image)), generator=(key / "crop").on(image.device), device=image.device)
-        top, left = (place * (2 * self.padding + 1)).long()
-        return top, left, _chosen(self.flip, image, key / "flip")
+        position = torch.rand((2, len(image)), generator=(key / "crop").on(image.device), device=image.device)
+        top, left = (position * (2 * self.padding + 1)).long()
+        return top, left, _bernoulli(self.flip, image, key / "flip")
 
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
         top, left, flipped = drawn
@@ -198,21 +219,27 @@ class CropFlip(Transform):
 @dataclass(frozen=True)
 @ranged
 class ResizedCrop(Transform):
-    """A part of the image enlarged to the whole, and flipped: what networks for ImageNet are trained on.
+    """A random crop, resized to the size of the image and flipped: the augmentation of networks for ImageNet.
 
-    At strength s the part's area is uniform in (1 - (1 - min_area) s, 1), its width / height log-uniform in `ratio`.
+    At strength s the area of the crop is uniform in (1 - (1 - min_area) s, 1), its width / height log-uniform in
+    `ratio`.
     """
 
     count: Count = 1
+    """Number of views of each image."""
     filter: crop.Filter = "bilinear"
+    """The filter that resizes a crop."""
     min_area: Share = 0.08
+    """Smallest area of a crop, as a share of the image, at strength 1."""
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop."""
     flip: Unit = 0.5
+    """Probability of a horizontal flip."""
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         area, size = (1 - (1 - self.min_area) * strength, 1.0), (image.shape[2], image.shape[3])
         boxes = crop.random_boxes(len(image), size, area, self.ratio, (key / "crop").on(image.device))
-        rows, columns = crop.windows(boxes, size, size, self.filter, _chosen(self.flip, image, key / "flip"))
+        rows, columns = crop.windows(boxes, size, size, self.filter, _bernoulli(self.flip, image, key / "flip"))
         return *rows, *columns
 
     def apply(self, image: Float[Tensor, "N C H W"], *drawn: Tensor) -> Float[Tensor, "N C H W"]:
@@ -222,9 +249,10 @@ class ResizedCrop(Transform):
 @dataclass(frozen=True)
 @ranged
 class Identity(Transform):
-    """The image as it is, at any strength."""
+    """The unchanged image, at any strength."""
 
     count: Count = 1
+    """Number of views of each image."""
 
     def draw(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Drawn:
         return ()
@@ -234,15 +262,17 @@ class Identity(Transform):
 
 
 AnyTransform = Annotated[Transform, SimCLRViews | DigitViews | CropFlip | ResizedCrop | Identity]
-"""A transformation; by name from a command line, one of these."""
+"""A transformation. On the command line it is one of these, by name."""
 
 
 @dataclass(frozen=True)
 class Concat(Views):
-    """Views of one kind, and after them views of another."""
+    """Views of one kind, followed by views of another."""
 
     first: AnyTransform = SimCLRViews()
+    """The transformation of the first views."""
     then: AnyTransform = CropFlip()
+    """The transformation of the other views."""
 
     @property
     def count(self) -> int:
@@ -253,9 +283,9 @@ class Concat(Views):
 
 
 AnyViews = Annotated[Views, SimCLRViews | DigitViews | CropFlip | ResizedCrop | Identity | Concat]
-"""Views of an image; by name from a command line, one of these."""
+"""Views of an image. On the command line they are one of these, by name."""
 
 
-def _chosen(probability: float, image: Tensor, key: Key) -> Tensor:
-    """True for each sample with the given probability."""
+def _bernoulli(probability: float, image: Tensor, key: Key) -> Bool[Tensor, "N"]:
+    """Return True for each sample with the given probability."""
     return torch.rand(len(image), generator=key.on(image.device), device=image.device) < probability

@@ -13,7 +13,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.methods.base import Step
-from unshaken.methods.full import AFF
+from unshaken.methods.supervised import AFF
 from unshaken.nets.dual_bn import merge_route
 
 SHORT = AFF(PGD(steps=3, init="gaussian"))

@@ -12,7 +12,7 @@ from unshaken.attacks.ball import L2, Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.methods.base import Step
-from unshaken.methods.linear import ALF, SLF
+from unshaken.methods.supervised import ALF, SLF
 from unshaken.nets.dual_bn import merge_route
 
 each_method = pytest.mark.parametrize("method", [SLF(), ALF(PGD(steps=3))], ids=["slf", "alf"])

@@ -1,0 +1,1 @@
+"""What the authors' published code computes where it differs from their paper."""
