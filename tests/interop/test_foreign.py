@@ -313,5 +313,5 @@ def test_a_zip_whose_list_of_members_is_no_text_is_damaged():
     content[at + 9] |= 8
     content[at + 46] = 0xFF
     Path("y.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"y\.pt is damaged .*: take another copy"):
+    with pytest.raises(ValueError, match=r"y\.pt is damaged .*: download or copy it again"):
         read(Path("y.pt"))
