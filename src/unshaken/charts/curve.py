@@ -1,4 +1,4 @@
-"""Training curves from a run's log: the loss and its terms, learning rate, speed and other numbers."""
+"""Training curves from a run's log: the loss and its terms, learning rate, speed and more."""
 
 from __future__ import annotations
 

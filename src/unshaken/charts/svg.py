@@ -1,4 +1,4 @@
-"""SVG charts: bars with intervals, panels of lines, and a heat map, for light and dark pages."""
+"""SVG charts: bars with intervals, panels of lines, heat maps, for light and dark pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of each recipe, component and image set, and how a recipe differs from the released code."""
+"""Sources of each recipe and component, and how a recipe differs from the released code."""
 
 from __future__ import annotations
 

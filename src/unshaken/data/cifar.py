@@ -65,10 +65,10 @@ def cifar(
     release = release or RELEASES[classes]
     batches = release.test if split == "test" else release.train
     wanted = (release.meta, *batches)
-    place = release.archive.find(root, download)
+    location = release.archive.find(root, download)
 
     def decode() -> Decoded:
-        with closing(release.archive.members(place, wanted)) as members:  # pyright: ignore[reportArgumentType]
+        with closing(release.archive.members(location, wanted)) as members:  # pyright: ignore[reportArgumentType]
             read = {name: unpickled(stream, name) for name, stream, _ in members}
         data = [_entry(read, batch, "data", np.uint8, (None, 3 * 32 * 32)) for batch in batches]
         label = [_entry(read, batch, release.labels, np.int64, (None,)) for batch in batches]
@@ -79,7 +79,7 @@ def cifar(
         metadata = {"label": np.concatenate(label)[:limit].tolist(), "names": names}
         return resized(pixels, size), metadata | {"digests": packed_digests(image_digests(pixels))}
 
-    key = ("digests", release.archive.stamp(place, wanted), split, size, limit)
+    key = ("digests", release.archive.stamp(location, wanted), split, size, limit)
     pixels, metadata = cached(root / "cache", key, decode)
     label, digests = torch.tensor(metadata["label"], dtype=torch.int64), unpacked_digests(metadata["digests"])
     name = f"cifar{classes}"

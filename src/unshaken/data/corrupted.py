@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C as published: one file per corruption, the five severities in order."""
+"""CIFAR-10-C and CIFAR-100-C as published: one file per corruption, with five severities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: the default set, nothing to download."""
+"""scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: the default set, no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of a user's own images: with train and test folders, with class folders, or without."""
+"""A folder of a user's own images, with or without train and test folders and class folders."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def folder(path: Path, tree: Branch | None = None, left: LeftOut | None = None) 
     """
     left = LeftOut() if left is None else left
     here = _innermost(read_tree(path, left) if tree is None else tree)
-    place = str(path / here.path)
+    location = str(path / here.path)
     if not here.holds():
         hint = f"; left out: {left}" if str(left) else ""
-        raise ValueError(f"{place} has no images (looked for {', '.join(SUFFIXES)}){hint}")
-    splits = _split_folders(here, place)
+        raise ValueError(f"{location} has no images (looked for {', '.join(SUFFIXES)}){hint}")
+    splits = _split_folders(here, location)
     if splits:
         for name in set(here.folders()) - set(splits.values()):
             left.note(Reason.UNUSED_SPLIT, f"{name}/", len(here.below[name].files()))
@@ -76,16 +76,16 @@ def folder(path: Path, tree: Branch | None = None, left: LeftOut | None = None) 
             left.note(Reason.BESIDE_SPLITS, name)
         listings = {split: listing_of(path, _innermost_split(here.below[name])) for split, name in splits.items()}
     else:
-        listings = _splits_within_classes(path, here, place, left)
+        listings = _splits_within_classes(path, here, location, left)
     if not listings:
-        return _without_splits(place, listing_of(path, here), left)
-    return in_splits(place, listings, {split: f"{splits.get(split, split)}/" for split in listings}, left)
+        return _without_splits(location, listing_of(path, here), left)
+    return in_splits(location, listings, {split: f"{splits.get(split, split)}/" for split in listings}, left)
 
 
-def _without_splits(place: str, listing: Files, left: LeftOut) -> Found:
+def _without_splits(location: str, listing: Files, left: LeftOut) -> Found:
     """Make one set of all images. It is split by content if it has class folders, also if images lie beside these."""
     by_content = listing.label is not None or BESIDE_CLASSES in listing.reason
-    return Found(place, {"all": listing}, left, by_content=by_content)
+    return Found(location, {"all": listing}, left, by_content=by_content)
 
 
 def _innermost(here: Branch) -> Branch:
@@ -107,14 +107,14 @@ def _is_neutral(name: str) -> bool:
     return all(word.lower() in NEUTRAL_WORDS or word.lower() in ("jpeg", "all", "raw") for word in words)
 
 
-def _split_folders(here: Branch, place: str) -> dict[str, str]:
+def _split_folders(here: Branch, location: str) -> dict[str, str]:
     """Return the folder of each split; empty if the folders are classes."""
     folders = here.folders()
-    splits = assign_splits(folders, place, classes=True)
+    splits = assign_splits(folders, location, classes=True)
     odd = next((name for name in folders if not splits and split_meant(name) == ("train", ())), None)
     if odd and len(folders[odd].folders()) > 1 and not folders[odd].images:
         others = ", ".join(sorted(set(folders) - {odd})[:3])
-        raise ValueError(f"{place} has {odd}/, with folders in it like a split, beside {others}: {ADVICE}")
+        raise ValueError(f"{location} has {odd}/, with folders in it like a split, beside {others}: {ADVICE}")
     return splits
 
 
@@ -128,7 +128,7 @@ def _innermost_split(branch: Branch) -> Branch:
     return branch
 
 
-def _splits_within_classes(path: Path, here: Branch, place: str, left: LeftOut) -> dict[str, Files]:
+def _splits_within_classes(path: Path, here: Branch, location: str, left: LeftOut) -> dict[str, Files]:
     """Read a set that has the splits inside each class folder: cat/train/, cat/test/, dog/train/, ..."""
     classes = here.folders()
     within = {name: splits_among(branch.folders()) for name, branch in classes.items()}
@@ -137,7 +137,7 @@ def _splits_within_classes(path: Path, here: Branch, place: str, left: LeftOut) 
         return {}
     if here.images or len(divided) < len(classes) or any(len(set(p.values())) < len(p) for p in within.values()):
         raise ValueError(
-            f"{place} has splits within {divided[0]}/ ({', '.join(sorted(within[divided[0]]))}), and not the same ones "
+            f"{location} has splits within {divided[0]}/ ({', '.join(sorted(within[divided[0]]))}), and not the same ones "
             f"within the other folders: {ADVICE}"
         )
     found: dict[str, dict[str, Branch]] = {}

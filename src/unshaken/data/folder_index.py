@@ -49,14 +49,14 @@ class Listing(ABC):
 class Found:
     """The image set that was found at a path.
 
-    place       the path, and the folder below it where the images are
+    location    the path, and the folder below it where the images are
     splits      the images of "train" and of "test" (or of one of them), or of "all" if the set comes without splits
     left        what is not used, and why
     errors      by split, why it cannot be used although another split can
     by_content  True: "all" is split into train and test by each image's content; False: all of it is for training
     """
 
-    place: str
+    location: str
     splits: dict[str, Listing]
     left: LeftOut = field(default_factory=LeftOut)
     errors: dict[str, str] = field(default_factory=dict)
@@ -68,17 +68,17 @@ class Found:
             if name == "test" and not self.by_content:
                 reason = self.splits["all"].reason
                 raise ValueError(
-                    f"{self.place} has no labels{f' ({reason})' if reason else ''} and no test split, so all of it is "
+                    f"{self.location} has no labels{f' ({reason})' if reason else ''} and no test split, so all of it is "
                     "for training; to test, name a set with class folders or labels, or with a train and a test split"
                 )
             return self.splits["all"], self.by_content and name != "all"
         if name == "all":
-            raise ValueError(f"{self.place} comes with splits of its own: leave --split all out")
+            raise ValueError(f"{self.location} comes with splits of its own: leave --split all out")
         if name in self.errors:
             raise ValueError(self.errors[name])
         if name not in self.splits:
             has = "only a test split and nothing to train on: add a train split"
-            raise ValueError(f"{self.place} has {has if name == 'train' else 'no test split'}")
+            raise ValueError(f"{self.location} has {has if name == 'train' else 'no test split'}")
         return self.splits[name], False
 
     def report(self, train: int | None = None, test: int | None = None) -> None:
@@ -95,10 +95,10 @@ class Found:
         split = ", split by content" if "all" in self.splits and train is not None else ""
         images = ", ".join(f"{count:,}{f' {name}' if name else ''}" for name, count in counts.items()) + " images"
         left = str(self.left)
-        print_once(f"{self.place}: {what}, {images}{split}{f'; left out: {left}' if left else ''}")
+        print_once(f"{self.location}: {what}, {images}{split}{f'; left out: {left}' if left else ''}")
 
 
-def in_splits(place: str, listings: Mapping[str, Listing], called: dict[str, str], left: LeftOut) -> Found:
+def in_splits(location: str, listings: Mapping[str, Listing], called: dict[str, str], left: LeftOut) -> Found:
     """Make a set of its splits: train, and test or else val. An error in the test split does not prevent training.
 
     called  the name of each split's folder or file, for messages
@@ -111,18 +111,18 @@ def in_splits(place: str, listings: Mapping[str, Listing], called: dict[str, str
     for split in tests[1:]:
         left.note(Reason.UNUSED_SPLIT, called[split], len(listings[split]))
     if not tests:
-        return Found(place, {"all": train}, left, by_content=train.label is not None)  # pyright: ignore[reportArgumentType]
+        return Found(location, {"all": train}, left, by_content=train.label is not None)  # pyright: ignore[reportArgumentType]
     test, errors = listings[tests[0]], {}
     if train is not None and train.label is not None and test.label is not None:
         if unknown := sorted(set(test.names) - set(train.names)):
             errors["test"] = (
-                f"{called[tests[0]]} in {place} has the class {unknown[0]!r}, which the train split lacks; that has "
+                f"{called[tests[0]]} in {location} has the class {unknown[0]!r}, which the train split lacks; that has "
                 f"{', '.join(train.names)}"
             )
         else:
             index = np.array([train.names.index(name) for name in test.names], np.int64)
             test = replace(test, label=index[test.label], names=train.names)  # pyright: ignore[reportArgumentType]
-    return Found(place, ({} if train is None else {"train": train}) | {"test": test}, left, errors)
+    return Found(location, ({} if train is None else {"train": train}) | {"test": test}, left, errors)
 
 
 @cache

@@ -106,9 +106,9 @@ def read_tree(root: Path, left: LeftOut, part: str = "") -> Branch:
     Links to folders are followed, except for a link to a folder that holds the link: it would make a circle.
     ValueError if a folder cannot be listed.
     """
-    place = (root / part).resolve()
-    above = {str(parent) for parent in (place, *place.parents)}
-    return _read(root, part, str(place), above, Counter(), left)
+    location = (root / part).resolve()
+    above = {str(parent) for parent in (location, *location.parents)}
+    return _read(root, part, str(location), above, Counter(), left)
 
 
 def _read(root: Path, path: str, real: str, above: set[str], times: Counter[str], left: LeftOut) -> Branch:
@@ -155,10 +155,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _entries(place: Path) -> list[os.DirEntry[str]]:
+def _entries(location: Path) -> list[os.DirEntry[str]]:
     """Return the entries of a folder, sorted by name."""
     try:
-        with os.scandir(place) as entries:
+        with os.scandir(location) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise ValueError(f"{place} cannot be listed: {error.strerror}") from error
+        raise ValueError(f"{location} cannot be listed: {error.strerror}") from error

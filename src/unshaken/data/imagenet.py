@@ -1,4 +1,4 @@
-"""ImageNet's 1,000 classes: at 32 pixels in memory, and at 224 pixels in a memory-mapped file."""
+"""ImageNet's 1,000 classes: at 32 pixels in memory, at 224 pixels in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def _place(root: Path, name: str) -> Path:
     """Find a file, or the zip archive that should contain it."""
     part = "train" if name.startswith("train") else "val"
     for pattern in (name, f"{name}.npz", f"Imagenet32_{part}.zip", f"Imagenet32_{part}_npz.zip"):
-        for place in chain.from_iterable(sorted(root.glob(f"{below}{pattern}")) for below in ("", "*/", "*/*/")):
-            return place
+        for location in chain.from_iterable(sorted(root.glob(f"{below}{pattern}")) for below in ("", "*/", "*/*/")):
+            return location
     raise ValueError(
         f"{root} has neither {name} of ImageNet at 32 pixels nor a zip archive of it (Imagenet32_{part}.zip, "
         f"Imagenet32_{part}_npz.zip): {ACCOUNT}; name the folder that has it with --data.root"
@@ -84,65 +84,67 @@ def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | 
     wanted = count if limit is None else min(count, limit)
     pixels, label, digests = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), [], []
     with progress("reading ImageNet at 32 pixels", wanted, "images") as advance:
-        for name, place in found.items():
+        for name, location in found.items():
             if len(label) == wanted:
                 break
-            with _opened(place, name) as (stream, called):
-                data, classes = _batch(stream, called, place)
+            with _opened(location, name) as (stream, called):
+                data, classes = _batch(stream, called, location)
             data, classes = data[: wanted - len(label)], classes[: wanted - len(label)]
             pixels[len(label) : len(label) + len(data)] = resized(data, size)
             digests.append(image_digests(data))
             label += classes
             advance(len(data))
     if len(label) < wanted:
-        raise ValueError(f"{place.parent} has {len(label)} of {count} images: download the files again")
+        raise ValueError(f"{location.parent} has {len(label)} of {count} images: download the files again")
     return pixels, {"label": label, "digests": packed_digests(np.concatenate(digests))}
 
 
 @contextmanager
-def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
+def _opened(location: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
     """Open a file, by itself or inside a zip archive; yields the stream and the file's full name there."""
-    if place.suffix != ".zip":
-        with place.open("rb") as stream:
-            yield stream, place.name
+    if location.suffix != ".zip":
+        with location.open("rb") as stream:
+            yield stream, location.name
         return
     try:
-        packed = ZipFile(place)
+        packed = ZipFile(location)
     except (BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise ValueError(f"{place} is cut short or altered ({error}): download it again") from error
+        raise ValueError(f"{location} is cut short or altered ({error}): download it again") from error
     with packed:
         for member in packed.infolist():
             called = PurePosixPath(member.filename).name
             if called in (name, f"{name}.npz"):
                 if member.file_size > LARGEST_MEMBER:
                     raise ValueError(
-                        f"{place} says that {called} has {member.file_size:,} bytes, which is too many for a file of "
+                        f"{location} says that {called} has {member.file_size:,} bytes, which is too many for a file of "
                         "this set: download it again"
                     )
                 try:
                     stream = packed.open(member)
                 except (RuntimeError, NotImplementedError, BadZipFile, OSError, ValueError) as error:  # e.g. encrypted
-                    raise ValueError(f"{place}: {called} cannot be read ({error}): download it again") from None
+                    raise ValueError(f"{location}: {called} cannot be read ({error}): download it again") from None
                 try:
                     with stream:
                         yield stream, called
                 except BadZipFile as error:  # zipfile compares a checksum when it has read the file to its end
-                    raise ValueError(f"{place} is cut short or altered ({error}): download it again") from None
+                    raise ValueError(f"{location} is cut short or altered ({error}): download it again") from None
                 return
-        raise ValueError(f"{place} has no file {name} in it: download it again")
+        raise ValueError(f"{location} has no file {name} in it: download it again")
 
 
-def _batch(stream: IO[bytes], name: str, place: Path) -> tuple[np.ndarray, list[int]]:
+def _batch(stream: IO[bytes], name: str, location: Path) -> tuple[np.ndarray, list[int]]:
     """Return images (n 3 32 32) uint8 and classes 1..1000. ValueError if the file is damaged or of another set."""
-    called = name if place.name == name else f"{place}: {name}"
+    called = name if location.name == name else f"{location}: {name}"
     read: Any = _arrays(stream, called) if name.endswith(".npz") else unpickled(stream, called)
     if not isinstance(read, dict) or not {"data", "labels"} <= read.keys():
-        raise ValueError(f"{place}: {name} has no entries 'data' and 'labels', so it is not of ImageNet at 32 pixels")
+        raise ValueError(
+            f"{location}: {name} has no entries 'data' and 'labels', so it is not of ImageNet at 32 pixels"
+        )
     data, classes = np.asarray(read["data"]), np.asarray(read["labels"])
     fits = data.dtype == np.uint8 and data.shape == (len(classes), 3 * SIDE**2) and classes.dtype.kind in "iu"
     if not fits or not ((classes >= 1) & (classes <= len(DEVKIT))).all():
         raise ValueError(
-            f"{place}: {name} does not hold images of 32 pixels (N, 3072) uint8 with labels 1 to {len(DEVKIT)}"
+            f"{location}: {name} does not hold images of 32 pixels (N, 3072) uint8 with labels 1 to {len(DEVKIT)}"
         )
     return data.reshape(-1, 3, SIDE, SIDE), classes.tolist()
 
@@ -174,28 +176,28 @@ def imagenet(
     class comes before the second of any class. The decoded training images take 193 GB, in one file under
     `root`/cache, which is memory-mapped. They are decoded once; an interruption costs at most a thousand of them.
     """
-    place = next((place for place in (root / "imagenet", root) if (place / "train").is_dir()), None)
-    if place is None:
+    location = next((location for location in (root / "imagenet", root) if (location / "train").is_dir()), None)
+    if location is None:
         raise ValueError(
             f"{root} has no imagenet/train/n01440764/*.JPEG, ..., and imagenet/val with the same folders: {ACCOUNT}; "
             "unpack ILSVRC2012 there, or name the folder that has it with --data.root"
         )
     left = LeftOut()
-    listing = _of_all_classes(place, "val" if split == "test" else "train", left)
-    found = Found(str(place), {split: listing}, left)
+    listing = _of_all_classes(location, "val" if split == "test" else "train", left)
+    found = Found(str(location), {split: listing}, left)
     images = gather(found, SplitRequest(split, size or LARGE_SIDE, limit, unreadable), root / "cache")
     return replace(images, name="imagenet")
 
 
-def _of_all_classes(place: Path, part: str, left: LeftOut) -> Files:
-    folder = place / part
-    listing = listing_of(place, read_tree(place, left, part))
+def _of_all_classes(location: Path, part: str, left: LeftOut) -> Files:
+    folder = location / part
+    listing = listing_of(location, read_tree(location, left, part))
     if listing.label is None:
         raise ValueError(f"{folder} has no class folders: move each image into the folder of its class, as in train")
     if wrong := sorted(set(SYNSETS) ^ set(listing.names)):
         missing = len(set(SYNSETS) - set(listing.names))
         raise ValueError(
             f"{folder} lacks {missing} of {len(SYNSETS)} classes and has {len(wrong) - missing} others "
-            f"({wrong[0]}, ...): unpack it again; or use a subset of ImageNet as a folder of images: --data {place}"
+            f"({wrong[0]}, ...): unpack it again; or use a subset of ImageNet as a folder of images: --data {location}"
         )
     return listing

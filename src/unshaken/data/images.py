@@ -1,4 +1,4 @@
-"""Images: one split of a set in memory or on the device, with labels, class names and digests."""
+"""Images: one split of a set as a uint8 tensor, with labels, class names and digests."""
 
 from __future__ import annotations
 

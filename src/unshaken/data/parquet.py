@@ -83,13 +83,13 @@ def parquet(path: Path, tree: Branch | None = None, left: LeftOut | None = None)
     """
     left = LeftOut() if left is None else left
     if tree is None:
-        splits, place = {"train": (path,)}, str(path)
+        splits, location = {"train": (path,)}, str(path)
     else:
-        splits, place = _shards_by_split(path, tree, left)
+        splits, location = _shards_by_split(path, tree, left)
     listings = {split: _rows(shards) for split, shards in splits.items()}
     called = {split: f"{shards[0].name}{', ...' if len(shards) > 1 else ''}" for split, shards in splits.items()}
     indexed, errors = _with_class_indices(listings, splits)
-    found = in_splits(place, indexed, called, left)
+    found = in_splits(location, indexed, called, left)
     if reason := errors.get(next((split for split in TEST_SPLITS if split in indexed), "")):
         found.errors["test"] = reason
     return found
@@ -100,19 +100,19 @@ def _shards_by_split(path: Path, tree: Branch, left: LeftOut) -> tuple[dict[str,
     here = tree
     while not here.tables and len(here.folders(tables=True)) == 1:
         here = next(iter(here.folders(tables=True).values()))
-    place = str(path / here.path)
+    location = str(path / here.path)
     folders = {name: branch.files(tables=True) for name, branch in here.folders(tables=True).items()}
     if here.tables and folders:
         raise ValueError(
-            f"{place} has Parquet files, and folders with Parquet files ({', '.join(folders)}): name one of the folders"
+            f"{location} has Parquet files, and folders with Parquet files ({', '.join(folders)}): name one of the folders"
         )
     groups = _groups(here.tables) if here.tables else folders
     named = {name: split_meant(name) for name in groups}
     if folders and not any(named.values()):
         raise ValueError(
-            f"{place} has folders of Parquet files whose names mean no split ({', '.join(folders)}): name one of them"
+            f"{location} has folders of Parquet files whose names mean no split ({', '.join(folders)}): name one of them"
         )
-    found = assign_splits(groups, place, classes=False)
+    found = assign_splits(groups, location, classes=False)
     if not found:
         found = {"train": ""}
         groups = {"": [name for names in groups.values() for name in names]}
@@ -123,7 +123,7 @@ def _shards_by_split(path: Path, tree: Branch, left: LeftOut) -> tuple[dict[str,
         inside = groups[name] if not here.tables else [str(Path(here.path, file)) for file in groups[name]]
         shards[split] = tuple(path / file for file in sorted(inside))
         _check_complete(shards[split])
-    return shards, place
+    return shards, location
 
 
 def _groups(files: list[str]) -> dict[str, list[str]]:

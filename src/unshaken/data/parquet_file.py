@@ -1,4 +1,4 @@
-"""One Parquet file: its column of images, its column of labels, and the classes that it declares."""
+"""One Parquet file: its columns of images and labels, and the classes that it declares."""
 
 from __future__ import annotations
 

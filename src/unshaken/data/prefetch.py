@@ -155,7 +155,7 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
         listing,
         side,
         wanted.bits,
-        f"reading {found.place} at {side} x {side} pixels",
+        f"reading {found.location} at {side} x {side} pixels",
         limit,
         wanted.split if by_content else "",
         _cached_digests(cache, of_all) if by_content else None,
@@ -171,13 +171,13 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
     else:
         found.report()
     if broken:
-        _report_unreadable(found.place, len(listing), list(broken.values()), wanted.unreadable)
+        _report_unreadable(found.location, len(listing), list(broken.values()), wanted.unreadable)
     if wanted.bits is None:
-        _check_bits(found.place, *metadata["deep"])
+        _check_bits(found.location, *metadata["deep"])
     rows = reading.selected_rows(digests, len(pixels))
     if not len(rows):
         raise ValueError(
-            f"{found.place} has {len(listing)} images. About one in five, chosen by its content, is for testing, and "
+            f"{found.location} has {len(listing)} images. About one in five, chosen by its content, is for testing, and "
             f"so none is in the {wanted.split} split: add images, or make train/ and test/ folders"
         )
     label = None if listing.label is None else torch.from_numpy(listing.label[rows])
@@ -185,7 +185,7 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
         pixels,
         label,
         listing.names,
-        Path(found.place).resolve().name,
+        Path(found.location).resolve().name,
         wanted.split,
         metadata.get("content", ""),
         sums=metadata.get("sums"),
@@ -217,27 +217,27 @@ def _pixels(reading: Reading, cache: Path) -> tuple[torch.Tensor, dict[str, Any]
     return torch.from_numpy(array), metadata | {"digests": np.frombuffer(bytes.fromhex(metadata["digests"]), np.uint64)}
 
 
-def _report_unreadable(place: str, count: int, broken: list[str], unreadable: str) -> None:
+def _report_unreadable(location: str, count: int, broken: list[str], unreadable: str) -> None:
     some = f"{len(broken)} of {count} images cannot be read"
     if len(broken) == count:
-        raise ValueError(f"{place}: none of {count} images can be read (first: {broken[0]})")
+        raise ValueError(f"{location}: none of {count} images can be read (first: {broken[0]})")
     if unreadable == "stop":
-        raise ValueError(f"{place}: {some} (first: {broken[0]}); remove them, or pass --data.unreadable skip")
+        raise ValueError(f"{location}: {some} (first: {broken[0]}); remove them, or pass --data.unreadable skip")
     more = ", ..." if len(broken) > 3 else ""
-    print(f"{place}: {some} and are skipped: {', '.join(broken[:3])}{more}", file=sys.stderr)
+    print(f"{location}: {some} and are skipped: {', '.join(broken[:3])}{more}", file=sys.stderr)
 
 
-def _check_bits(place: str, deep: int, dark: int, top: int) -> None:
+def _check_bits(location: str, deep: int, dark: int, top: int) -> None:
     """Refuse 16-bit images that use fewer bits: scaled as 16 bits they would be nearly black."""
     if 0 < top < 1 << 15:
         bits = max(9, top.bit_length())
         raise ValueError(
-            f"{place}: {deep:,} images have 16 bits per value, but no value is above {top}: pass --data.bits {bits} if "
+            f"{location}: {deep:,} images have 16 bits per value, but no value is above {top}: pass --data.bits {bits} if "
             f"they come from a camera with {bits} bits, or --data.bits 16 to read them as they are"
         )
     if dark:
         print_once(
-            f"{place}: {dark:,} of {deep:,} images with 16 bits per value are nearly black; if these have 12 bits, "
+            f"{location}: {dark:,} of {deep:,} images with 16 bits per value are nearly black; if these have 12 bits, "
             "convert them (--data.bits would change all images)"
         )
 

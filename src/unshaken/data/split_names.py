@@ -70,7 +70,7 @@ def splits_among(names: Collection[str]) -> dict[str, str]:
     return {name: split for name, (split, rest) in possible.items() if not rest or len(by_rest[rest]) > 1}
 
 
-def assign_splits(names: Collection[str], place: str, classes: bool) -> dict[str, str]:
+def assign_splits(names: Collection[str], location: str, classes: bool) -> dict[str, str]:
     """Return the name for each split, {"train": "training_set", ...}; empty if the names are those of classes.
 
     classes  True if the names may be class names; several other names beside a single train/ then are classes too
@@ -81,17 +81,17 @@ def assign_splits(names: Collection[str], place: str, classes: bool) -> dict[str
     splits = {split: sorted(name for name in found if found[name] == split) for split in WORDS}
     splits = {split: called for split, called in splits.items() if called}
     if not splits and _resemble_splits(names):
-        raise ValueError(f"{place} has {', '.join(sorted(names))}, which look like splits of a set: {ADVICE}")
+        raise ValueError(f"{location} has {', '.join(sorted(names))}, which look like splits of a set: {ADVICE}")
     if not splits:
         return {}
     if classes and others and set(splits) == {"train"} and len(others) > 1 and len(found) == 1:
         return {}
     if twice := next((called for called in splits.values() if len(called) > 1), None):
-        raise ValueError(f"{place} has {' and '.join(twice)}, which look like the same split: {ADVICE}")
+        raise ValueError(f"{location} has {' and '.join(twice)}, which look like the same split: {ADVICE}")
     if others and not ("train" in splits and len(splits) > 1):
         beside = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
         raise ValueError(
-            f"{place} has {', '.join(sorted(found))} beside {beside}, which may be splits of a set or classes: if they "
+            f"{location} has {', '.join(sorted(found))} beside {beside}, which may be splits of a set or classes: if they "
             f"are splits, {ADVICE}; if they are classes, give them other names"
         )
     return {split: called[0] for split, called in splits.items()}

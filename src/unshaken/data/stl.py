@@ -37,23 +37,23 @@ def stl(
     """
     labelled = split != "unlabeled"
     wanted = (f"{split}_X.bin", *((f"{split}_y.bin", "class_names.txt") if labelled else ()))
-    place = archive.find(root, download)
+    location = archive.find(root, download)
 
     def decode() -> Decoded:
         pixels, metadata = np.empty(0), {}
-        for name, stream, length in archive.members(place, wanted):
+        for name, stream, length in archive.members(location, wanted):
             if name.endswith("_X.bin"):
                 if length % (3 * SIDE * SIDE):
-                    raise ValueError(f"{place}: {name} is cut short: remove it and unpack {archive.file} again")
+                    raise ValueError(f"{location}: {name} is cut short: remove it and unpack {archive.file} again")
                 pixels, digests = _pixels(stream, length // (3 * SIDE * SIDE), size, limit)
                 metadata["digests"] = packed_digests(digests)
             elif name.endswith("_y.bin"):  # classes are 1..10 in this file
                 metadata["label"] = (np.frombuffer(stream.read(), np.uint8).astype(int) - 1)[:limit].tolist()
             else:
-                metadata["names"] = _names(stream.read(), f"{place}: {name}")
+                metadata["names"] = _names(stream.read(), f"{location}: {name}")
         return pixels, metadata
 
-    pixels, metadata = cached(root / "cache", ("digests", archive.stamp(place, wanted), split, size, limit), decode)
+    pixels, metadata = cached(root / "cache", ("digests", archive.stamp(location, wanted), split, size, limit), decode)
     label = torch.tensor(metadata["label"], dtype=torch.int64) if labelled else None
     digests = torch.from_numpy(unpacked_digests(metadata["digests"]))
     return Images(torch.from_numpy(pixels), label, tuple(metadata.get("names", ())), "stl10", split, digests=digests)

@@ -1,4 +1,4 @@
-"""The 1,000 classes of ImageNet by WordNet number, in the order of ILSVRC2012's development kit."""
+"""The WordNet numbers of ImageNet's 1,000 classes, in the order of the development kit."""
 
 _NUMBERS = """
 02119789 02100735 02110185 02096294 02102040 02066245 02509815 02124075 02417914 02123394 02125311 02423022 02346627

@@ -1,4 +1,4 @@
-"""Export of encoders and classifiers: safetensors, timm, torchvision, ONNX, and a folder for a hub."""
+"""Export of encoders and classifiers: safetensors, timm, torchvision, ONNX, hub folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints: a network's outputs for four fixed images, stored with it and compared later."""
+"""Fingerprints: a network's outputs for four fixed images, stored with it, compared later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of others' checkpoint files: every dictionary of tensors in them; no code in them is run."""
+"""Others' checkpoint files, read without running code: every dictionary of tensors in them."""
 
 from __future__ import annotations
 

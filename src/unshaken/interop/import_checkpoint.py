@@ -1,4 +1,4 @@
-"""Import of a published checkpoint as an encoder, with a report of what was recognised and assumed."""
+"""Import of a checkpoint as an encoder, with a report of what was recognised and assumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The normalisation of an imported network: from the user, from the file, or from its layout."""
+"""The normalisation of an imported network: from the user, the file, or its layout."""
 
 from __future__ import annotations
 

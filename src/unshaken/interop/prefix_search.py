@@ -1,4 +1,4 @@
-"""Search for a network in a checkpoint: the entry and the prefix under which all its weights are found."""
+"""Search for a network in a checkpoint: the entry and the prefix that have all its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code for model cards: a few lines of Python that load each form of export; a test runs them."""
+"""Code for model cards: a few lines of Python that load each form of export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of weights with a network: which are found, missing, unexpected, or of another shape."""
+"""Comparison of weights with a network: found, missing, unexpected, or of another shape."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ class Archive:
         places = [root] if root.resolve().name == self.folder else []
         for parent in (root, *sorted(root.glob("*/"))):
             places += [parent / self.folder, parent / self.file]
-        for place in places:
-            if os.path.exists(place):  # place.exists() raises an error for a folder without permission
-                return place
+        for location in places:
+            if os.path.exists(location):  # place.exists() raises an error for a folder without permission
+                return location
         if may_download:
             return download(self.url, root / self.file, self.md5)
         raise ValueError(
@@ -42,43 +42,45 @@ class Archive:
             "or name the folder that has it with --data.root"
         )
 
-    def stamp(self, place: Path, wanted: Collection[str]) -> object:
+    def stamp(self, location: Path, wanted: Collection[str]) -> object:
         """Return a value that changes when one of the wanted files changes."""
-        return stamp([place / name for name in wanted] if place.is_dir() else [place])
+        return stamp([location / name for name in wanted] if location.is_dir() else [location])
 
-    def members(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+    def members(self, location: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
         """Iterate over the wanted files as (name, stream, bytes), in the archive's order.
 
         Each stream must be read before the next one is taken. ValueError if the archive is not the published one, or
         lacks a file.
         """
         missing = set(wanted)
-        for name, stream, size in self._unpacked(place, wanted) if place.is_dir() else self._packed(place, wanted):
+        for name, stream, size in (
+            self._unpacked(location, wanted) if location.is_dir() else self._packed(location, wanted)
+        ):
             missing.discard(name)
             yield name, stream, size
         if missing:
-            raise ValueError(f"{place} lacks {', '.join(sorted(missing))}: remove it, and unpack {self.file} again")
+            raise ValueError(f"{location} lacks {', '.join(sorted(missing))}: remove it, and unpack {self.file} again")
 
-    def _unpacked(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
-        for path in (place / name for name in wanted):
+    def _unpacked(self, location: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        for path in (location / name for name in wanted):
             if path.is_file():
                 with path.open("rb") as stream:
                     yield path.name, stream, path.stat().st_size
 
-    def _packed(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
-        if (found := checksum(place)) != self.md5:
+    def _packed(self, location: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        if (found := checksum(location)) != self.md5:
             raise ValueError(
-                f"{place} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
+                f"{location} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
                 "remove it, and download it again with --data.download"
             )
         try:
-            with tarfile.open(place, "r|*") as tar:  # one pass: to seek in a compressed file is to read it again
+            with tarfile.open(location, "r|*") as tar:  # one pass: to seek in a compressed file is to read it again
                 for member in tar:
                     name = PurePosixPath(member.name).name
                     if name in wanted and (stream := tar.extractfile(member)) is not None:
-                        yield name, io.BufferedReader(_Member(stream, place)), member.size  # pyright: ignore[reportArgumentType]
+                        yield name, io.BufferedReader(_Member(stream, location)), member.size  # pyright: ignore[reportArgumentType]
         except DAMAGED as error:
-            raise ValueError(f"{place} cannot be read ({error}): download it again with --data.download") from None
+            raise ValueError(f"{location} cannot be read ({error}): download it again with --data.download") from None
 
 
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)

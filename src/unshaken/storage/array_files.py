@@ -1,4 +1,4 @@
-"""NumPy's array files, read safely: the header is matched, not evaluated, and the size is checked."""
+"""NumPy's array files, read safely: the header is never evaluated, and the size is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache of decoded images on disk: written atomically, and decoded again when a source file changes."""
+"""A cache of decoded images on disk; they are decoded again when a source file changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def place(folder: Path, key: object) -> Path:
+def cache_path(folder: Path, key: object) -> Path:
     """Return the path, without a suffix, of the files that belong to a key. The key counts by its repr."""
     return folder / blake2b(repr((FORMAT, key)).encode(), digest_size=16).hexdigest()
 
@@ -49,7 +49,7 @@ def cached(folder: Path, key: object, decode: Callable[[], Decoded]) -> Decoded:
     A damaged copy is decoded again. If the disk cannot be written, the result is returned all the same. A line on
     stderr tells the user of either.
     """
-    stem = place(folder, key)
+    stem = cache_path(folder, key)
     decoded = _read(stem)
     if decoded is None:
         decoded = decode()

@@ -1,4 +1,4 @@
-"""Downloads of single files: resumed after an interruption, and verified before they get their name."""
+"""Downloads of single files: resumed after an interruption, and verified at the end."""
 
 from __future__ import annotations
 

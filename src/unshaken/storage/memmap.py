@@ -1,4 +1,4 @@
-"""Decoded images in a memory-mapped file, for sets too large for memory; decoding can be resumed."""
+"""Decoded images in a memory-mapped file, for sets that are too large for memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unshaken.base.json_files import MOST, naming, read_bytes, read_json, write_json
 from unshaken.base.json_shapes import Each, Items, Whole
-from unshaken.storage.cache import place
+from unshaken.storage.cache import cache_path
 
 JOURNAL = {
     "done": Whole(0),
@@ -83,7 +83,7 @@ def mapped(
     the whole file first would take minutes. Decoding can be stopped after any shard, even by kill -9, and continues
     from there; other processes wait meanwhile. ValueError if the disk has too little room.
     """
-    stem = place(folder, key)
+    stem = cache_path(folder, key)
     stem.parent.mkdir(parents=True, exist_ok=True)
     file, each = stem.with_suffix(".pixels"), prod(one)
     with _locked(stem.with_suffix(".lock")):
