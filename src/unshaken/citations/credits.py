@@ -85,8 +85,7 @@ METHODS = {
     "acl-rcs": Credit(
         ("xu2023rcs", "jiang2020robust"),
         "Inner products over all weights of the head (released: averaged over outputs); one update of the head per "
-        "selected batch (two); all validation images, attacked once (half of them, again for each batch); the exact "
-        "budget. The released code does not run.",
+        "batch (two); all validation images, attacked once (half, again for each batch). The released code does not run.",
     ),
     "dynacl-rcs": Credit(
         ("xu2023rcs", "luo2023dynacl", "jiang2020robust"),
@@ -142,7 +141,8 @@ METHODS = {
 ROUTES = ("xie2020adversarial",)
 CLUSTERS = ("arthur2007kmeans", "pedregosa2011scikit")
 OF_TYPE: dict[str, tuple[str, ...]] = {
-    "SimCLR": ("chen2020simple",),  # both the method and the views have this name
+    "SimCLR": ("chen2020simple",),
+    "SimCLRViews": ("chen2020simple",),
     "ACL": ("jiang2020robust", "chen2020simple", *ROUTES),
     "DynACL": ("luo2023dynacl",),
     "LPAFF": ("luo2023dynacl",),

@@ -137,8 +137,8 @@ def _splits_within_classes(path: Path, here: Branch, location: str, left: LeftOu
         return {}
     if here.images or len(divided) < len(classes) or any(len(set(p.values())) < len(p) for p in within.values()):
         raise ValueError(
-            f"{location} has splits within {divided[0]}/ ({', '.join(sorted(within[divided[0]]))}), and not the same ones "
-            f"within the other folders: {ADVICE}"
+            f"{location} has splits within {divided[0]}/ ({', '.join(sorted(within[divided[0]]))}), and not the same "
+            f"ones within the other folders: {ADVICE}"
         )
     found: dict[str, dict[str, Branch]] = {}
     for name, branch in classes.items():

@@ -116,8 +116,8 @@ def _opened(location: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
             if called in (name, f"{name}.npz"):
                 if member.file_size > LARGEST_MEMBER:
                     raise ValueError(
-                        f"{location} says that {called} has {member.file_size:,} bytes, which is too many for a file of "
-                        "this set: download it again"
+                        f"{location} says that {called} has {member.file_size:,} bytes, which is too many for a file "
+                        "of this set: download it again"
                     )
                 try:
                     stream = packed.open(member)

@@ -104,13 +104,15 @@ def _shards_by_split(path: Path, tree: Branch, left: LeftOut) -> tuple[dict[str,
     folders = {name: branch.files(tables=True) for name, branch in here.folders(tables=True).items()}
     if here.tables and folders:
         raise ValueError(
-            f"{location} has Parquet files, and folders with Parquet files ({', '.join(folders)}): name one of the folders"
+            f"{location} has Parquet files, and folders with Parquet files ({', '.join(folders)}): name one "
+            "of the folders"
         )
     groups = _groups(here.tables) if here.tables else folders
     named = {name: split_meant(name) for name in groups}
     if folders and not any(named.values()):
         raise ValueError(
-            f"{location} has folders of Parquet files whose names mean no split ({', '.join(folders)}): name one of them"
+            f"{location} has folders of Parquet files whose names mean no split ({', '.join(folders)}): name "
+            "one of them"
         )
     found = assign_splits(groups, location, classes=False)
     if not found:

@@ -177,8 +177,8 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
     rows = reading.selected_rows(digests, len(pixels))
     if not len(rows):
         raise ValueError(
-            f"{found.location} has {len(listing)} images. About one in five, chosen by its content, is for testing, and "
-            f"so none is in the {wanted.split} split: add images, or make train/ and test/ folders"
+            f"{found.location} has {len(listing)} images. About one in five, chosen by its content, is for testing, "
+            f"and so none is in the {wanted.split} split: add images, or make train/ and test/ folders"
         )
     label = None if listing.label is None else torch.from_numpy(listing.label[rows])
     return Images(
@@ -232,8 +232,8 @@ def _check_bits(location: str, deep: int, dark: int, top: int) -> None:
     if 0 < top < 1 << 15:
         bits = max(9, top.bit_length())
         raise ValueError(
-            f"{location}: {deep:,} images have 16 bits per value, but no value is above {top}: pass --data.bits {bits} if "
-            f"they come from a camera with {bits} bits, or --data.bits 16 to read them as they are"
+            f"{location}: {deep:,} images have 16 bits per value, but no value is above {top}: pass --data.bits {bits} "
+            f"if they come from a camera with {bits} bits, or --data.bits 16 to read them as they are"
         )
     if dark:
         print_once(

@@ -91,8 +91,8 @@ def assign_splits(names: Collection[str], location: str, classes: bool) -> dict[
     if others and not ("train" in splits and len(splits) > 1):
         beside = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
         raise ValueError(
-            f"{location} has {', '.join(sorted(found))} beside {beside}, which may be splits of a set or classes: if they "
-            f"are splits, {ADVICE}; if they are classes, give them other names"
+            f"{location} has {', '.join(sorted(found))} beside {beside}, which may be splits of a set or classes: if "
+            f"they are splits, {ADVICE}; if they are classes, give them other names"
         )
     return {split: called[0] for split, called in splits.items()}
 
