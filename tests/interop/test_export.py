@@ -157,7 +157,7 @@ def test_normalisation_is_beside_weights_that_cannot_hold_it(tmp_path):
             file.get_tensor("conv1.weight"), load_encoder(tmp_path / "encoder.safetensors")[0].backbone.conv1.weight
         )
     assert (json.loads(header["mean"]), json.loads(header["std"])) == ([0.5], [0.25])
-    assert "must be normalised first" in (tmp_path / "theirs.safetensors.md").read_text()
+    assert "must be normalised before" in (tmp_path / "theirs.safetensors.md").read_text()
 
 
 ONNX = needs("onnx", "onnxscript", "onnxruntime")
@@ -303,7 +303,7 @@ def test_the_page_says_what_was_measured(tmp_path):
     for fact in (
         "acl on cifar10, seed 3",
         "[0, 1]",
-        "route 'adv' alone",
+        "only those of the route 'adv'",
         digest(load_model(tmp_path / "one.safetensors").net),
     ):
         assert fact in page
@@ -316,10 +316,10 @@ def test_the_page_says_what_was_measured(tmp_path):
         ({"route": "pgd"}, "no route 'pgd'; it has clean, adv"),
         ({"to": "timm"}, "timm has no resnet-small"),
         ({"to": "torchvision"}, "torchvision has no resnet-small"),
-        ({"to": "onnx", "out": "x.pt"}, "ends in .onnx, and x.pt does not"),
+        ({"to": "onnx", "out": "x.pt"}, "ends in .onnx, and --out x.pt does not"),
         ({"out": "x.pt"}, "ends in .safetensors"),
-        ({"out": "encoder.safetensors"}, "is what is exported"),
-        ({"to": "hub", "out": "."}, "a folder of its own"),
+        ({"out": "encoder.safetensors"}, "is the file to be exported"),
+        ({"to": "hub", "out": "."}, "needs a new folder"),
     ],
 )
 def test_mistakes(how: dict[str, Any], words: str, tmp_path, monkeypatch):
@@ -335,8 +335,8 @@ def test_mistakes(how: dict[str, Any], words: str, tmp_path, monkeypatch):
     ("how", "words"),
     [
         ({"to": "safetensors", "out": "other.safetensors"}, "exists already"),
-        ({"to": "onnx", "out": "README.onnx"}, "its page README.onnx.md exists already"),
-        ({"to": "hub", "out": "."}, "is something else"),
+        ({"to": "onnx", "out": "README.onnx"}, "its model card README.onnx.md exists already"),
+        ({"to": "hub", "out": "."}, "exists already"),
     ],
 )
 def test_nothing_of_others_is_written_over(how: dict[str, str], words: str, tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ METHODS = {
     "acl-rcs": Credit(
         ("xu2023rcs", "jiang2020robust"),
         "Inner products over all weights of the head (released: averaged over outputs); one update of the head per "
-        "batch (two); all validation images, attacked once (half, again for each batch). The released code does not run.",
+        "batch (two); all validation images, attacked once (half, again for each batch). The released code fails.",
     ),
     "dynacl-rcs": Credit(
         ("xu2023rcs", "luo2023dynacl", "jiang2020robust"),

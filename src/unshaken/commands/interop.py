@@ -46,7 +46,7 @@ def import_(args: list[str]) -> None:
 def report_lines(written: ImportedFiles) -> list[str]:
     """Return the report of an import: what was recognised, assumed and dropped, and the next command."""
     width = max(map(len, written.report))
-    lines = [f"{name:<{width}}  {text}" for what, text in written.report.items()]
+    lines = [f"{name:<{width}}  {text}" for name, text in written.report.items()]
     where = written.encoder.parent if written.encoder.name == "encoder.safetensors" else written.encoder
     data = " --data NAME" if written.data == UNKNOWN else ""
     lines += [str(written.encoder), f"next: unshaken finetune {where}{data}"]

@@ -69,7 +69,7 @@ class Found:
                 reason = self.splits["all"].reason
                 raise ValueError(
                     f"{self.location} has no labels{f' ({reason})' if reason else ''} and no test split, so all "
-                    "of it is for training; to test, name a set with class folders or labels, or with train and test splits"
+                    "of it is for training; to test, name a set with class folders, labels, or train and test splits"
                 )
             return self.splits["all"], self.by_content and name != "all"
         if name == "all":
