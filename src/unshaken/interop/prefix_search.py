@@ -98,9 +98,9 @@ def _why_none(foreign: ForeignCheckpoint, tried: list[Reading], wanted: Wanted) 
         names = [name for container in foreign.containers for name in container.tensors][:3]
         looks = any("patch_embed" in name for container in foreign.containers for name in container.tensors)
         of_timm = "it looks like a Vision Transformer: " if looks else "if it is a network of timm: "
-        why = f"it has no conv1.weight of 3x3 or 7x7 with which a ResNet begins ({near.error})" if near else (
-            "it has no conv1.weight of 3x3 or 7x7 under any prefix"
-        )  # fmt: skip
+        where = "under any prefix" if wanted.prefix is None else f"under --prefix {wanted.prefix!r}"
+        why = f"it has no conv1.weight of 3x3 or 7x7, with which a ResNet begins, {where}"
+        why += f" ({near.error})" if near and wanted.prefix is None else ""
         return (
             f"{foreign.name} has no layout that can be read: {why}; its first weights are {', '.join(names)} "
             f"({of_timm}--network timm/NAME; {ways}; --layout NAME)"
