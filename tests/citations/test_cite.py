@@ -24,6 +24,7 @@ from unshaken.train.optim import AdamW, Optimizer
 
 HERE = Path(__file__).parent
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
+SOURCE = Path(__file__).parents[2] / "src" / "unshaken"
 RECORDED = (HERE / "printed.bib").read_text().rstrip("\n")
 NEEDED = {
     "inproceedings": {"title", "author", "booktitle", "year"},
@@ -95,10 +96,10 @@ def test_a_macro_is_the_short_venue():
     ("text", "words"),
     [
         ("@misc{a, title = {T}", "not closed"),
-        ("@misc{a, title = {T}, title = {U}}", "title is there twice"),
-        ("@misc{a, title = {T}, booktitle = V}", "'V' is no macro"),
-        ("@misc{a, title = {T} {U}}", "'{U}' is no field"),
-        ("@misc{a, title = {T}}\n@misc{a, title = {U}}", "a is there twice"),
+        ("@misc{a, title = {T}, title = {U}}", "has the field title twice"),
+        ("@misc{a, title = {T}, booktitle = V}", "'V' is not a macro"),
+        ("@misc{a, title = {T} {U}}", "'{U}' is not a field"),
+        ("@misc{a, title = {T}}\n@misc{a, title = {U}}", "two entries have the key a"),
     ],
 )
 def test_an_entry_that_cannot_be_read_is_named(text, words):
@@ -139,6 +140,12 @@ def test_every_recipe_and_mode_has_a_row(name):
 @pytest.mark.parametrize("base", [Method, Optimizer], ids=["methods", "optimisers"])
 def test_every_kind_of_part_says_what_it_is_from(base):
     assert {kind.__name__ for kind in final(base)} <= set(OF_TYPE)
+
+
+def test_every_type_is_a_class():
+    """A class that is renamed keeps its papers."""
+    source = "\n".join(file.read_text() for file in SOURCE.rglob("*.py"))
+    assert [name for name in OF_TYPE if not re.search(rf"^class {name}\b", source, re.MULTILINE)] == []
 
 
 def test_every_key_exists():

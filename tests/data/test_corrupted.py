@@ -59,10 +59,10 @@ def test_wrong_types_and_labels(root):
     np.save(root / "fog.npy", np.zeros((20, 32, 32, 3), np.float32))
     refused(root, "float32")
     np.save(root / "fog.npy", np.zeros((25, 32, 32, 3), np.uint8))
-    refused(root, "both must be of one set")
+    refused(root, "both files must come from the same set")
     np.save(root / "fog.npy", np.zeros((20, 32, 32, 3), np.uint8))
     np.save(root / "labels.npy", np.arange(20, dtype=np.uint8) % 10)
-    refused(root, "other labels at other severities")
+    refused(root, "different labels at different severities")
 
 
 def test_broken_and_pickled(root):

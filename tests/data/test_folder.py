@@ -101,7 +101,7 @@ def test_all_images_on_demand(photos: Path, load: Load) -> None:
     (photos / "train").mkdir()
     (photos / "cat").rename(photos / "train" / "cat")
     (photos / "dog").rename(photos / "test")
-    with pytest.raises(ValueError, match="comes in parts"):
+    with pytest.raises(ValueError, match="comes with splits of its own"):
         load("all")
 
 
@@ -113,7 +113,7 @@ def test_parts_are_used_as_they_come(photos: Path, load: Load) -> None:
     assert (reds(test), test.label.tolist(), test.names) == ([7], [1], ("cat", "dog"))
     save(photos / "val" / "cow" / "new.png")
     assert reds(load("train")) == [0, 100, 1, 101, 2]  # what is wrong with the test part is no matter of this one
-    with pytest.raises(ValueError, match="a class that the train part lacks: 'cow'; it has cat, dog"):
+    with pytest.raises(ValueError, match="has the class 'cow', which the train split lacks; that has cat, dog"):
         load("test")
 
 
@@ -123,7 +123,7 @@ def test_a_part_by_itself_is_no_class(photos: Path, load: Load) -> None:
     assert sorted(reds(load("test")) + reds(load("train"))) == [*range(5), *range(100, 105)]
     (photos / "train").rename(photos / "test")
     assert len(load("test")) == 10
-    with pytest.raises(ValueError, match="only a test part"):
+    with pytest.raises(ValueError, match="only a test split"):
         load("train")
 
 
@@ -134,7 +134,7 @@ def test_a_flat_folder_is_unlabelled(photos: Path, load: Load) -> None:
     (photos / "empty").mkdir()
     images = load()
     assert (reds(images), images.label, images.names) == ([97, 98], None, ())
-    with pytest.raises(ValueError, match="no labels and no test part, so all of it is for training"):
+    with pytest.raises(ValueError, match="no labels and no test split, so all of it is for training"):
         load("test")
 
 
@@ -144,7 +144,7 @@ def test_folders_within_a_class_belong_to_it(photos: Path, load: Load) -> None:
     save(photos / "dog" / "d.png", 3)
     for i in range(5):
         save(photos / "dog" / f"{i}.png", 10)
-    assert set(folder(photos).parts["all"].files) >= {"cat/b.png", "cat/a/deep/c.png"}
+    assert set(folder(photos).splits["all"].files) >= {"cat/b.png", "cat/a/deep/c.png"}
     assert load().names == ("cat", "dog")
 
 
@@ -157,9 +157,9 @@ def test_links_in_a_circle_end(photos: Path) -> None:
     (photos / "loop").symlink_to(photos)
     (photos / "pets").symlink_to(photos / "dog")  # a class may well be a link
     found = folder(photos)
-    assert found.parts["all"].names == ("cat", "dog", "pets")
-    assert len(found.parts["all"]) == 18
-    assert "links to folders that were entered before (cat/here/, " in str(found.left)
+    assert found.splits["all"].names == ("cat", "dog", "pets")
+    assert len(found.splits["all"]) == 18
+    assert "links to folders that were read before (cat/here/, " in str(found.left)
 
 
 def test_size_rule(photos: Path, load: Load) -> None:
@@ -230,7 +230,7 @@ def test_unreadable_images_are_skipped_aloud(
     assert [red >= 100 for red in reds(first)] == first.label.bool().tolist()
     said = capsys.readouterr().err
     assert f"{damaged}: 3 of 12 images cannot be read and are skipped: cat/01.png: " in said
-    assert "dog/02.png: not an image of a known format, dog/03.png: No such file or directory" in said
+    assert "dog/02.png: not an image in a format that is read, dog/03.png: No such file or directory" in said
     no_decoder()
     assert load(unreadable="skip").digest == first.digest
     assert capsys.readouterr().err in said
@@ -241,7 +241,7 @@ def test_mistakes(photos: Path, load: Load) -> None:
     with pytest.raises(ValueError, match=r"has no images \(looked for .png, .jpg"):
         load()
     (photos / "IMG_1.HEIC").write_text("")
-    with pytest.raises(ValueError, match=r"left out: 1 picture of a kind that is not read \(.HEIC\)"):
+    with pytest.raises(ValueError, match=r"left out: 1 picture in a format that is not read \(.HEIC\)"):
         load()
 
 

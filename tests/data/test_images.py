@@ -43,11 +43,11 @@ def test_floats_lie_in_0_to_1() -> None:
 
 
 def test_refuses_what_is_not_images() -> None:
-    with pytest.raises(ValueError, match=r"images have the shape"):
+    with pytest.raises(ValueError, match=r"images must have the shape"):
         Images(torch.zeros(3, 2))
     with pytest.raises(ValueError, match="3 images need 3 labels"):
         some(label=(0, 1))
-    with pytest.raises(ValueError, match=r"labels lie in 0\.\.1 .* 0\.\.2"):
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1 .* 0\.\.2"):
         some(label=(0, 1, 2))
 
 
@@ -71,7 +71,7 @@ def test_pixels_between_the_levels_are_rounded_aloud(capsys: pytest.CaptureFixtu
 
 def test_refuses_what_cannot_be_meant() -> None:
     for x in (torch.full((1, 3, 2, 2), -0.5), torch.full((1, 3, 2, 2), 300.0), torch.full((1, 3, 2, 2), torch.nan)):
-        with pytest.raises(ValueError, match=r"no finite numbers|hand over images in \[0, 1\], or of 0 to 255"):
+        with pytest.raises(ValueError, match=r"not finite numbers|give images in \[0, 1\] or in 0 to 255"):
             Images.of(x)
     with pytest.raises(ValueError, match="whole numbers"):
         Images.of(some().pixels, [0, 0.5, 1])

@@ -96,7 +96,7 @@ def test_undeclared_labels_are_their_own_names(place: Path, load: Load) -> None:
 def test_unlabelled(place: Path, load: Load, labels: list[object] | None) -> None:
     write(place / "a.parquet", list(range(6)), labels)
     assert (len(load()), load().label, load().names) == (6, None, ())
-    with pytest.raises(ValueError, match="no labels and no test part"):
+    with pytest.raises(ValueError, match="no labels and no test split"):
         load("test")
 
 
@@ -149,10 +149,10 @@ def test_labels_that_cannot_be(place: Path, load: Load) -> None:
     with pytest.raises(ValueError, match="1 rows have label -1"):
         load()
     write(place / "a.parquet", [1, 2], [0.5, 1.0])
-    with pytest.raises(ValueError, match="labels are whole numbers or texts, and here double"):
+    with pytest.raises(ValueError, match="labels must be whole numbers or texts, and these are double"):
         load()
     write(place / "a.parquet", [1] * 5, [2] * 5, ["cat", "dog"])
-    with pytest.raises(ValueError, match=r"labels lie in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1"):
         load()
 
 
@@ -222,13 +222,13 @@ def test_parts_that_are_not_clear(place: Path, load: Load) -> None:
     write(place / "train-0.parquet", [1], [0])
     write(place / "secret-0.parquet", [2], [0])
     with pytest.raises(
-        ValueError, match="has train beside secret-0, which may be parts .*: for parts, call them train"
+        ValueError, match="has train beside secret-0, which may be splits .*: if they are splits, call the splits train"
     ):
         load()
     (place / "secret-0.parquet").unlink()
     (place / "more").mkdir()
     write(place / "more" / "x.parquet", [2], [0])
-    with pytest.raises(ValueError, match="has Parquet files beside folders of them"):
+    with pytest.raises(ValueError, match="has Parquet files, and folders with Parquet files"):
         load()
     (place / "train-0.parquet").rename(place / "other.png")
     Image.new("RGB", (4, 4)).save(place / "other.png")
@@ -249,7 +249,7 @@ def test_words_in_one_part_and_numbers_in_the_other(place: Path, load: Load) -> 
     write(place / "train.parquet", [1, 2], ["dog", "cat"])
     write(place / "test.parquet", [3], [1])
     assert load().names == ("cat", "dog")
-    with pytest.raises(ValueError, match="has labels in words and .* in numbers, and nothing says which is which"):
+    with pytest.raises(ValueError, match="has labels in words and .* in numbers, and no file says which number"):
         load("test")
     write(place / "test.parquet", [3], [0], ["dog", "cat"])  # which declares what its numbers mean
     assert (load("test").names, load("test").label.tolist()) == (("cat", "dog"), [1])
@@ -261,7 +261,7 @@ def test_words_in_one_part_and_numbers_in_the_other(place: Path, load: Load) -> 
     write(place / "test.parquet", [3], [0], ["cat", "dog"])  # the same classes in another order
     assert load("test").label.tolist() == [1]
     write(place / "test.parquet", [3], ["cow"])
-    with pytest.raises(ValueError, match="has a class that the train part lacks: 'cow'; it has dog, cat"):
+    with pytest.raises(ValueError, match="has the class 'cow', which the train split lacks; that has dog, cat"):
         load("test")
     assert len(load()) == 2
 
@@ -269,7 +269,7 @@ def test_words_in_one_part_and_numbers_in_the_other(place: Path, load: Load) -> 
 def test_a_shard_without_labels(place: Path, load: Load) -> None:
     write(place / "train-0.parquet", [1], [0])
     write(place / "train-1.parquet", [2], None)
-    with pytest.raises(ValueError, match="train-1.parquet has no column of labels, and train-0.parquet has one"):
+    with pytest.raises(ValueError, match="train-1.parquet has no column of labels, but train-0.parquet has one"):
         load()
     write(place / "train-0.parquet", [1], [0], ["cat", "dog"])
     write(place / "train-1.parquet", [1], [0], ["dog", "cat"])
@@ -286,7 +286,7 @@ def test_a_header_that_makes_no_sense(place: Path, load: Load, header: str, caps
     pq.write_table(table, place / "train.parquet")
     write(place / "test.parquet", [3], [1])
     assert load().names == ("0", "1")
-    assert "its Hugging Face header makes no sense, so classes are called by their labels" in capsys.readouterr().err
+    assert "its Hugging Face header cannot be understood, so the labels serve as class names" in capsys.readouterr().err
 
 
 def test_damaged_files_are_named(place: Path, load: Load) -> None:
@@ -302,4 +302,4 @@ def test_damaged_files_are_named(place: Path, load: Load) -> None:
         except ValueError as error:
             said.append(str(error))
     assert len(said) > 5
-    assert all("\n" not in line and (str(place) in line or "labels lie in" in line) for line in said)
+    assert all("\n" not in line and (str(place) in line or "labels must lie in" in line) for line in said)

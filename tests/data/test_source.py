@@ -47,7 +47,7 @@ def test_mistakes_in_fields() -> None:
         DataSource(limit=0)
     with pytest.raises(ValueError, match="size is a whole number ≥ 1, not -4"):
         DataSource(size=-4)
-    with pytest.raises(ValueError, match="--data.unreadable is stop or skip, not 'ignore'"):
+    with pytest.raises(ValueError, match="--data.unreadable must be stop or skip, not 'ignore'"):
         DataSource(unreadable="ignore")
     with pytest.raises(ValueError, match="digits have 8 x 8 pixels"):
         DataSource(size=32).load()
@@ -55,14 +55,14 @@ def test_mistakes_in_fields() -> None:
 
 def test_mistakes_in_names(tmp_path: Path) -> None:
     for name in ("CIFAR-10", "cifar_10", "cifer10"):
-        with pytest.raises(ValueError, match=rf"no image set '{name}': .* nor a path; did you mean cifar10\?"):
+        with pytest.raises(ValueError, match=rf"no image set '{name}': .* path; did you mean cifar10\?"):
             DataSource(name).load()
-    with pytest.raises(ValueError, match=r"no image set '/nowhere/photos': .* nor a path$"):
+    with pytest.raises(ValueError, match=r"no image set '/nowhere/photos': .* nor an existing path$"):
         DataSource("/nowhere/photos").load()
     with pytest.raises(ValueError, match="no image set ''"):
         DataSource("").load()
     (tmp_path / "photos.zip").write_text("")
-    with pytest.raises(ValueError, match="photos.zip is a file: a set is a folder of images, a Parquet file"):
+    with pytest.raises(ValueError, match="photos.zip is a file: name a folder of images, a Parquet file"):
         DataSource(str(tmp_path / "photos.zip")).load()
 
 
@@ -85,7 +85,7 @@ def test_one_class_alone_is_remarked(capsys: pytest.CaptureFixture[str], monkeyp
     ones = DataSource().load()
     monkeypatch.setattr(module, "digits", lambda _: ones[ones.label == 1])
     DataSource(limit=9).load()
-    assert capsys.readouterr().err == "digits: all 9 train images are of one class\n"
+    assert capsys.readouterr().err == "digits: all 9 train images are of the same class\n"
 
 
 def test_fields_make_flags() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from unshaken.data import folder_index as listing
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
-from unshaken.data.split_names import part_of, parts_of
+from unshaken.data.split_names import assign_splits, split_meant
 
 Load = Callable[..., Images]
 NAMES = {
@@ -22,7 +22,7 @@ NAMES = {
 
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in NAMES.items() for name in names.split()])
 def test_names_of_parts(part: str, name: str) -> None:
-    assert part_of(name)[0] == part
+    assert split_meant(name)[0] == part
 
 
 NONE = "cat trains invalid latest contest tested untrained detest 0 valley devon"
@@ -30,14 +30,14 @@ NONE = "cat trains invalid latest contest tested untrained detest 0 valley devon
 
 @pytest.mark.parametrize("name", NONE.split())
 def test_names_of_no_part(name: str) -> None:
-    assert part_of(name) is None
+    assert split_meant(name) is None
 
 
 @pytest.mark.parametrize("train", NAMES["train"].split())
 def test_any_two_parts(train: str) -> None:
     for test in [*NAMES["test"].split(), *NAMES["val"].split()]:
-        if part_of(train)[1] == part_of(test)[1]:
-            found = parts_of([train, test], "photos", classes=True)
+        if split_meant(train)[1] == split_meant(test)[1]:
+            found = assign_splits([train, test], "photos", classes=True)
             assert sorted(found.values()) == sorted([train, test])
             assert found["train"] == train
 
@@ -46,7 +46,7 @@ def test_any_two_parts(train: str) -> None:
     "classes", [["bus", "car", "train"], ["bullet_train", "steam_train"], ["test_tube", "beaker"], list("0123456789")]
 )
 def test_classes_stay_classes(classes: list[str]) -> None:
-    assert parts_of(classes, "photos", classes=True) == {}
+    assert assign_splits(classes, "photos", classes=True) == {}
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_classes_stay_classes(classes: list[str]) -> None:
     ],
 )
 def test_what_looks_like_parts_but_is_not_clear_stops_in_one_line(names: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"^photos has .*: .*call them train/ and test/ \(or val/\)") as error:
-        parts_of(names, "photos", classes=True)
+    with pytest.raises(ValueError, match=r"^photos has .*: .*call the splits train/ and test/ \(or val/\)") as error:
+        assign_splits(names, "photos", classes=True)
     assert "\n" not in str(error.value)
 
 
@@ -73,7 +73,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load(photos: Path, tmp_path: Path) -> Load:
-    listing.say_once.cache_clear()
+    listing.print_once.cache_clear()
     return lambda split="train": DataSource(str(photos), str(tmp_path / "root")).load(split)
 
 
@@ -116,7 +116,7 @@ def test_parts_within_classes(photos: Path, load: Load) -> None:
     assert (len(load()), len(load("test")), load().names) == (6, 6, ("cat", "dog"))
     assert load("test").label.tolist() == [0, 1, 0, 1, 0, 1]
     fill(photos, "cow")
-    with pytest.raises(ValueError, match="has parts within cat/ .* that the rest does not have alike: call them"):
+    with pytest.raises(ValueError, match="has splits within cat/ .* not the same ones .*: call the splits"):
         load()
 
 
@@ -131,13 +131,13 @@ def test_what_was_understood_is_said_once(photos: Path, load: Load, capsys: pyte
     said = capsys.readouterr().err
     assert said.startswith(f"{photos}: 2 classes (cat, dog), 6 train, 6 test images; left out: ")
     for one in (
-        "2 entries that a system made (__MACOSX, @eaDir)",
-        "2 pictures of kinds that are not read (.HEIC, .heic)",
-        "2 files that are no images (.txt, .csv)",
+        "2 entries made by the operating system (__MACOSX, @eaDir)",
+        "2 pictures in formats that are not read (.HEIC, .heic)",
+        "2 files that are not images (.txt, .csv)",
         "2 hidden entries (",
         "1 folder without images (train/cow/)",
-        "9 images in parts that are not used (",
-        "1 image beside the parts (",
+        "9 images in splits that are not used (",
+        "1 image beside the splits (",
     ):
         assert one in said
     assert said.count("\n") == 1
@@ -162,7 +162,7 @@ def test_folders_that_are_dates_are_no_classes(
     fill(photos, *folders.split(), count=10)
     images = load()
     assert (len(images), images.label) == (10 * len(folders.split()), None)
-    with pytest.raises(ValueError, match=r"has no labels .*dates.* and no test part, so all of it is for training"):
+    with pytest.raises(ValueError, match=r"has no labels .*dates.* and no test split, so all of it is for training"):
         load("test")
 
 

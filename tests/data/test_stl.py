@@ -65,5 +65,5 @@ def test_a_file_cut_short(tmp_path: Path) -> None:
 def test_class_names_that_are_no_text(tmp_path: Path) -> None:
     archive = published(tmp_path)
     (tmp_path / STL10.folder / "class_names.txt").write_bytes(b"cat\xff")
-    with pytest.raises(ValueError, match=r"class_names\.txt is damaged, for it is no text"):
+    with pytest.raises(ValueError, match=r"class_names\.txt is damaged, because it is not text"):
         stl(tmp_path, "train", archive=archive)

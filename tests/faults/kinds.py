@@ -374,7 +374,7 @@ def make_numbers(folder: Path) -> Path:
 
 KINDS = (
     Kind("encoder", make_encoder, lambda file: weights(load_encoder(file)[0]), form="tensors"),
-    Kind("encoder, opened", make_encoder, lambda file: load_model(file).about, form="tensors"),
+    Kind("encoder, opened", make_encoder, lambda file: load_model(file).metadata, form="tensors"),
     Kind("encoder, verified", make_encoder, lambda file: verify_fingerprint(file).digest, form="tensors"),
     Kind("encoder, stamped", make_encoder, lambda file: write_fingerprint(file), form="tensors"),
     Kind("classifier", make_classifier, lambda file: load_classifier(file)[1]["names"], form="tensors"),

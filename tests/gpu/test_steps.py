@@ -250,7 +250,7 @@ def test_batches_of_images_that_stay_on_the_cpu(device, monkeypatch):
     images = classes_of(16, 3, 90)
     feeds = []
     for large in (2**40, 0):
-        monkeypatch.setattr("unshaken.data.images.LARGE", large)
+        monkeypatch.setattr("unshaken.data.images.IN_MEMORY_LIMIT", large)
         feed = BatchStream(images, SimCLRViews(), Constant(1.0), 16, 3, KEY, images.label).to(torch.device(device))
         feeds.append([(batch.views, batch.image, batch.label, batch.index) for _, _, batch in feed.after(Position())])
     assert len(feeds[0]) == len(feeds[1]) == 18

@@ -22,7 +22,9 @@ from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.fingerprint import verify_fingerprint
 from unshaken.interop.load import load_model
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.checkpoint import read_tensors, save_encoder, write_tensors
+from unshaken.nets.checkpoint import read_tensors, save_classifier, save_encoder, write_tensors
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.network import Network
 
 SMALL = Backbone("resnet-small", 32)
 HOME = "/home/alice/secret project"
@@ -123,7 +125,7 @@ def test_the_same_export_again_is_the_same_and_another_is_refused(form: str, run
     assert written(export(run, ExportOptions(form, out))) == first
     other = made(run.with_name("other"), load_model(run).backbone, seed=1)
     if form != "hub":  # a folder for a hub is brought up to date
-        with pytest.raises(ValueError, match="is there already"):
+        with pytest.raises(ValueError, match="exists already"):
             export(other, ExportOptions(form, out))
         assert written(out) == first
 
@@ -165,20 +167,21 @@ def test_the_readme_s_four_exports_lie_beside_each_other(run: Path):
 def test_a_folder_for_a_hub_that_was_begun_is_told_from_somebody_s(run: Path):
     Path("hub").mkdir()
     (Path("hub") / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="is something else"):
+    with pytest.raises(ValueError, match="exists already"):
         export(run, ExportOptions("hub", Path("hub")))
     Path("theirs").mkdir()
     (Path("theirs") / "model.safetensors").write_bytes(b"theirs")
-    with pytest.raises(ValueError, match="is something else"):
+    with pytest.raises(ValueError, match="exists already"):
         export(run, ExportOptions("hub", Path("theirs")))
 
 
+@pytest.mark.parametrize("kind", ["encoder", "classifier"])
 @pytest.mark.parametrize("form", FORMS)
-def test_no_path_leaves_the_machine(form: str, run: Path):
-    """Not the user's, and not that of the libraries whose source lines an exporter notes."""
+def test_no_path_leaves_the_machine(form: str, kind: str, run: Path):
+    """Neither a path of the user nor one of the libraries, whose source lines the ONNX exporter writes."""
     needed(form)
-    if form in ("torchvision", "timm"):
-        run = made(run.with_name("wide"), Backbone("resnet18", 32))
+    backbone = Backbone("resnet18", 32) if form in ("torchvision", "timm") else SMALL
+    run = made(run.with_name("wide"), backbone) if kind == "encoder" else tuned(run.with_name("slf"), backbone)
     result = {"data": {"name": f"{HOME}/photos"}, "standard": {"percent": 50.0, "correct": 1, "n": 2}}
     out = export(run, ExportOptions(form, Path(FORMS[form])), [result])
     found = [out, out.with_name(f"{out.name}.md")] if out.is_file() else list(out.iterdir())
@@ -187,6 +190,17 @@ def test_no_path_leaves_the_machine(form: str, run: Path):
             assert path not in text(file), (file, path)
         assert not re.search(rb"\.py\b", text(file))
     assert b"photos" in b"".join(text(file) for file in found if file.suffix == ".md")
+
+
+def tuned(folder: Path, backbone: Backbone) -> Path:
+    """A run of fine-tuning on the user's own images."""
+    encoder = backbone.build().eval()
+    net = Network(encoder, zero_classifier(encoder.features, 2)).eval()
+    finetune = {"recipe": RECIPE | {"name": "slf", "method": {"type": "SLF"}, "encoder": f"{HOME}/runs/deacl"}}
+    finetune["data"] = {"images": {"name": f"{HOME}/photos"}, "encoder": f"{HOME}/runs/deacl"}
+    metadata = {"pretrain": ORIGIN, "finetune": finetune}
+    save_classifier(folder / "classifier.safetensors", net, backbone, ("cat", "dog"), metadata)
+    return folder
 
 
 def test_a_header_keeps_its_answers_and_names(run: Path):
@@ -218,9 +232,9 @@ def test_the_page_names_teacher_epsilon_and_first_images(run: Path):
     export_(["run", "--out", "e.safetensors"])
     page = Path("e.safetensors.md").read_text()
     assert "teacher: simclr on photos, seed 0" in page
-    assert "attacked in training: l∞ 8/255" in page
-    assert "| deacl | SLF | photos | 500 (the first) | 50.00 % (250 of 500) |" in page
-    assert "Nothing" not in page
+    assert "attack in pre-training: l∞ 8/255" in page
+    assert "| deacl | SLF | photos | the first 500 | 50.00 % (250 of 500) |" in page
+    assert "There are none" not in page
 
 
 def test_images_of_the_run_s_size_are_exported(run: Path):
@@ -266,5 +280,5 @@ def test_the_page_says_why_an_import_may_fail(run: Path):
 
 
 def test_the_command_says_what_a_repository_is_called():
-    with pytest.raises(ValueError, match="--repo is OWNER/NAME, with --to hub; not 'mine'"):
+    with pytest.raises(ValueError, match="--repo needs OWNER/NAME and --to hub, not 'mine'"):
         ExportOptions("hub", repo="mine")

@@ -14,7 +14,7 @@ from unshaken.interop.fingerprint import (
     TOLERANCE,
     VERSION,
     answers,
-    compared,
+    compare,
     deviation,
     digest,
     images,
@@ -102,7 +102,7 @@ def test_a_swapped_route_is_found(file: Path, capsys):
     proof = verify_fingerprint(file)
     assert not proof.weights
     assert all(deviation > 10 * TOLERANCE for deviation in proof.routes.values())
-    with pytest.raises(ValueError, match="does not answer as its fingerprint says"):
+    with pytest.raises(ValueError, match="differ from its fingerprint"):
         verify([str(file)])
     assert capsys.readouterr().out.count("DIFFERS") == 3
 
@@ -146,17 +146,17 @@ def test_a_network_that_answers_with_no_numbers_has_no_fingerprint(tmp_path: Pat
     with torch.no_grad():
         net.backbone.conv1.weight.fill_(3e38)
     save_encoder(tmp_path / "encoder.safetensors", net, SMALL, {})
-    with pytest.raises(ValueError, match="no finite numbers"):
+    with pytest.raises(ValueError, match="not finite numbers"):
         write_fingerprint(tmp_path)
 
 
 def test_a_route_too_many_or_too_few_differs(file: Path):
-    stored = load_model(file).about["fingerprint"]
-    proof = compared(LoadedModel(encoder(("clean",)), SMALL, {}), stored)
+    stored = load_model(file).metadata["fingerprint"]
+    proof = compare(LoadedModel(encoder(("clean",)), SMALL, {}), stored)
     assert proof.routes["adv"] is None
     assert not proof.holds
-    with pytest.raises(ValueError, match=f"version 2; this program knows {VERSION}"):
-        compared(load_model(file), stored | {"version": 2})
+    with pytest.raises(ValueError, match=f"version 2, and this program reads only version {VERSION}"):
+        compare(load_model(file), stored | {"version": 2})
 
 
 def test_a_file_without_one_says_so_and_can_be_given_one(tmp_path: Path, capsys):

@@ -177,7 +177,8 @@ TABLE = {
     "sat on imagenet-32": Row("sat-wrn", PLAIN, net=wrn, name="wrn-10-1", change=moduled,
                               known=ImportOptions(normalisation="none"), heads=lambda w: w.linear("linear", 64, 1000)),
     "sat on imagenet-32, older": Row("sat-wrn", PLAIN, net=wrn, name="wrn-10-1", change=moduled,
-                                     known=ImportOptions(normalisation="none"), heads=lambda w: w.linear("fc", 64, 1000)),
+                                     known=ImportOptions(normalisation="none"),
+                                     heads=lambda w: w.linear("fc", 64, 1000)),
     "sat on imagenet": Row("sat", replace(PLAIN, wide=True), side=224, heads=lambda w: w.linear("fc", 64, 1000),
                            container=lambda state: {"state_dict": state, "test_pgd10_acc": 1.0, "test_natloss_list": [],
                                                     "test_natacc_list": []}),
@@ -193,7 +194,8 @@ TABLE = {
                                container=lambda state: state, known=ImportOptions(normalisation="imagenet")),
     "torchvision, 3x3 stem with padding 2": Row("torchvision", Style(normalize=CIFAR, padding=2), padding=2,
                                                 known=ImportOptions(mean=CIFAR[0], std=CIFAR[1], padding=2)),
-    "net": Row("torchvision", Style(), container=lambda state: {"net": state}, known=ImportOptions(normalisation="none")),
+    "net": Row("torchvision", Style(), container=lambda state: {"net": state},
+               known=ImportOptions(normalisation="none")),
 }  # fmt: skip
 
 
@@ -249,21 +251,21 @@ def foreign(row: Row = TWO, change: Callable[[dict[str, Tensor]], Any] = lambda 
 
 def test_what_was_recognised_is_said_and_kept():
     what = import_checkpoint(foreign(), ImportOptions(method="acl-air", data="cifar100"))
-    assert what.said["layout"].startswith("acl: ")
-    assert what.said["routes"] == "clean is branch 0, adv is branch 1"
-    assert what.said["normalisation"].endswith("(from the file)")
-    assert what.said["padding"].startswith("1 (assumed")
-    assert what.said["dropped"].startswith("projection head (")
-    origin = what.about["pretrain"]
-    assert origin["said"] == what.said
-    assert origin["recipe"] == {"type": "Imported", "name": "acl-air", "data": {"type": "DataSource", "name": "cifar100"},
-                                "seed": "unknown"}  # fmt: skip
-    json.dumps(what.about, allow_nan=False)
+    assert what.report["layout"].startswith("acl: ")
+    assert what.report["routes"] == "clean is branch 0, adv is branch 1"
+    assert what.report["normalisation"].endswith("(from the file)")
+    assert what.report["padding"].startswith("1 (assumed")
+    assert what.report["dropped"].startswith("projection head (")
+    origin = what.metadata["pretrain"]
+    assert origin["said"] == what.report
+    data = {"type": "DataSource", "name": "cifar100"}
+    assert origin["recipe"] == {"type": "Imported", "name": "acl-air", "data": data, "seed": "unknown"}
+    json.dumps(what.metadata, allow_nan=False)
 
 
 def test_the_branches_of_the_wide_resnet_are_the_other_way_round():
     assert (
-        import_checkpoint(foreign(TABLE["acl on imagenet-32"])).said["routes"] == "adv is branch 0, clean is branch 1"
+        import_checkpoint(foreign(TABLE["acl on imagenet-32"])).report["routes"] == "adv is branch 0, clean is branch 1"
     )
 
 
@@ -272,9 +274,9 @@ def test_the_branches_of_the_wide_resnet_are_the_other_way_round():
     [
         (lambda s: s.pop("layer1.0.bn1.bn_list.1.weight"), "1 missing, the first is layer1.0.bn1.routes.adv.weight"),
         (lambda s: s.pop("layer2.0.downsample.conv.weight"), "1 missing, the first is layer2.0.downsample.0.weight"),
-        (lambda s: s.update({"layer1.0.se.weight": torch.zeros(1)}), "1 left over, the first is layer1.0.se.weight"),
+        (lambda s: s.update({"layer1.0.se.weight": torch.zeros(1)}), "1 unexpected, the first is layer1.0.se.weight"),
         (lambda s: s.update({"stem.weight": torch.zeros(3, 3, 1, 1)}), "--drop stem leaves that out"),
-        (lambda s: s.update({"bn1.bn_list.7.bias": torch.zeros(1)}), "1 left over, the first is bn1.bn_list.7.bias"),
+        (lambda s: s.update({"bn1.bn_list.7.bias": torch.zeros(1)}), "1 unexpected, the first is bn1.bn_list.7.bias"),
         (lambda s: s.update({"bn1.bn_list.0.bias": torch.zeros(1)}), "1 of another shape"),
         (lambda s: s.pop("conv1.weight"), "no conv1.weight"),
         (lambda s: [s.pop(name) for name in list(s) if ".bn_list.1.running" in name], "12 missing, the first is bn1."),
@@ -292,7 +294,7 @@ def test_a_partial_load_is_refused(change, words: str):
 def test_counters_of_batches_may_be_absent():
     """Files of the first years have none; nothing that is computed in eval mode depends on them."""
     what = import_checkpoint(foreign(TWO, lambda s: [s.pop(name) for name in list(s) if "num_batches" in name]))
-    assert "counters of batches at 0" in what.said["weights"]
+    assert "counters of batches set to 0" in what.report["weights"]
     set_route(what.encoder, "adv")
     assert torch.allclose(what.encoder(pixels()), TWO.made()[1]["adv"], atol=1e-4)
 
@@ -301,7 +303,7 @@ def test_what_a_file_cannot_tell_is_asked_for():
     bare = foreign(TABLE["net"])
     with pytest.raises(ValueError, match="--normalisation imagenet, cifar or none, or by --mean and --std.*--layout"):
         import_checkpoint(bare)
-    assert import_checkpoint(bare, ImportOptions(layout="sat")).said["normalisation"].startswith("none")
+    assert import_checkpoint(bare, ImportOptions(layout="sat")).report["normalisation"].startswith("none")
     assert import_checkpoint(bare, ImportOptions(normalisation="cifar")).backbone.mean == CIFAR[0]
     assert import_checkpoint(bare, ImportOptions(mean=(0.5,) * 3, std=(0.2,) * 3)).backbone.std == (0.2,) * 3
 
@@ -310,7 +312,9 @@ def test_the_stem_is_asked_for_only_where_a_file_cannot_tell():
     wide = foreign(TABLE["acl, stl"])
     assert import_checkpoint(wide).backbone.image_size == 96
     assert import_checkpoint(wide, ImportOptions(image_size=224)).backbone.image_size == 224
-    with pytest.raises(ValueError, match="a 7x7 stem is for 96 or 224 pixels, not for 32"):
+    with pytest.raises(
+        ValueError, match="a 7x7 first convolution is for images of 96 or 224 pixels, not for --image-size 32"
+    ):
         import_checkpoint(wide, ImportOptions(image_size=32))
     assert import_checkpoint(foreign(), ImportOptions(image_size=8)).backbone.image_size == 8
 
@@ -330,7 +334,7 @@ def test_wrong_options(known: dict[str, Any], words: str):
 
 
 def test_what_is_no_layout():
-    with pytest.raises(ValueError, match="of no layout that is known here.*--layout"):
+    with pytest.raises(ValueError, match="has no layout that can be read.*--layout"):
         import_checkpoint(ForeignCheckpoint((Container("", {"features.0.weight": torch.zeros(1)}),), "vgg.pt", ""))
 
 
@@ -365,7 +369,8 @@ def test_a_fine_tuned_file_goes_to_the_exam(tmp_path: Path):
     row = replace(TABLE["finetuned"], heads=lambda w: w.linear("fc", 64, 2))
     state = row.made()[0]
     torch.save({"state_dict": state}, tmp_path / "x.pt")
-    known = ImportOptions(out=tmp_path / "run", classes="dark, light", mode="aff", tuned=photos(tmp_path / "photos"),
+    known = ImportOptions(out=tmp_path / "run", classes="dark, light", mode="aff",
+                          classifier_data=photos(tmp_path / "photos"),
                       method="acl")  # fmt: skip
     written = import_file(tmp_path / "x.pt", known)
     source = DataSource(str(tmp_path / "photos"), root=str(tmp_path / "data"))
@@ -405,8 +410,8 @@ def test_classes_are_not_guessed(tmp_path: Path):
     """After DynACL++'s pseudo-labels the ten outputs are clusters, not CIFAR-10's classes."""
     written, _ = classified(tmp_path)
     assert load_classifier(written.classifier / "classifier.safetensors")[1]["names"] == list("0123456789")
-    assert "without names" in written.said["classifier"]
-    with pytest.raises(ValueError, match="10 classes apart, and --classes cifar100 names 100"):
+    assert "without names" in written.report["classifier"]
+    with pytest.raises(ValueError, match="has 10 classes, but --classes cifar100 names 100"):
         classified(tmp_path, classes="cifar100")
     listed, _ = classified(tmp_path, classes="a, b,c,d,e,f,g,h,i,j")
     assert load_classifier(listed.classifier / "classifier.safetensors")[1]["names"] == list("abcdefghij")
@@ -416,7 +421,7 @@ def test_a_classifier_of_zeros_or_one_that_is_not_wanted_is_none(tmp_path: Path)
     assert classified(tmp_path, classifier=False)[0].classifier is None
     what = import_checkpoint(foreign(TABLE["finetuned"], lambda s: s["fc.weight"].zero_()), ImportOptions(method="acl"))
     assert what.head is None
-    assert what.said["dropped"] == "classifier of zeros (2)"
+    assert what.report["dropped"] == "classifier of zeros (2)"
 
 
 def test_both_branches_and_a_classifier(tmp_path: Path):
@@ -439,7 +444,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path):
     how = ImportOptions(out=tmp_path / "run")
     import_file(tmp_path / "a.pt", how)
     import_file(tmp_path / "a.pt", how)
-    with pytest.raises(ValueError, match="is there already, and comes from elsewhere; choose another --out"):
+    with pytest.raises(ValueError, match="exists already, and comes from another file; choose another --out"):
         import_file(tmp_path / "b.pt", how)
 
 
@@ -450,5 +455,5 @@ def test_weights_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written = import_timm("timm/resnet18", ImportOptions(out=tmp_path, image_size=32))
     assert load_encoder(written.encoder)[1].name == "timm/resnet18"
     assert verify_fingerprint(written.encoder).holds
-    with pytest.raises(ValueError, match="--layout is for files"):
+    with pytest.raises(ValueError, match="--layout is for checkpoint files"):
         import_timm("timm/resnet18", ImportOptions(layout="acl"))

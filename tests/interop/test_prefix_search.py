@@ -199,23 +199,25 @@ ASKED = {
                          "pixels from 0 to 255.*--mean 0.5 0.5 0.5 --std 0.2 0.2 0.2"),
     "a deviation of 0": (beside(mean=torch.zeros(3), std=torch.zeros(3)), ImportOptions(), "standard deviation of 0"),
     "something before the network": (in_turn(under("1."), beside(**{"0__weight": torch.ones(3, 3)})), WITHOUT,
-                                     "1 left over, the first is 0.weight"),
+                                     "1 unexpected, the first is 0.weight"),
     "something strange": (beside(adapter__weight=torch.ones(3, 3, 1, 1)), WITHOUT,
-                          "1 left over, the first is adapter.weight.*--drop adapter"),
+                          "1 unexpected, the first is adapter.weight.*--drop adapter"),
     "a part inside": (beside(layer1__0__se__weight=torch.ones(3)), WITHOUT, "the first is layer1.0.se.weight"),
     "a Sequential without a ReLU": (numbered("backbone.", conv1=0, bn1=1, layer1=2, layer2=3), WITHOUT,
                                     "a ReLU that a ResNet has between them cannot be there"),
-    "no such prefix": (under("net."), replace(WITHOUT, prefix="model"), "there is no conv1.weight"),
-    "no such key": (under("net."), replace(WITHOUT, key="model"), "no tensors under --key 'model'; it has them under"),
+    "no such prefix": (under("net."), replace(WITHOUT, prefix="model"), "has no conv1.weight"),
+    "no such key": (under("net."), replace(WITHOUT, key="model"),
+                    "no tensors under --key 'model'; it has tensors under"),
     "a weight missing": (lambda s: {n: t for n, t in s.items() if n != "layer2.0.conv2.weight"}, WITHOUT,
-                         "1 missing, the first is layer2.0.conv2.weight.*Nothing was taken"),
+                         "1 missing, the first is layer2.0.conv2.weight.*Nothing was imported"),
     "a part of the network dropped": (lambda s: s, replace(WITHOUT, drop=("layer2.0.conv2",)), "1 missing"),
     "a vision transformer": (lambda s: {"patch_embed.proj.weight": torch.ones(8, 3, 4, 4)}, WITHOUT,
                              "looks like a Vision Transformer: --network timm/NAME"),
     "a network of a name that asks for the moon": (
         lambda s: {"conv1.weight": s["conv1.weight"][:16], "block1.layer.0.conv1.weight": torch.ones(4800, 1, 1, 1)}
-        | {f"block1.layer.{k}.x": torch.ones(1) for k in range(40)}, WITHOUT, "more than the|missing"),
-    "a channel too many": (lambda s: s | {"conv1.weight": torch.ones(32, 4, 3, 3)}, ImportOptions(normalisation="imagenet"),
+        | {f"block1.layer.{k}.x": torch.ones(1) for k in range(40)}, WITHOUT, "more weights than the|missing"),
+    "a channel too many": (lambda s: s | {"conv1.weight": torch.ones(32, 4, 3, 3)},
+                           ImportOptions(normalisation="imagenet"),
                            "for images of 3 channels, and this network takes 4"),
 }  # fmt: skip
 
@@ -254,7 +256,7 @@ def test_a_classifier_without_a_bias(tmp_path: Path):
     written = import_file(file, replace(WITHOUT, out=tmp_path / "b"))
     net, _ = load_classifier(written.classifier / "classifier.safetensors")
     assert torch.allclose(net.eval()(pixels(), "adv"), features @ state["fc.weight"].T, atol=1e-3)
-    assert "without a bias" in written.said["classifier"]
+    assert "without a bias" in written.report["classifier"]
 
 
 @pytest.mark.parametrize("name", ["fc.", "", "linear."])
@@ -297,13 +299,13 @@ def test_another_reading_does_not_take_the_place_of_the_first(tmp_path: Path):
     file = saved(network(Style(), resnet)[0], tmp_path)
     import_file(file, replace(WITHOUT, out=tmp_path / "ours"))
     import_file(file, replace(WITHOUT, out=tmp_path / "ours"))
-    with pytest.raises(ValueError, match="the same file was read otherwise then"):
+    with pytest.raises(ValueError, match="was imported from the same file with other options"):
         import_file(file, ImportOptions(normalisation="cifar", out=tmp_path / "ours"))
 
 
 def test_names_from_a_file_are_harmless_on_a_terminal(tmp_path: Path):
     state = network(Style(), resnet)[0] | {"layer1.0.\x1b[31mred": torch.ones(1)}
-    with pytest.raises(ValueError, match="left over") as caught:
+    with pytest.raises(ValueError, match="unexpected") as caught:
         import_file(saved({"\x1b]0;title\x07": state}, tmp_path), replace(WITHOUT, out=tmp_path / "ours"))
     assert str(caught.value).isprintable()
 
@@ -334,7 +336,7 @@ def test_a_file_with_weights_of_timm_s(name: str, tmp_path: Path):
     del known
     with pytest.raises(ValueError, match="does not say how its network normalises pixels"):
         import_file(tmp_path / "x.pt", ImportOptions(network=f"timm/{name}", image_size=side, out=tmp_path / "more"))
-    with pytest.raises(ValueError, match="does not fill a timm/test_byobnet|no conv1.weight"):
+    with pytest.raises(ValueError, match="does not fit a timm/test_byobnet|no conv1.weight"):
         import_file(tmp_path / "x.pt", replace(WITHOUT, network="timm/test_byobnet", out=tmp_path / "more"))
 
 

@@ -12,7 +12,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
-from unshaken.data.source import known_as
+from unshaken.data.source import standard_name
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL
 from unshaken.methods.base import Step
 from unshaken.methods.supervised import AFF, ALF, SLF
@@ -275,8 +275,8 @@ def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
 
 
 def test_a_parquet_copy_is_known_by_its_folder():
-    assert known_as(unshaken.DataSource("some/where/cifar10")) == "cifar10"
-    assert known_as(unshaken.DataSource("photos")) == "photos"
+    assert standard_name(unshaken.DataSource("some/where/cifar10")) == "cifar10"
+    assert standard_name(unshaken.DataSource("photos")) == "photos"
     assert defaults_for(unshaken.DataSource("some/digits")).ball.eps == 8 / 255
 
 

@@ -222,7 +222,7 @@ def test_image_sets_take_labels_of_any_type(y):
         (X, Y + 0.5, "labels are whole numbers"),
         (X, Y[:5], "60 images need 60 labels"),
         (X, Y - 1, "counted from 0"),
-        (X.flatten(1), Y, "images have the shape"),
+        (X.flatten(1), Y, "images must have the shape"),
         ([[1], [2, 3]], Y, "cannot be read as one array"),
     ],
 )

@@ -131,4 +131,4 @@ def test_verify_says_so(run, capsys):
     assert cli.run(["verify", str(forged(run, "standard", 50))]) == 2
     shown = capsys.readouterr()
     assert "forged.json: DIFFERS" in shown.out
-    assert "says other verdicts than its images get" in shown.err
+    assert "differ from those of attacking its images again" in shown.err

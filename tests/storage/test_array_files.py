@@ -42,15 +42,15 @@ def npy(header: bytes, data: bytes = bytes(8), version: int = 1) -> bytes:
     ("content", "said"),
     [
         (b"", "it is empty"),
-        (b"\x93NUM", "does not begin as"),
-        (b"PK\x03\x04" + bytes(40), "does not begin as"),
-        (npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"), "not one of a plain array"),
-        (npy(b"{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }\n"), "not one of a plain array"),
-        (npy(b"(" * 9000 + b")" * 900), "not one of a plain array"),
-        (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }\n", version=2)[:20], "not one of a plain"),
+        (b"\x93NUM", "does not begin like"),
+        (b"PK\x03\x04" + bytes(40), "does not begin like"),
+        (npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"), "not that of a plain array"),
+        (npy(b"{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }\n"), "not that of a plain array"),
+        (npy(b"(" * 9000 + b")" * 900), "not that of a plain array"),
+        (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }\n", version=2)[:20], "not that of a plain"),
         (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n"), "needs 16 bytes, and it has 8"),
         (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }\n"), "needs 799,999,999,992 bytes"),
-        (npy(b"{'descr': '<f7', 'fortran_order': False, 'shape': (1,), }\n"), "there is no '<f7'"),
+        (npy(b"{'descr': '<f7', 'fortran_order': False, 'shape': (1,), }\n"), "it has no type '<f7'"),
     ],
 )
 def test_all_else_is_one_line(content: bytes, said: str, tmp_path: Path):

@@ -39,7 +39,7 @@ def test_a_broken_copy_is_rebuilt(tmp_path: Path, suffix: str, damage: str, caps
     with pytest.raises(AssertionError, match="again"):
         cached(tmp_path, "key", never)
     said = capsys.readouterr().err
-    assert said.startswith("the images are decoded again, for ") if damage != "gone" else said == ""
+    assert said.startswith("the images are decoded again, because ") if damage != "gone" else said == ""
     assert said.count("\n") == (damage != "gone")
     assert (cached(tmp_path, "key", fresh)[0] == PIXELS).all()
     assert (cached(tmp_path, "key", never)[0] == PIXELS).all()
@@ -72,7 +72,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 def test_where_nothing_can_be_kept_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cache").write_text("a file where the folder would be")
     assert (cached(tmp_path / "cache", "key", fresh)[0] == PIXELS).all()
-    assert capsys.readouterr().err.startswith(f"decoded images cannot be kept in {tmp_path / 'cache'} (")
+    assert capsys.readouterr().err.startswith(f"decoded images cannot be written to {tmp_path / 'cache'} (")
 
 
 def test_stamp_follows_the_file(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""SVG charts from numbers. Without torch."""
+"""SVG charts of numbers. They need no torch."""

@@ -1,4 +1,4 @@
-"""A run's log as curves: the loss, its terms, every gauge, the learning rate and the speed, over epochs."""
+"""Training curves from a run's log: the loss and its terms, learning rate, speed and more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {"lr": "learning rate", "images_per_s": "images per second"}
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log.jsonl; one that is not whole ends it."""
+    """Return the lines of a log.jsonl, up to the first damaged line."""
     lines = []
     for text in file.read_bytes().splitlines() if file.exists() else ():
         try:
@@ -28,7 +28,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 
 def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
-    """Return the panels: the loss with its terms first, then each other number, where it changes at all."""
+    """Return one panel for each number in the log: the loss first, the learning rate and the speed last."""
     keys = dict.fromkeys(key for each in lines for key, value in each.items() if isinstance(value, (int, float)))
     last = [key for key in ("lr", "images_per_s") if key in keys]
     others = [key for key in keys if key not in (*NOT_CURVES, *last, "loss")]
@@ -40,12 +40,12 @@ def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
 
 
 def curve_svg(lines: list[dict[str, Any]], title: str, alone: bool = True) -> str:
-    """Return the whole chart. alone: as a file of its own."""
+    """Return the chart as SVG. alone: with its own colours, for a file; else for a page that defines them."""
     return panels(curves(lines), "epoch", title, alone=alone)
 
 
 def write_curve(folder: Path) -> Path | None:
-    """Draw a run's log.jsonl into curve.svg beside it; None where there is nothing to draw."""
+    """Draw a run's log.jsonl as curve.svg in the same folder; None if it has fewer than two points."""
     lines = [each for each in read_log(folder / "log.jsonl") if "epoch" in each]
     if len(lines) < 2:
         return None

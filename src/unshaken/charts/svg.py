@@ -1,4 +1,4 @@
-"""SVG charts with few words: bars with intervals, panels of lines, a heat map; each readable in light and in dark."""
+"""SVG charts: bars with intervals, panels of lines, heat maps, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from math import floor, isfinite, log10
 
 Points = Sequence[tuple[float, float]]
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom; y grows downwards."""
+"""Left, top, right and bottom; y grows downwards."""
 COLOURS = ("#2f8fd8", "#e08214", "#1aa179", "#a678d8", "#cc6fa8", "#c0504d", "#8a8f98", "#b59b00")
-"""Of series; mid-tones, which stand out from white and from black."""
+"""Colours of the series: mid-tones, which stand out from white and from black."""
 STYLE = """
 .chart{--card:#fff;--ink:#1c1f24;--soft:#596069;--line:#e3e1db;--accent:#0f6e68;font:12px system-ui,Arial,sans-serif}
 @media (prefers-color-scheme:dark){.chart{--card:#171b1e;--ink:#e8eaec;--soft:#a7b0b8;--line:#2a3035;--accent:#5cc9bd}}
 """
-"""For a chart that stands alone; a page that holds charts sets these colours itself."""
+"""Colours for a chart in a file of its own. A page with charts sets them itself."""
 RULES = """
 .chart .back{fill:var(--card)} .chart text{fill:var(--soft);stroke:none} .chart .ink{fill:var(--ink)}
 .chart .strong{fill:var(--ink);font-weight:600} .chart .grid{stroke:var(--line)} .chart .axis{stroke:var(--soft)}
@@ -26,12 +26,12 @@ RULES = """
 
 
 def document(body: Sequence[str], width: float, height: float, title: str, alone: bool = False) -> str:
-    """Return the text of a chart. alone: as a file of its own, with its colours and a ground."""
+    """Return a chart as SVG text. alone: with colours and a background, for a file of its own."""
     style = f"<style>{STYLE}{RULES}</style>" if alone else ""
-    ground = f'<rect class="back" width="{width:g}" height="{height:g}" rx="8"/>' if alone else ""
+    background = f'<rect class="back" width="{width:g}" height="{height:g}" rx="8"/>' if alone else ""
     size = f' width="{width:g}" height="{height:g}"' if alone else ""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width:g} {height:g}"{size} role="img"'
-    return f"{head} aria-label={quoted(title)}>{style}{ground}<title>{escape(title)}</title>{''.join(body)}</svg>\n"
+    return f"{head} aria-label={quoted(title)}>{style}{background}<title>{escape(title)}</title>{''.join(body)}</svg>\n"
 
 
 def quoted(words: str) -> str:
@@ -48,7 +48,7 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def ticks(low: float, high: float, at_least: int = 3) -> list[float]:
-    """Return round values between two, 1, 2 or 5 of a power of ten apart."""
+    """Return round values between `low` and `high`, spaced by 1, 2 or 5 times a power of ten."""
     span = high - low or 1.0
     power = 10 ** floor(log10(span / at_least))
     step = next((power * k for k in (5, 2, 1) if span / (power * k) >= at_least), power)
@@ -57,7 +57,7 @@ def ticks(low: float, high: float, at_least: int = 3) -> list[float]:
 
 
 def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
-    """Return horizontal bars in percent: (name, mean, low, high); low and high are the ends of an interval."""
+    """Return horizontal bars in percent from rows (name, mean, low, high); low and high bound an interval."""
     left, right, step, top = 168, 560, 34, 8
     at = lambda value: left + value / 100 * (right - left)  # noqa: E731
     height = top + step * len(rows) + 26
@@ -66,9 +66,9 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
     for k, (name, mean, low, high) in enumerate(rows):
         y = top + k * step
         kind = "bar second" if name.startswith(("RA", "AA")) else "bar"
-        said = f"<title>{escape(f'{name}: {mean:.2f} %, 95 %: {low:.1f} to {high:.1f}')}</title>"
+        tooltip = f"<title>{escape(f'{name}: {mean:.2f} %, 95 %: {low:.1f} to {high:.1f}')}</title>"
         body.append(
-            f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{at(mean) - left:.1f}" height="20">{said}</rect>'
+            f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{at(mean) - left:.1f}" height="20">{tooltip}</rect>'
         )
         body += [line(at(low), y + 15, at(high), y + 15, "whisker")]
         body += [line(at(end), y + 10, at(end), y + 20, "whisker") for end in (low, high)]
@@ -82,7 +82,10 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
 def panels(
     found: Mapping[str, Mapping[str, Points]], x_title: str, title: str, columns: int = 3, alone: bool = False
 ) -> str:
-    """Return small charts side by side, by their titles; in each the series by name, on an x axis that all share."""
+    """Return small line charts side by side with a common x axis.
+
+    found  for each chart's title its series by name
+    """
     wide, high, gap = 268, 168, 30
     xs = [x for series in found.values() for points in series.values() for x, _ in points]
     x_low, x_high = (min(xs), max(xs)) if xs else (0.0, 1.0)
@@ -135,7 +138,7 @@ def panel(
 
 
 def heat(rows: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """Return a table of percentages as colours, by row and column, each with its number."""
+    """Return a heat map of percentages by row and column, with the number in each cell."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     left, wide, high = 150, 64, 25
     body = [text(left + (k + 0.5) * wide, 16, column, "strong", "middle") for k, column in enumerate(columns)]

@@ -1,1 +1,1 @@
-"""The papers as BibTeX, and which of them a run owes. Without torch."""
+"""Papers as BibTeX, and which of them a run has to cite. It needs no torch."""

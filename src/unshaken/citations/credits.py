@@ -1,4 +1,4 @@
-"""What each recipe, part and image set comes from, and where a recipe leaves the released code"""
+"""Sources of each recipe and component, and how a recipe differs from the released code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Credit:
-    """What a recipe or a mode owes to others.
+    """The sources of a recipe or of a fine-tuning mode.
 
-    papers   keys of what a method comes from, its own first; none if no paper introduced it
-    differs  where the recipe leaves the released code, by default
+    papers   keys of the papers that the method comes from, its own paper first; none if no paper introduced it
+    differs  how the recipe differs by default from the released code
     """
 
     papers: tuple[str, ...]
@@ -20,107 +20,106 @@ class Credit:
 METHODS = {
     "simclr": Credit(
         ("chen2020simple",),
-        "As the ACL family's code trains it without attacks, LARS on all tensors and bicubic crops included; no "
-        "probe on test images on the way, and it runs (AIR's copy stops after one step).",
+        "As in the ACL family's code, but without attacks; with LARS on all tensors and bicubic crops. No linear probe "
+        "on test images during training; AIR's copy of the code stops after one step.",
     ),
     "acl": Credit(
         ("jiang2020robust",),
-        "The two terms are added, not averaged (under LARS this is half the weight decay); the attack starts at "
-        "a valid image; dual stream alone (A2A and A2S are not in their code either).",
+        "The two terms are added, not averaged (with LARS this is half the weight decay); the attack starts at "
+        "a valid image; only the dual-stream form (the released code has no A2A and A2S either).",
     ),
     "dynacl": Credit(
         ("luo2023dynacl", "jiang2020robust"),
-        "ω climbs when the augmentation weakens (released: an epoch before), the rate falls per step, not per "
-        "epoch, the momentum encoder follows between steps, not within one, and there is a seed.",
+        "ω rises when the augmentation weakens (released: an epoch before); the learning rate falls in each step, not "
+        "in each epoch; the momentum encoder is updated between steps, not within one; the run has a seed.",
     ),
     "dynacl-plain": Credit(
         ("luo2023dynacl", "jiang2020robust"),
-        "The DynACL in AIR's code: the schedules without the momentum encoder, bicubic crops and the loss not halved.",
+        "DynACL as in AIR's code: the schedules without the momentum encoder, bicubic crops, and the loss not halved.",
     ),
     "dynacl++": Credit(
         ("luo2023dynacl", "jiang2020robust"),
-        "k-means is seeded, by k-means++ (released: anew at each run, at random), and the attack of TRADES "
-        "starts beside the image (released: on it, where the gradient is rounding noise).",
+        "k-means starts from k-means++ with a seed (released: at random, differently in each run); TRADES' attack "
+        "starts near the image (released: at the image, where the gradient is rounding noise).",
     ),
     "acl-air": Credit(
         ("xu2023air", "jiang2020robust"),
-        "The KL of the equation. Released: p for log p, and the arguments reversed, so it is negative and nearly "
-        "blind to one view; the published numbers rest on that (--method.divergence released).",
+        "The KL divergence of the equation. Released: p instead of log p, and the arguments reversed, so that it is "
+        "negative and nearly ignores one view; the published numbers come from it (--method.divergence released).",
     ),
     "dynacl-air": Credit(
         ("xu2023air", "luo2023dynacl", "jiang2020robust"),
-        "As acl-air, on dynacl-plain: AIR's code has no momentum encoder either.",
+        "As acl-air, on the base of dynacl-plain: AIR's code has no momentum encoder either.",
     ),
     "dynacl-air++": Credit(
         ("xu2023air", "luo2023dynacl", "jiang2020robust"),
-        "As dynacl-air; the inner target of TRADES comes from the route that learns (released: from the other, "
-        "left behind), and it runs (released: a TypeError before the clusters).",
+        "As dynacl-air; the target of TRADES' attack comes from the route that is trained (released: from the other "
+        "route, which is no longer trained). The released code stops with a TypeError before the clusters.",
     ),
     "rocl": Credit(
         ("kim2020rocl",),
-        "The equation: one view is the anchor, its positives share a logarithm. Released: all three views are "
-        "anchors, each positive has a logarithm of its own, no gradient to the other side (--method.form "
-        "released).",
+        "The equation: one view is the anchor, and its positives share one logarithm. Released: all three views are "
+        "anchors, each positive has its own logarithm, and the other side gets no gradient (--method.form released).",
     ),
     "advcl": Credit(
         ("fan2021advcl",),
-        "Clusters of a SimCLR encoder of the same images (released: of one trained on ImageNet); the attack is "
-        "in eval mode and the loss not multiplied by τ/0.07 (both: --method.form released); one device is "
-        "enough.",
+        "Clusters by a SimCLR encoder trained on the same images (released: trained on ImageNet); the attack runs "
+        "in eval mode, and the loss is not multiplied by τ/0.07 (--method.form released changes both); it runs on one "
+        "device.",
     ),
     "a-infonce": Credit(
         ("yu2022ainfonce", "fan2021advcl", "robinson2021contrastive"),
-        "On advcl as it is here; hard negatives are weighed by their own row (released: by the column), and no "
-        "matrix is overwritten while it is read (--method.advcl.form released).",
+        "On the base of advcl as it is here; hard negatives are weighted by their own row (released: by the column); "
+        "no matrix is overwritten while it is read (--method.advcl.form released).",
     ),
     "a-infonce-rocl": Credit(
         ("yu2022ainfonce", "kim2020rocl", "robinson2021contrastive"),
-        "Gradient to both sides of clean pairs, hard negatives weighed by their own row, adversarial pairs not "
-        "halved (released form of all three: --method.rocl.form released).",
+        "Clean pairs have gradients on both sides, hard negatives are weighted by their own row, and adversarial pairs "
+        "are not halved (--method.rocl.form released changes all three).",
     ),
     "deacl": Credit(
         ("zhang2022deacl",),
-        "The teacher is simclr as it is here, not solo-learn's, and gets no gradients; the stem is padded by 1, "
-        "not by 2; ImageNet's normalisation, not CIFAR's.",
+        "The teacher is simclr as it is here, not solo-learn's, and gets no gradients; the first convolution has "
+        "padding 1, not 2; ImageNet's normalisation, not CIFAR's.",
     ),
     "acl-rcs": Credit(
         ("xu2023rcs", "jiang2020robust"),
-        "Inner products over the whole head (released: averaged over outputs), one move of the head a pick (two), "
-        "all of the validation images, attacked once (half, anew for each pick), the exact budget; and it runs.",
+        "Inner products over all weights of the head (released: averaged over outputs); one update of the head per "
+        "batch (two); all validation images, attacked once (half, again for each batch). The released code fails.",
     ),
     "dynacl-rcs": Credit(
         ("xu2023rcs", "luo2023dynacl", "jiang2020robust"),
-        "As acl-rcs; candidates are weighed with the ω of their epoch (released: without it), and validation images "
-        "stay aside (released: they come back with the first reload).",
+        "As acl-rcs; images are weighted with the ω of their epoch (released: without it), and validation images are "
+        "never trained on (released: they are, after the first selection).",
     ),
     "sat-rcs": Credit(
         ("xu2023rcs", "madry2018towards"),
-        "As acl-rcs. Released: gradients averaged over all classes are 0 but for rounding, so noise selects; at 32 "
-        "pixels it stops in the fourth epoch, at 224 one random subset is trained on.",
+        "As acl-rcs. Released: gradients are averaged over all classes and so are 0 up to rounding, which makes the "
+        "selection random; at 32 pixels it stops in the fourth epoch, at 224 it trains on one random subset.",
     ),
     "trades-rcs": Credit(
         ("xu2023rcs", "zhang2019theoretically"),
-        "Not in the released code: the selection of sat-rcs, by the loss of trades.",
+        "Not in the released code: the selection of sat-rcs with the loss of trades.",
     ),
     "st": Credit(
         (),
-        "Settings of the coreset papers' supervised training, without the attack; but on ImageNet on a ResNet-18, not "
-        "on their WRN-28-10.",
+        "Hyper-parameters of the coreset papers' supervised training, without the attack; on ImageNet a ResNet-18, not "
+        "their WRN-28-10.",
     ),
     "sat": Credit(
         ("madry2018towards",),
-        "Settings of the coreset papers' code, all images in each epoch; but on ImageNet on a ResNet-18, not on their "
-        "WRN-28-10; the attack differentiates pixels alone.",
+        "Hyper-parameters of the coreset papers' code, all images in each epoch; on ImageNet a ResNet-18, not their "
+        "WRN-28-10; the attack computes gradients only for pixels.",
     ),
     "trades": Credit(
         ("zhang2019theoretically",),
-        "β 6 (its script: 1), ε 8/255 in steps of 2/255 (0.031 and 0.007), the target computed once, not at each step "
-        "of the attack; the other settings are those of sat.",
+        "β is 6 (its script: 1); ε is 8/255 with steps of 2/255 (0.031 and 0.007); the target is computed once, not in "
+        "each step of the attack; the other hyper-parameters are those of sat.",
     ),
     "slf": Credit(
         (),
-        "No weights chosen on test images, and no epochs that leak from one mode into the next (AIR's: "
-        "--protocol leaked).",
+        "No weights are chosen on test images, and the number of epochs does not leak from one mode into the next "
+        "(as in AIR's code: --protocol leaked).",
     ),
     "alf": Credit(
         ("madry2018towards",),
@@ -128,21 +127,22 @@ METHODS = {
     ),
     "aff": Credit(
         ("zhang2019theoretically",),
-        "As slf; the dual network is loaded whole (AIR's: its batch norms stay random), --method.beta counts "
-        "(released: ignored), and the attack's target is computed once.",
+        "As slf; all weights of the dual network are loaded (AIR's: its batch norms stay random), --method.beta has an "
+        "effect (released: ignored), and the attack's target is computed once.",
     ),
     "autolora": Credit(
         ("xu2024autolora", "hu2022lora"),
-        "Images kept aside decide on rate and epoch (released: those trained on, and the test images); the loss is "
-        "weighed by the accuracy of the low-rank branch (released: without it), which every network has whole.",
+        "Held-out images decide on learning rate and epoch (released: training images and test images); the loss is "
+        "weighted by the accuracy of the low-rank branch (released: without this branch), which all layers have.",
     ),
 }
-"""By recipe of pre-training, and mode of fine-tuning."""
+"""The sources by recipe of pre-training and mode of fine-tuning."""
 
 ROUTES = ("xie2020adversarial",)
 CLUSTERS = ("arthur2007kmeans", "pedregosa2011scikit")
 OF_TYPE: dict[str, tuple[str, ...]] = {
-    "SimCLR": ("chen2020simple",),  # the method, and the views of that name
+    "SimCLR": ("chen2020simple",),
+    "SimCLRViews": ("chen2020simple",),
     "ACL": ("jiang2020robust", "chen2020simple", *ROUTES),
     "DynACL": ("luo2023dynacl",),
     "LPAFF": ("luo2023dynacl",),
@@ -169,10 +169,10 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "AdamW": ("loshchilov2019decoupled",),
     "SGD": (),
 }
-"""What a part of a recipe comes from, by its class."""
+"""Papers of a recipe's components, by their class."""
 
 OF_NETWORK = {r"resnet": "he2016deep", r"wrn-|wide_resnet": "zagoruyko2016wide", r"vit[-_]": "dosovitskiy2021image"}
-"""What a family of networks comes from, by how its names begin."""
+"""Papers of network families, by the beginning of their names."""
 
 OF_DATA = {
     "cifar10": ("krizhevsky2009learning",),

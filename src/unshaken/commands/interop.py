@@ -1,4 +1,4 @@
-"""`unshaken import`, `verify`, `export`: others' checkpoints, whether a file is what it was, and ours for others."""
+"""`unshaken import`, `verify`, `export`: import of others' checkpoints, checks of files, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unshaken.evaluation.result_file import read_result
 from unshaken.interop.export import ExportOptions, export, page_of
 from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
 from unshaken.interop.import_checkpoint import UNKNOWN, ImportOptions
-from unshaken.interop.imported_files import Written, import_file, import_timm
+from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm
 from unshaken.interop.layouts import LAYOUTS
 from unshaken.nets import checkpoint as saved
 from unshaken.options import parse, subject
@@ -32,21 +32,21 @@ def import_(args: list[str]) -> None:
         raise SystemExit(0)
     name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
     rest = [re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]]  # as pretrain calls it
-    known = parse(ImportOptions(), rest, f"unshaken import {name}")
+    options = parse(ImportOptions(), rest, f"unshaken import {name}")
     methods = list(dict.fromkeys([*RECIPES, *PRESETS, "imported"]))
-    if known.method not in (None, *methods):
-        near = closest(known.method, methods)
+    if options.method not in (None, *methods):
+        near = closest(options.method, methods)
         hint = f"did you mean {near}?" if near else f"there are {', '.join(methods)}"
-        raise ValueError(f"there is no method {known.method!r}; {hint}")
+        raise ValueError(f"there is no method {options.method!r}; {hint}")
     timm = name.startswith("timm/") and not Path(name).exists()
-    written = import_timm(name, known) if timm else import_file(Path(name), known)
-    print("\n".join(said(written)))
+    written = import_timm(name, options) if timm else import_file(Path(name), options)
+    print("\n".join(report_lines(written)))
 
 
-def said(written: Written) -> list[str]:
-    """What was recognised, assumed and dropped, and what to do next."""
-    width = max(map(len, written.said))
-    lines = [f"{what:<{width}}  {text}" for what, text in written.said.items()]
+def report_lines(written: ImportedFiles) -> list[str]:
+    """Return the report of an import: what was recognised, assumed and dropped, and the next command."""
+    width = max(map(len, written.report))
+    lines = [f"{name:<{width}}  {text}" for name, text in written.report.items()]
     where = written.encoder.parent if written.encoder.name == "encoder.safetensors" else written.encoder
     data = " --data NAME" if written.data == UNKNOWN else ""
     lines += [str(written.encoder), f"next: unshaken finetune {where}{data}"]
@@ -58,12 +58,12 @@ def layouts() -> str:
     rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
-        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. It is searched for\n"
-        "the one place and prefix under which all weights of a known network lie; all are there, or none are taken.\n"
-        "Where several networks fit, --key, --prefix and --drop say which is meant. A file with weights of\n"
-        "another network of timm's: --network timm/NAME. Or timm/NAME in the place of FILE, for weights that the\n"
-        "package timm has.\n\n"
-        f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"
+        "FILE is a checkpoint that torch.save wrote, or a safetensors file. No code in it is run. The file is\n"
+        "searched for a network: an entry and a prefix under which all its weights are found. If one weight is\n"
+        "missing, nothing is imported. If several networks are found, choose one by --key, --prefix and --drop.\n"
+        "For weights of a network of timm other than a ResNet, add --network timm/NAME. To import a network with\n"
+        "the weights that the package timm has for it, write timm/NAME instead of FILE.\n\n"
+        f"Layouts of files; the first one that matches is used, unless --layout names another:\n{rows}\n\n"
         "Options: unshaken import FILE --help"
     )
 
@@ -71,24 +71,23 @@ def layouts() -> str:
 @dataclass(frozen=True)
 @ranged
 class VerifyOptions:
-    """Whether networks still answer as their fingerprints say, and whether images get the verdicts again that a result
-    says; exit code 2 if one does not, or has no fingerprint."""
+    """Check files: compare networks with their fingerprints, and attack images of a result again to compare verdicts.
+    The exit code is 2 if a file differs or has no fingerprint."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Encoder or classifier files, or the folders of runs; or results, NAME.json."""
+    """Files of encoders or classifiers, folders of runs, or results (NAME.json)."""
     write: bool = False
-    """Take the fingerprint of files that have none, and write it into them; and checksums into files of an earlier
-    version, and into the other files of their runs."""
+    """Write a fingerprint into files that have none, and checksums into files of runs from an earlier version."""
     sample: Count = 100
-    """Of a result: how many images at least are attacked again, in whole blocks drawn at random."""
+    """For a result: the least number of images that are attacked again. They are drawn at random, in whole blocks."""
     seed: Whole | None = None
-    """Of that draw; a fresh one if it is not given."""
+    """For a result: the seed of that draw. By default it is different each time."""
     run: Path | None = None
-    """Of a result that does not lie in the run of its classifier: that run."""
+    """For a result: the run of its classifier, if the result lies in another folder."""
     data: str | None = None
-    """Of a result: the image set, if it is not the one that the run was fine-tuned on."""
+    """For a result: the image set, if it is not the one that the run was fine-tuned on."""
     runtime: Runtime = Runtime()
-    """Of a result: where to compute."""
+    """For a result: the device and precision."""
 
 
 def verify(args: list[str]) -> None:
@@ -107,11 +106,11 @@ def verify(args: list[str]) -> None:
 
 
 OWN = ("*.safetensors", "recipe.json", "run.json", "result*.json", "history.json", "verdicts*.jsonl", "log.jsonl")
-"""The files of a run that have checksums."""
+"""Files of a run that have checksums."""
 
 
 def with_checksums(path: Path) -> None:
-    """Add checksums to the files of an earlier version, which had none: a file, or those in a run's folder."""
+    """Add checksums to files of an earlier version, which had none: to one file, or to the files of a run."""
     kinds = {".json": add_checksum, ".jsonl": add_checksums_to_lines, ".safetensors": saved.add_checksum}
     found = sorted({file for name in OWN for file in path.glob(name)}) if path.is_dir() else [path]
     for file in found:
@@ -119,35 +118,39 @@ def with_checksums(path: Path) -> None:
             before = file.stat().st_mtime_ns
             kinds[file.suffix](file)
             if file.stat().st_mtime_ns != before:
-                print(f"{file}: it had no checksum, and has one now")
+                print(f"{file}: a checksum was added")
 
 
 def _verify(path: Path, write: bool) -> str | None:
-    proof = verify_fingerprint(path)
-    if proof is None and write:
-        print(f"{path}: it had no fingerprint; now it has that of weights {write_fingerprint(path)['weights']}")
+    comparison = verify_fingerprint(path)
+    if comparison is None and write:
+        print(f"{path}: a fingerprint was added, for weights with digest {write_fingerprint(path)['weights']}")
         return None
-    if proof is None:
-        return f"{path} has no fingerprint, so nothing was compared; --write takes one"
-    print("\n".join([f"{path}: {'agrees' if proof.holds else 'DIFFERS'}", *(f"  {line}" for line in proof.lines())]))
-    return None if proof.holds else f"{path} does not answer as its fingerprint says: take another copy"
+    if comparison is None:
+        return f"{path} has no fingerprint, so nothing was compared; --write adds one"
+    print(
+        "\n".join(
+            [f"{path}: {'agrees' if comparison.holds else 'DIFFERS'}", *(f"  {line}" for line in comparison.lines())]
+        )
+    )
+    return None if comparison.holds else f"the outputs of {path} differ from its fingerprint: take another copy"
 
 
 def _reattack(path: Path, options: VerifyOptions) -> str | None:
     found = recheck(path, options.sample, options.seed, options.run, options.data, options.runtime)
     print("\n".join([f"{path}: {'agrees' if found.holds else 'DIFFERS'}", *(f"  {line}" for line in found.lines())]))
-    return None if found.holds else f"{path} says other verdicts than its images get"
+    return None if found.holds else f"the verdicts in {path} differ from those of attacking its images again"
 
 
 def export_(args: list[str]) -> None:
     name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file", ExportOptions())
     how = parse(ExportOptions(), args[1:], f"unshaken export {name}")
     out = export(Path(name), how, results_of(Path(name)))
-    print(f"{out}\n{page_of(out)}  says what it is and how to load it")
+    print(f"{out}\n{page_of(out)}  model card: what it is and how to load it")
     if how.repo:
-        print(f"https://huggingface.co/{how.repo}  has it now; it is private if it was made just now")
+        print(f"https://huggingface.co/{how.repo}  uploaded; a new repository is private")
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
-    """Every result at or below a run; each says how many images it is of."""
+    """Read all results in a run's folder and below it."""
     return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []

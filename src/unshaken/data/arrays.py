@@ -1,4 +1,4 @@
-"""Images and labels as people have them in Python: arrays, lists, floats; as the uint8 and int64 of an image set."""
+"""Arrays, tensors and lists of a user, converted to uint8 images and int64 labels."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from torch import Tensor
 from unshaken.base.types import Int, UInt8
 
 ROUNDING = 1e-3
-"""Of a grey level: a float that is nearer than that to k / 255 was k."""
+"""In grey levels: a float within this distance of a whole level counts as that level."""
 
 
 def pixels_of(x: Any) -> UInt8[Tensor, "N C H W"]:
-    """Images as uint8 (N C H W), from an array or tensor of integers in 0..255 or of floats in [0, 1].
+    """Convert images to uint8 (N C H W), from integers in 0..255 or floats in [0, 1].
 
-    Channels may stand last, and grey images may have none. What is rounded or turned is said. ValueError if the values
-    are neither, such as those of normalised images.
+    Channels may come last, and grey images may have no channel axis. A line on stderr says if values are rounded or
+    axes are moved. ValueError for any other range, such as that of normalised images.
     """
     x = _tensor(x, "images")
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
-        print(f"note: images of shape {tuple(x.shape)} are taken with their channels last", file=sys.stderr)
+        print(f"note: images of shape {tuple(x.shape)} are read with the channels last", file=sys.stderr)
         x = x.permute(0, 3, 1, 2)
     if x.ndim != 4:
-        raise ValueError(f"images have the shape (N, C, H, W), not {tuple(x.shape)}")
+        raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(x.shape)}")
     if x.dtype == torch.uint8:
         return x.contiguous()
     if not x.numel():
         return x.to(torch.uint8)
     if x.is_floating_point() and not bool(x.isfinite().all()):
-        raise ValueError("some pixels are no finite numbers")
+        raise ValueError("some pixels are not finite numbers")
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 255 or (x.is_floating_point() and 1 + 1e-6 < high <= 2):
         raise ValueError(
-            f"the pixels lie in [{low:.4g}, {high:.4g}]: hand over images in [0, 1], or of 0 to 255, and "
-            "normalise within the network"
+            f"the pixels lie in [{low:.4g}, {high:.4g}]: give images in [0, 1] or in 0 to 255, and normalise them "
+            "inside the network"
         )
     levels = x if not x.is_floating_point() or high > 2 else x.double() * 255
     rounded = levels.round()
-    off = float((levels - rounded).abs().max()) if x.is_floating_point() else 0.0
-    if off > ROUNDING:
-        print(f"note: the images are rounded to 8 bits, by up to {off:.2f} of 255 levels", file=sys.stderr)
+    error = float((levels - rounded).abs().max()) if x.is_floating_point() else 0.0
+    if error > ROUNDING:
+        print(f"note: the images are rounded to 8 bits, by up to {error:.2f} of 255 levels", file=sys.stderr)
     return rounded.to(torch.uint8).contiguous()
 
 
 def labels_of(y: Any, n: int) -> Int[Tensor, "N"]:
-    """One whole number an image, as int64, from an array, a tensor or a list of any type."""
+    """Convert labels to int64, one for each of `n` images. ValueError if they are not whole numbers."""
     y = _tensor(y, "labels")
     if y.shape == (n, 1):
         y = y[:, 0]
     if y.shape != (n,):
-        raise ValueError(f"{n} images need {n} labels, one whole number each, not shape {tuple(y.shape)}")
-    whole = y.to(torch.int64)
-    if y.is_complex() or (y.is_floating_point() and not bool((whole == y).all())):
-        raise ValueError("labels are whole numbers, and some of these are not")
-    return whole
+        raise ValueError(f"{n} images need {n} labels, one whole number each, not labels of shape {tuple(y.shape)}")
+    label = y.to(torch.int64)
+    if y.is_complex() or (y.is_floating_point() and not bool((label == y).all())):
+        raise ValueError("labels must be whole numbers, and some of these are not")
+    return label
 
 
 def _tensor(value: Any, what: str) -> Tensor:

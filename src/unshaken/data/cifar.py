@@ -20,7 +20,7 @@ from unshaken.storage.cache import Decoded, cached
 
 @dataclass(frozen=True)
 class Release:
-    """An archive of Python pickles (Krizhevsky, 2009), and how its files and their entries are called."""
+    """An archive of Python pickles (Krizhevsky, 2009), and the names of its files and of their entries."""
 
     archive: Archive
     train: tuple[str, ...]
@@ -61,37 +61,37 @@ def cifar(
     limit: int | None = None,
     release: Release | None = None,
 ) -> Images:
-    """CIFAR with 10 or 100 (fine) classes, its first `limit` images, at 32 pixels or resized to `size`."""
+    """Load CIFAR with 10 or 100 (fine) classes: its first `limit` images, at 32 pixels or resized to `size`."""
     release = release or RELEASES[classes]
     batches = release.test if split == "test" else release.train
     wanted = (release.meta, *batches)
-    place = release.archive.find(root, download)
+    location = release.archive.find(root, download)
 
     def decode() -> Decoded:
-        with closing(release.archive.members(place, wanted)) as members:  # pyright: ignore[reportArgumentType]
+        with closing(release.archive.members(location, wanted)) as members:  # pyright: ignore[reportArgumentType]
             read = {name: unpickled(stream, name) for name, stream, _ in members}
         data = [_entry(read, batch, "data", np.uint8, (None, 3 * 32 * 32)) for batch in batches]
         label = [_entry(read, batch, release.labels, np.int64, (None,)) for batch in batches]
         if odd := next((b for b, d, y in zip(batches, data, label, strict=True) if len(d) != len(y)), None):
-            raise ValueError(f"{odd} has not one label an image: it is not of this set")
+            raise ValueError(f"{odd} does not have one label for each image, so it is not a file of CIFAR-{classes}")
         pixels = np.concatenate(data).reshape(-1, 3, 32, 32)[:limit]
         names = [str(name) for name in _entry(read, release.meta, release.names, np.str_, (None,))]
-        about = {"label": np.concatenate(label)[:limit].tolist(), "names": names}
-        return resized(pixels, size), about | {"digests": packed_digests(image_digests(pixels))}
+        metadata = {"label": np.concatenate(label)[:limit].tolist(), "names": names}
+        return resized(pixels, size), metadata | {"digests": packed_digests(image_digests(pixels))}
 
-    key = ("digests", release.archive.stamp(place, wanted), split, size, limit)
-    pixels, about = cached(root / "cache", key, decode)
-    label, digests = torch.tensor(about["label"], dtype=torch.int64), unpacked_digests(about["digests"])
+    key = ("digests", release.archive.stamp(location, wanted), split, size, limit)
+    pixels, metadata = cached(root / "cache", key, decode)
+    label, digests = torch.tensor(metadata["label"], dtype=torch.int64), unpacked_digests(metadata["digests"])
     name = f"cifar{classes}"
     return Images(
-        torch.from_numpy(pixels), label, tuple(about["names"]), name, split, digests=torch.from_numpy(digests)
+        torch.from_numpy(pixels), label, tuple(metadata["names"]), name, split, digests=torch.from_numpy(digests)
     )
 
 
 def _entry(read: dict[str, Any], file: str, key: str, kind: type, shape: tuple[int | None, ...]) -> np.ndarray:
-    """An entry of a file, as an array of a kind and a shape."""
+    """Return an entry of a file as an array of the given type and shape; None in `shape` stands for any length."""
     if not isinstance(read[file], dict) or key not in read[file]:
-        raise ValueError(f"{file} has no entry {key!r}: it is not of this set")
+        raise ValueError(f"{file} has no entry {key!r}, so it is not a file of CIFAR")
     try:
         entry = np.asarray(read[file][key])
     except ValueError:
@@ -99,5 +99,5 @@ def _entry(read: dict[str, Any], file: str, key: str, kind: type, shape: tuple[i
     fits = len(entry.shape) == len(shape) and all(want in (None, n) for want, n in zip(shape, entry.shape, strict=True))
     same = entry.dtype.kind in {np.int64: "iu", np.str_: "U"}.get(kind, "") or entry.dtype == kind
     if not fits or not same:
-        raise ValueError(f"{file}: {key!r} is {entry.dtype} of shape {entry.shape}: it is not of this set")
+        raise ValueError(f"{file}: {key!r} is {entry.dtype} of shape {entry.shape}, so it is not a file of CIFAR")
     return entry.astype(kind)

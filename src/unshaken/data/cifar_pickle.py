@@ -1,4 +1,4 @@
-"""Numbers, text and NumPy arrays from a pickle, and nothing else."""
+"""Numbers, text and NumPy arrays read from a pickle; a pickle with anything else is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unshaken.base.pickles import Reader
 
 
 def unpickled(stream: IO[bytes], name: str) -> Any:
-    """What a file of this kind holds. ValueError if it is broken, or asks for anything to be run."""
+    """Read a pickle of CIFAR or ImageNet-32. ValueError if it is damaged, or asks for any code to be run."""
     try:
         return Reader(ARRAYS, strict=True).read(stream)
     except (ValueError, OSError, EOFError) as error:

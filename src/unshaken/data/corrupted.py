@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C as published: one file a corruption, five severities one after the other."""
+"""CIFAR-10-C and CIFAR-100-C as published: one file per corruption, with five severities."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from unshaken.storage.array_files import mapped_array
 
 
 def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ()) -> Images:
-    """The test images of CIFAR-10-C or CIFAR-100-C (Zenodo 2535967, 3555552) under one corruption, in their order.
+    """Load the test images of CIFAR-10-C or CIFAR-100-C (Zenodo 2535967, 3555552) under one corruption.
 
-    `root` is the unpacked folder, with labels.npy and a file for each corruption; `names` are the classes, which the
-    files do not name (else numbers). Rows 0 ... n - 1 have severity 1, the next n severity 2, and so on.
+    root   the unpacked folder, with labels.npy and one file for each corruption. Rows 0 ... n - 1 of such a file have
+           severity 1, the next n severity 2, and so on
+    names  the class names, which the files do not hold; numbers by default
     """
     check(name, severity)
     pixels, label = _array(root, name), _array(root, "labels")
@@ -29,26 +30,29 @@ def corrupted(root: Path, name: str, severity: int, names: tuple[str, ...] = ())
     ):
         raise ValueError(
             f"{root / name}.npy is {pixels.dtype} of shape {pixels.shape}, not uint8 of (5 n, 32, 32, 3), "
-            "such as (50000, 32, 32, 3): it is not of CIFAR-10-C or CIFAR-100-C"
+            "such as (50000, 32, 32, 3): it is not a file of CIFAR-10-C or CIFAR-100-C"
         )
     if label.shape != pixels.shape[:1] or label.dtype.kind not in "iu":
         raise ValueError(
             f"{root / 'labels'}.npy is {label.dtype} of shape {label.shape}, "
-            f"and {name}.npy has {len(pixels)} images: both must be of one set"
+            f"and {name}.npy has {len(pixels)} images: both files must come from the same set"
         )
     count = len(pixels) // len(SEVERITIES)
     blocks = label.reshape(len(SEVERITIES), count)
     if (blocks != blocks[0]).any():
-        raise ValueError(f"{root / 'labels'}.npy has other labels at other severities: it is not of this set")
+        raise ValueError(
+            f"{root / 'labels'}.npy has different labels at different severities: "
+            "it is not a file of CIFAR-10-C or CIFAR-100-C"
+        )
     rows = slice((severity - 1) * count, severity * count)
-    chosen = torch.from_numpy(blocks[0].astype(np.int64))
-    names = names or tuple(str(k) for k in range(10 if int(chosen.max()) < 10 else 100))
+    labels = torch.from_numpy(blocks[0].astype(np.int64))
+    names = names or tuple(str(k) for k in range(10 if int(labels.max()) < 10 else 100))
     image = torch.from_numpy(np.array(pixels[rows])).permute(0, 3, 1, 2).contiguous()
-    return Images(image, chosen, names, f"{root.resolve().name}/{name}/{severity}", "test")
+    return Images(image, labels, names, f"{root.resolve().name}/{name}/{severity}", "test")
 
 
 def _array(root: Path, name: str) -> np.ndarray:
-    """Mapped, so that one severity is not five in memory."""
+    """Map an array of the folder: only one of its five severities is read into memory."""
     path = root / f"{name}.npy"
     if not path.is_file():
         raise ValueError(f"{root} has no {name}.npy: it is not the unpacked folder of CIFAR-10-C or CIFAR-100-C")

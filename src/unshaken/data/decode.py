@@ -1,4 +1,4 @@
-"""One encoded image of any kind to a square of RGB bytes, and the rule for the square's side."""
+"""Decoding: one image file of any format becomes a square of RGB bytes."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from PIL import Image, ImageOps
 from unshaken.data.image_digests import image_digest
 
 Encoded = Path | bytes | None
-"""A file, its content, or nothing where there should have been one."""
+"""A file, its content, or None for a row of a table that has no image."""
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".tga"),
 )
-"""What the names of image files end with, in any case."""
+"""Suffixes of image files, in upper or lower case."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""What is read, whatever a file is called. No other reader of Pillow's is asked: some of them start programs."""
-NAMELESS = {".tga": "TGA"}
-"""Formats whose files do not begin with a sign of their own: they are told by the name."""
+"""Formats that are read, whatever a file is called. Others of Pillow's readers start programs, so they are not used."""
+FORMATS_BY_SUFFIX = {".tga": "TGA"}
+"""Formats without a signature at the start of the file: only the suffix tells them."""
 
-LARGEST_KEPT = 224
-MIXED = 32
-MOST = 178_956_970
-"""Pixels that an image may declare, which is Pillow's own limit: more are refused before they are decoded."""
-MANY = 1 << 25
-"""Images of more pixels are decoded one at a time."""
+LARGEST_OWN_SIDE = 224
+DEFAULT_SIDE = 32
+MOST_PIXELS = 178_956_970
+"""An image that declares more pixels is refused before it is decoded. This is Pillow's own limit."""
+MANY_PIXELS = 1 << 25
+"""Images with more pixels are decoded one at a time, to bound the memory that is used."""
 LONGEST = 8
-"""Of longer images, in units of the shorter side, only the centre is resized."""
-_alone = Lock()
+"""Ratio of the sides from which only the centre of an image is resized."""
+_one_at_a_time = Lock()
 
 
 class Picture(NamedTuple):
-    """What is known of a decoded image.
+    """A decoded image.
 
     pixels  (3, side, side) uint8
-    digest  of the image in its own size
-    top     the highest value of a file with 16 bits a channel, on the scale of 16 bits; -1 for other files
+    digest  the digest of the image at its original size
+    top     the highest value in a file with 16 bits per channel, on the scale of 16 bits; -1 for other files
     """
 
     pixels: np.ndarray
@@ -59,17 +59,19 @@ def decode(encoded: Encoded, side: int, bits: int | None = None) -> np.ndarray:
 
 
 def picture(encoded: Encoded, side: int, bits: int | None = None) -> Picture:
-    """Decode an image: turned as EXIF says, the shorter side resized (bicubic, antialiased), the centre cut out.
+    """Decode an image: rotate it as EXIF says, resize the shorter side (bicubic, antialiased), cut out the centre.
 
-    Grey becomes RGB, 16 bits become 8 by scale, transparency lies on white.
+    Grey becomes RGB, 16 bits are scaled to 8, transparent pixels are laid on white.
 
-    bits  how many of the 16 bits of a grey file are used; None: those that the file declares, else all
-    Raises whatever Pillow does, and ValueError for an image that declares too many pixels.
+    bits  how many of the 16 bits of a grey file are used; None: as many as the file declares, else all
+    Raises whatever Pillow raises, and ValueError for an image that declares too many pixels.
     """
     with _opened(encoded) as image:
-        if image.width * image.height > MOST:
-            raise ValueError(f"it declares {image.width} x {image.height} pixels, more than the {MOST:,} that are read")
-        with _alone if image.width * image.height > MANY else nullcontext():
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(
+                f"it declares {image.width} x {image.height} pixels, and at most {MOST_PIXELS:,} pixels are read"
+            )
+        with _one_at_a_time if image.width * image.height > MANY_PIXELS else nullcontext():
             deep = _is_deep(image)
             upright, top = _rgb(ImageOps.exif_transpose(image), _declared_bits(image) or bits)
             if deep and top < 0:
@@ -78,45 +80,45 @@ def picture(encoded: Encoded, side: int, bits: int | None = None) -> Picture:
 
 
 def _fitted(image: Image.Image, side: int) -> np.ndarray:
-    """The centre, (3, side, side). What is resized is never much larger than the image or the square."""
+    """Return the centre as (3, side, side). The resized image is never much larger than the original or the square."""
     short, long = sorted(image.size)
     if long > LONGEST * short:
         left, top = (image.width - short) // 2, (image.height - short) // 2
         image = image.crop((left, top, left + short, top + short))
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
-    fitted = image.resize((width, height), Image.Resampling.BICUBIC)  # of equal size: an exact copy
+    fitted = image.resize((width, height), Image.Resampling.BICUBIC)  # an exact copy if the size is the same
     left, top = (width - side) // 2, (height - side) // 2
     return np.asarray(fitted.crop((left, top, left + side, top + side))).transpose(2, 0, 1)
 
 
 @cache
-def _known_formats() -> tuple[str, ...]:
+def _available_formats() -> tuple[str, ...]:
     Image.init()
-    return tuple(name for name in (*FORMATS, *NAMELESS.values()) if name in Image.OPEN)
+    return tuple(name for name in (*FORMATS, *FORMATS_BY_SUFFIX.values()) if name in Image.OPEN)
 
 
 def _opened(encoded: Encoded) -> Image.Image:
     if encoded is None:
         raise ValueError("no image data")
-    named = NAMELESS.get(encoded.suffix.lower()) if isinstance(encoded, Path) else None
-    formats = [name for name in _known_formats() if name in FORMATS or name == named]
+    named = FORMATS_BY_SUFFIX.get(encoded.suffix.lower()) if isinstance(encoded, Path) else None
+    formats = [name for name in _available_formats() if name in FORMATS or name == named]
     return Image.open(BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=formats)
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether the file has more than 8 bits a channel. Pillow reads those of colour as their upper 8."""
+    """Return whether the file has more than 8 bits per channel. Pillow keeps only the upper 8 of colour images."""
     return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _declared_bits(image: Image.Image) -> int | None:
-    """How many bits a TIFF file says that its grey values have, if these are not as many as are stored."""
+    """Return how many bits a TIFF file declares for its grey values, if they are fewer than the 16 that are stored."""
     declared = getattr(image, "tag_v2", {}).get(258)
     return declared[0] if isinstance(declared, tuple) and len(declared) == 1 and 8 < declared[0] < 16 else None
 
 
 def _rgb(image: Image.Image, bits: int | None) -> tuple[Image.Image, int]:
-    """The image as RGB, and the highest of its grey values of 16 bits, else -1."""
+    """Return the image as RGB, and its highest grey value on the scale of 16 bits; -1 if it is not a 16-bit image."""
     if image.mode.startswith("I"):
         grey, top = _scaled(image, bits)
         return grey.convert("RGB"), top
@@ -129,13 +131,13 @@ def _rgb(image: Image.Image, bits: int | None) -> tuple[Image.Image, int]:
 
 
 def _scaled(image: Image.Image, bits: int | None) -> tuple[Image.Image, int]:
-    """Grey values of so many bits (None: 16) as bytes; Pillow's own conversion would clip them at 255."""
+    """Scale grey values of `bits` bits (None: 16) to 8 bits. Pillow's own conversion would clip them at 255."""
     values, most = np.asarray(image), (1 << (bits or 16)) - 1
     low, top = int(values.min()), int(values.max())
     if not 0 <= low <= top <= most:
-        raise ValueError(f"grey values {low} to {top} do not lie in 0 to {most}")
+        raise ValueError(f"its grey values go from {low} to {top}, outside of 0 to {most}")
     levels = np.rint(np.arange(most + 1) * (255 / most)).astype(np.uint8)
-    # a file that declares fewer bits uses all of them, so there is nothing to doubt
+    # on the scale of 16 bits: a file that declares fewer bits and uses all of them is not suspicious
     return Image.fromarray(levels[values]), round(top * (65535 / most))
 
 
@@ -143,36 +145,38 @@ def _from_floats(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     low, top = float(values.min()), float(values.max())
     if not (low >= 0 and top <= 1):
-        raise ValueError(f"grey values {low:g} to {top:g} do not lie in 0 to 1")
+        raise ValueError(f"its grey values go from {low:g} to {top:g}, outside of 0 to 1")
     return Image.fromarray(np.rint(values.astype(np.float64) * 255).astype(np.uint8))
 
 
 def _highest_of_colour(image: Image.Image, bits: int | None) -> int:
-    """The highest value of a 16-bit image in colour, as well as its upper 8 bits tell it."""
+    """Return the highest value of a 16-bit colour image, estimated from its upper 8 bits."""
     if bits is not None and bits < 16:
-        raise ValueError(f"only the upper 8 of its 16 bits of colour are read, so it cannot be of {bits} bits")
+        raise ValueError(
+            f"only the upper 8 of the 16 bits of a colour image are read, so --data.bits {bits} has no use"
+        )
     return max(high for _, high in image.getextrema()) << 8 | 255  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def common_side(probe: Iterable[Encoded]) -> int:
-    """Return the side of a few images if they are squares of one size, at most 224 pixels; else 32."""
+    """Return the side of some images if all are squares of the same size, at most 224 pixels; else 32."""
     sizes = set()
     for encoded in probe:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damaged metadata, and of many pixels
+                warnings.simplefilter("ignore")  # Pillow warns of damaged metadata and of many pixels
                 with _opened(encoded) as image:
                     sizes.add(image.size)
-        except Exception:  # noqa: S112   it will be named when all are decoded
+        except Exception:  # noqa: S112   an unreadable image is reported when all images are decoded
             continue
     if len(sizes) != 1:
-        return MIXED
+        return DEFAULT_SIDE
     width, height = sizes.pop()
-    return width if width == height <= LARGEST_KEPT else MIXED
+    return width if width == height <= LARGEST_OWN_SIDE else DEFAULT_SIDE
 
 
 def resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
-    """(n 3 h w) to (n 3 size size), bicubic and antialiased; None leaves them as they are."""
+    """Resize (n 3 h w) to (n 3 size size), bicubic and antialiased; `size` None changes nothing."""
     if size in (None, pixels.shape[-1]):
         return pixels
     images = (Image.fromarray(np.ascontiguousarray(image)) for image in pixels.transpose(0, 2, 3, 1))

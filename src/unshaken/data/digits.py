@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, 1,797 of 8 x 8 pixels: the default, nothing to download."""
+"""scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: the default set, no download."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from unshaken.data.images import Images
 
 
 def digits(split: str) -> Images:
-    """Grey digits, their 17 levels spread over 0..255; every fourth of each class, in file order, is for testing."""
-    from sklearn.datasets import load_digits  # here, because it takes a second that other sets need not wait
+    """Load the grey digits, their 17 levels scaled to 0..255. Every fourth image of each class is a test image."""
+    from sklearn.datasets import load_digits  # imported here, because the import takes a second
 
     bunch = load_digits()
     rows = holdout_split(bunch.target, every=4) == (split == "test")  # pyright: ignore[reportAttributeAccessIssue]

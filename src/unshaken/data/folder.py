@@ -1,4 +1,4 @@
-"""A folder of a user's own images: its parts, its classes, or all of them in one without labels."""
+"""A folder of a user's own images, with or without train and test folders and class folders."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from unshaken.data.decode import SUFFIXES, Encoded
-from unshaken.data.folder_index import Found, Listing, in_parts
+from unshaken.data.folder_index import Found, Listing, in_splits
 from unshaken.data.folder_tree import Branch, LeftOut, Reason, read_tree
 from unshaken.data.holdout import rank
-from unshaken.data.split_names import ADVICE, FILLERS, part_of, parts_among, parts_of
+from unshaken.data.split_names import ADVICE, NEUTRAL_WORDS, assign_splits, split_meant, splits_among
 from unshaken.storage.cache import stamp
 
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
@@ -23,14 +23,14 @@ DATES = re.compile(
     rf"|(?:\d\d?[-_. ])+{_YEAR}|\d\d\d[a-z_]{{5}}|dcim",
     re.IGNORECASE,
 )
-"""What folders are called that sort photos by time: 2023-05, May 2023, 100CANON."""
+"""Folder names that sort photos by time and are no classes: 2023-05, May 2023, 100CANON."""
 
-BESIDE = "lie beside the folders"
+BESIDE_CLASSES = "lie beside the folders"
 
 
 @dataclass(frozen=True, eq=False)
 class Files(Listing):
-    """Image files, by their paths from the folder they were found under."""
+    """Image files, named by their paths below `root`."""
 
     root: Path
     files: tuple[str, ...]
@@ -56,88 +56,89 @@ class Files(Listing):
 
 
 def folder(path: Path, tree: Branch | None = None, left: LeftOut | None = None) -> Found:
-    """Read what a folder holds: its parts if it has any (train/ and test/ or val/, by any of their names), else its
-    classes, else all images in one.
+    """Read a folder of images: its splits if it has any (train/, and test/ or val/), else its classes, else all images.
 
-    Classes are the sorted names of the subfolders that hold images, at any depth. The first image of each class comes
-    before the second of any, so that a limited set is a fair one. ValueError for what may be read in two ways.
+    Classes are the sorted names of the subfolders that hold images at any depth. The first image of each class comes
+    before the second of any class, so that the first n images have all classes alike. ValueError if the folder can be
+    read in two ways.
     """
     left = LeftOut() if left is None else left
-    here = _unwrapped(read_tree(path, left) if tree is None else tree)
-    place = str(path / here.path)
+    here = _innermost(read_tree(path, left) if tree is None else tree)
+    location = str(path / here.path)
     if not here.holds():
         hint = f"; left out: {left}" if str(left) else ""
-        raise ValueError(f"{place} has no images (looked for {', '.join(SUFFIXES)}){hint}")
-    parts = _parts(here, place)
-    if parts:
-        for name in set(here.folders()) - set(parts.values()):
-            left.note(Reason.PART, f"{name}/", len(here.below[name].files()))
+        raise ValueError(f"{location} has no images (looked for {', '.join(SUFFIXES)}){hint}")
+    splits = _split_folders(here, location)
+    if splits:
+        for name in set(here.folders()) - set(splits.values()):
+            left.note(Reason.UNUSED_SPLIT, f"{name}/", len(here.below[name].files()))
         for name in here.images:
-            left.note(Reason.LOOSE, name)
-        listings = {part: listed(path, _unwrapped_part(here.below[name])) for part, name in parts.items()}
+            left.note(Reason.BESIDE_SPLITS, name)
+        listings = {split: listing_of(path, _innermost_split(here.below[name])) for split, name in splits.items()}
     else:
-        listings = _parts_by_class(path, here, place, left)
+        listings = _splits_within_classes(path, here, location, left)
     if not listings:
-        return _without_parts(place, listed(path, here), left)
-    return in_parts(place, listings, {part: f"{parts.get(part, part)}/" for part in listings}, left)
+        return _without_splits(location, listing_of(path, here), left)
+    return in_splits(location, listings, {split: f"{splits.get(split, split)}/" for split in listings}, left)
 
 
-def _without_parts(place: str, listing: Files, left: LeftOut) -> Found:
-    """Folders that are classes, or would be if no image lay beside them, make a set that has to be tested too."""
-    return Found(place, {"all": listing}, left, by_content=listing.label is not None or BESIDE in listing.reason)
+def _without_splits(location: str, listing: Files, left: LeftOut) -> Found:
+    """Make one set of all images. It is split by content if it has class folders, also if images lie beside these."""
+    by_content = listing.label is not None or BESIDE_CLASSES in listing.reason
+    return Found(location, {"all": listing}, left, by_content=by_content)
 
 
-def _unwrapped(here: Branch) -> Branch:
-    """The folder itself, or where in it the set begins: photos/photos/cat/, dataset/train_test_split/train/."""
+def _innermost(here: Branch) -> Branch:
+    """Descend to the folder where the set begins: photos/photos/cat/, dataset/train_test_split/train/."""
     while len(here.folders()) == 1 and not here.images:
         name, inner = next(iter(here.folders().items()))
-        parts = set(parts_among(inner.folders()).values())
-        if DATES.fullmatch(name) or part_of(name) and len(parts) < 2:
+        splits = set(splits_among(inner.folders()).values())
+        if DATES.fullmatch(name) or split_meant(name) and len(splits) < 2:
             return here
-        if not parts and not (len(inner.folders()) > 1 and not inner.images) and not _says_nothing(name):
+        if not splits and not (len(inner.folders()) > 1 and not inner.images) and not _is_neutral(name):
             return here
         here = inner
     return here
 
 
-def _says_nothing(name: str) -> bool:
-    """Whether a folder is called images, or JPEGImages."""
+def _is_neutral(name: str) -> bool:
+    """Return whether a folder's name says nothing about its images: images, JPEGImages."""
     words = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]+|[A-Z]?[a-z]+|\d+", name)
-    return all(word.lower() in FILLERS or word.lower() in ("jpeg", "all", "raw") for word in words)
+    return all(word.lower() in NEUTRAL_WORDS or word.lower() in ("jpeg", "all", "raw") for word in words)
 
 
-def _parts(here: Branch, place: str) -> dict[str, str]:
-    """The folders of each part; empty where the folders are classes."""
+def _split_folders(here: Branch, location: str) -> dict[str, str]:
+    """Return the folder of each split; empty if the folders are classes."""
     folders = here.folders()
-    parts = parts_of(folders, place, classes=True)
-    odd = next((name for name in folders if not parts and part_of(name) == ("train", ())), None)
+    splits = assign_splits(folders, location, classes=True)
+    odd = next((name for name in folders if not splits and split_meant(name) == ("train", ())), None)
     if odd and len(folders[odd].folders()) > 1 and not folders[odd].images:
         others = ", ".join(sorted(set(folders) - {odd})[:3])
-        raise ValueError(f"{place} has {odd}/, with folders in it as a part has, beside {others}: {ADVICE}")
-    return parts
+        raise ValueError(f"{location} has {odd}/, with folders in it like a split, beside {others}: {ADVICE}")
+    return splits
 
 
-def _unwrapped_part(branch: Branch) -> Branch:
-    """A part's folder, or the one in it that has its name again: seg_train/seg_train/, train/images/."""
+def _innermost_split(branch: Branch) -> Branch:
+    """Descend to the images of a split, where folders are nested: seg_train/seg_train/, train/images/."""
     while len(branch.folders()) == 1 and not branch.images:
         name, inner = next(iter(branch.folders().items()))
-        if not (part_of(name) or _says_nothing(name) or len(inner.folders()) > 1 and not inner.images):
+        if not (split_meant(name) or _is_neutral(name) or len(inner.folders()) > 1 and not inner.images):
             break
         branch = inner
     return branch
 
 
-def _parts_by_class(path: Path, here: Branch, place: str, left: LeftOut) -> dict[str, Files]:
-    """The parts of a set that has them within each class: cat/train/, cat/test/, dog/train/, ..."""
+def _splits_within_classes(path: Path, here: Branch, location: str, left: LeftOut) -> dict[str, Files]:
+    """Read a set that has the splits inside each class folder: cat/train/, cat/test/, dog/train/, ..."""
     classes = here.folders()
-    within = {name: parts_among(branch.folders()) for name, branch in classes.items()}
-    divided = [name for name, parts in within.items() if len(set(parts.values())) > 1]
+    within = {name: splits_among(branch.folders()) for name, branch in classes.items()}
+    divided = [name for name, splits in within.items() if len(set(splits.values())) > 1]
     if not divided:
         return {}
     if here.images or len(divided) < len(classes) or any(len(set(p.values())) < len(p) for p in within.values()):
         raise ValueError(
-            f"{place} has parts within {divided[0]}/ ({', '.join(sorted(within[divided[0]]))}) that the rest does not "
-            f"have alike: {ADVICE}"
+            f"{location} has splits within {divided[0]}/ ({', '.join(sorted(within[divided[0]]))}), and not the same "
+            f"ones within the other folders: {ADVICE}"
         )
     found: dict[str, dict[str, Branch]] = {}
     for name, branch in classes.items():
@@ -145,20 +146,20 @@ def _parts_by_class(path: Path, here: Branch, place: str, left: LeftOut) -> dict
             if inner in within[name]:
                 found.setdefault(within[name][inner], {})[name] = below
             else:
-                left.note(Reason.PART, f"{inner}/", len(below.files()))
+                left.note(Reason.UNUSED_SPLIT, f"{inner}/", len(below.files()))
         for image in branch.images:
-            left.note(Reason.LOOSE, image)
-    return {part: _by_class(path, branches) for part, branches in found.items()}
+            left.note(Reason.BESIDE_SPLITS, image)
+    return {split: _by_class(path, branches) for split, branches in found.items()}
 
 
-def listed(root: Path, branch: Branch) -> Files:
-    """The images of a folder, by class if it has class folders and nothing speaks against it."""
+def listing_of(root: Path, branch: Branch) -> Files:
+    """List the images of a folder, with labels if its folders are classes, else with the reason why they are not."""
     classes = branch.folders()
     if not classes:
         return Files(root, tuple(branch.files()))
     if branch.images:
-        beside = f"images such as {branch.images[0]} {BESIDE} {', '.join(list(classes)[:3])}"
-        return Files(root, tuple(branch.files()), reason=beside)
+        reason = f"images such as {branch.images[0]} {BESIDE_CLASSES} {', '.join(list(classes)[:3])}"
+        return Files(root, tuple(branch.files()), reason=reason)
     if all(DATES.fullmatch(name) for name in classes):
         return Files(root, tuple(branch.files()), reason=f"folders such as {next(iter(classes))} are dates")
     return _by_class(root, classes)

@@ -1,4 +1,4 @@
-"""A folder as it is found: its images and folders, and every other entry with the reason why it is left out."""
+"""A folder and everything below it: images, tables, and what is left out with the reason."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from pathlib import Path
 from unshaken.data.decode import SUFFIXES
 
 TABLE_SUFFIX = ".parquet"
-ELSEWHERE = (
+UNREAD_SUFFIXES = (
     *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".svg", ".eps", ".ai", ".ps", ".pdf", ".ico", ".icns"),
     *(".exr", ".hdr", ".pcx", ".xcf", ".dcm", ".nii", ".mat", ".jpf", ".jpx", ".j2c", ".jpc", ".sgi", ".qoi", ".pfm"),
     *(".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".mov", ".mp4", ".avi", ".webm"),
 )
-"""Pictures of kinds that are not read."""
-OF_SYSTEMS = (
+"""Suffixes of pictures whose formats are not read; they are counted in the report."""
+SYSTEM_NAMES = (
     *("__macosx", "lost+found", "thumbs.db", "desktop.ini", "__pycache__", "system volume information"),
     *("#recycle", "#snapshot", "$recycle.bin"),
 )
-"""What systems leave in folders, beside all that begins with @ (@eaDir has thumbnails)."""
+"""Entries that operating systems make. So are all that begin with @ (@eaDir has thumbnails)."""
 DEEPEST = 64
-OFTEN = 16
-"""A folder that links lead to is entered so many times at most."""
+MOST_VISITS = 16
+"""How many links to the same folder are followed."""
 
 
 class Reason(Enum):
-    """Why an entry is left out, said of one and of many."""
+    """Why an entry is left out, in the singular and in the plural."""
 
-    PICTURE = "picture of a kind that is not read", "pictures of kinds that are not read"
-    OTHER = "file that is no image", "files that are no images"
+    PICTURE = "picture in a format that is not read", "pictures in formats that are not read"
+    OTHER = "file that is not an image", "files that are not images"
     HIDDEN = "hidden entry", "hidden entries"
-    SYSTEM = "entry that a system made", "entries that a system made"
+    SYSTEM = "entry made by the operating system", "entries made by the operating system"
     EMPTY = "folder without images", "folders without images"
-    LINKED = "link to a folder that was entered before", "links to folders that were entered before"
+    LINKED = "link to a folder that was read before", "links to folders that were read before"
     DEEP = "folder too deep", "folders too deep"
-    LOOSE = "image beside the parts", "images beside the parts"
-    PART = "image in a part that is not used", "images in parts that are not used"
+    BESIDE_SPLITS = "image beside the splits", "images beside the splits"
+    UNUSED_SPLIT = "image in a split that is not used", "images in splits that are not used"
     TABLE = "Parquet file", "Parquet files"
 
 
 @dataclass
 class LeftOut:
-    """What is not used of a folder, counted by reason and kind."""
+    """The entries of a folder that are not used, counted by reason and suffix or name."""
 
     counts: dict[Reason, Counter[str]] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class LeftOut:
         self.counts.setdefault(reason, Counter())[kind] += count
 
     def __str__(self) -> str:
-        """ "3 pictures of kinds that are not read (.HEIC), ..."; empty if nothing is left out."""
+        """Return a list such as "3 pictures in formats that are not read (.HEIC)"; empty if nothing is left out."""
         return ", ".join(
             f"{(total := sum(kinds.values())):,} {reason.value[total != 1]} "
             f"({', '.join(kind for kind, _ in kinds.most_common(4))}{', ...' if len(kinds) > 4 else ''})"
@@ -64,11 +64,11 @@ class LeftOut:
 class Branch:
     """A folder that holds images or Parquet files, at any depth.
 
-    path    from the folder that was read, "" for itself
-    real    where it lies, links resolved
-    images  the names of the images in it, and
-    tables  of the Parquet files, sorted
-    below   the folders in it that hold any, by name
+    path    its path from the folder that was read; "" for that folder itself
+    real    its absolute path with links resolved
+    images  the sorted names of the images in it
+    tables  the sorted names of the Parquet files in it
+    below   the folders in it that hold images or Parquet files, by name
     """
 
     path: str
@@ -78,7 +78,7 @@ class Branch:
     below: dict[str, Branch] = field(default_factory=dict)
 
     def files(self, tables: bool = False) -> list[str]:
-        """All images (or Parquet files) at any depth, as sorted paths from the folder that was read.
+        """Return all images (or Parquet files) at any depth, as sorted paths from the folder that was read.
 
         A folder that two links lead to counts once.
         """
@@ -92,34 +92,34 @@ class Branch:
         return sorted(found)
 
     def folders(self, tables: bool = False) -> dict[str, Branch]:
-        """The folders in it that hold images (or Parquet files), by name."""
+        """Return the folders in it that hold images (or Parquet files), by name."""
         return {name: branch for name, branch in self.below.items() if branch.holds(tables)}
 
     def holds(self, tables: bool = False) -> bool:
-        """Whether there is any image (or Parquet file) at any depth."""
+        """Return whether there is any image (or Parquet file) at any depth."""
         return bool(self.tables if tables else self.images) or any(b.holds(tables) for b in self.below.values())
 
 
 def read_tree(root: Path, left: LeftOut, part: str = "") -> Branch:
-    """Read a folder, or a part of it, to its depths; `left` is told of all that is not used.
+    """Read a folder, or the folder `part` in it, with all folders below; what is not used is counted in `left`.
 
-    Links to folders are followed, but none to a folder that holds the link, so that a link in a circle neither hangs
-    nor brings in other classes. ValueError if a folder cannot be listed.
+    Links to folders are followed, except for a link to a folder that holds the link: it would make a circle.
+    ValueError if a folder cannot be listed.
     """
-    place = (root / part).resolve()
-    above = {str(parent) for parent in (place, *place.parents)}
-    return _read(root, part, str(place), above, Counter(), left)
+    location = (root / part).resolve()
+    above = {str(parent) for parent in (location, *location.parents)}
+    return _read(root, part, str(location), above, Counter(), left)
 
 
 def _read(root: Path, path: str, real: str, above: set[str], times: Counter[str], left: LeftOut) -> Branch:
     branch = Branch(path, real)
     for entry in _entries(root / path):
         inside = os.path.join(path, entry.name)
-        reason, kind = _told(entry)
+        reason, kind = _reason_to_leave_out(entry)
         if _is_folder(entry) and reason is None:
             there = os.path.realpath(entry.path)
             times[there] += entry.is_symlink()
-            if there in above or entry.is_symlink() and times[there] > OFTEN:
+            if there in above or entry.is_symlink() and times[there] > MOST_VISITS:
                 left.note(Reason.LINKED, f"{inside}/")
             elif inside.count(os.sep) >= DEEPEST:
                 left.note(Reason.DEEP, f"{inside}/")
@@ -136,29 +136,29 @@ def _read(root: Path, path: str, real: str, above: set[str], times: Counter[str]
     return branch
 
 
-def _told(entry: os.DirEntry[str]) -> tuple[Reason | None, str]:
-    """Why an entry is left out, None if it is used; and what to call it."""
+def _reason_to_leave_out(entry: os.DirEntry[str]) -> tuple[Reason | None, str]:
+    """Return why an entry is left out (None: it is used), and the suffix or name by which it is counted."""
     name, suffix = entry.name, os.path.splitext(entry.name)[1]
     if name.startswith("."):
         return Reason.HIDDEN, name
-    if name.lower() in OF_SYSTEMS or name.startswith("@"):
+    if name.lower() in SYSTEM_NAMES or name.startswith("@"):
         return Reason.SYSTEM, name
     if _is_folder(entry):
         return None, ""
     if suffix.lower() in (*SUFFIXES, TABLE_SUFFIX):
-        return None, suffix.lower()  # a dangling link too: it is named among the images that cannot be read
-    return (Reason.PICTURE if suffix.lower() in ELSEWHERE else Reason.OTHER), suffix or name
+        return None, suffix.lower()  # a dangling link too: it is reported as an image that cannot be read
+    return (Reason.PICTURE if suffix.lower() in UNREAD_SUFFIXES else Reason.OTHER), suffix or name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # entry.is_dir() would raise an error for a link to itself
+    # entry.is_dir() raises an error for a link to itself
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _entries(place: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name."""
+def _entries(location: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, sorted by name."""
     try:
-        with os.scandir(place) as entries:
+        with os.scandir(location) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise ValueError(f"{place} cannot be listed: {error.strerror}") from error
+        raise ValueError(f"{location} cannot be listed: {error.strerror}") from error

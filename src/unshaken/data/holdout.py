@@ -1,4 +1,4 @@
-"""A test split without a random number: every so many-th image of each class."""
+"""A test split without random numbers: every n-th image of each class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def rank(label: np.ndarray) -> np.ndarray:
-    """How many images of its own class come before each image."""
+    """Return for each image how many images of its class come before it."""
     order = np.argsort(label, kind="stable")
     by_class = label[order]
     ranks = np.empty(len(label), np.int64)
@@ -15,5 +15,5 @@ def rank(label: np.ndarray) -> np.ndarray:
 
 
 def holdout_split(label: np.ndarray, every: int) -> np.ndarray:
-    """Whether each image is for testing: of each class the `every`-th, the 2·`every`-th, and so on."""
+    """Return for each image whether it is a test image: of each class the `every`-th, the 2·`every`-th, and so on."""
     return rank(label) % every == every - 1

@@ -1,4 +1,4 @@
-"""ImageNet's 1,000 classes: down-sampled to 32 pixels in memory, and at 224 in a file that is mapped."""
+"""ImageNet's 1,000 classes: at 32 pixels in memory, at 224 pixels in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ import torch
 from unshaken.base.progress import progress
 from unshaken.data.cifar_pickle import unpickled
 from unshaken.data.decode import resized
-from unshaken.data.folder import Files, listed
+from unshaken.data.folder import Files, listing_of
 from unshaken.data.folder_index import Found
 from unshaken.data.folder_tree import LeftOut, read_tree
 from unshaken.data.image_digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
-from unshaken.data.prefetch import Wanted, gather
+from unshaken.data.prefetch import SplitRequest, gather
 from unshaken.data.synsets import DEVKIT, SYNSETS
 from unshaken.storage.cache import Decoded, cached, stamp
 
 SIDE, LARGE_SIDE = 32, 224
 LARGEST_MEMBER = 1 << 30
-"""Bytes of a file in a zip file. The published ones have 0.4 GB at most."""
-ACCOUNT = "it needs an account at image-net.org, so --data.download cannot fetch it"
+"""Bytes of a file in a zip archive above which it is refused. The published ones have 0.4 GB at most."""
+ACCOUNT = "--data.download cannot fetch it, because image-net.org asks for an account"
 
 
 @dataclass(frozen=True)
 class Release:
-    """The files of a split, and how many images they hold together."""
+    """The files of a split, and the number of images in all of them."""
 
     files: tuple[str, ...]
     count: int
@@ -53,30 +53,30 @@ def imagenet32(
     limit: int | None = None,
     releases: dict[str, Release] = RELEASES,
 ) -> Images:
-    """Down-sampled ImageNet (Chrabaszcz, Loshchilov and Hutter, 2017, arXiv:1707.08819) at 32 pixels or resized.
+    """Load down-sampled ImageNet (Chrabaszcz, Loshchilov and Hutter, 2017, arXiv:1707.08819) at 32 pixels or resized.
 
-    Its published files, pickles or .npz, unpacked in `root` or up to two folders below it, or in the published zip
-    files there. All of it takes 3.9 GB; reading takes one file's images more. Labels count the classes by name, as
-    everybody does but these files.
+    Its published files are pickles or .npz. They lie in `root` or up to two folders below it, unpacked or in the
+    published zip archives. The whole set takes 3.9 GB of memory, and one file's images more while it is read. Labels
+    count the classes by WordNet number, as other ImageNet sets do; the files themselves count them otherwise.
     """
     release = releases[split]
     found = {name: _place(root, name) for name in release.files}
     key = ("digests", stamp(dict.fromkeys(found.values())), split, size, limit)
-    pixels, about = cached(root / "cache", key, lambda: _decoded(found, release.count, size, limit))
-    label = torch.tensor([SYNSETS.index(name) for name in DEVKIT])[torch.tensor(about["label"]) - 1]
-    digests = torch.from_numpy(unpacked_digests(about["digests"]))
+    pixels, metadata = cached(root / "cache", key, lambda: _decoded(found, release.count, size, limit))
+    label = torch.tensor([SYNSETS.index(name) for name in DEVKIT])[torch.tensor(metadata["label"]) - 1]
+    digests = torch.from_numpy(unpacked_digests(metadata["digests"]))
     return Images(torch.from_numpy(pixels), label, SYNSETS, "imagenet32", split, digests=digests)
 
 
 def _place(root: Path, name: str) -> Path:
-    """The file by itself, or the zip file that should have it."""
+    """Find a file, or the zip archive that should contain it."""
     part = "train" if name.startswith("train") else "val"
     for pattern in (name, f"{name}.npz", f"Imagenet32_{part}.zip", f"Imagenet32_{part}_npz.zip"):
-        for place in chain.from_iterable(sorted(root.glob(f"{below}{pattern}")) for below in ("", "*/", "*/*/")):
-            return place
+        for location in chain.from_iterable(sorted(root.glob(f"{below}{pattern}")) for below in ("", "*/", "*/*/")):
+            return location
     raise ValueError(
-        f"{root} has no {name} of ImageNet at 32 pixels, nor a zip file with it (Imagenet32_{part}.zip, "
-        f"Imagenet32_{part}_npz.zip): {ACCOUNT}; say with --data.root where it lies"
+        f"{root} has neither {name} of ImageNet at 32 pixels nor a zip archive of it (Imagenet32_{part}.zip, "
+        f"Imagenet32_{part}_npz.zip): {ACCOUNT}; name the folder that has it with --data.root"
     )
 
 
@@ -84,62 +84,67 @@ def _decoded(found: dict[str, Path], count: int, size: int | None, limit: int | 
     wanted = count if limit is None else min(count, limit)
     pixels, label, digests = np.empty((wanted, 3, size or SIDE, size or SIDE), np.uint8), [], []
     with progress("reading ImageNet at 32 pixels", wanted, "images") as advance:
-        for name, place in found.items():
+        for name, location in found.items():
             if len(label) == wanted:
                 break
-            with _opened(place, name) as (stream, called):
-                data, classes = _batch(stream, called, place)
+            with _opened(location, name) as (stream, called):
+                data, classes = _batch(stream, called, location)
             data, classes = data[: wanted - len(label)], classes[: wanted - len(label)]
             pixels[len(label) : len(label) + len(data)] = resized(data, size)
             digests.append(image_digests(data))
             label += classes
             advance(len(data))
     if len(label) < wanted:
-        raise ValueError(f"{place.parent} has {len(label)} of {count} images: fetch the files anew")
+        raise ValueError(f"{location.parent} has {len(label)} of {count} images: download the files again")
     return pixels, {"label": label, "digests": packed_digests(np.concatenate(digests))}
 
 
 @contextmanager
-def _opened(place: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
-    """A file by its name, alone or in a zip file, and what it is called there."""
-    if place.suffix != ".zip":
-        with place.open("rb") as stream:
-            yield stream, place.name
+def _opened(location: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
+    """Open a file, by itself or inside a zip archive; yields the stream and the file's full name there."""
+    if location.suffix != ".zip":
+        with location.open("rb") as stream:
+            yield stream, location.name
         return
     try:
-        packed = ZipFile(place)
+        packed = ZipFile(location)
     except (BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from error
+        raise ValueError(f"{location} is cut short or altered ({error}): download it again") from error
     with packed:
         for member in packed.infolist():
             called = PurePosixPath(member.filename).name
             if called in (name, f"{name}.npz"):
                 if member.file_size > LARGEST_MEMBER:
-                    raise ValueError(f"{place} says that {called} has {member.file_size:,} bytes: fetch it anew")
+                    raise ValueError(
+                        f"{location} says that {called} has {member.file_size:,} bytes, which is too many for a file "
+                        "of this set: download it again"
+                    )
                 try:
                     stream = packed.open(member)
-                except (RuntimeError, NotImplementedError, BadZipFile, OSError, ValueError) as error:  # encrypted, say
-                    raise ValueError(f"{place}: {called} cannot be read ({error}): fetch it anew") from None
+                except (RuntimeError, NotImplementedError, BadZipFile, OSError, ValueError) as error:  # e.g. encrypted
+                    raise ValueError(f"{location}: {called} cannot be read ({error}): download it again") from None
                 try:
                     with stream:
                         yield stream, called
-                except BadZipFile as error:  # a checksum is looked at only where the reading comes to it
-                    raise ValueError(f"{place} is cut short or altered ({error}): fetch it anew") from None
+                except BadZipFile as error:  # zipfile compares a checksum when it has read the file to its end
+                    raise ValueError(f"{location} is cut short or altered ({error}): download it again") from None
                 return
-        raise ValueError(f"{place} has no {name} in it: fetch it anew")
+        raise ValueError(f"{location} has no file {name} in it: download it again")
 
 
-def _batch(stream: IO[bytes], name: str, place: Path) -> tuple[np.ndarray, list[int]]:
-    """(n 3 32 32) uint8 and classes 1..1000. ValueError if the file is broken or another's."""
-    called = name if place.name == name else f"{place}: {name}"
+def _batch(stream: IO[bytes], name: str, location: Path) -> tuple[np.ndarray, list[int]]:
+    """Return images (n 3 32 32) uint8 and classes 1..1000. ValueError if the file is damaged or of another set."""
+    called = name if location.name == name else f"{location}: {name}"
     read: Any = _arrays(stream, called) if name.endswith(".npz") else unpickled(stream, called)
     if not isinstance(read, dict) or not {"data", "labels"} <= read.keys():
-        raise ValueError(f"{place}: {name} has no entries 'data' and 'labels': it is not of this set")
+        raise ValueError(
+            f"{location}: {name} has no entries 'data' and 'labels', so it is not of ImageNet at 32 pixels"
+        )
     data, classes = np.asarray(read["data"]), np.asarray(read["labels"])
     fits = data.dtype == np.uint8 and data.shape == (len(classes), 3 * SIDE**2) and classes.dtype.kind in "iu"
     if not fits or not ((classes >= 1) & (classes <= len(DEVKIT))).all():
         raise ValueError(
-            f"{place}: {name} does not hold images of 32 pixels (N, 3072) uint8 with labels 1 to {len(DEVKIT)}"
+            f"{location}: {name} does not hold images of 32 pixels (N, 3072) uint8 with labels 1 to {len(DEVKIT)}"
         )
     return data.reshape(-1, 3, SIDE, SIDE), classes.tolist()
 
@@ -152,8 +157,8 @@ def _arrays(stream: IO[bytes], name: str) -> dict[str, np.ndarray]:
         stream.seek(0)
         with np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in ("data", "labels") if key in file}
-    except Exception as error:  # a broken file may raise anything
-        raise ValueError(f"{name} cannot be read ({error}): fetch it anew") from error
+    except Exception as error:  # a damaged file may raise any error
+        raise ValueError(f"{name} cannot be read ({error}): download it again") from error
 
 
 def imagenet(
@@ -164,35 +169,35 @@ def imagenet(
     limit: int | None = None,
     unreadable: str = "stop",
 ) -> Images:
-    """ILSVRC2012 (Russakovsky et al., 2015) from its image files, as squares of 224 pixels or of `size`.
+    """Load ILSVRC2012 (Russakovsky et al., 2015) from its image files, as squares of 224 pixels or of `size`.
 
-    train/n01440764/*.JPEG, ..., and val/ in the same 1,000 folders, in `root`/imagenet or `root` itself. As any folder
-    of images: the shorter side is resized, the centre cut out, the first image of each class comes before the second of
-    any. The training images are 193 GB then, in one file under `root`/cache, of which only what is used is in memory;
-    they are decoded once, and an interruption costs no more than a thousand of them.
+    The files are train/n01440764/*.JPEG, ..., and val/ with the same 1,000 folders, in `root`/imagenet or in `root`
+    itself. As in any folder of images, the shorter side is resized, the centre is cut out, and the first image of each
+    class comes before the second of any class. The decoded training images take 193 GB, in one file under
+    `root`/cache, which is memory-mapped. They are decoded once; an interruption costs at most a thousand of them.
     """
-    place = next((place for place in (root / "imagenet", root) if (place / "train").is_dir()), None)
-    if place is None:
+    location = next((location for location in (root / "imagenet", root) if (location / "train").is_dir()), None)
+    if location is None:
         raise ValueError(
-            f"{root} has no imagenet/train/n01440764/*.JPEG, ..., and imagenet/val in such folders: {ACCOUNT}; unpack "
-            "ILSVRC2012 there, or say with --data.root where it lies"
+            f"{root} has no imagenet/train/n01440764/*.JPEG, ..., and imagenet/val with the same folders: {ACCOUNT}; "
+            "unpack ILSVRC2012 there, or name the folder that has it with --data.root"
         )
     left = LeftOut()
-    listing = _of_all_classes(place, "val" if split == "test" else "train", left)
-    found = Found(str(place), {split: listing}, left)
-    images = gather(found, Wanted(split, size or LARGE_SIDE, limit, unreadable), root / "cache")
+    listing = _of_all_classes(location, "val" if split == "test" else "train", left)
+    found = Found(str(location), {split: listing}, left)
+    images = gather(found, SplitRequest(split, size or LARGE_SIDE, limit, unreadable), root / "cache")
     return replace(images, name="imagenet")
 
 
-def _of_all_classes(place: Path, part: str, left: LeftOut) -> Files:
-    folder = place / part
-    listing = listed(place, read_tree(place, left, part))
+def _of_all_classes(location: Path, part: str, left: LeftOut) -> Files:
+    folder = location / part
+    listing = listing_of(location, read_tree(location, left, part))
     if listing.label is None:
-        raise ValueError(f"{folder} has its images in one heap: move each into the folder of its class, as in train")
+        raise ValueError(f"{folder} has no class folders: move each image into the folder of its class, as in train")
     if wrong := sorted(set(SYNSETS) ^ set(listing.names)):
         missing = len(set(SYNSETS) - set(listing.names))
         raise ValueError(
             f"{folder} lacks {missing} of {len(SYNSETS)} classes and has {len(wrong) - missing} others "
-            f"({wrong[0]}, ...): unpack it again; a part of ImageNet is a set of your own: --data {place}"
+            f"({wrong[0]}, ...): unpack it again; or use a subset of ImageNet as a folder of images: --data {location}"
         )
     return listing

@@ -1,4 +1,4 @@
-"""A set of images: uint8 on the device, labels if there are any, split, content digest, indexing."""
+"""Images: one split of a set as a uint8 tensor, with labels, class names and digests."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from torch import Tensor
 from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.image_digests import image_digests
-from unshaken.storage.memmap import Sums
+from unshaken.storage.memmap import Checksums
 
 IN_MEMORY_LIMIT = 8 * 2**30
-"""Bytes of pixels. More are not copied: neither to a device, nor from a file into memory."""
+"""Bytes of pixels. A larger set is not copied as a whole: neither to a device nor from a file into memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """All images of one split, decoded, of one size.
+    """All images of one split, decoded to the same size.
 
-    pixels  (N C H W) uint8; 150 MB hold CIFAR-10, so a set lives where it is used, unless it is LARGE
+    pixels  (N C H W) uint8. A set is moved to the device as a whole (CIFAR-10 takes 150 MB), unless it is larger than
+            IN_MEMORY_LIMIT
     label   (N) int64 in 0..K-1, or None
-    names   the K classes by label, empty without labels
-    name    of the set, and
-    split   of it, both for people and for results
-    content a digest of the pixels where these are in a file that is too large to read for it; else empty
-    wanted  where LARGE pixels are to be used, which stay where they are
-    sums    the checksums of pixels that are in a file, where what is read of it is held against them
-    digests (N) int64, of each image as it was stored; None: of its pixels as they are
-    files   what each image is called; empty where nobody knows
-    reason  why a set of somebody's own has no labels, for messages
+    names   the K class names in the order of the labels; empty without labels
+    name    the name of the set, for messages and results
+    split   the name of the split, for messages and results
+    content a digest of the pixels, for a set that is too large to be read again for a digest; else empty
+    wanted  the device on which the images are used, if it is not the one that the pixels are on
+    sums    a checksum of each image in a file, compared whenever the image is read; None for pixels in memory
+    digests (N) int64, the digest of each image as it was stored; None: they are computed from `pixels`
+    files   the file name of each image; empty if it is not known
+    reason  why a user's own set has no labels, for messages
     """
 
     pixels: UInt8[Tensor, "N C H W"]
@@ -45,7 +46,7 @@ class Images:
     split: str = "train"
     content: str = ""
     wanted: torch.device | None = None
-    sums: Sums | None = None
+    sums: Checksums | None = None
     digests: Int[Tensor, "N"] | None = None
     files: Sequence[str] = ()
     reason: str = ""
@@ -56,24 +57,27 @@ class Images:
         if self.label is not None and (not isinstance(self.label, Tensor) or self.label.dtype != torch.int64):
             object.__setattr__(self, "label", labels_of(self.label, len(self.pixels)))
         if self.pixels.ndim != 4:
-            raise ValueError(f"images have the shape (N, C, H, W), not {tuple(self.pixels.shape)}")
+            raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(self.pixels.shape)}")
         if self.label is not None:
             self._check_labels(self.label)
 
     def _check_labels(self, label: Tensor) -> None:
         if label.shape != (len(self),):
-            raise ValueError(f"{len(self)} images need {len(self)} labels, not some of shape {tuple(label.shape)}")
+            raise ValueError(f"{len(self)} images need {len(self)} labels, not labels of shape {tuple(label.shape)}")
         if len(label) and (label.min() < 0 or label.max() >= len(self.names)):
             raise ValueError(
-                f"labels lie in 0..{len(self.names) - 1} ({len(self.names)} class names), "
-                f"but here in {int(label.min())}..{int(label.max())}"
+                f"labels must lie in 0..{len(self.names) - 1} ({len(self.names)} class names), "
+                f"and these lie in {int(label.min())}..{int(label.max())}"
             )
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> Images:
-        """A subset is an index: a slice, a list or an integer tensor. ValueError if it would be LARGE to copy."""
+        """Select a subset by a slice, a list or an integer tensor.
+
+        ValueError if more than IN_MEMORY_LIMIT would have to be copied.
+        """
         label = None if self.label is None else self.label[index]
         digests, files = self.digests, self.files
         if digests is not None or files:
@@ -85,43 +89,43 @@ class Images:
             content = f"{self.content} {range(len(self))[index]}"
         elif self.content and len(index) * self.pixels[0].numel() > IN_MEMORY_LIMIT:  # pyright: ignore[reportArgumentType]
             raise ValueError(
-                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory: keep none "  # pyright: ignore[reportArgumentType]
-                "aside, or choose a smaller --data.size"
+                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory, which is "  # pyright: ignore[reportArgumentType]
+                "too much: hold no images out, or choose a smaller --data.size"
             )
-        known = {"content": content, "digests": digests, "files": files}
         sums = None if self.sums is None else self.sums[index]
-        return replace(self, pixels=self.pixels[index], label=label, sums=sums, **known)
+        selected = {"content": content, "sums": sums, "digests": digests, "files": files}
+        return replace(self, pixels=self.pixels[index], label=label, **selected)
 
     def to(self, device: torch.device | str) -> Images:
-        """For use there: as they are, or if they are LARGE batch by batch, which changes no number."""
+        """Move the set to a device. Above IN_MEMORY_LIMIT each batch is moved on use, with the same results."""
         label = None if self.label is None else self.label.to(device)
         pixels = self.pixels if self.pixels.nbytes > IN_MEMORY_LIMIT else self.pixels.to(device)
         return replace(self, pixels=pixels, label=label, wanted=torch.device(device))
 
     @classmethod
     def of(cls, x: Any, y: Any = None, names: Sequence[str] = (), name: str = "images", split: str = "test") -> Images:
-        """Make a set from images and labels as arrays, tensors or lists.
+        """Make a set from images and labels given as arrays, tensors or lists.
 
-        x      (N C H W), (N H W C) with 1 or 3 channels, or (N H W); bytes 0..255, or floats in [0, 1], which are
-               rounded to the nearest of the 256 levels: a line on stderr says by how much, if it is more than rounding
-        y      (N) class numbers, of any type of whole numbers; None where there are none
-        names  the classes; by default their numbers
+        x      (N C H W), (N H W C) with 1 or 3 channels, or (N H W): integers in 0..255, or floats in [0, 1]. Floats
+               are rounded to the nearest of the 256 levels; if that changes them, a line on stderr says by how much
+        y      (N) class numbers, of any integer type; None for images without labels
+        names  the class names; by default the class numbers
         """
         pixels = pixels_of(x)
         label = None if y is None else labels_of(y, len(pixels))
         if label is not None and not names and label.numel():
             if int(label.min()) < 0:
-                raise ValueError(f"labels are counted from 0, and here is {int(label.min())}")
+                raise ValueError(f"labels are counted from 0, and one is {int(label.min())}")
             names = tuple(str(k) for k in range(int(label.max()) + 1))
         return cls(pixels, label, tuple(names), name, split)
 
     @property
     def device(self) -> torch.device:
-        """Where they are used."""
+        """The device on which the images are used."""
         return self.wanted or self.pixels.device
 
     def floats(self, index: Int[Tensor, "n"] | slice = slice(None)) -> Float[Tensor, "n C H W"]:
-        """The chosen images as float32 in [0, 1], where they are used."""
+        """Return the selected images as float32 in [0, 1], on the device on which they are used."""
         index = index.to(self.pixels.device) if isinstance(index, Tensor) else index
         pixels = self.pixels[index]
         if self.sums is not None:
@@ -130,16 +134,16 @@ class Images:
 
     @cached_property
     def image_digests(self) -> Int[Tensor, "N"]:
-        """64 bits of each image, by which it is known again at any size."""
+        """A digest of 64 bits for each image, which does not depend on the size to which the set was resized."""
         if self.digests is not None:
             return self.digests
         return torch.from_numpy(image_digests(self.pixels.cpu().numpy()).view(np.int64))
 
     @cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that change with any pixel, label, class name or the order.
+        """32 hexadecimal digits that change with any pixel, any label, any class name, or the order of the images.
 
-        Of a set with `content`, with the pixels that were decoded: what happens to its file later is not seen.
+        For a set with `content`, this is the digest of the pixels when they were decoded; the file is not read again.
         """
         digest = blake2b(repr((tuple(self.pixels.shape), self.names)).encode(), digest_size=16)
         digest.update(self.content.encode() or self.pixels.cpu().contiguous().numpy())

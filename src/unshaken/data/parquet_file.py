@@ -1,4 +1,4 @@
-"""One Parquet file: opened with a column of images in it, its column of labels, and the classes that it declares."""
+"""One Parquet file: its columns of images and labels, and the classes that it declares."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 IMAGE = ("image", "img", "images", "picture", "photo")
 LABEL = ("label", "labels", "fine_label", "class", "target", "category", "y")
-"""Column names; of several the first counts."""
+"""Names of columns; if a file has several of them, the first in this order is read."""
 
 
 def declared_classes(file: ParquetFile, column: str, shard: Path) -> tuple[str, ...]:
-    """The names of the classes that Hugging Face's header declares; a header that makes no sense is said to."""
+    """Return the class names in Hugging Face's header. A line on stderr says if the header cannot be understood."""
     text = (file.schema_arrow.metadata or {}).get(b"huggingface")
     if text is None:
         return ()
@@ -34,7 +34,8 @@ def declared_classes(file: ParquetFile, column: str, shard: Path) -> tuple[str, 
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         print(
-            f"{shard}: its Hugging Face header makes no sense, so classes are called by their labels", file=sys.stderr
+            f"{shard}: its Hugging Face header cannot be understood, so the labels serve as class names",
+            file=sys.stderr,
         )
         return ()
     return tuple(names)
@@ -46,11 +47,11 @@ def _named(file: ParquetFile, names: tuple[str, ...]) -> str | None:
 
 
 def image_column(file: ParquetFile) -> str | None:
-    """The column of encoded images: by name, or the only one that may be."""
+    """Return the column of encoded images: by its name, or the only column with binary values."""
     if (name := _named(file, IMAGE)) is not None and _holds_images(file.schema_arrow.field(name)):
         return name
-    fitting = [field.name for field in file.schema_arrow if _holds_images(field)]
-    return fitting[0] if len(fitting) == 1 else None
+    possible = [field.name for field in file.schema_arrow if _holds_images(field)]
+    return possible[0] if len(possible) == 1 else None
 
 
 def _holds_images(field: Field) -> bool:
@@ -67,17 +68,17 @@ def label_column(file: ParquetFile) -> str | None:
 
 
 def opened(shard: Path) -> ParquetFile:
-    """Open a file with a column of images in it. ValueError that says what is wrong."""
+    """Open a file that has a column of images. ValueError if it has none or cannot be read."""
     try:
-        import pyarrow  # noqa: F401   without it, the next may be there still
+        import pyarrow  # noqa: F401   where the package was removed, pyarrow.parquet may still be found
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ValueError(f"{shard}: Parquet needs another package: pip install 'unshaken[data]'") from error
+        raise ValueError(f"{shard}: reading Parquet needs another package: pip install 'unshaken[data]'") from error
     with reading(shard):
-        file, bytes_of_it = ParquetFile(shard), shard.stat().st_size
+        file, size = ParquetFile(shard), shard.stat().st_size
         rows = file.metadata.num_rows
-    if rows > max(bytes_of_it, 1000):
-        raise ValueError(f"{shard} declares {rows:,} images and has {bytes_of_it:,} bytes: it is damaged")
+    if rows > max(size, 1000):
+        raise ValueError(f"{shard} declares {rows:,} images but has only {size:,} bytes: it is damaged")
     if image_column(file) is None:
         raise ValueError(
             f"{shard} has no column 'image' of encoded images (binary, or a struct with bytes); "
@@ -88,7 +89,7 @@ def opened(shard: Path) -> ParquetFile:
 
 @contextmanager
 def reading(shard: Path) -> Iterator[None]:
-    """Any error of the reader's as a ValueError that names the file."""
+    """Turn any error of the Parquet reader into a ValueError that names the file."""
     from pyarrow import ArrowException
 
     try:

@@ -1,4 +1,4 @@
-"""Many encoded images into one array: in parallel, only once, and the unreadable ones named."""
+"""Decoding of a user's image set: in parallel, once, with unreadable images named."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from PIL import UnidentifiedImageError
 
 from unshaken.base.progress import progress
 from unshaken.data.decode import Encoded, Picture, common_side, picture
-from unshaken.data.folder_index import Found, Listing, say_once
-from unshaken.data.image_digests import EVERY, TEST, falls
+from unshaken.data.folder_index import Found, Listing, print_once
+from unshaken.data.image_digests import EVERY, TEST, in_split
 from unshaken.data.images import IN_MEMORY_LIMIT, Images
 from unshaken.storage.cache import Decoded, cached
 from unshaken.storage.memmap import Shard, mapped
@@ -28,15 +28,15 @@ from unshaken.storage.memmap import Shard, mapped
 PROBE = 64
 SHARD = 1024
 """Images that are decoded together: 150 MB at 224 pixels."""
-DIM = 1 << 12
-"""16-bit values below this are nearly black: those of a camera with 12 bits, perhaps."""
+NEARLY_BLACK = 1 << 12
+"""A 16-bit image with all values below this is nearly black. It may come from a camera with 12 bits."""
 VERSION = 3
-"""Raise this when decoding changes, so that copies made by the old one are left alone."""
+"""Raise this when decoding changes: copies that were decoded by an older version are then not used."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is asked of a set: which split, at what size, from files of how many bits, how many images at most."""
+class SplitRequest:
+    """A request for one split of a set; the fields are those of `DataSource`."""
 
     split: str
     size: int | None = None
@@ -47,12 +47,12 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One pass over a listing.
+    """One pass over a listing, which decodes the images of a split.
 
-    side   of the squares
-    limit  images to keep, then it is over
-    split  "train" or "test", of which each image's content decides; "" keeps all
-    known  the digests of all images, 0 where an image could not be read; None before they have all been read
+    side     the side of the squares in pixels
+    limit    the number of images after which the pass ends; None: no limit
+    split    "train" or "test", if each image's content decides about its split; "" selects all images
+    digests  the digests of all images, 0 for unreadable ones; None if they have not been computed before
     """
 
     listing: Listing
@@ -61,40 +61,45 @@ class Reading:
     caption: str
     limit: int | None = None
     split: str = ""
-    known: np.ndarray | None = None
+    digests: np.ndarray | None = None
 
-    def keeps(self, digests: np.ndarray) -> np.ndarray:
-        """Which of the images are of this split; those that could not be read are of none."""
+    def selects(self, digests: np.ndarray) -> np.ndarray:
+        """Return which images belong to this split; unreadable images belong to none."""
         readable = digests != 0
-        return readable & ((falls(digests, EVERY, TEST) == (self.split == "test")) if self.split else readable)
+        return readable & ((in_split(digests, EVERY, TEST) == (self.split == "test")) if self.split else readable)
 
-    def kept(self, digests: np.ndarray, count: int) -> np.ndarray:
-        """The rows of the images that were kept, once so many were."""
-        return np.flatnonzero(self.keeps(digests))[:count]
+    def selected_rows(self, digests: np.ndarray, count: int) -> np.ndarray:
+        """Return the rows of the first `count` images of this split."""
+        return np.flatnonzero(self.selects(digests))[:count]
 
     def expected(self) -> int:
-        """About how many images will be kept, rather too many."""
+        """Estimate how many images the split will have, on the high side."""
         total = len(self.listing)
         share = {"": total, "train": total * 0.85, "test": total * 0.25}[self.split]
         return min(total, int(share) + 8, total if self.limit is None else self.limit)
 
     def shards(self, done: int, kept: int) -> Iterator[tuple[int, Shard]]:
-        """Shard by shard from the row `done` on, each with how many rows are then done; in the end all are."""
+        """Decode shard by shard from the row `done` on; each shard comes with the number of rows that are then done.
+
+        kept  the number of images of this split among the first `done` rows
+        """
         total = len(self.listing)
-        look = np.ones(total, bool) if self.known is None else self.keeps(self.known) | (self.known == 0)
-        items = self.listing.at(np.flatnonzero(look[done:]) + done).encoded()
+        known = self.digests
+        to_decode = np.ones(total, bool) if known is None else self.selects(known) | (known == 0)
+        items = self.listing.at(np.flatnonzero(to_decode[done:]) + done).encoded()
         with warnings.catch_warnings(), progress(self.caption, total, "images", done) as advance:
-            warnings.simplefilter("ignore")  # of damaged metadata around good pixels
+            warnings.simplefilter("ignore")  # Pillow warns of damaged metadata around good pixels
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
                 while done < total and (self.limit is None or kept < self.limit):
                     rows = np.arange(done, min(done + self._step(kept), total))
-                    shard = self._shard(rows, look, items, pool, None if self.limit is None else self.limit - kept)
+                    room = None if self.limit is None else self.limit - kept
+                    shard = self._shard(rows, to_decode, items, pool, room)
                     done, kept = done + len(rows), kept + len(shard.pixels)
                     yield (total if kept == self.limit else done), shard
                     advance(len(rows))
 
     def _step(self, kept: int) -> int:
-        """How many rows to look at next: not many more than it takes to come to the limit."""
+        """Return how many rows to decode next: not many more than are needed to reach the limit."""
         if self.limit is None:
             return SHARD
         needed = self.limit - kept
@@ -103,43 +108,44 @@ class Reading:
     def _shard(
         self,
         rows: np.ndarray,
-        look: np.ndarray,
+        to_decode: np.ndarray,
         items: Iterator[tuple[str, Encoded]],
         pool: ThreadPoolExecutor,
-        most: int | None,
+        room: int | None,
     ) -> Shard:
-        digests = np.zeros(len(rows), np.uint64) if self.known is None else self.known[rows].copy()
-        seen = rows[look[rows]].tolist()
-        read = dict(zip(seen, pool.map(self._read, islice(items, len(seen))), strict=True))
-        whole = {row: one for row, one in read.items() if isinstance(one, Picture)}
-        for row in seen:
-            digests[row - rows[0]] = whole[row].digest if row in whole else 0
-        pixels = [whole[row].pixels for row in rows[self.keeps(digests)][:most].tolist()]
-        tops = [one.top for one in whole.values() if one.top >= 0]
+        digests = np.zeros(len(rows), np.uint64) if self.digests is None else self.digests[rows].copy()
+        decoding = rows[to_decode[rows]].tolist()
+        read = dict(zip(decoding, pool.map(self._read, islice(items, len(decoding))), strict=True))
+        pictures = {row: one for row, one in read.items() if isinstance(one, Picture)}
+        for row in decoding:
+            digests[row - rows[0]] = pictures[row].digest if row in pictures else 0
+        pixels = [pictures[row].pixels for row in rows[self.selects(digests)][:room].tolist()]
+        tops = [one.top for one in pictures.values() if one.top >= 0]
         return Shard(
             np.stack(pixels) if pixels else np.empty((0, 3, self.side, self.side), np.uint8),
             {str(row): one for row, one in read.items() if isinstance(one, str)},
             digests,
-            (len(tops), sum(top < DIM for top in tops), max(tops, default=0)),
+            (len(tops), sum(top < NEARLY_BLACK for top in tops), max(tops, default=0)),
         )
 
     def _read(self, item: tuple[str, Encoded]) -> Picture | str:
-        """The image, or why there is none."""
+        """Return the decoded image, or the reason why it cannot be read."""
         name, encoded = item
         try:
             return picture(encoded, self.side, self.bits)
-        except Exception as error:  # Pillow's readers raise whatever they stumble over
+        except Exception as error:  # Pillow's readers raise errors of any type for a damaged file
             return f"{name}: {_reason(error)}"
 
 
-def gather(found: Found, wanted: Wanted, cache: Path) -> Images:
-    """One split of a user's set, its first images up to a limit, as squares.
+def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
+    """Decode one split of a user's set to squares, up to a limit, or read the copy that was decoded before.
 
-    Without a size: that of the first 64 training images if they are squares of one size and at most 224 pixels,
-    else 32. It is the same for all splits and limits. A LARGE set is in a file instead of in memory.
+    If no size is asked for, it is the size of the first 64 training images if these are squares of the same size of at
+    most 224 pixels, else 32. It does not depend on the split or the limit. A set larger than IN_MEMORY_LIMIT stays in a
+    file and is memory-mapped.
     """
     listing, by_content = found.split(wanted.split)
-    probe = found.parts.get("train", listing)
+    probe = found.splits.get("train", listing)
     side = wanted.size or common_side(encoded for _, encoded in islice(probe.encoded(), PROBE))
     limit = None if wanted.limit is None else min(wanted.limit, len(listing))
     if limit is not None and not by_content:
@@ -149,48 +155,48 @@ def gather(found: Found, wanted: Wanted, cache: Path) -> Images:
         listing,
         side,
         wanted.bits,
-        f"reading {found.place} at {side} x {side} pixels",
+        f"reading {found.location} at {side} x {side} pixels",
         limit,
         wanted.split if by_content else "",
-        _remembered(cache, of_all) if by_content else None,
+        _cached_digests(cache, of_all) if by_content else None,
     )
-    pixels, about = _pixels(reading, cache)
-    digests, broken = about["digests"], about["unreadable"]
-    whole = len(digests) == len(listing)
-    if by_content and whole and reading.known is None:
+    pixels, metadata = _pixels(reading, cache)
+    digests, broken = metadata["digests"], metadata["unreadable"]
+    all_read = len(digests) == len(listing)
+    if by_content and all_read and reading.digests is None:
         cached(cache, of_all, lambda: (digests, {}))
-    if by_content and whole:
-        test = int(falls(digests[digests != 0], EVERY, TEST).sum())
-        found.say(int((digests != 0).sum()) - test, test)
+    if by_content and all_read:
+        test = int(in_split(digests[digests != 0], EVERY, TEST).sum())
+        found.report(int((digests != 0).sum()) - test, test)
     else:
-        found.say()
+        found.report()
     if broken:
-        _complain(found.place, len(listing), list(broken.values()), wanted.unreadable)
+        _report_unreadable(found.location, len(listing), list(broken.values()), wanted.unreadable)
     if wanted.bits is None:
-        _doubt(found.place, *about["deep"])
-    rows = reading.kept(digests, len(pixels))
+        _check_bits(found.location, *metadata["deep"])
+    rows = reading.selected_rows(digests, len(pixels))
     if not len(rows):
         raise ValueError(
-            f"{found.place} has {len(listing)} images, and by their content none of them falls to the {wanted.split} "
-            "split, which takes about one in five for testing: add images, or make train/ and test/ parts"
+            f"{found.location} has {len(listing)} images. About one in five, chosen by its content, is for testing, "
+            f"and so none is in the {wanted.split} split: add images, or make train/ and test/ folders"
         )
     label = None if listing.label is None else torch.from_numpy(listing.label[rows])
     return Images(
         pixels,
         label,
         listing.names,
-        Path(found.place).resolve().name,
+        Path(found.location).resolve().name,
         wanted.split,
-        about.get("content", ""),
-        sums=about.get("sums"),
+        metadata.get("content", ""),
+        sums=metadata.get("sums"),
         digests=torch.from_numpy(digests[rows].view(np.int64)),
         files=listing.called(rows),
         reason=listing.reason,
     )
 
 
-def _remembered(cache: Path, key: object) -> np.ndarray | None:
-    """The digests of all images, if they have been decoded before."""
+def _cached_digests(cache: Path, key: object) -> np.ndarray | None:
+    """Return the digests of all images, if they have been decoded before."""
 
     def never() -> Decoded:
         raise LookupError
@@ -202,42 +208,42 @@ def _remembered(cache: Path, key: object) -> np.ndarray | None:
 
 
 def _pixels(reading: Reading, cache: Path) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The images that are kept, and what is known: digests by row, unreadable ones, those of 16 bits."""
+    """Return the pixels of the split, and its metadata: digests by row, unreadable images, counts of 16-bit images."""
     one = (3, reading.side, reading.side)
     key = (VERSION, reading.listing.stamp(), reading.side, reading.bits, reading.split, reading.limit)
-    if (room := reading.expected()) * prod(one) > IN_MEMORY_LIMIT:
-        return mapped(cache, key, len(reading.listing), room, one, reading.shards)
-    array, about = cached(cache, key, lambda: _whole((len(reading.listing), *one), reading.shards(0, 0)))
-    return torch.from_numpy(array), about | {"digests": np.frombuffer(bytes.fromhex(about["digests"]), np.uint64)}
+    if (expected := reading.expected()) * prod(one) > IN_MEMORY_LIMIT:
+        return mapped(cache, key, len(reading.listing), expected, one, reading.shards)
+    array, metadata = cached(cache, key, lambda: _in_memory((len(reading.listing), *one), reading.shards(0, 0)))
+    return torch.from_numpy(array), metadata | {"digests": np.frombuffer(bytes.fromhex(metadata["digests"]), np.uint64)}
 
 
-def _complain(place: str, count: int, broken: list[str], unreadable: str) -> None:
+def _report_unreadable(location: str, count: int, broken: list[str], unreadable: str) -> None:
     some = f"{len(broken)} of {count} images cannot be read"
     if len(broken) == count:
-        raise ValueError(f"{place}: none of {count} images can be read (first: {broken[0]})")
+        raise ValueError(f"{location}: none of {count} images can be read (first: {broken[0]})")
     if unreadable == "stop":
-        raise ValueError(f"{place}: {some} (first: {broken[0]}); remove them, or pass --data.unreadable skip")
+        raise ValueError(f"{location}: {some} (first: {broken[0]}); remove them, or pass --data.unreadable skip")
     more = ", ..." if len(broken) > 3 else ""
-    print(f"{place}: {some} and are skipped: {', '.join(broken[:3])}{more}", file=sys.stderr)
+    print(f"{location}: {some} and are skipped: {', '.join(broken[:3])}{more}", file=sys.stderr)
 
 
-def _doubt(place: str, deep: int, dim: int, top: int) -> None:
-    """16 bits of which the whole set uses fewer would give images that are nearly black."""
+def _check_bits(location: str, deep: int, dark: int, top: int) -> None:
+    """Refuse 16-bit images that use fewer bits: scaled as 16 bits they would be nearly black."""
     if 0 < top < 1 << 15:
         bits = max(9, top.bit_length())
         raise ValueError(
-            f"{place}: {deep:,} images are of 16 bits a value, and none is above {top}: if these are a camera's {bits} "
-            f"bits, say --data.bits {bits}; to take them as they are, --data.bits 16"
+            f"{location}: {deep:,} images have 16 bits per value, but no value is above {top}: pass --data.bits {bits} "
+            f"if they come from a camera with {bits} bits, or --data.bits 16 to read them as they are"
         )
-    if dim:
-        say_once(
-            f"{place}: {dim:,} of {deep:,} images of 16 bits are nearly black; if they are of 12 bits, scale them "
-            "(--data.bits is for all images alike)"
+    if dark:
+        print_once(
+            f"{location}: {dark:,} of {deep:,} images with 16 bits per value are nearly black; if these have 12 bits, "
+            "convert them (--data.bits would change all images)"
         )
 
 
-def _whole(shape: tuple[int, ...], shards: Iterator[tuple[int, Shard]]) -> Decoded:
-    """All shards in memory."""
+def _in_memory(shape: tuple[int, ...], shards: Iterator[tuple[int, Shard]]) -> Decoded:
+    """Join all shards in memory."""
     pixels, kept, read = np.empty(shape, np.uint8), 0, []
     for _, shard in shards:
         pixels[kept : kept + len(shard.pixels)] = shard.pixels
@@ -253,7 +259,7 @@ def _whole(shape: tuple[int, ...], shards: Iterator[tuple[int, Shard]]) -> Decod
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
+        return "not an image in a format that is read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Which images: a name or a path, opened as one split."""
+"""Image sets by name or path: a recipe's choice of images, and the loading of one split."""
 
 from __future__ import annotations
 
@@ -23,89 +23,91 @@ from unshaken.data.folder import folder
 from unshaken.data.folder_index import Found
 from unshaken.data.folder_tree import LeftOut, read_tree
 from unshaken.data.holdout import holdout_split
-from unshaken.data.image_digests import falls
+from unshaken.data.image_digests import in_split
 from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
 from unshaken.data.parquet import parquet
-from unshaken.data.prefetch import Wanted, gather
+from unshaken.data.prefetch import SplitRequest, gather
 from unshaken.data.stl import stl
 
 UNKNOWN = "unknown"
-"""The name of a set of which nothing is known, and which cannot be opened: what others trained on."""
-KNOWN = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
+"""The name of a set that is not known and cannot be loaded, such as the training images of an imported model."""
+STANDARD = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 
 
 @dataclass(frozen=True)
 @ranged
 class DataSource:
-    """A known set, or a user's own images: a folder of images, a Parquet file, or a folder of Parquet files.
+    """A standard image set by its name, or a user's own: a folder of images, or Parquet files.
 
-    A set of one's own that comes with a train and a test part (subfolders train/ and test/ or val/; shards
-    train-*.parquet and test-*.parquet or validation-*.parquet; by any of the names that people give them) is split as
-    it comes. Else, if it has classes, about one image in five is for testing, in pre-training and in fine-tuning alike:
-    which ones, each image's own content decides, so that no other image that comes or goes moves it, and its copies
-    are on its side. Without classes, or where folders are called by dates, all are for training. A line on stderr says
-    what was understood.
+    A user's own set may have a train and a test split: folders train/ and test/ (or val/), or files train-*.parquet and
+    test-*.parquet (or validation-*.parquet); similar names are understood too. A set with classes but without a test
+    split is divided: about one image in five is a test image, in pre-training and in fine-tuning alike. Which ones,
+    each image's own content decides, so that adding or removing images moves no other image, and copies of an image
+    are never on both sides. In a set without classes, or with folders named by dates, all images are for training. A
+    line on stderr says how the set was read.
 
-    A set of one's own is brought to RGB squares: the shorter side is resized, the centre cut out.
+    Images of a user's own set become RGB squares: the shorter side is resized, the centre is cut out.
     """
 
     name: str = "digits"
-    """digits, cifar10, cifar100, stl10, imagenet32, imagenet; or a path (./cifar10, where a folder is called like a
-    known set)."""
+    """Name of a standard set (digits, cifar10, cifar100, stl10, imagenet32, imagenet), or path of a folder of images, a
+    Parquet file or a folder of Parquet files. Write ./cifar10 for a folder with the name of a standard set."""
 
     root: str = field(default="data", metadata=ASIDE)
-    """Where archives lie or are downloaded to; decoded copies are kept under its cache/."""
+    """Folder in which the archives of standard sets are looked for and downloaded to. Decoded copies of all sets are
+    written to cache/ in it."""
 
     size: Count | None = None
-    """Side in pixels. None: in a recipe, the side that the network's stem is for; else as stored (imagenet: 224), and a
-    set of one's own has the size of its first 64 training images if they are squares of one size (at most 224), or 32.
-    """
+    """Side of the images in pixels. None: a recipe uses the image size of its network. Without a recipe, a standard set
+    has the size in which it is stored (imagenet: 224), and a user's own set has the size of its first 64 training
+    images if these are squares of the same size up to 224, else 32."""
 
     limit: Count | None = None
-    """Only the first so many images, but always all of the test split."""
+    """Use only the first images of the training split, this many. The test split is never limited."""
 
     download: bool = field(default=False, metadata=ASIDE)
-    """Whether a known set that is not there is downloaded, if that takes no account."""
+    """Download a standard set that is missing. The ImageNet sets cannot be downloaded: they need an account."""
 
     unreadable: Literal["stop", "skip"] = "stop"
-    """What to do when images cannot be read: say which and stop, or say which and go on without them."""
+    """What to do if images cannot be read: `stop` with a message that names the first, or `skip` them and name some."""
 
     bits: Annotated[int, Range(8, 16)] | None = field(default=None, metadata=LATER)
-    """How many of the 16 bits of grey 16-bit files are used, such as 12. None: those that a file declares, or 16; where
-    all images look like fewer, reading stops."""
+    """Number of bits that are used in grey images of 16 bits per pixel, such as 12. None: the number that a file
+    declares, else 16; reading stops if all images seem to use fewer."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _written(self.name))
+        object.__setattr__(self, "name", _normalised(self.name))
         for name in ("size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--data.{name} must be at least 1, not {value}")
         if self.unreadable not in ("stop", "skip"):
-            raise ValueError(f"--data.unreadable is stop or skip, not {self.unreadable!r}")
+            raise ValueError(f"--data.unreadable must be stop or skip, not {self.unreadable!r}")
 
     def load(self, split: str = "train") -> Images:
-        """The images of "train" or "test"; STL-10 also has "unlabeled", and a set of one's own without parts "all".
+        """Load the images of a split: "train" or "test"; for STL-10 also "unlabeled", for a user's own set also "all".
 
-        ValueError for a user's mistake.
+        "all" needs a set that comes without splits. ValueError for a user's mistake.
         """
-        more = {"stl10": ("unlabeled",)}.get(self.name, () if self.name in KNOWN else ("all",))
+        more = {"stl10": ("unlabeled",)}.get(self.name, () if self.name in STANDARD else ("all",))
         splits = ("train", "test", *more)
         if split not in splits:
             raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(splits)}")
         images = self._open(split, None if split == "test" else self.limit)
         if len(images) > 1 and images.label is not None and images.label.unique().numel() == 1 < len(images.names):
-            print(f"{self.name}: all {len(images)} {split} images are of one class", file=sys.stderr)
+            print(f"{self.name}: all {len(images)} {split} images are of the same class", file=sys.stderr)
         return images
 
-    def aside(self, images: Images, every: int, split: int) -> Bool[Tensor, "N"]:
-        """Which of the labelled training images a split takes, one in `every`.
+    def holdout_mask(self, images: Images, every: int, split: int) -> Bool[Tensor, "N"]:
+        """Return which labelled training images to hold out, about one in `every`.
 
-        Of a known set the `every`-th of each class; of one's own each image's content decides, as it does for testing.
+        In a standard set it is the `every`-th image of each class. In a user's own set each image's content decides, as
+        it does for test images.
         """
-        if self.name in KNOWN:
+        if self.name in STANDARD:
             return torch.from_numpy(holdout_split(images.label.numpy(), every))
-        return torch.from_numpy(falls(images.image_digests.numpy().view(np.uint64), every, split))
+        return torch.from_numpy(in_split(images.image_digests.numpy().view(np.uint64), every, split))
 
     def _open(self, split: str, limit: int | None) -> Images:
         root = Path(self.root).expanduser()
@@ -113,8 +115,8 @@ class DataSource:
             case "digits":
                 if self.size not in (None, 8):
                     raise ValueError(
-                        f"digits have 8 x 8 pixels, not {self.size}: take their own recipe, such as acl/digits, "
-                        "and leave --data.size and --backbone.image-size as they are"
+                        f"digits have 8 x 8 pixels, not {self.size}: use a recipe for digits, such as acl/digits, "
+                        "and leave out --data.size and --backbone.image-size"
                     )
                 return digits(split)[:limit]
             case "cifar10":
@@ -127,11 +129,11 @@ class DataSource:
                 return imagenet32(root, split, size=self.size, limit=limit)
             case "imagenet":
                 return imagenet(root, split, size=self.size, limit=limit, unreadable=self.unreadable)
-        path, wanted = self._path(), Wanted(split, self.size, limit, self.unreadable, self.bits)
+        path, wanted = self._path(), SplitRequest(split, self.size, limit, self.unreadable, self.bits)
         return replace(gather(self._found(path), wanted, root / "cache"), name=path.resolve().name)
 
     def _found(self, path: Path) -> Found:
-        """What there is at a path: images, or Parquet files."""
+        """Read which images or Parquet files there are at a path."""
         if path.is_file():
             return parquet(path)
         left = LeftOut()
@@ -139,34 +141,36 @@ class DataSource:
         if tree.holds() and tree.holds(tables=True):
             raise ValueError(
                 f"{path} has images ({tree.files()[0]}, ...) and Parquet files ({tree.files(tables=True)[0]}, ...): "
-                "name the folder of one, or move the other away"
+                "name a folder that has only one kind"
             )
         return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
 
     def _path(self) -> Path:
         if self.name == UNKNOWN:
-            raise ValueError("which images these weights were trained on is not known here: name a set by --data")
+            raise ValueError("the images that these weights were trained on are not known: name a set with --data")
         path = Path(self.name).expanduser()
         if not self.name or not path.exists():
-            hint = did_you_mean(self.name.lower().replace("-", "").replace("_", ""), KNOWN)
-            raise ValueError(f"no image set {self.name!r}: it is none of {', '.join(KNOWN)}, nor a path{hint}")
+            hint = did_you_mean(self.name.lower().replace("-", "").replace("_", ""), STANDARD)
+            raise ValueError(
+                f"no image set {self.name!r}: it is neither one of {', '.join(STANDARD)} nor an existing path{hint}"
+            )
         if path.is_file() and path.suffix.lower() != ".parquet":
-            raise ValueError(f"{path} is a file: a set is a folder of images, a Parquet file or a folder of them")
+            raise ValueError(f"{path} is a file: name a folder of images, a Parquet file, or a folder of Parquet files")
         return path
 
 
-def _written(name: str) -> str:
-    """A path in one way of writing it, so that photos and photos/ are one set."""
-    if not name or name in KNOWN:
+def _normalised(name: str) -> str:
+    """Write a path in one way, so that photos and photos/ are the same set."""
+    if not name or name in STANDARD:
         return name
     path = str(Path(name))
-    return f"./{path}" if path in KNOWN else path
+    return f"./{path}" if path in STANDARD else path
 
 
-def known_as(source: DataSource) -> str:
-    """The known set that a source is, or that its folder is named after (a Parquet copy in cifar10/); else its own name."""
+def standard_name(source: DataSource) -> str:
+    """Return the standard set that a source is, or that its folder is named after (cifar10/); else its own name."""
     called = Path(source.name).stem.lower()
-    return called if called in KNOWN and called != "digits" else source.name
+    return called if called in STANDARD and called != "digits" else source.name
 
 
 SOURCE = {
@@ -178,17 +182,17 @@ SOURCE = {
     "unreadable?": ("stop", "skip"),
     "bits?": Or((Whole(8, 16), None)),
 }
-"""What a recipe in JSON says of its images."""
+"""The shape of a `DataSource` in a recipe's JSON."""
 
 
 def source_of(saved: dict[str, Any], run: Path | None = None) -> DataSource:
-    """The image set that a recipe in JSON names. What a file says of places and of the network is not followed.
+    """Read the image set that a recipe in JSON names. A file from somebody else chooses no path and no download.
 
-    run  the folder that the recipe is of. If it is that of a run, its set may be a path, and lie in another root, as
-         long as no folder for decoded images would be made there. Elsewhere, in a file that somebody sent, a path is an
-         unknown set, and known ones lie in one's root.
+    run  the folder of the user's own run that the recipe is from: its set may be a path and lie under another root, if
+         no cache folder would have to be made there. Without a run, a path becomes UNKNOWN, and standard sets are
+         looked for in the user's own root.
 
-    ValueError if this version knows no such source.
+    ValueError if this version cannot read it.
     """
     saved = check_shape(saved, SOURCE, "the recipe's data")
     fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
@@ -196,9 +200,11 @@ def source_of(saved: dict[str, Any], run: Path | None = None) -> DataSource:
     root = Path(saved.get("root") or "data").expanduser()
     if own and "root" in saved and ((root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)):
         fields["root"] = saved["root"]
-    if not own and fields["name"] not in KNOWN:
+    if not own and fields["name"] not in STANDARD:
         fields["name"] = UNKNOWN
     try:
         return DataSource(**fields)
     except TypeError as error:
-        raise ValueError(f"the recipe's data cannot be read by this version ({error}): is it newer?") from None
+        raise ValueError(
+            f"the recipe's data cannot be read ({error}): it may have been written by a newer version"
+        ) from None

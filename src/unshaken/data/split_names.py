@@ -1,4 +1,4 @@
-"""What people call the parts of a set: train, test and val by any of their names, or no parts at all."""
+"""The names that people give to splits: which folder or file is train, test or val."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ WORDS = {
     "test": ("test", "testing", "tests", "tst", "eval", "evaluation"),
     "val": ("val", "valid", "validation", "dev", "holdout"),
 }
-"""What each part is called."""
-FILLERS = (
+"""Words that mean each split."""
+NEUTRAL_WORDS = (
     *("set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "pic", "pics", "picture"),
     *("pictures", "photo", "photos", "split", "splits", "part", "parts", "partial", "full", "folder", "dir", "file"),
     *("files", "png", "jpg", "jpeg"),
 )
-"""What says nothing beside it."""
-TEST_PARTS = ("test", "val")
-"""Which part is for testing: the first that there is."""
-ADVICE = "call them train/ and test/ (or val/), and move what is neither away"
+"""Words that may stand beside them without changing the meaning."""
+TEST_SPLITS = ("test", "val")
+"""Splits to test on: the first one that the set has is used."""
+ADVICE = "call the splits train/ and test/ (or val/), and move everything else away"
 
 
-def part_of(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """Return the part that a name means, and what else the name says; None if it means none, or several.
+def split_meant(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the split that a name means, and its other words; None if it means no split, or several.
 
-    training_set: train, nothing else. cifar10-train: train, of cifar10.
+    training_set means ("train", ()); cifar10-train means ("train", ("cifar10",)).
     """
     found: set[str] = set()
     rest = []
     for token in _tokens(name):
-        part, said = _meaning(token)
-        found |= set(part)
-        rest += said
-    if found == {"train", "val"}:  # together they are what is trained on
+        splits, words = _meaning(token)
+        found |= set(splits)
+        rest += words
+    if found == {"train", "val"}:  # trainval: both are trained on
         found = {"train"}
     return (found.pop(), tuple(rest)) if len(found) == 1 else None
 
@@ -43,63 +43,62 @@ def _tokens(name: str) -> list[str]:
 
 
 def _meaning(token: str) -> tuple[list[str], list[str]]:
-    """The part that a token means, if any, and what it says beside; trainset means train, and says nothing else."""
-    by_word = {word: part for part, words in WORDS.items() for word in words}
+    """Return the split that a token means, if any, and the word that it is otherwise; trainset means just train."""
+    by_word = {word: split for split, words in WORDS.items() for word in words}
     if token in by_word:
         return [by_word[token]], []
-    if token in FILLERS or token.isdigit() or len(token) == 1:
+    if token in NEUTRAL_WORDS or token.isdigit() or len(token) == 1:
         return [], []
-    for word, part in by_word.items():
-        if token.startswith(word) and token[len(word) :] in FILLERS:
-            return [part], []
-        if token.endswith(word) and token[: -len(word)] in FILLERS:
-            return [part], []
+    for word, split in by_word.items():
+        if token.startswith(word) and token[len(word) :] in NEUTRAL_WORDS:
+            return [split], []
+        if token.endswith(word) and token[: -len(word)] in NEUTRAL_WORDS:
+            return [split], []
     return [], [token]
 
 
-def parts_among(names: Collection[str]) -> dict[str, str]:
-    """Return which of the names are parts: by name, the part that it means.
+def splits_among(names: Collection[str]) -> dict[str, str]:
+    """Return the split that each name means, for those names that mean one.
 
-    A name that says something else beside (bullet_train) counts only where others say the same of other parts.
+    A name with other words in it (bullet_train) counts only if another name has the same words and a different split.
     """
-    meant = {name: part_of(name) for name in names}
-    known = {name: part for name, part in meant.items() if part is not None}
+    meanings = {name: split_meant(name) for name in names}
+    possible = {name: meaning for name, meaning in meanings.items() if meaning is not None}
     by_rest: dict[tuple[str, ...], set[str]] = {}
-    for part, rest in known.values():
-        by_rest.setdefault(rest, set()).add(part)
-    return {name: part for name, (part, rest) in known.items() if not rest or len(by_rest[rest]) > 1}
+    for split, rest in possible.values():
+        by_rest.setdefault(rest, set()).add(split)
+    return {name: split for name, (split, rest) in possible.items() if not rest or len(by_rest[rest]) > 1}
 
 
-def parts_of(names: Collection[str], place: str, classes: bool) -> dict[str, str]:
-    """Return the names by part, {"train": "training_set", ...}; empty if the names are those of classes.
+def assign_splits(names: Collection[str], location: str, classes: bool) -> dict[str, str]:
+    """Return the name for each split, {"train": "training_set", ...}; empty if the names are those of classes.
 
-    classes  whether the names may be those of classes: a part's name among them, or one class that is called train,
-             is then no reason to doubt it
-    ValueError for what looks like parts but is not clear.
+    classes  True if the names may be class names; several other names beside a single train/ then are classes too
+    ValueError if it is not clear which names are splits.
     """
-    found = parts_among(names)
+    found = splits_among(names)
     others = sorted(set(names) - set(found))
-    parts = {part: sorted(name for name in found if found[name] == part) for part in WORDS}
-    parts = {part: called for part, called in parts.items() if called}
-    if not parts and _alike(names):
-        raise ValueError(f"{place} has {', '.join(sorted(names))}, which look like parts of a set: {ADVICE}")
-    if not parts:
+    splits = {split: sorted(name for name in found if found[name] == split) for split in WORDS}
+    splits = {split: called for split, called in splits.items() if called}
+    if not splits and _resemble_splits(names):
+        raise ValueError(f"{location} has {', '.join(sorted(names))}, which look like splits of a set: {ADVICE}")
+    if not splits:
         return {}
-    if classes and others and set(parts) == {"train"} and len(others) > 1 and len(found) == 1:
+    if classes and others and set(splits) == {"train"} and len(others) > 1 and len(found) == 1:
         return {}
-    if twice := next((called for called in parts.values() if len(called) > 1), None):
-        raise ValueError(f"{place} has {' and '.join(twice)}, which look like the same part of a set: {ADVICE}")
-    if others and not ("train" in parts and len(parts) > 1):
+    if twice := next((called for called in splits.values() if len(called) > 1), None):
+        raise ValueError(f"{location} has {' and '.join(twice)}, which look like the same split: {ADVICE}")
+    if others and not ("train" in splits and len(splits) > 1):
         beside = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
         raise ValueError(
-            f"{place} has {', '.join(sorted(found))} beside {beside}, which may be parts of a set or classes: for "
-            f"parts, {ADVICE}; a class, call it otherwise"
+            f"{location} has {', '.join(sorted(found))} beside {beside}, which may be splits of a set or classes: if "
+            f"they are splits, {ADVICE}; if they are classes, give them other names"
         )
-    return {part: called[0] for part, called in parts.items()}
+    return {split: called[0] for split, called in splits.items()}
 
 
-def _alike(names: Collection[str]) -> bool:
-    """Whether all names begin like parts, and not all like one: Trainingsdaten and Testdaten."""
+def _resemble_splits(names: Collection[str]) -> bool:
+    """Return whether all names begin like splits, and not all like the same one: Trainingsdaten and Testdaten."""
     tokens = [_tokens(name) for name in names]
-    begin = [{start for start in WORDS if any(token.startswith(start) for token in each)} for each in tokens]
+    begin = [{split for split in WORDS if any(token.startswith(split) for token in each)} for each in tokens]
     return len(begin) > 1 and all(begin) and len(set.union(*begin)) > 1

@@ -1,4 +1,4 @@
-"""STL-10 from its binary archive: 5,000 images to train on, 8,000 to test on, 100,000 without labels."""
+"""STL-10 from its binary archive: 5,000 train, 8,000 test and 100,000 unlabelled images."""
 
 from __future__ import annotations
 
@@ -31,50 +31,50 @@ def stl(
     limit: int | None = None,
     archive: Archive = STL10,
 ) -> Images:
-    """STL-10 (Coates, Ng and Lee, 2011): its "train", "test" or "unlabeled" split, at 96 pixels or resized to `size`.
+    """Load STL-10 (Coates, Ng and Lee, 2011): "train", "test" or "unlabeled", at 96 pixels or resized to `size`.
 
-    Only the first `limit` images are read. The 100,000 take 2.8 GB at 96 pixels, 0.3 GB at 32.
+    Only the first `limit` images are read. The 100,000 unlabelled images take 2.8 GB at 96 pixels, 0.3 GB at 32.
     """
     labelled = split != "unlabeled"
     wanted = (f"{split}_X.bin", *((f"{split}_y.bin", "class_names.txt") if labelled else ()))
-    place = archive.find(root, download)
+    location = archive.find(root, download)
 
     def decode() -> Decoded:
-        pixels, about = np.empty(0), {}
-        for name, stream, length in archive.members(place, wanted):
+        pixels, metadata = np.empty(0), {}
+        for name, stream, length in archive.members(location, wanted):
             if name.endswith("_X.bin"):
                 if length % (3 * SIDE * SIDE):
-                    raise ValueError(f"{place}: {name} is cut short: remove it, and unpack {archive.file} again")
+                    raise ValueError(f"{location}: {name} is cut short: remove it and unpack {archive.file} again")
                 pixels, digests = _pixels(stream, length // (3 * SIDE * SIDE), size, limit)
-                about["digests"] = packed_digests(digests)
-            elif name.endswith("_y.bin"):  # classes are 1..10 there
-                about["label"] = (np.frombuffer(stream.read(), np.uint8).astype(int) - 1)[:limit].tolist()
+                metadata["digests"] = packed_digests(digests)
+            elif name.endswith("_y.bin"):  # classes are 1..10 in this file
+                metadata["label"] = (np.frombuffer(stream.read(), np.uint8).astype(int) - 1)[:limit].tolist()
             else:
-                about["names"] = _names(stream.read(), f"{place}: {name}")
-        return pixels, about
+                metadata["names"] = _names(stream.read(), f"{location}: {name}")
+        return pixels, metadata
 
-    pixels, about = cached(root / "cache", ("digests", archive.stamp(place, wanted), split, size, limit), decode)
-    label = torch.tensor(about["label"], dtype=torch.int64) if labelled else None
-    digests = torch.from_numpy(unpacked_digests(about["digests"]))
-    return Images(torch.from_numpy(pixels), label, tuple(about.get("names", ())), "stl10", split, digests=digests)
+    pixels, metadata = cached(root / "cache", ("digests", archive.stamp(location, wanted), split, size, limit), decode)
+    label = torch.tensor(metadata["label"], dtype=torch.int64) if labelled else None
+    digests = torch.from_numpy(unpacked_digests(metadata["digests"]))
+    return Images(torch.from_numpy(pixels), label, tuple(metadata.get("names", ())), "stl10", split, digests=digests)
 
 
 def _names(content: bytes, where: str) -> list[str]:
     try:
         return content.decode().split()
     except UnicodeDecodeError:
-        raise ValueError(f"{where} is damaged, for it is no text: take another copy") from None
+        raise ValueError(f"{where} is damaged, because it is not text: download the archive again") from None
 
 
 def _pixels(stream: IO[bytes], count: int, size: int | None, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(N 3 size size), read in chunks: the whole file would take its 2.8 GB twice; and each image's digest."""
+    """Return images (N 3 size size) and their digests. They are read in chunks, to save memory: the file has 2.8 GB."""
     count = count if limit is None else min(count, limit)
     pixels, digests = np.empty((count, 3, size or SIDE, size or SIDE), np.uint8), np.empty(count, np.uint64)
     with progress("reading STL-10", count, "images") as advance:
         for start in range(0, count, CHUNK):
             chunk = pixels[start : start + CHUNK]
             stored = np.frombuffer(stream.read(len(chunk) * 3 * SIDE * SIDE), np.uint8)
-            # columns come before rows, as in MATLAB
+            # the file stores images column by column, as MATLAB does
             upright = stored.reshape(-1, 3, SIDE, SIDE).swapaxes(2, 3)
             chunk[:], digests[start : start + CHUNK] = resized(upright, size), image_digests(upright)
             advance(len(chunk))

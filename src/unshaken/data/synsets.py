@@ -1,4 +1,4 @@
-"""The 1,000 classes of ImageNet by their WordNet number, in the order of ILSVRC2012's development kit."""
+"""The WordNet numbers of ImageNet's 1,000 classes, in the order of the development kit."""
 
 _NUMBERS = """
 02119789 02100735 02110185 02096294 02102040 02066245 02509815 02124075 02417914 02123394 02125311 02423022 02346627
@@ -81,7 +81,7 @@ _NUMBERS = """
 """
 
 DEVKIT = tuple(f"n{number}" for number in _NUMBERS.split())
-"""Class k of the kit, and of the down-sampled sets, is the k-th of these, from 1 on."""
+"""Class k of the development kit and of down-sampled ImageNet is the k-th of these, counted from 1."""
 
 SYNSETS = tuple(sorted(DEVKIT))
-"""As everybody else counts them, from 0 on: by name, which is the order of their folders."""
+"""The classes sorted by WordNet number and counted from 0, which is the order of the folders and of most models."""

@@ -1,1 +1,1 @@
-"""Other people's checkpoints into ours, ours into theirs, and the proof that outputs are equal."""
+"""Import of others' checkpoints, export for other libraries, and fingerprints of outputs."""

@@ -1,4 +1,4 @@
-"""Which network weights are of, by their names and shapes; and the shapes of all weights of a network."""
+"""Recognition of a network by the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @cache
 def shapes_of(name: str, stem: Stem, channels: int, routes: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
-    """Of a network by our names, without the memory that it would take."""
+    """Return the shapes of all weights of a network. It is built on the meta device, which takes no memory."""
     blank = (0.0,) * channels
     with torch.device("meta"):
         encoder = Backbone(name, stem, channels, blank, (1.0,) * channels).build()
@@ -28,21 +28,22 @@ def shapes_of(name: str, stem: Stem, channels: int, routes: tuple[str, ...] = ()
 
 
 def network_of(weights: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Its name, the channels of its images, and the side of its first kernel. ValueError if there is none of this kind.
+    """Recognise a ResNet: return its name, its image channels and the side of its first kernel.
 
-    weights  by torchvision's names; of a wide ResNet by TRADES'
+    weights  by torchvision's names; those of a wide ResNet by the names in TRADES' code
+    ValueError if they are of no ResNet that can be built.
     """
     conv = weights.get("conv1.weight")
     if conv is None or conv.ndim != 4 or conv.shape[-1] not in (3, 7):
         raise ValueError("there is no conv1.weight of 3x3 or 7x7")
     channels, kernel = int(conv.shape[1]), int(conv.shape[-1])
     if not 1 <= channels <= 256:
-        raise ValueError(f"its images would have {channels} channels")
+        raise ValueError(f"its conv1.weight is for images of {channels} channels")
     if blocks := _count(weights, r"block1\.layer\.(\d+)\."):
         first = weights.get("block1.layer.0.conv1.weight")
         depth, widen = 6 * blocks + 4, int(first.shape[0]) // 16 if first is not None and first.ndim else 0
         if kernel != 3 or widen < 1:
-            raise ValueError("a wide ResNet has a first convolution of 3x3, and 16 channels or more")
+            raise ValueError("a wide ResNet must have a first convolution of 3x3 and at least 16 channels")
         biased = "conv1.bias" in weights
         return (f"wide_resnet{depth}w{widen}" if biased else f"wrn-{depth}-{widen}"), channels, kernel
     stages = _count(weights, r"layer(\d+)\.", start=1)
@@ -51,20 +52,21 @@ def network_of(weights: Mapping[str, Any]) -> tuple[str, int, int]:
     row = (kind, blocks, int(conv.shape[0]))
     name = next((name for name, each in KINDS.items() if each == row), None)
     if name is None:
-        raise ValueError(f"a ResNet with {blocks} blocks of first width {row[2]} is none of {', '.join(KINDS)}")
+        raise ValueError(f"a ResNet with {blocks} blocks and first width {row[2]} is none of {', '.join(KINDS)}")
     return name, channels, kernel
 
 
 def _count(names: Mapping[str, Any], pattern: str, start: int = 0) -> int:
-    """How many numbers there are at a place in the names, if they follow on each other; 0 if not."""
+    """Count the different numbers that the pattern finds in the names; 0 if they are not consecutive."""
     found = {int(at[1]) for name in names if (at := re.match(pattern, name)) and len(at[1]) < 5}
     return len(found) if found == set(range(start, start + len(found))) else 0
 
 
-def numbered(shapes: Shapes) -> dict[str, str] | None:
-    """How the parts of a ResNet in a Sequential are called by number: {"0": "conv1", "1": "bn1", "4": "layer1", ...}.
+def names_by_number(shapes: Shapes) -> dict[str, str] | None:
+    """Return the modules of a ResNet in a Sequential by number: {"0": "conv1", "1": "bn1", "4": "layer1", ...}.
 
-    None if there is none. ValueError for a Sequential that computes something else than a ResNet.
+    None if the weights are not of such a Sequential. ValueError if its modules resemble a ResNet's but compute
+    something else.
     """
     firsts = [
         int(at[1])
@@ -79,10 +81,10 @@ def numbered(shapes: Shapes) -> dict[str, str] | None:
         return None
     kernel = shapes[f"{first}.weight"][-1]
     if between not in ((3, 4) if kernel == 3 else (4,)):
-        lacks = "a ReLU" if between == 2 else "a ReLU and a pool" if kernel == 7 else "the parts"
+        lacks = "a ReLU" if between == 2 else "a ReLU and a pool" if kernel == 7 else "the modules"
         raise ValueError(
-            f"its {kernel}x{kernel} convolution is number {first} and its blocks begin at {stages[0]}: {lacks} that a "
-            "ResNet has between them cannot be there, so it computes something else"
+            f"its {kernel}x{kernel} convolution is number {first} and its blocks begin at {stages[0]}, so {lacks} that "
+            "a ResNet has between them cannot be there: it computes something else"
         )
     return {str(first): "conv1", str(first + 1): "bn1"} | {
         str(number): f"layer{at}" for at, number in enumerate(stages, start=1)
@@ -90,9 +92,10 @@ def numbered(shapes: Shapes) -> dict[str, str] | None:
 
 
 def timm_shapes(name: str, stem: Stem | None, found: Shapes) -> tuple[Stem, dict[str, tuple[int, ...]]]:
-    """Of a network of timm's at the side whose shapes the weights have; the given one, or timm's own for it, first.
+    """Return the image size for which a network of timm has the shapes that were found, and these shapes.
 
-    ValueError if timm has no such network, or it is built for no side that is a stem.
+    stem  the image size that the user named; None: timm's own size and the common ones are tried
+    ValueError if timm has no such network, or cannot build it for any of these sizes.
     """
     config = timm_config(name.removeprefix("timm/"))
     sides = [stem] if stem else [side for side in (config.input_size[-1], 224, 96, 32) if side in get_args(Stem)]
@@ -100,7 +103,7 @@ def timm_shapes(name: str, stem: Stem | None, found: Shapes) -> tuple[Stem, dict
     for side in dict.fromkeys(sides):
         try:
             built[side] = shapes_of(name, side, config.input_size[0])  # pyright: ignore[reportArgumentType]
-        except (AssertionError, ValueError, RuntimeError, TypeError, ZeroDivisionError):  # not for that side
+        except (AssertionError, ValueError, RuntimeError, TypeError, ZeroDivisionError):  # not for this image size
             continue
         if all(
             any(k.endswith(weight) and s == shape for k, s in found.items())
@@ -109,6 +112,7 @@ def timm_shapes(name: str, stem: Stem | None, found: Shapes) -> tuple[Stem, dict
             return side, built[side]  # pyright: ignore[reportArgumentType, reportReturnType]
     if not built:
         raise ValueError(
-            f"{name} was trained at {config.input_size[-1]} pixels: choose --image-size for the side it is for"
+            f"{name} was trained at {config.input_size[-1]} pixels, which is none of the sizes that are tried: name "
+            "the size of its images with --image-size"
         )
     return next(iter(built.items()))

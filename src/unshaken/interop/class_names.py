@@ -1,4 +1,4 @@
-"""What the classes of the known sets are called, in the order in which a published classifier counts them."""
+"""Class names of standard image sets, in the order of a published classifier's outputs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ CLASSES = {
 
 
 def names_of(given: str | None, count: int) -> tuple[str, ...]:
-    """Of a set that is known, or as listed with commas, or numbers: a file does not say what its classes are called."""
+    """Return `count` class names: of a standard set, from a list with commas, or numbers if `given` is None.
+
+    The names come from the user, because a checkpoint does not hold them.
+    """
     if given is None:
         return tuple(str(k) for k in range(count))
     names = tuple(CLASSES[given].split() if given in CLASSES else (name.strip() for name in given.split(",")))
     if len(names) != count:
         raise ValueError(
-            f"the classifier tells {count} classes apart, and --classes {given[:40]} names {len(names)}; "
-            f"it is one of {', '.join(CLASSES)}, or {count} names with commas between them"
+            f"the classifier has {count} classes, but --classes {given[:40]} names {len(names)}: "
+            f"it must be one of {', '.join(CLASSES)}, or {count} names with commas between them"
         )
     return names

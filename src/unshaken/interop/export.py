@@ -1,4 +1,4 @@
-"""Our encoders and classifiers for others: safetensors, timm, torchvision, ONNX, and a folder for a hub."""
+"""Export of encoders and classifiers: safetensors, timm, torchvision, ONNX, hub folder."""
 
 from __future__ import annotations
 
@@ -24,43 +24,48 @@ from unshaken.base.tensor_file import seal, sealed
 from unshaken.interop.fingerprint import fingerprint, images
 from unshaken.interop.load import LoadedModel, file_in, load_model
 from unshaken.interop.model_card import card, front_matter, side_of
-from unshaken.interop.usage_snippets import CODE, THEIRS
+from unshaken.interop.usage_snippets import CODE, SHARED_RESNETS
 from unshaken.nets.checkpoint import FORMAT, digest, save_classifier, save_encoder
 from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """In which form, and where to."""
+    """Options of an export: its form, and where it is written."""
 
     to: Literal["safetensors", "timm", "torchvision", "onnx", "hub"] = "safetensors"
+    """Form of the export: a file for unshaken (safetensors), for timm, for torchvision or in ONNX, or a folder for a
+    hub."""
     out: Path | None = None
-    """A file (a folder for --to hub); the page that describes it is written beside it."""
+    """File to write; for --to hub a folder. A model card is written beside the file. By default the name is that of the
+    run, with the form added."""
     route: str | None = None
-    """Whose batch norms are merged into the network; the adversarial ones, if there is a choice."""
+    """Batch-norm route of the exported network, such as clean or adv. By default adv, if the network has it."""
     license: str = "unknown"
-    """Of the weights, for --to hub."""
+    """Licence of the weights, for the model card of --to hub."""
     repo: str | None = None
-    """OWNER/NAME: --to hub puts the folder there too, in a private repository."""
+    """OWNER/NAME of a repository on the Hugging Face Hub to which --to hub uploads the folder. A new repository is
+    private."""
 
     def __post_init__(self) -> None:
         if self.repo is not None and (self.to != "hub" or self.repo.count("/") != 1):
-            raise ValueError(f"--repo is OWNER/NAME, with --to hub; not {self.repo!r} with --to {self.to}")
+            raise ValueError(f"--repo needs OWNER/NAME and --to hub, not {self.repo!r} and --to {self.to}")
 
 
 def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -> Path:  # pyright: ignore[reportArgumentType]
-    """Write a run's or a file's network in another form, with its page; returns the file, or the folder for a hub.
+    """Export the network of a run or a file, with a model card. Returns the file, or the folder for a hub.
 
-    results  the contents of result files that belong to it, for the page
+    results  the contents of result files of this network, for the model card
 
-    The same export again, after a stop at any moment, writes the same files. Nothing that is written holds a path.
+    To repeat an export writes the same files, also if the first was stopped halfway. No file that is written holds a
+    path of this machine.
     """
-    whole = load_model(path)
-    subject, route = whole.alone(how.route)
-    made = {"fingerprint": fingerprint(subject), "exported": {"from": digest(whole.net), "route": route}}
-    known = {part: value if part in WORDLESS else without_paths(value) for part, value in whole.about.items()}
-    subject = replace(subject, about=known | made)
-    out = _place(path, how, subject)
+    model = load_model(path)
+    subject, route = model.with_one_route(how.route)
+    added = {"fingerprint": fingerprint(subject), "exported": {"from": digest(model.net), "route": route}}
+    cleaned = {key: value if key in PATHLESS else without_paths(value) for key, value in model.metadata.items()}
+    subject = replace(subject, metadata=cleaned | added)
+    out = _output_path(path, how, subject)
     if how.to == "hub":
         to_hub(subject, out, route, results, how.license)
         if how.repo:
@@ -68,52 +73,52 @@ def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -
         return out
     WRITERS[how.to](subject, out)
     page = card(subject, how.to, out.name, route, list(results), CODE[how.to](subject, out.name))
-    write_text(page_of(out), f"{_mark(subject, out.name)}\n\n{page}")
+    write_text(page_of(out), f"{_page_marker(subject, out.name)}\n\n{page}")
     return out
 
 
-WORDLESS = ("fingerprint", "names", "backbone", "routes", "kind")
-"""Parts of a header that hold no path, and text that may look like one."""
+PATHLESS = ("fingerprint", "names", "backbone", "routes", "kind")
+"""Entries of a header that hold no path, but may hold text that looks like one."""
 
 
 def page_of(out: Path) -> Path:
-    """Where the page of an exported file is: files of several forms may have one name."""
+    """Return the file of the model card. The export's suffix stays in its name, so that two forms have two cards."""
     return out / "README.md" if out.is_dir() else out.with_name(f"{out.name}.md")
 
 
-def _mark(subject: LoadedModel, file: str) -> str:
-    """The first line of a page, by which it is known to be of these weights in this file."""
-    weights = subject.about["fingerprint"]["weights"]
+def _page_marker(subject: LoadedModel, file: str) -> str:
+    """Return the first line of a model card, which says to which weights and which file it belongs."""
+    weights = subject.metadata["fingerprint"]["weights"]
     return f"<!-- unshaken export, {blake2b(file.encode(), digest_size=4).hexdigest()}, weights {weights} -->"
 
 
-def _place(path: Path, how: ExportOptions, subject: LoadedModel) -> Path:
-    """Where to write: never over what is exported, nor over anything but an earlier export of the same weights."""
+def _output_path(path: Path, how: ExportOptions, subject: LoadedModel) -> Path:
+    """Return where to write. Only an earlier export of the same weights is overwritten; ValueError otherwise."""
     suffix = SUFFIXES[how.to]
     out = how.out or Path(f"{path.resolve().name.removesuffix('.safetensors')}-{how.to}{suffix}")
     if how.to == "hub":
         if out.is_file() or (out.is_dir() and not _is_hub(out)):
-            raise ValueError(f"--to hub writes a folder of its own, and {out} is something else; choose another --out")
+            raise ValueError(f"--to hub needs a new folder, and {out} exists already; choose another --out")
     elif out.suffix != suffix:
-        raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and {out} does not")
+        raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and --out {out} does not")
     elif out.resolve() == file_in(path).resolve():
-        raise ValueError(f"{out} is what is exported; choose another --out")
+        raise ValueError(f"{out} is the file to be exported; choose another --out")
     elif (out.exists() and not _is_export(out, subject)) or not _is_page(page_of(out), subject, out.name):
-        raise ValueError(f"{out} or its page {page_of(out).name} is there already; choose another --out")
+        raise ValueError(f"{out} or its model card {page_of(out).name} exists already; choose another --out")
     return out
 
 
 def _is_hub(folder: Path) -> bool:
-    """Whether a folder was written for a hub, whole or in part: config.json comes after the weights."""
+    """Return whether a folder is an export for a hub, complete or not: config.json is written after the weights."""
     config, names = folder / "config.json", {file.name for file in folder.iterdir() if file.suffix != ".part"}
     if config.exists():
-        return _ours(config)
+        return _is_ours(config)
     return not names or (
         names == {"model.safetensors"} and _header(folder / "model.safetensors").get("format") == FORMAT
     )
 
 
-def _ours(config: Path) -> bool:
+def _is_ours(config: Path) -> bool:
     try:
         return read_foreign_json(config, {"library_name": str})["library_name"] == "unshaken"
     except ValueError:
@@ -121,8 +126,8 @@ def _ours(config: Path) -> bool:
 
 
 def _is_export(out: Path, subject: LoadedModel) -> bool:
-    """Whether a file is an export of the same weights, which is made again as it is."""
-    weights = subject.about["fingerprint"]["weights"]
+    """Return whether a file is an export of the same weights, which may be overwritten."""
+    weights = subject.metadata["fingerprint"]["weights"]
     if out.suffix == ".onnx":
         return f"unshaken {weights}".encode() in out.read_bytes()
     text = _header(out).get("about", "")
@@ -130,7 +135,7 @@ def _is_export(out: Path, subject: LoadedModel) -> bool:
 
 
 def _is_page(page: Path, subject: LoadedModel, file: str) -> bool:
-    return not page.exists() or page.read_bytes().startswith(_mark(subject, file).encode())
+    return not page.exists() or page.read_bytes().startswith(_page_marker(subject, file).encode())
 
 
 def _header(file: Path) -> dict[str, str]:
@@ -142,19 +147,19 @@ def _header(file: Path) -> dict[str, str]:
 
 
 def to_safetensors(subject: LoadedModel, out: Path) -> None:
-    """A file of ours with one route: the normalisation, the weights, and how to build the network, in one."""
+    """Write an unshaken file with one route: the weights, the normalisation, and how to build the network."""
     if isinstance(subject.net, Network):
-        save_classifier(out, subject.net, subject.backbone, tuple(subject.about["names"]), subject.about)
+        save_classifier(out, subject.net, subject.backbone, tuple(subject.metadata["names"]), subject.metadata)
     else:
-        save_encoder(out, subject.net, subject.backbone, subject.about)
+        save_encoder(out, subject.net, subject.backbone, subject.metadata)
 
 
-def their_weights(subject: LoadedModel, whose: str) -> dict[str, Tensor]:
-    """By torchvision's and timm's names. ValueError if they have no such network."""
+def library_weights(subject: LoadedModel, library: str) -> dict[str, Tensor]:
+    """Return the weights by torchvision's and timm's names. ValueError if the library has no such network."""
     name = subject.backbone.name
     of_timm = name.startswith("timm/") or name == "vit-small"
-    if name not in THEIRS and not (of_timm and whose == "timm"):
-        raise ValueError(f"{whose} has no {name}: export it --to safetensors or --to onnx")
+    if name not in SHARED_RESNETS and not (of_timm and library == "timm"):
+        raise ValueError(f"{library} has no {name}: export it --to safetensors or --to onnx")
     weights = subject.encoder.backbone.state_dict()
     if isinstance(subject.net, Network):
         head = subject.encoder.backbone.pretrained_cfg["classifier"] if of_timm else "fc"  # pyright: ignore[reportArgumentType, reportIndexIssue]
@@ -162,21 +167,21 @@ def their_weights(subject: LoadedModel, whose: str) -> dict[str, Tensor]:
     return weights
 
 
-def _to_theirs(whose: str) -> Callable[[LoadedModel, Path], None]:
+def _to_library(library: str) -> Callable[[LoadedModel, Path], None]:
     def write(subject: LoadedModel, out: Path) -> None:
-        """The normalisation is beside the weights, not in them.
+        """Write the weights, with the normalisation in the header.
 
-        Folded into the first convolution it would be exact only where nothing is padded: zeros around a normalised
-        image are the mean colour, and zeros around pixels are black.
+        It could be folded into the first convolution, but not exactly at the border: the zeros that pad a normalised
+        image are the mean colour, the zeros that pad pixels are black.
         """
-        weights = {name: tensor.contiguous() for name, tensor in their_weights(subject, whose).items()}
-        about = {"backbone": to_json(subject.backbone), "digest": subject.about["fingerprint"]["weights"]}
-        about |= {"names": subject.about["names"]} if subject.kind == "classifier" else {}
+        weights = {name: tensor.contiguous() for name, tensor in library_weights(subject, library).items()}
+        content = {"backbone": to_json(subject.backbone), "digest": subject.metadata["fingerprint"]["weights"]}
+        content |= {"names": subject.metadata["names"]} if subject.kind == "classifier" else {}
         metadata = {
             "format": "pt",
             "mean": json.dumps(subject.backbone.mean),
             "std": json.dumps(subject.backbone.std),
-            "about": json.dumps(about),
+            "about": json.dumps(content),
         }
         write_bytes(out, *seal(save(weights, sealed(metadata))))
 
@@ -184,18 +189,18 @@ def _to_theirs(whose: str) -> Callable[[LoadedModel, Path], None]:
 
 
 def to_onnx(subject: LoadedModel, out: Path) -> None:
-    """Pixels in [0, 1] to features or logits, for batches of any size."""
+    """Write an ONNX file: pixels in [0, 1] to features or logits, for batches of any size."""
     lacking = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if lacking:
         raise ValueError(f"--to onnx needs {' and '.join(lacking)}: pip install 'unshaken[onnx]'")
     net = subject.net
-    whole = nn.Sequential(net.encoder, net.head) if isinstance(net, Network) else net
+    module = nn.Sequential(net.encoder, net.head) if isinstance(net, Network) else net
     pixels = images(subject.backbone.channels, side_of(subject))
     name = "logits" if subject.kind == "classifier" else "features"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own insides
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
-            whole.eval(),
+            module.eval(),
             (pixels,),
             input_names=["pixels"],
             output_names=[name],
@@ -205,39 +210,39 @@ def to_onnx(subject: LoadedModel, out: Path) -> None:
         )
     stored = io.BytesIO()
     program.save(stored)  # pyright: ignore[reportArgumentType]
-    write_bytes(out, _without_traces(stored.getvalue(), subject.about["fingerprint"]["weights"]))
+    write_bytes(out, _without_traces(stored.getvalue(), subject.metadata["fingerprint"]["weights"]))
 
 
 def _without_traces(model: bytes, weights: str) -> bytes:
-    """An ONNX file without the source lines that the exporter notes at each node, which hold this machine's paths."""
+    """Remove the source lines that the exporter writes at each node: they hold paths of this machine."""
     import onnx
 
-    whole = onnx.load_from_string(model)
-    graphs = [whole.graph, *whole.functions]
-    for part in [whole, *graphs, *(node for graph in graphs for node in graph.node)]:
-        part.doc_string = ""
-        del part.metadata_props[:]
-    for value in [*whole.graph.value_info, *whole.graph.input, *whole.graph.output, *whole.graph.initializer]:
+    proto = onnx.load_from_string(model)
+    graphs = [proto.graph, *proto.functions]
+    for element in [proto, *graphs, *(node for graph in graphs for node in graph.node)]:
+        element.doc_string = ""
+        del element.metadata_props[:]
+    for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
         value.doc_string = ""
         del value.metadata_props[:]
-    whole.metadata_props.add(key="weights", value=f"unshaken {weights}")
-    return whole.SerializeToString()
+    proto.metadata_props.add(key="weights", value=f"unshaken {weights}")
+    return proto.SerializeToString()
 
 
 def to_hub(subject: LoadedModel, out: Path, route: str | None, results: list[dict[str, Any]], license: str) -> None:
-    """A folder: model.safetensors, config.json, README.md."""
+    """Write a folder for a hub: model.safetensors, config.json, README.md."""
     file = out / "model.safetensors"
     to_safetensors(subject, file)
     backbone = {key: value for key, value in to_json(subject.backbone).items() if key != "type"}
     config = {"library_name": "unshaken", "format": FORMAT, "kind": subject.kind, "backbone": backbone, "route": route}
-    config |= {"names": subject.about["names"]} if subject.kind == "classifier" else {}
-    write_json(out / "config.json", config | {"weights": subject.about["fingerprint"]["weights"]})
+    config |= {"names": subject.metadata["names"]} if subject.kind == "classifier" else {}
+    write_json(out / "config.json", config | {"weights": subject.metadata["fingerprint"]["weights"]})
     page = card(subject, "hub", file.name, route, list(results), CODE["hub"](subject, file.name))
     write_text(out / "README.md", front_matter(subject, license) + page)
 
 
 def upload(folder: Path, repo: str) -> None:
-    """To the Hugging Face Hub, as whoever is logged in there; a repository that is made for it is private."""
+    """Upload a folder to the Hugging Face Hub with the user's login there; a new repository is private."""
     if find_spec("huggingface_hub") is None:
         raise ValueError("--repo needs huggingface_hub: pip install 'unshaken[hub]'")
     import huggingface_hub
@@ -246,15 +251,15 @@ def upload(folder: Path, repo: str) -> None:
     try:
         hub.create_repo(repo, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repo, folder_path=str(folder), ignore_patterns=["*.part"])
-    except Exception as error:  # without a network each version of it raises something else
+    except Exception as error:  # the type of a network error depends on the version of huggingface_hub
         reason = printable((str(error).splitlines() or [type(error).__name__])[0])
-        raise ValueError(f"{folder} is whole, but {repo} did not take it: {reason}") from None
+        raise ValueError(f"{folder} is complete, but it could not be uploaded to {repo}: {reason}") from None
 
 
 SUFFIXES = dict.fromkeys(("safetensors", "timm", "torchvision"), ".safetensors") | {"onnx": ".onnx", "hub": ""}
 WRITERS: dict[str, Callable[[LoadedModel, Path], None]] = {
     "safetensors": to_safetensors,
-    "timm": _to_theirs("timm"),
-    "torchvision": _to_theirs("torchvision"),
+    "timm": _to_library("timm"),
+    "torchvision": _to_library("torchvision"),
     "onnx": to_onnx,
 }

@@ -1,4 +1,4 @@
-"""What a network answers to a few fixed images: stored with it, so that anyone can see whether it still does."""
+"""Fingerprints: a network's outputs for four fixed images, stored with it, compared later."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from unshaken.nets.network import Encoder, Network, evaluating
 
 VERSION = 1
 TOLERANCE = 1e-4
-"""By how much an answer may differ, as a part of the largest number among the stored ones. Machines and versions add
-up in different orders: float32 through fifty layers moves by some 1e-6; one batch norm from another route by 1e-2."""
+"""Largest deviation of an output, relative to the largest stored output. Machines and versions sum in different orders:
+float32 through fifty layers changes by about 1e-6; a batch norm from another route changes the output by 1e-2."""
 COUNT = 4
 ONLY = "only"
-"""What the one way through a network without routes is called here."""
+"""The name under which a network without routes has its outputs."""
 
 
 def images(channels: int, side: int) -> Float[Tensor, "N C H W"]:
-    """Four images that need no generator of random numbers: remainders of whole numbers, slow waves and fast ones."""
+    """Return four fixed images with slow and fast waves, from integer arithmetic: the same on every machine."""
     n, c, i, j = torch.meshgrid(*(torch.arange(size) for size in (COUNT, channels, side, side)), indexing="ij")
     return ((7 * n * (n + 1) * i + (3 + 11 * n) * j + n * i * j + 61 * c + 40 * n) % 256) / 255
 
 
 @torch.no_grad()
 def answers(net: Encoder | Network, channels: int, side: int) -> dict[str, Float[Tensor, "N D"]]:
-    """Features of an encoder or logits of a classifier for each route: eval mode, float32, on the CPU."""
+    """Return an encoder's features or a classifier's logits for each route: eval mode, float32, on the CPU."""
     x, found = images(channels, side), {}
     with evaluating(net):
         for route in routes_of(net) or (ONLY,):
@@ -45,10 +45,10 @@ def answers(net: Encoder | Network, channels: int, side: int) -> dict[str, Float
 
 
 def fingerprint(subject: LoadedModel) -> dict[str, Any]:
-    """As it is kept in a file: the weights' digest, and the answers as float32 in base 64."""
+    """Return the fingerprint for a file's header: the digest of the weights, and the outputs as float32 in base 64."""
     found = answers(subject.net, subject.backbone.channels, subject.backbone.image_size)
     if not all(bool(z.isfinite().all()) for z in found.values()):
-        raise ValueError("the network answers fixed images with no finite numbers: its weights are of no use")
+        raise ValueError("the network's outputs for fixed images are not finite numbers: its weights are useless")
     return {
         "version": VERSION,
         "weights": digest(subject.net),
@@ -57,12 +57,12 @@ def fingerprint(subject: LoadedModel) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What a comparison with a fingerprint found.
+class Comparison:
+    """A network compared with its fingerprint.
 
-    digest   of the weights
-    weights  whether they are the same bits
-    routes   the largest deviation of an answer, as a part of the largest stored one; None: not in the fingerprint
+    digest   the digest of its weights now
+    weights  True if the weights are the same bits as when the fingerprint was taken
+    routes   by route, the largest deviation relative to the largest stored output; None for a route in only one of them
     """
 
     digest: str
@@ -74,62 +74,64 @@ class Proof:
         return self.weights and all(agrees(deviation) for deviation in self.routes.values())
 
     def lines(self) -> Iterator[str]:
-        word = "the same bits" if self.weights else "DIFFER from those that the fingerprint was taken of"
+        word = "the same bits" if self.weights else "DIFFER from the weights when the fingerprint was taken"
         yield f"weights: {word}, digest {self.digest}"
         for route, deviation in self.routes.items():
             if deviation is None:
-                yield f"{route}: DIFFERS, for it is not both in the file and in its fingerprint"
+                yield f"{route}: DIFFERS, because the network or its fingerprint does not have this route"
             else:
                 word = "agrees" if agrees(deviation) else "DIFFERS"
                 yield f"{route}: {word}, by at most {deviation:.1e} of the largest answer (tolerance {TOLERANCE:g})"
 
 
 def agrees(deviation: float | None) -> bool:
-    return deviation is not None and deviation <= TOLERANCE  # never if it is no number
+    return deviation is not None and deviation <= TOLERANCE  # False for NaN
 
 
-def compared(subject: LoadedModel, stored: dict[str, Any]) -> Proof:
-    """The network's answers now, beside those of a fingerprint."""
+def compare(subject: LoadedModel, stored: dict[str, Any]) -> Comparison:
+    """Compare the network's outputs now with those in a fingerprint."""
     if stored.get("version") != VERSION:
-        raise ValueError(f"this is a fingerprint of version {stored.get('version')!r}; this program knows {VERSION}")
+        raise ValueError(
+            f"the fingerprint has version {stored.get('version')!r}, and this program reads only version {VERSION}"
+        )
     now = answers(subject.net, subject.backbone.channels, subject.backbone.image_size)
     before = {route: _numbers(text) for route, text in stored["answers"].items()}
     routes = {route: deviation(now.get(route), before.get(route)) for route in {**before, **now}}
     weights = digest(subject.net)
-    return Proof(weights, weights == stored["weights"], routes)
+    return Comparison(weights, weights == stored["weights"], routes)
 
 
 def _numbers(text: str) -> Tensor:
     raw = base64.b64decode(text, validate=True)
     if not raw or len(raw) % (4 * COUNT):
-        raise ValueError(f"the fingerprint has {len(raw)} bytes of answers, and they are of {COUNT} images")
+        raise ValueError(f"the fingerprint has {len(raw)} bytes of outputs, which cannot be of {COUNT} images")
     return torch.from_numpy(np.frombuffer(raw, "<f4").copy()).view(COUNT, -1)
 
 
 def deviation(now: Tensor | None, before: Tensor | None) -> float | None:
-    """max |now − before| / max |before|."""
+    """Return max |now − before| / max |before|; None if the shapes differ or one of them is missing."""
     if now is None or before is None or now.shape != before.shape:
         return None
     return float((now - before).abs().max() / before.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
 
 
-def verify_fingerprint(path: Path) -> Proof | None:
-    """Whether a file's network still answers as its fingerprint says; None if it has none.
+def verify_fingerprint(path: Path) -> Comparison | None:
+    """Compare a file's network with its fingerprint; None if it has none.
 
-    This finds accidents: a swapped route, a changed weight, a forgotten normalisation, arithmetic gone wrong. It is no
-    signature: who changes a file can take its fingerprint anew.
+    This finds accidents: a swapped route, a changed weight, a forgotten normalisation, an error in arithmetic. It is no
+    signature: somebody who changes a file can also take a new fingerprint.
     """
     subject = load_model(path)
-    stored = subject.about.get("fingerprint")
+    stored = subject.metadata.get("fingerprint")
     if stored is None:
         return None
     with readable_header(path):
-        return compared(subject, stored)
+        return compare(subject, stored)
 
 
 def write_fingerprint(path: Path) -> dict[str, Any]:
-    """Take the fingerprint of a file's network and write it into the file; all else in it stays."""
+    """Take the fingerprint of a file's network and write it into the file; the rest of the file stays as it is."""
     file, taken = file_in(path), fingerprint(load_model(path))
-    tensors, about = read_tensors(file)
-    write_tensors(file, tensors, about | {"fingerprint": taken})
+    tensors, metadata = read_tensors(file)
+    write_tensors(file, tensors, metadata | {"fingerprint": taken})
     return taken

@@ -1,4 +1,4 @@
-"""What was imported, as files of ours: an encoder, and a finished run of fine-tuning if there is a classifier."""
+"""Files of an import: an encoder, and a finished fine-tuning run if there is a classifier."""
 
 from __future__ import annotations
 
@@ -24,68 +24,72 @@ from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
-class Written:
-    """Where things are: the encoder, and the folder of the classifier if there was one; and what was said."""
+class ImportedFiles:
+    """The files of an import: the encoder, the folder of the classifier if there is one; and the report."""
 
     encoder: Path
     classifier: Path | None
-    said: dict[str, str]
+    report: dict[str, str]
     data: str | None = None
 
 
-def import_file(path: Path, known: ImportOptions = ImportOptions()) -> Written:
-    """Read a checkpoint of somebody else's and write ours. ValueError, in one sentence, for all that goes wrong."""
-    return write(import_checkpoint(read(path), known), known.out or Path("runs") / path.name.split(".")[0], known)
+def import_file(path: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:
+    """Import somebody else's checkpoint file. ValueError, in one line, if it cannot be imported."""
+    return write(import_checkpoint(read(path), options), options.out or Path("runs") / path.name.split(".")[0], options)
 
 
-def import_timm(name: str, known: ImportOptions = ImportOptions()) -> Written:
-    """timm/NAME: a network of timm's with the weights that timm has for it, downloaded if they are not there."""
-    return write(import_timm_network(name, known), known.out or Path("runs") / name.replace("/", "-"), known)
+def import_timm(name: str, options: ImportOptions = ImportOptions()) -> ImportedFiles:
+    """Import the network timm/NAME with the weights that timm has for it, which are downloaded if they are missing."""
+    return write(import_timm_network(name, options), options.out or Path("runs") / name.replace("/", "-"), options)
 
 
-def write(what: ImportedModel, out: Path, known: ImportOptions = ImportOptions()) -> Written:
-    """The encoder with its fingerprint, and a run of fine-tuning for `unshaken evaluate` if there is a classifier.
+def write(what: ImportedModel, out: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:
+    """Write the encoder with its fingerprint; for a classifier also a fine-tuning run, for `unshaken evaluate`.
 
-    The same import again, after a stop at any moment, writes the same files.
+    To repeat an import writes the same files, also if the first was stopped halfway.
     """
     file = out if out.suffix == ".safetensors" else out / "encoder.safetensors"
     names = None
-    if what.head is not None and known.classifier:
-        names = names_of(known.classes, what.head.out_features)
+    if what.head is not None and options.classifier:
+        names = names_of(options.classes, what.head.out_features)
     taken = fingerprint(LoadedModel(what.encoder, what.backbone, {}))
-    _spare(file, what, taken["weights"])
-    save_encoder(file, what.encoder, what.backbone, what.about | {"fingerprint": taken})
-    said = what.said | {"digest": taken["weights"]}
-    data = what.about["pretrain"]["recipe"]["data"]["name"]
+    _check_overwrite(file, what, taken["weights"])
+    save_encoder(file, what.encoder, what.backbone, what.metadata | {"fingerprint": taken})
+    report = what.report | {"digest": taken["weights"]}
+    data = what.metadata["pretrain"]["recipe"]["data"]["name"]
     if names is None:
-        return Written(file, None, said, data)
-    named = known.classes if known.classes in CLASSES else None
-    tuned = known.tuned or named or data
-    run = file.parent / "-".join((*((out.stem,) if file == out else ()), known.mode or "imported", Path(tuned).stem))
-    _write_classifier(run, what, names, known.mode or "imported", tuned)
-    names = "named as given" if known.classes else "without names: --classes cifar10, say, if they are true classes"
-    return Written(file, run, said | {"classifier": f"{said['classifier']}, {names}"}, data)
+        return ImportedFiles(file, None, report, data)
+    named = options.classes if options.classes in CLASSES else None
+    classifier_data = options.classifier_data or named or data
+    run = file.parent / "-".join(
+        (*((out.stem,) if file == out else ()), options.mode or "imported", Path(classifier_data).stem)
+    )
+    _write_classifier(run, what, names, options.mode or "imported", classifier_data)
+    names = "named as given" if options.classes else "without names: name them with --classes, such as cifar10"
+    return ImportedFiles(file, run, report | {"classifier": f"{report['classifier']}, {names}"}, data)
 
 
-def _write_classifier(run: Path, what: ImportedModel, names: tuple[str, ...], mode: str, tuned: str) -> None:
-    """As a finished run of fine-tuning: the adversarial route alone, as the papers judge it."""
+def _write_classifier(run: Path, what: ImportedModel, names: tuple[str, ...], mode: str, classifier_data: str) -> None:
+    """Write a classifier as a finished fine-tuning run, with the adversarial route, which the papers evaluate."""
     net = Network(single_route(what.encoder, "adv"), what.head).eval()  # pyright: ignore[reportArgumentType]
-    recipe = recipe_of(what.about["pretrain"]["recipe"]["name"], tuned, method={"type": mode})
+    recipe = recipe_of(what.metadata["pretrain"]["recipe"]["name"], classifier_data, method={"type": mode})
     finetune = {"recipe": recipe, "data": {"encoder": digest(what.encoder)}}
-    about = {"finetune": finetune, "pretrain": what.about["pretrain"]}
-    about["fingerprint"] = fingerprint(LoadedModel(net, what.backbone, {}))
-    save_classifier(run / "classifier.safetensors", net, what.backbone, names, about)
+    metadata = {"finetune": finetune, "pretrain": what.metadata["pretrain"]}
+    metadata["fingerprint"] = fingerprint(LoadedModel(net, what.backbone, {}))
+    save_classifier(run / "classifier.safetensors", net, what.backbone, names, metadata)
     write_json(run / "recipe.json", {"recipe": to_json(recipe), "data": finetune["data"]})
     write_json(run / "run.json", {"digest": digest(net), "seconds": None, "world": {}})
 
 
-def _spare(file: Path, what: ImportedModel, weights: str) -> None:
-    """What is there already is kept, unless it is the same network from the same file: results may lie beside it."""
+def _check_overwrite(file: Path, what: ImportedModel, weights: str) -> None:
+    """Refuse to overwrite any file but an import of the same network from the same file: results may lie beside it."""
     if not file.exists():
         return
     before = read_tensors(file)[1]
-    if before.get("pretrain", {}).get("file") != what.about["pretrain"]["file"]:
-        raise ValueError(f"{file} is there already, and comes from elsewhere; choose another --out")
+    if before.get("pretrain", {}).get("file") != what.metadata["pretrain"]["file"]:
+        raise ValueError(f"{file} exists already, and comes from another file; choose another --out")
     same = before.get("fingerprint", {}).get("weights") == weights and before.get("backbone") == to_json(what.backbone)
     if not same:
-        raise ValueError(f"{file} is there already, and the same file was read otherwise then; choose another --out")
+        raise ValueError(
+            f"{file} exists already, and was imported from the same file with other options; choose another --out"
+        )

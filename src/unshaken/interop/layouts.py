@@ -1,4 +1,4 @@
-"""How published files name their weights, and what each of them does not say: one row a layout."""
+"""Layouts of published checkpoints: how they name weights, and what the files do not say."""
 
 from __future__ import annotations
 
@@ -26,27 +26,33 @@ RENAMES = (
     (r"\bdownsample\.bn\.", "downsample.1."),
     (r"\b(conv\d|downsample\.0)\.conv\.", r"\1."),
 )
-"""To torchvision's names from those that others have for the same parts, one after the other."""
+"""Substitutions, applied in this order, that turn other names of a ResNet's modules into torchvision's."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What weights are called, and what is known of those who call them so. Names are without the prefix.
+    """The names of weights in files of one kind, and facts about such files. Names are those after the prefix.
 
-    signs          found in some name each, or it is another layout
-    outer          the same, of names that do not have the prefix
-    entries        the file has these entries beside the weights, or it is another layout
-    within         what the prefix ends in, or it is another layout
-    passes         what the prefix of another copy of the network ends in, which is not taken
-    drops          what is left out, by what it is; names outside of the prefix are matched without what they share
-    renames        before RENAMES
-    routes         what the branches of `bn_list` are for, by their number
-    only           the number of the branch that is taken alone
-    normalisation  where the file holds none; None if it has to be asked for
-    padding        of a 3x3 stem; None if it has to be asked for
-    wide           the side in pixels that a 7x7 stem is for
-    methods        recipes whose code writes such files: with one, it is that one's
-    data           what it was trained on, where no other set was
+    The file has this layout if all of these match:
+    signs          patterns, each found in the name of some weight
+    outer          patterns, each found in the name of some weight without the prefix
+    entries        names of entries beside the weights
+    within         pattern of the end of the prefix
+
+    How the weights are read:
+    skips          pattern of the end of the prefix of a second network in the file, which is not imported
+    drops          weights to leave out: what they are, and a pattern of their names. A weight without the prefix is
+                   matched by its name after the modules that it has in common with the prefix
+    renames        substitutions before RENAMES
+    routes         the route of each branch of `bn_list`
+    only           the number of the only branch that is imported
+
+    What the file does not say:
+    normalisation  the normalisation if the file holds none; None: the user is asked
+    padding        the padding of a 3x3 first convolution; None: the user is asked
+    image_size     the image size that a 7x7 first convolution is for
+    methods        recipes whose code writes such files; if it is one, the file is assumed to be of that one
+    data           the image set that such networks are trained on, if it is always the same
     """
 
     name: str
@@ -55,14 +61,14 @@ class Layout:
     outer: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     within: str = ""
-    passes: str | None = None
+    skips: str | None = None
     drops: tuple[tuple[str, str], ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     routes: tuple[str, ...] = ()
     only: int | None = None
     normalisation: Normalisation | None = None
     padding: Literal[1, 2] | None = 1
-    wide: Literal[96, 224] = 224
+    image_size: Literal[96, 224] = 224
     methods: tuple[str, ...] = ()
     data: str | None = None
 
@@ -76,13 +82,13 @@ class Layout:
         )
 
     def dropped(self, name: str) -> str | None:
-        """What a weight belongs to that is left out."""
+        """Return what a weight belongs to if it is left out, else None."""
         if (branch := re.search(r"\.bn_list\.(\d+)\.", name)) and self.only not in (None, int(branch[1])):
             return "other branches"
         return next((what for what, pattern in self.drops if re.search(pattern, name)), None)
 
     def renamed(self, name: str) -> str | None:
-        """To torchvision's name, with our own for routes; None if this layout has no such weight."""
+        """Return torchvision's name of a weight, with the route inserted; None if this layout has no such weight."""
         for old, new in (*self.renames, *RENAMES):
             name = re.sub(old, new, name)
         branch = re.search(r"\.bn_list\.(\d+)\.", name)
@@ -100,15 +106,15 @@ LAYOUTS = {
     for layout in (
         Layout(
             "dynacl",
-            "DynACL's two encoders (Luo et al. 2023): `encoder_k`, the momentum one, is taken",
+            "DynACL's two encoders (Luo et al. 2023): `encoder_k`, the momentum encoder, is imported",
             signs=(r"\.bn_list\.",),
             outer=(r"encoder_q\.",),
             within=r"encoder_k\.",
-            passes=r"encoder_q\.",
+            skips=r"encoder_q\.",
             drops=(("encoder_q", r"^encoder_q\."), *ACL_HEAD),
             routes=ACL_ROUTES,
             normalisation=IMAGENET,
-            wide=96,
+            image_size=96,
             methods=("dynacl", "dynacl-air", "dynacl-rcs"),
         ),
         Layout(
@@ -124,7 +130,7 @@ LAYOUTS = {
             ),
             routes=ACL_ROUTES,
             normalisation=IMAGENET,
-            wide=96,
+            image_size=96,
             methods=("acl",),
         ),
         Layout(
@@ -150,45 +156,45 @@ LAYOUTS = {
             "deacl-wrn",
             "DeACL's and solo-learn's wide ResNet: convolutions with biases, leaky ReLUs",
             signs=(WRN_BLOCK, r"^conv1\.bias$"),
-            passes=r"momentum_backbone\.",
+            skips=r"momentum_backbone\.",
             drops=(
                 ("teacher", r"^momentum_(backbone|projector|classifier)\."),
                 ("heads", r"^(classifier(_adv)?|projector|predictor)\."),
             ),
         ),
         Layout(
-            "sat-wrn", "a wide ResNet with one branch in TRADES' names, as RCS and many others have it", (WRN_BLOCK,)
+            "sat-wrn", "a wide ResNet with one branch, named as in TRADES' code; also RCS and many others", (WRN_BLOCK,)
         ),
         Layout(
             "autolora-dual",
-            "AutoLoRa (Xu et al. 2024) with two branches: the convolutions without LoRA, and the adversarial branch",
+            "AutoLoRa (Xu et al. 2024) with two branches: without LoRA, only the adversarial branch is imported",
             signs=(r"^layer1\.0\.conv1\.conv\.", r"\.lora_A_nat$", r"\.bn_list\.1\."),
             drops=LORA,
             only=1,
-            wide=96,
+            image_size=96,
         ),
         Layout(
             "acl",
-            "ACL, AIR, RCS and DynACL's encoder, fine-tuned with both branches or not: 0 is clean, 1 adversarial",
+            "ACL, AIR, RCS and DynACL's encoder, fine-tuned or not: branch 0 is clean, branch 1 adversarial",
             signs=(r"^layer1\.0\.bn1\.bn_list\.",),
             drops=ACL_HEAD,
             routes=ACL_ROUTES,
             normalisation=IMAGENET,
-            wide=96,
+            image_size=96,
             methods=_OF_ACL,
         ),
         Layout(
             "rocl",
-            "a ResNet whose shortcut is called so: RoCL, A-InfoNCE on it, pytorch-cifar and many others",
+            "a ResNet with modules named `shortcut`: RoCL, A-InfoNCE on it, pytorch-cifar and many others",
             signs=(r"^layer\d\.0\.shortcut\.0\.",),
         ),
         Layout(
             "deacl",
-            "DeACL (Zhang et al. 2022): two online classifiers beside the network; a 3x3 stem has padding 2",
+            "DeACL (Zhang et al. 2022): two online classifiers; a 3x3 first convolution has padding 2",
             signs=(RESNET_BLOCK,),
             outer=(r"classifier_adv\.",),
             within=r"backbone\.",
-            passes=r"momentum_backbone\.",
+            skips=r"momentum_backbone\.",
             drops=(
                 ("teacher", r"^momentum_(backbone|projector|classifier)\."),
                 ("heads", r"^(classifier(_adv)?|projector|predictor)\."),
@@ -199,7 +205,7 @@ LAYOUTS = {
         ),
         Layout(
             "solo-learn",
-            "solo-learn (da Costa et al. 2022): its options lie beside the weights; a 3x3 stem has padding 2",
+            "solo-learn (da Costa et al. 2022), with its options; a 3x3 first convolution has padding 2",
             signs=(RESNET_BLOCK,),
             entries=("hyper_parameters.num_large_crops",),
             within=r"backbone\.",
@@ -207,7 +213,7 @@ LAYOUTS = {
         ),
         Layout(
             "lightning",
-            "`backbone` beside an online `classifier`: solo-learn's 3x3 stem has padding 2, that of others 1",
+            "`backbone` and an online `classifier`; a 3x3 first convolution has padding 2 in solo-learn, else 1",
             signs=(RESNET_BLOCK,),
             outer=(r"^classifier\.weight$",),
             within=r"backbone\.",
@@ -215,20 +221,20 @@ LAYOUTS = {
         ),
         Layout(
             "autolora",
-            "AutoLoRa (Xu et al. 2024): the convolutions without LoRA, which are the adversarial branch",
+            "AutoLoRa (Xu et al. 2024): without LoRA, the convolutions are the adversarial branch",
             signs=(r"^layer1\.0\.conv1\.conv\.", r"\.lora_A_nat$"),
             drops=LORA,
-            wide=96,
+            image_size=96,
         ),
         Layout(
             "finetuned",
-            "a ResNet with its normalisation inside, as exports of ACL, AIR, RCS, DynACL(++) after fine-tuning have it",
+            "a ResNet with a normalisation module: ACL, AIR, RCS and DynACL(++) after fine-tuning",
             signs=(RESNET_BLOCK, r"^normalize\.(mean|std)$"),
-            wide=96,
+            image_size=96,
         ),
         Layout(
             "sat",
-            "adversarial training with RCS on ImageNet (Xu et al. 2023), a ResNet-50 with no normalisation",
+            "adversarial training with RCS on ImageNet (Xu et al. 2023), a ResNet-50 without normalisation",
             signs=(RESNET_BLOCK,),
             entries=("test_natloss_list", "test_natacc_list"),
             normalisation=NONE,
@@ -237,19 +243,22 @@ LAYOUTS = {
         ),
         Layout(
             "torchvision",
-            "a ResNet in torchvision's and timm's names, of anybody",
+            "any other ResNet with torchvision's and timm's names",
             signs=(RESNET_BLOCK,),
         ),
-        Layout("timm", "any other network of timm's: say which by --network timm/NAME", signs=(r"(?!)",)),
+        Layout("timm", "any other network of timm: name it with --network timm/NAME", signs=(r"(?!)",)),
     )
 }
-"""By name, the more particular ones first: the first that fits is taken."""
+"""Layouts by name, special ones before general ones: the first that matches is used."""
 
 NORMALISATIONS = {"imagenet": IMAGENET, "cifar": CIFAR, "none": NONE}
 
 
 def normalisation_of(layout: Layout, network: str) -> Normalisation | None:
-    """Of a file that holds none. DeACL's ResNet-18 and wide ResNet have CIFAR's inside, its ResNet-50 has none."""
+    """Return the normalisation of a layout whose files do not hold it; None if the user has to be asked.
+
+    DeACL's code normalises by CIFAR's mean in its ResNet-18 and wide ResNet, and not at all in its ResNet-50.
+    """
     if layout.name == "deacl":
         return {"resnet50": NONE}.get(network, CIFAR)
     return layout.normalisation

@@ -1,4 +1,4 @@
-"""The page that goes with an exported file: what it is, how it was made and measured, and how to load it."""
+"""Model cards of exported files: how a network was trained and measured, and how to load it."""
 
 from __future__ import annotations
 
@@ -9,56 +9,59 @@ from typing import Any
 from unshaken.base.safe_text import last_part, markdown, printable
 from unshaken.interop.load import LoadedModel
 
-INSIDE = "Pixels go in as numbers in [0, 1], in RGB order; the normalisation is inside the network: do not normalise."
-OUTSIDE = "Pixels in [0, 1], RGB, must be normalised first, as the code below does: these weights cannot hold it."
+INSIDE = "Images are RGB with pixels in [0, 1]. The network normalises them itself: do not normalise them before."
+OUTSIDE = "Images are RGB with pixels in [0, 1]. They must be normalised before the network, as the code below does."
 UNKNOWN = "unknown"
 
 
 def card(
     subject: LoadedModel, form: str, file: str, route: str | None, results: list[dict[str, Any]], code: str
 ) -> str:
-    """Markdown. `results` are the contents of result files that belong to these weights; `code` loads the file.
+    """Return the model card in Markdown.
 
-    What the file says of itself is shown as it is: it makes no link, no image and no HTML.
+    results  the contents of result files of these weights
+    code     Python that loads the file
+
+    Text from the file is escaped, so that it makes no link, no image and no HTML.
     """
-    about, backbone = subject.about, subject.backbone
-    recipe = about.get("pretrain", {}).get("recipe", {})
+    metadata, backbone = subject.metadata, subject.backbone
+    recipe = metadata.get("pretrain", {}).get("recipe", {})
     name = _text(recipe.get("name", UNKNOWN))
     facts = {
         "network": f"{_text(backbone.name)}, for images of {side_of(subject)} pixels and {backbone.channels} channels"
-        + (f", first convolution with padding {backbone.padding}" if backbone.padding != 1 else ""),
+        + (f"; its first convolution has padding {backbone.padding}" if backbone.padding != 1 else ""),
         "output": _output(subject),
         "pre-trained by": f"{name} on {_data(recipe)}, seed {_text(recipe.get('seed', UNKNOWN))}",
-        "teacher": _teacher(about.get("pretrain", {})),
-        "attacked in training": _threats(recipe),
-        "fine-tuned by": _finetuned(about),
-        "attacked in fine-tuning": _threats(about.get("finetune", {}).get("recipe", {})),
-        "imported from": _imported(about),
-        "batch norms": f"those of the route {route!r} alone" if route else "one for all images",
+        "teacher": _teacher(metadata.get("pretrain", {})),
+        "attack in pre-training": _threats(recipe),
+        "fine-tuned by": _finetuned(metadata),
+        "attack in fine-tuning": _threats(metadata.get("finetune", {}).get("recipe", {})),
+        "imported from": _imported(metadata),
+        "batch norms": f"only those of the route {route!r}" if route else "one for all images",
         "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
-        "digest of the weights": f"`{about['fingerprint']['weights']}`",
-        "made from": f"a file with weights of digest `{about['exported']['from']}`",
+        "digest of the weights": f"`{metadata['fingerprint']['weights']}`",
+        "exported from": f"weights with digest `{metadata['exported']['from']}`",
     }
     inside = form in ("safetensors", "hub", "onnx")
-    parts = [
+    sections = [
         f"# {name} {subject.kind} ({_text(backbone.name)})",
         "\n".join(f"- {what}: {fact}" for what, fact in facts.items() if fact),
         "## Input\n\n" + (INSIDE if inside else OUTSIDE),
         f"## Loading `{printable(file)}`\n\n{code}",
-        "## What was measured\n\n" + measured(results),
+        "## Results\n\n" + results_table(results),
         "## Fingerprint\n\n" + _fingerprint(form, file),
-        "## Licence\n\nThe code of unshaken is under the MIT licence. Under which terms the weights may be used, and "
-        "the images that they were learned from, is not known to this file.",
+        "## Licence\n\nThe code of unshaken is under the MIT licence. This card does not say under which terms the "
+        "weights may be used, or the images that they were trained on.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def side_of(subject: LoadedModel) -> int:
-    """Of the images that a network was trained on, in pixels: its recipe's size, or what its stem is for."""
-    if hasattr(subject.encoder.backbone, "patch_embed"):  # positions are learned for one side
+    """Return the side in pixels of the images that a network was trained on: its recipe's, else its backbone's."""
+    if hasattr(subject.encoder.backbone, "patch_embed"):  # position embeddings are learned for one size
         return subject.backbone.image_size
     for part in ("finetune", "pretrain"):
-        size = (subject.about.get(part, {}).get("recipe", {}).get("data") or {}).get("size")
+        size = (subject.metadata.get(part, {}).get("recipe", {}).get("data") or {}).get("size")
         if type(size) is int and 1 <= size <= 1024:
             return size
     return subject.backbone.image_size
@@ -74,14 +77,14 @@ def _data(recipe: dict[str, Any]) -> str:
 
 def _output(subject: LoadedModel) -> str:
     if subject.kind == "encoder":
-        return f"{subject.encoder.features} features of an image"
-    names = subject.about["names"]
+        return f"{subject.encoder.features} features for each image"
+    names = subject.metadata["names"]
     shown = ", ".join(_text(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")
     return f"logits of {len(names)} classes, in the order {shown}"
 
 
 def _teacher(pretrain: dict[str, Any]) -> str:
-    """Whose encoder it learned from, and what that was trained on, as far as the file knows."""
+    """Describe the teacher and what it was trained on, as far as the metadata say it; empty without a teacher."""
     recipe = (pretrain.get("teacher") or {}).get("recipe", {})
     named = pretrain.get("recipe", {}).get("teacher")
     if not recipe and not named:
@@ -91,7 +94,7 @@ def _teacher(pretrain: dict[str, Any]) -> str:
 
 
 def _threats(recipe: dict[str, Any]) -> str:
-    """The balls that a method's attacks stay in: l∞ 8/255."""
+    """List the balls of a method's attacks, such as "l∞ 8/255"."""
     found = []
     for ball in _balls(recipe.get("method")):
         norm = {"Linf": "l∞", "L2": "l2"}.get(str(ball.get("type")), _text(ball.get("type")))
@@ -103,10 +106,10 @@ def _threats(recipe: dict[str, Any]) -> str:
 def _balls(node: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
     if not isinstance(node, dict) or depth > 8:
         return
-    for name, part in node.items():
-        if name == "ball" and isinstance(part, dict):
-            yield part
-        yield from _balls(part, depth + 1)
+    for name, value in node.items():
+        if name == "ball" and isinstance(value, dict):
+            yield value
+        yield from _balls(value, depth + 1)
 
 
 def _epsilon(eps: float) -> str:
@@ -114,16 +117,16 @@ def _epsilon(eps: float) -> str:
     return f"{whole:g}/255" if whole == int(whole) else f"{eps:g}"
 
 
-def _finetuned(about: dict[str, Any]) -> str:
-    recipe = about.get("finetune", {}).get("recipe")
+def _finetuned(metadata: dict[str, Any]) -> str:
+    recipe = metadata.get("finetune", {}).get("recipe")
     if recipe is None:
         return ""
     mode = _text(str((recipe.get("method") or {}).get("type", UNKNOWN)).upper())
     return f"{mode} on {_data(recipe)}, seed {_text(recipe.get('seed', UNKNOWN))}"
 
 
-def _imported(about: dict[str, Any]) -> str:
-    origin = about.get("pretrain", {})
+def _imported(metadata: dict[str, Any]) -> str:
+    origin = metadata.get("pretrain", {})
     if "file" not in origin:
         return ""
     file = origin["file"]
@@ -135,19 +138,19 @@ def _imported(about: dict[str, Any]) -> str:
 def _fingerprint(form: str, file: str) -> str:
     if form in ("safetensors", "hub"):
         return (
-            "The file holds this network's answers to four fixed images; "
-            f"`unshaken verify {printable(file)}` computes them anew and compares."
+            "The file holds this network's outputs for four fixed images; "
+            f"`unshaken verify {printable(file)}` computes them again and compares."
         )
     return (
-        "This form has no place for one. The file that it was made from has: `unshaken verify` compares its answers "
-        "and shows its digest."
+        "A file of this form cannot hold a fingerprint. The file that it was exported from has one: `unshaken verify` "
+        "compares its outputs and shows its digest."
     )
 
 
-def measured(results: list[dict[str, Any]]) -> str:
-    """Counts beside percentages, on how many of the test images, and the attack; or that nothing was."""
+def results_table(results: list[dict[str, Any]]) -> str:
+    """Return a Markdown table of results: percentages with counts, the number of test images, and the attack."""
     if not results:
-        return "Nothing, as far as this file knows."
+        return "There are none with this export."
     rows = [
         "| method | mode | data | n | clean accuracy | robust accuracy | attack |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -157,7 +160,7 @@ def measured(results: list[dict[str, Any]]) -> str:
         attack = json.dumps(evaluation.get("attack", {})).replace('"', "")
         data = last_part((result.get("data") or {}).get("name", UNKNOWN))
         n = (result.get("standard") or {}).get("n", "–")
-        first = f"{n} (the first)" if evaluation.get("limit") or evaluation.get("until") else n
+        first = f"the first {n}" if evaluation.get("limit") or evaluation.get("until") else n
         cells = [result.get("method"), str(result.get("mode")).upper(), data, first]
         cells += [_share(result.get(score)) for score in ("standard", "robust")]
         rows.append("| " + " | ".join([*(_text(cell) for cell in cells), markdown(attack, 2000)]) + " |")
@@ -169,8 +172,8 @@ def _share(score: dict[str, Any] | None) -> str:
 
 
 def front_matter(subject: LoadedModel, license: str) -> str:
-    """What a hub reads at the top of the page."""
-    recipe = subject.about.get("pretrain", {}).get("recipe", {})
+    """Return the YAML front matter, which a hub reads."""
+    recipe = subject.metadata.get("pretrain", {}).get("recipe", {})
     task = "image-classification" if subject.kind == "classifier" else "image-feature-extraction"
     lines = [
         "---",

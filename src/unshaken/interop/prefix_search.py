@@ -1,4 +1,4 @@
-"""The one place and prefix in somebody's file under which all weights of a known network are there."""
+"""Search for a network in a checkpoint: the entry and the prefix that have all its weights."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from unshaken.interop.weight_matching import Reading, Wanted, attempt, part_of, 
 
 
 def read_as(foreign: ForeignCheckpoint, wanted: Wanted = Wanted()) -> Reading:
-    """The one reading that fits. ValueError if none does, or if several do that are not the same weights."""
+    """Return the reading of a file that fits. ValueError if none fits, or if several fit with different weights."""
     tried = [
         attempt(foreign, container, prefix, wanted)
         for container in _containers(foreign, wanted)
         for prefix in _prefixes(container, wanted)
     ]
     fitting = [reading for reading in tried if reading.complete]
-    passed = [each for each in fitting if any(_passes(one, each) for one in fitting)]
+    skipped = [each for each in fitting if any(_skips(one, each) for one in fitting)]
     different: list[Reading] = []
-    for reading in (each for each in fitting if each not in passed):
+    for reading in (each for each in fitting if each not in skipped):
         if not any(_same(reading, other) for other in different):
             different.append(reading)
     if len(different) == 1:
@@ -38,13 +38,13 @@ def _containers(foreign: ForeignCheckpoint, wanted: Wanted) -> list[Container]:
         return list(foreign.containers)
     found = [container for container in foreign.containers if container.key == wanted.key]
     if not found:
-        known = ", ".join(repr(container.key) for container in foreign.containers[:12])
-        raise ValueError(f"{foreign.name} has no tensors under --key {wanted.key!r}; it has them under {known}")
+        keys = ", ".join(repr(container.key) for container in foreign.containers[:12])
+        raise ValueError(f"{foreign.name} has no tensors under --key {wanted.key!r}; it has tensors under {keys}")
     return found
 
 
 def _prefixes(container: Container, wanted: Wanted) -> list[str]:
-    """Where a network may begin: before what is called like the first convolution of one."""
+    """Return the prefixes under which a network may be: those before a name like that of a first convolution."""
     if wanted.prefix is not None:
         return [wanted.prefix + ("." if wanted.prefix and not wanted.prefix.endswith(".") else "")]
     if wanted.network is not None:
@@ -60,11 +60,11 @@ def _prefixes(container: Container, wanted: Wanted) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _passes(one: Reading, other: Reading) -> bool:
-    """Whether the layout of one says that the other is the copy that is not taken."""
-    passes = one.layout.passes if one.layout else None
-    return one is not other and bool(passes and re.search(passes + r"$", other.prefix)) and (
-        one.container is other.container and not re.search(passes + r"$", one.prefix)
+def _skips(one: Reading, other: Reading) -> bool:
+    """Return whether the layout of one reading says that the other is of a network that is not imported."""
+    skips = one.layout.skips if one.layout else None
+    return one is not other and bool(skips and re.search(skips + r"$", other.prefix)) and (
+        one.container is other.container and not re.search(skips + r"$", one.prefix)
     )  # fmt: skip
 
 
@@ -80,40 +80,42 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _choice(foreign: ForeignCheckpoint, different: list[Reading]) -> str:
-    places = dict.fromkeys(reading.container.key for reading in different)
-    ways = [f"--key {key or repr('')}" for key in places] if len(places) > 1 else []
+    keys = dict.fromkeys(reading.container.key for reading in different)
+    ways = [f"--key {key or repr('')}" for key in keys] if len(keys) > 1 else []
     if len(ways) < len(different):
         ways = [
             " ".join([*([f"--key {r.container.key or repr('')}"] if ways else []), f"--prefix {r.prefix or repr('')}"])
             for r in different
         ]
     networks = ", ".join(f"a {reading.network} {reading.place}" for reading in different[:6])
-    return f"{foreign.name} holds {len(different)} networks ({networks}): say which by {' or '.join(ways[:6])}"
+    return f"{foreign.name} holds {len(different)} networks ({networks}): choose one by {' or '.join(ways[:6])}"
 
 
 def _why_none(foreign: ForeignCheckpoint, tried: list[Reading], wanted: Wanted) -> str:
-    ways = "--key, --prefix and --drop say how else to read it; `unshaken import --help` lists the layouts"
+    ways = "--key, --prefix and --drop change how it is read; `unshaken import --help` lists the layouts"
     near = max(tried, key=_nearness, default=None)
-    if near is None or (near.fault and near.layout is None):
+    if near is None or (near.error and near.layout is None):
         names = [name for container in foreign.containers for name in container.tensors][:3]
         looks = any("patch_embed" in name for container in foreign.containers for name in container.tensors)
-        of_timm = "it looks like a Vision Transformer: " if looks else "a network of timm's can be named: "
-        why = f"there is no conv1.weight of 3x3 or 7x7 that a ResNet begins with ({near.fault})" if near else (
-            "there is no conv1.weight of 3x3 or 7x7, under any prefix"
-        )  # fmt: skip
+        of_timm = "it looks like a Vision Transformer: " if looks else "if it is a network of timm: "
+        where = "under any prefix" if wanted.prefix is None else f"under --prefix {wanted.prefix!r}"
+        why = f"it has no conv1.weight of 3x3 or 7x7, with which a ResNet begins, {where}"
+        why += f" ({near.error})" if near and wanted.prefix is None else ""
         return (
-            f"{foreign.name} is of no layout that is known here: {why}; its first weights are {', '.join(names)} "
+            f"{foreign.name} has no layout that can be read: {why}; its first weights are {', '.join(names)} "
             f"({of_timm}--network timm/NAME; {ways}; --layout NAME)"
         )
     layout = near.layout.name if near.layout else "unknown"
-    if near.fault:
-        return f"{foreign.name}, {near.place}: {near.fault} (by layout {layout}). Nothing was taken; {ways}"
-    advice = f"; --drop {part_of(near.strange[0].removeprefix(near.prefix))} leaves that out" if near.strange else ""
+    if near.error:
+        return f"{foreign.name}, {near.place}: {near.error} (with layout {layout}). Nothing was imported; {ways}"
+    advice = (
+        f"; --drop {part_of(near.unexpected[0].removeprefix(near.prefix))} leaves that out" if near.unexpected else ""
+    )
     return (
-        f"{foreign.name} does not fill a {near.network} by its layout {layout}, {near.place}: "
-        f"weights {near.faults()}. Nothing was taken{advice}; {ways}"
+        f"{foreign.name} does not fit a {near.network} with layout {layout}, {near.place}: "
+        f"weights {near.mismatch()}. Nothing was imported{advice}; {ways}"
     )
 
 
 def _nearness(reading: Reading) -> tuple[bool, int]:
-    return not reading.fault, len(reading.weights) - len(reading.missing) - len(reading.other)
+    return not reading.error, len(reading.weights) - len(reading.missing) - len(reading.other)

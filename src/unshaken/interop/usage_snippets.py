@@ -1,4 +1,4 @@
-"""The few lines of Python that load each kind of exported file, for its page; a test runs them."""
+"""Code for model cards: a few lines of Python that load each form of export."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 from unshaken.interop.load import LoadedModel
 from unshaken.nets.timm_nets import PATCHES
 
-THEIRS = ("resnet18", "resnet34", "resnet50")
-"""Networks that torchvision and timm have too, under the same names."""
+SHARED_RESNETS = ("resnet18", "resnet34", "resnet50")
+"""Networks that torchvision and timm have under the same names."""
 USE = ["net.load_state_dict(weights)", "out = net.eval()((pixels - mean) / std)"]
 
 
-def ours(subject: LoadedModel, file: str) -> str:
-    """By unshaken; and by plain torch and torchvision, where torchvision has the network."""
-    one, call = "net, backbone, about", "net.eval()(pixels)"
+def in_unshaken(subject: LoadedModel, file: str) -> str:
+    """Return code that loads an unshaken file by unshaken, and without it if torchvision has the network."""
+    values, call = "net, backbone, metadata", "net.eval()(pixels)"
     if subject.kind == "classifier":
-        one, call = "net, about", 'net.eval()(pixels, "adv")'
+        values, call = "net, metadata", 'net.eval()(pixels, "adv")'
     lines = ["from pathlib import Path", "import unshaken", ""]
-    lines += [f"{one} = unshaken.load_{subject.kind}(Path({quoted(file)}))"]
+    lines += [f"{values} = unshaken.load_{subject.kind}(Path({quoted(file)}))"]
     text = fenced([*lines, f"out = {call}"])
-    if subject.backbone.name not in THEIRS:
+    if subject.backbone.name not in SHARED_RESNETS:
         return text
     within = "encoder." if subject.kind == "classifier" else ""
     start = f"{within}backbone."
@@ -39,9 +39,10 @@ def ours(subject: LoadedModel, file: str) -> str:
     return f"{text}\n\nWithout unshaken:\n\n{fenced([*lines, *_network(subject, 'torchvision.models.'), *USE])}"
 
 
-def theirs(subject: LoadedModel, file: str, whose: str) -> str:
-    make = {"timm": "timm.create_model(", "torchvision": "torchvision.models."}[whose]
-    lines = ["import json", "import torch", f"import {whose}", "from safetensors import safe_open", ""]
+def in_library(subject: LoadedModel, file: str, library: str) -> str:
+    """Return code that loads an export for timm or torchvision by that library."""
+    make = {"timm": "timm.create_model(", "torchvision": "torchvision.models."}[library]
+    lines = ["import json", "import torch", f"import {library}", "from safetensors import safe_open", ""]
     lines += [f'with safe_open({quoted(file)}, "pt") as file:']
     lines += ["    weights = {name: file.get_tensor(name) for name in file.keys()}"]
     numbers = 'torch.tensor(json.loads(file.metadata()["{}"])).view(-1, 1, 1)'
@@ -50,9 +51,9 @@ def theirs(subject: LoadedModel, file: str, whose: str) -> str:
 
 
 BESIDE_CPU = (
-    "If the import ends in `operator torchvision::nms does not exist`, torchvision was built for CUDA and torch was "
-    "not: take both from one index, as by `pip install torch torchvision --index-url "
-    "https://download.pytorch.org/whl/cpu`, or call `unshaken.nets.torchvision_ops.declare_operators()` first."
+    "If the import fails with `operator torchvision::nms does not exist`, torchvision was built for CUDA and torch was "
+    "not. Install both from the same index, such as by `pip install torch torchvision --index-url "
+    "https://download.pytorch.org/whl/cpu`, or call `unshaken.nets.torchvision_ops.declare_operators()` before."
 )
 
 
@@ -62,9 +63,9 @@ def onnx(subject: LoadedModel, file: str) -> str:
 
 
 def _network(subject: LoadedModel, make: str) -> list[str]:
-    """Theirs with the stem and the output of ours."""
+    """Return code that builds the library's network, with the stem and the output that these weights need."""
     backbone, timm = subject.backbone, make.startswith("timm")
-    count = len(subject.about["names"]) if subject.kind == "classifier" else 0
+    count = len(subject.metadata["names"]) if subject.kind == "classifier" else 0
     options = [f"num_classes={count}"] if count or timm else []
     if not timm:
         lines = [f"net = {make}{backbone.name}({', '.join(options)})"]
@@ -72,7 +73,7 @@ def _network(subject: LoadedModel, make: str) -> list[str]:
     name = backbone.name.removeprefix("timm/")
     if backbone.channels != 3:
         options += [f"in_chans={backbone.channels}"]
-    if hasattr(subject.encoder.backbone, "patch_embed"):  # positions are learned for one side of the images
+    if hasattr(subject.encoder.backbone, "patch_embed"):  # position embeddings are learned for one size of images
         options += [f"img_size={backbone.image_size}"]
     if name == "vit-small":
         name, options = "vit_small_patch16_224", [*options, f"patch_size={PATCHES[backbone.image_size]}"]
@@ -80,9 +81,9 @@ def _network(subject: LoadedModel, make: str) -> list[str]:
 
 
 def _stem(subject: LoadedModel, timm: bool) -> list[str]:
-    """A stem for small images is one convolution and no pooling, which torchvision and timm have not."""
+    """Return code that replaces the stem: for small images it is one convolution without pooling."""
     backbone = subject.backbone
-    if backbone.name in THEIRS and backbone.image_size <= 32:
+    if backbone.name in SHARED_RESNETS and backbone.image_size <= 32:
         shape = f"{backbone.channels}, 64, 3, padding={backbone.padding}, bias=False"
         return [f"net.conv1, net.maxpool = torch.nn.Conv2d({shape}), torch.nn.Identity()"]
     if not timm and backbone.channels != 3:
@@ -91,7 +92,7 @@ def _stem(subject: LoadedModel, timm: bool) -> list[str]:
 
 
 def quoted(name: str) -> str:
-    """A name as a string of Python, whatever signs it has."""
+    """Return a name as a Python string literal, whatever characters it has."""
     return json.dumps(name)
 
 
@@ -100,10 +101,10 @@ def fenced(lines: list[str]) -> str:
 
 
 CODE: dict[str, Callable[[LoadedModel, str], str]] = {
-    "safetensors": ours,
-    "hub": ours,
-    "timm": lambda subject, file: theirs(subject, file, "timm"),
-    "torchvision": lambda subject, file: theirs(subject, file, "torchvision"),
+    "safetensors": in_unshaken,
+    "hub": in_unshaken,
+    "timm": lambda subject, file: in_library(subject, file, "timm"),
+    "torchvision": lambda subject, file: in_library(subject, file, "torchvision"),
     "onnx": onnx,
 }
-"""By form: `pixels` (N C H W in [0, 1]) to `out`."""
+"""The code for each form. It computes `out` from `pixels`, which are (N, C, H, W) in [0, 1]."""

@@ -1,4 +1,4 @@
-"""How the names under one prefix fit a known network: which weights are there, missing, of another shape, or beside."""
+"""Comparison of weights with a network: found, missing, unexpected, or of another shape."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from unshaken.interop.architecture import network_of, numbered, shapes_of, timm_shapes
+from unshaken.interop.architecture import names_by_number, network_of, shapes_of, timm_shapes
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.layouts import LAYOUTS, Layout
 from unshaken.nets.resnet import Stem
 from unshaken.nets.timm_nets import timm_config
 
 HARMLESS = r"(^|\.)(total_ops|total_params|n_averaged|num_batches_tracked|weight_mask_shape|_extra_state)$"
-"""What tools count beside the weights; no network computes with it."""
+"""Counters that tools store with the weights; no network computes with them."""
 UNUSED = r"^sub_block1\."
-"""Parts that the published class has and its forward pass does not use (TRADES' wide ResNet)."""
+"""Modules that TRADES' wide ResNet has but does not use in its forward pass."""
 CLASSIFIERS = r"(fc|linear|classifier|head|last_linear)"
 OUTSIDE = r"(fc|linear|classifier|cls|lin|\d+)"
-"""What a linear classifier is called, within the network and beside it."""
+"""Names of a linear classifier, within the network and beside it."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user knows of a file; None and nothing leave it to the search."""
+    """The user's options for the search; the fields are those of `ImportOptions`. None: found by the search."""
 
     layout: str | None = None
     key: str | None = None
@@ -37,13 +37,15 @@ class Wanted:
 
 @dataclass(eq=False)
 class Reading:
-    """One place and prefix, the network that its names are of, and what fits or does not.
+    """One way to read a file: the tensors under one prefix as the weights of a network.
 
-    weights  by the names of our backbone
-    heads    linear classifiers: weight and bias by name
-    dropped  how many weights are left out, by what they belong to
-    missing, strange, other  names of weights that are not there, that have no place, and that have another shape
-    fault    why this is no reading at all
+    weights     tensors by the names of the backbone's weights
+    heads       weight and bias of linear classifiers, by the classifier's name
+    dropped     how many weights are left out, by what they belong to
+    missing     names of weights that are not in the file
+    unexpected  names of tensors that fit nowhere in the network
+    other       names of weights with another shape
+    error       why the file cannot be read this way; empty if it can
     """
 
     container: Container
@@ -58,22 +60,22 @@ class Reading:
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     missing: list[str] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
-    fault: str = ""
+    error: str = ""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        return not (self.fault or self.missing or self.strange or self.other)
+        return not (self.error or self.missing or self.unexpected or self.other)
 
     @property
     def place(self) -> str:
         return str(self.container) + (f", names begin with {self.prefix!r}" if self.prefix else "")
 
-    def faults(self) -> str:
-        """What does not fit, in one clause."""
-        groups = ((self.missing, "missing"), (self.strange, "left over"), (self.other, "of another shape"))
+    def mismatch(self) -> str:
+        """Describe in one clause which weights do not fit."""
+        groups = ((self.missing, "missing"), (self.unexpected, "unexpected"), (self.other, "of another shape"))
         return "; ".join(f"{len(names)} {what}, the first is {names[0]}" for names, what in groups if names)
 
 
@@ -82,6 +84,7 @@ def shapes_in(container: Container) -> dict[str, tuple[int, ...]]:
 
 
 def attempt(foreign: ForeignCheckpoint, container: Container, prefix: str, wanted: Wanted) -> Reading:
+    """Read the tensors under one prefix as a network. What does not fit stands in the fields of the reading."""
     reading = Reading(container, prefix)
     inner = {name.removeprefix(prefix): t for name, t in container.tensors.items() if name.startswith(prefix)}
     outer = [name for name in container.tensors if not name.startswith(prefix)]
@@ -95,7 +98,7 @@ def attempt(foreign: ForeignCheckpoint, container: Container, prefix: str, wante
             inner = _named(inner)
             _as_layout(reading, foreign, inner, outer, wanted)
     except ValueError as error:
-        reading.fault = str(error)
+        reading.error = str(error)
         return reading
     _compare(reading)
     _beside(reading, outer, wanted)
@@ -103,14 +106,14 @@ def attempt(foreign: ForeignCheckpoint, container: Container, prefix: str, wante
 
 
 def _is_dropped(full: str, name: str, wanted: Wanted) -> bool:
-    """Whether --drop names a weight or a part that it belongs to, with the prefix or without; * is anything."""
+    """Return whether --drop names a weight or a module that it belongs to, with the prefix or without."""
     names = [drop.rstrip(".") for drop in wanted.drop]
     return any(fnmatchcase(each, drop) or fnmatchcase(each, f"{drop}.*") for drop in names for each in (full, name))
 
 
 def _named(inner: dict[str, Any]) -> dict[str, Any]:
-    """The names that the parts of a Sequential would have in a ResNet."""
-    parts = numbered({name: tuple(tensor.shape) for name, tensor in inner.items()})
+    """Rename the modules of a Sequential by number to those of a ResNet."""
+    parts = names_by_number({name: tuple(tensor.shape) for name, tensor in inner.items()})
     if parts is None:
         return inner
     split = [(name.partition("."), tensor) for name, tensor in inner.items()]
@@ -125,14 +128,14 @@ def _as_layout(
     forced, there = wanted.layout is not None, foreign.entries + tuple(c.key for c in foreign.containers)
     layout = next((row for row in rows if forced or row.fits(inner, others, reading.prefix, there)), None)
     if layout is None:
-        raise ValueError("its names are of no layout")
+        raise ValueError("its names fit no layout")
     reading.layout = layout
     for name, tensor in inner.items():
         what, new = layout.dropped(name) or _harmless(name), layout.renamed(name)
         if what:
             reading.dropped[what] += 1
         elif new is None or new in reading.weights:
-            reading.strange.append(reading.prefix + name)
+            reading.unexpected.append(reading.prefix + name)
         else:
             reading.weights[new] = tensor
     reading.network, reading.channels, reading.kernel = network_of(reading.weights)
@@ -142,17 +145,17 @@ def _as_layout(
 
 
 def _bounded(reading: Reading) -> None:
-    """A network is not built before the file is seen to have about as many weights as it would have."""
+    """Refuse a file with far too few weights for its network, before that is built: a depth from a file may be huge."""
     depth = [int(number) for number in re.findall(r"\d+", reading.network)]
     if reading.network.startswith("w") and depth[0] > len(reading.weights):
-        raise ValueError(f"a {reading.network} has more than the {len(reading.weights)} weights that are there")
+        raise ValueError(f"a {reading.network} has more weights than the {len(reading.weights)} in the file")
 
 
 def _harmless(name: str) -> str | None:
     counter = re.search(HARMLESS, name)
     if counter and not name.endswith("num_batches_tracked"):
         return "counters of tools"
-    return "parts that no forward pass uses" if re.search(UNUSED, name) else None
+    return "modules that the forward pass does not use" if re.search(UNUSED, name) else None
 
 
 def _as_timm(reading: Reading, inner: dict[str, Any], wanted: Wanted) -> None:
@@ -167,7 +170,7 @@ def _as_timm(reading: Reading, inner: dict[str, Any], wanted: Wanted) -> None:
 
 
 def _compare(reading: Reading) -> None:
-    """Every weight of the network, and what is there beside them: heads are kept, other parts dropped or strange."""
+    """Sort the tensors: weights of the network, heads, those to drop, and those that are unexpected."""
     expected, weights = reading.shapes, reading.weights
     reading.missing = [n for n in expected if n not in weights and not n.endswith("num_batches_tracked")]
     reading.other = [n for n in expected if n in weights and tuple(weights[n].shape) != expected[n]]
@@ -178,17 +181,17 @@ def _compare(reading: Reading) -> None:
         if head and tensor.ndim == (2 if head[2] == "weight" else 1):
             reading.heads.setdefault(head[1], {})[head[2]] = tensor
         elif is_statistic(name):
-            continue  # of the normalisation, which is read for itself
+            continue  # it belongs to the normalisation, which is read by itself
         elif "." not in name and tensor.ndim != 4:
             reading.dropped[part] += 1
         elif part in own or tensor.ndim == 4 or re.fullmatch(r"[^.]+\.running_mean", name):
-            reading.strange.append(reading.prefix + name)  # it may change what the network computes
+            reading.unexpected.append(reading.prefix + name)  # dropping it might change what the network computes
         else:
             reading.dropped[part] += 1
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a name is that of a mean or a standard deviation of pixels."""
+    """Return whether a name is that of a mean or a standard deviation of pixels."""
     return bool(re.search(r"(^|\.|[a-z]_)(mean|std|mu|sigma)$", name)) and not name.endswith("running_mean")
 
 
@@ -197,7 +200,7 @@ def part_of(name: str) -> str:
 
 
 def _beside(reading: Reading, outer: list[str], wanted: Wanted) -> None:
-    """What lies beside the network: a linear classifier is kept if there is one alone, the rest is dropped."""
+    """Sort the tensors without the prefix: linear classifiers, those to drop, and those that are unexpected."""
     before = re.fullmatch(r"(?:.*\.)?(\d+)\.", reading.prefix)
     for full in outer:
         name, tensor = _relative(full, reading.prefix), reading.container.tensors[full]
@@ -209,7 +212,7 @@ def _beside(reading: Reading, outer: list[str], wanted: Wanted) -> None:
         elif is_statistic(name):
             continue
         elif before and number is not None and number < int(before[1]):
-            reading.strange.append(full)  # in a Sequential it comes before the network
+            reading.unexpected.append(full)  # a module before the network in a Sequential changes its input
         elif head and tensor.ndim == (2 if head[2] == "weight" else 1):
             reading.heads.setdefault(name.removesuffix(f".{head[2]}"), {})[head[2]] = tensor
         else:
@@ -217,7 +220,7 @@ def _beside(reading: Reading, outer: list[str], wanted: Wanted) -> None:
 
 
 def _relative(name: str, prefix: str) -> str:
-    """Without the whole parts that a name has in common with the prefix."""
+    """Return a name without the leading modules that it has in common with the prefix."""
     mine, theirs = name.split("."), prefix.split(".")[:-1]
     same = 0
     while same < len(theirs) and same < len(mine) - 1 and mine[same] == theirs[same]:

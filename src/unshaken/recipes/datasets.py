@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unshaken.attacks.ball import AnyBall, Linf
 from unshaken.base.schedule import AnySchedule, MultiStep, WarmupCosine
-from unshaken.data.source import DataSource, known_as
+from unshaken.data.source import DataSource, standard_name
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.heads import Projection
 from unshaken.train.optim import LARS, SGD, AnyOptimizer
@@ -91,4 +91,4 @@ DATASETS = {
 
 
 def defaults_for(source: DataSource) -> DatasetDefaults:
-    return DATASETS.get(known_as(source), DATASETS["cifar10"])
+    return DATASETS.get(standard_name(source), DATASETS["cifar10"])

@@ -8,7 +8,7 @@ from unshaken.attacks.ball import Ball
 from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.base.schedule import AnySchedule, MultiStep
-from unshaken.data.source import DataSource, known_as
+from unshaken.data.source import DataSource, standard_name
 from unshaken.methods.base import Method
 from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.methods.tuning import AnyTuning
@@ -70,7 +70,7 @@ class Protocol:
         side            of the images that the encoder reads, in pixels
         like            METHOD/SET in the place of method and origin, for images of one's own too
         """
-        first, target, side = known_as(origin), known_as(source), source.size or side
+        first, target, side = standard_name(origin), standard_name(source), source.size or side
         own = target not in DATASETS and like is None
         if like:
             method, first = named(like)

@@ -12,7 +12,7 @@ from unshaken.base.json_shapes import Items, Number
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
-from unshaken.data.image_digests import ASIDE
+from unshaken.data.image_digests import VALIDATION
 from unshaken.data.images import Images
 from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.autolora import AutoLoRa
@@ -68,7 +68,7 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
 def training_and_validation(recipe: AutoFinetune, backbone: Backbone) -> tuple[Images, Images]:
     """The images to train on, and those kept aside of them to choose by."""
     images = load_labelled(recipe.data, backbone, recipe.holdout)
-    aside = recipe.data.aside(images, recipe.aside, ASIDE)
+    aside = recipe.data.holdout_mask(images, recipe.aside, VALIDATION)
     if not aside.any():
         raise ValueError(f"no class has {recipe.aside} images to keep one aside; choose a smaller --aside")
     validation = replace(images[aside.nonzero()[:, 0]], split="validation")

@@ -15,7 +15,7 @@ from unshaken.attacks.ball import Ball
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.data.source import KNOWN, UNKNOWN, DataSource, source_of
+from unshaken.data.source import STANDARD, UNKNOWN, DataSource, source_of
 from unshaken.diagnostics.doctor import Checked, run_checks
 from unshaken.diagnostics.leak import leak
 from unshaken.diagnostics.subject import ModelUnderTest
@@ -97,7 +97,7 @@ def test_images(source: DataSource, backbone: Backbone, classes: int) -> Images:
 def learned_from(file: Path, tuned_on: DataSource, images: Images) -> TrainingImages:
     """What the classifier was trained on: as its run noted it, else the training images of a set of one's own."""
     seen = TrainingImages.beside(file)
-    if seen.finetune is None and tuned_on.name not in (*KNOWN, UNKNOWN):
+    if seen.finetune is None and tuned_on.name not in (*STANDARD, UNKNOWN):
         train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")
         seen = replace(seen, finetune=train.image_digests.numpy())
     return seen

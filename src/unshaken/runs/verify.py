@@ -19,7 +19,7 @@ from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.result import VERSION, by_part, evaluation_of, misstated
 from unshaken.evaluation.result_file import read_result
 from unshaken.evaluation.verdicts import Verdicts
-from unshaken.interop.fingerprint import Proof, verify_fingerprint
+from unshaken.interop.fingerprint import Comparison, verify_fingerprint
 
 TOLERANCE = 0.02
 """What part of the images may get other verdicts in another world, where sums round and generators draw otherwise;
@@ -150,7 +150,7 @@ def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], samp
     return drawn
 
 
-def verify(file: Path | str, **how: Any) -> Recheck | Proof:
+def verify(file: Path | str, **how: Any) -> Recheck | Comparison:
     """Check that a result, or a network, is what it says. `.holds` tells whether, `.lines()` tell why.
 
     file  a result, NAME.json, some of whose images are then attacked again (see recheck for `how`); or an encoder or

@@ -1,4 +1,4 @@
-"""A published archive: found packed or unpacked, or downloaded, and read member by member."""
+"""Published archives: found packed or unpacked, or downloaded, and read member by member."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unshaken.storage.download import checksum, download
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file on the network, its md5, and the folder that it unpacks to."""
+    """A published tar file: its address, its md5, and the folder that it unpacks to."""
 
     url: str
     md5: str
@@ -28,64 +28,67 @@ class Archive:
         return self.url.rsplit("/", 1)[-1]
 
     def find(self, root: Path, may_download: bool) -> Path:
-        """The unpacked folder or else the archive: `root` itself, in it, or in a folder of it; or downloaded to it."""
+        """Return the unpacked folder or the archive, in `root` or one folder below it; else download the archive."""
         places = [root] if root.resolve().name == self.folder else []
         for parent in (root, *sorted(root.glob("*/"))):
             places += [parent / self.folder, parent / self.file]
-        for place in places:
-            if os.path.exists(place):  # unlike place.exists(), not stopped by a folder it may not enter
-                return place
+        for location in places:
+            if os.path.exists(location):  # place.exists() raises an error for a folder without permission
+                return location
         if may_download:
             return download(self.url, root / self.file, self.md5)
         raise ValueError(
-            f"{root} has neither {self.file} nor {self.folder}/: fetch it with --data.download, "
-            "or say with --data.root where it lies"
+            f"{root} has neither {self.file} nor {self.folder}/: download it with --data.download, "
+            "or name the folder that has it with --data.root"
         )
 
-    def stamp(self, place: Path, wanted: Collection[str]) -> object:
-        """What changes with the files that `members` would read."""
-        return stamp([place / name for name in wanted] if place.is_dir() else [place])
+    def stamp(self, location: Path, wanted: Collection[str]) -> object:
+        """Return a value that changes when one of the wanted files changes."""
+        return stamp([location / name for name in wanted] if location.is_dir() else [location])
 
-    def members(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
-        """Each wanted file as (name, stream, bytes), in the archive's order; read a stream before taking the next.
+    def members(self, location: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        """Iterate over the wanted files as (name, stream, bytes), in the archive's order.
 
-        ValueError if the archive is not the published one, or files are missing.
+        Each stream must be read before the next one is taken. ValueError if the archive is not the published one, or
+        lacks a file.
         """
         missing = set(wanted)
-        for name, stream, size in self._unpacked(place, wanted) if place.is_dir() else self._packed(place, wanted):
+        for name, stream, size in (
+            self._unpacked(location, wanted) if location.is_dir() else self._packed(location, wanted)
+        ):
             missing.discard(name)
             yield name, stream, size
         if missing:
-            raise ValueError(f"{place} lacks {', '.join(sorted(missing))}: remove it, and unpack {self.file} again")
+            raise ValueError(f"{location} lacks {', '.join(sorted(missing))}: remove it, and unpack {self.file} again")
 
-    def _unpacked(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
-        for path in (place / name for name in wanted):
+    def _unpacked(self, location: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        for path in (location / name for name in wanted):
             if path.is_file():
                 with path.open("rb") as stream:
                     yield path.name, stream, path.stat().st_size
 
-    def _packed(self, place: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
-        if (found := checksum(place)) != self.md5:
+    def _packed(self, location: Path, wanted: Collection[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+        if (found := checksum(location)) != self.md5:
             raise ValueError(
-                f"{place} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
-                "remove it, and fetch it again with --data.download"
+                f"{location} has md5 {found} instead of {self.md5}, so it is cut short or altered: "
+                "remove it, and download it again with --data.download"
             )
         try:
-            with tarfile.open(place, "r|*") as tar:  # one pass: seeking in a compressed file means reading it again
+            with tarfile.open(location, "r|*") as tar:  # one pass: to seek in a compressed file is to read it again
                 for member in tar:
                     name = PurePosixPath(member.name).name
                     if name in wanted and (stream := tar.extractfile(member)) is not None:
-                        yield name, io.BufferedReader(_Member(stream, place)), member.size  # pyright: ignore[reportArgumentType]
-        except BROKEN as error:
-            raise ValueError(f"{place} cannot be read ({error}): fetch it again with --data.download") from None
+                        yield name, io.BufferedReader(_Member(stream, location)), member.size  # pyright: ignore[reportArgumentType]
+        except DAMAGED as error:
+            raise ValueError(f"{location} cannot be read ({error}): download it again with --data.download") from None
 
 
-BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
-"""What a broken archive raises as it is read."""
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
+"""Errors that a damaged archive raises while it is read."""
 
 
 class _Member(io.RawIOBase):
-    """A file in an archive, whose errors name the archive."""
+    """A file in an archive; its error messages name the archive."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
         self.stream, self.archive, self.at = stream, archive, 0
@@ -99,8 +102,10 @@ class _Member(io.RawIOBase):
     def readinto(self, buffer: bytearray) -> int:
         try:
             content = self.stream.read(len(buffer))
-        except BROKEN as error:
-            raise ValueError(f"{self.archive} cannot be read ({error}): fetch it again with --data.download") from None
+        except DAMAGED as error:
+            raise ValueError(
+                f"{self.archive} cannot be read ({error}): download it again with --data.download"
+            ) from None
         buffer[: len(content)] = content
         self.at += len(content)
         return len(content)

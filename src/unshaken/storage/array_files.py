@@ -1,4 +1,4 @@
-"""Arrays in NumPy's files: a header that is matched and not evaluated, and a size that is held against the file's."""
+"""NumPy's array files, read safely: the header is never evaluated, and the size is checked."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ import numpy as np
 from unshaken.base.json_files import naming
 
 LONGEST = 10_000
-"""Bytes of a header, as NumPy itself has it."""
+"""Bytes that a header may have. This is NumPy's own limit."""
 _HEADER = re.compile(
     rb"\{'descr': '([<>|=]?[buif]\d{1,2})', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\),? ?\}\s*"
 )
 
 
 def header_of(pixels: np.ndarray) -> bytes:
-    """What stands before the numbers of a contiguous array in a file."""
+    """Return the bytes of a file's header for a contiguous array."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(pixels))
     return header.getvalue()
 
 
 def array_from(content: bytearray | np.ndarray, where: str) -> np.ndarray:
-    """The array that a file's content stands for, without a copy. ValueError unless it is one of plain numbers."""
+    """Read an array from a file's content, without a copy. ValueError unless it is an array of plain numbers.
+
+    where  the file's name, for messages
+    """
     view = memoryview(content)
     start = bytes(view[:12])
     if len(start) < 12 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
-        what = "is empty" if not len(view) else "does not begin as an array of NumPy's does"
+        what = "is empty" if not len(view) else "does not begin like a NumPy array file"
         raise ValueError(f"{where} cannot be read as an array: it {what}")
     begin = 10 if start[6] == 1 else 12
     end = begin + int.from_bytes(start[8:begin], "little")
     found = _HEADER.fullmatch(bytes(view[begin:end])) if end <= min(LONGEST, len(view)) else None
     if found is None:
-        raise ValueError(f"{where} cannot be read as an array: its header is not one of a plain array of numbers")
+        raise ValueError(f"{where} cannot be read as an array: its header is not that of a plain array of numbers")
     sizes = re.findall(rb"\d+", found[3])
-    shape = tuple(int(size[:19]) for size in sizes[:33])  # more digits or axes than that fit into no file
+    shape = tuple(int(size[:19]) for size in sizes[:33])  # no real array has more digits or axes than that
     try:
         dtype = np.dtype(found[1].decode())
     except TypeError:
-        raise ValueError(f"{where} cannot be read as an array: there is no {found[1].decode()!r}") from None
+        raise ValueError(f"{where} cannot be read as an array: it has no type {found[1].decode()!r}") from None
     if len(shape) > 32 or prod(shape) * dtype.itemsize != len(view) - end:
         needed = prod(shape) * dtype.itemsize
         raise ValueError(
@@ -53,7 +56,7 @@ def array_from(content: bytearray | np.ndarray, where: str) -> np.ndarray:
 
 
 def mapped_array(path: Path) -> np.ndarray:
-    """The array in a file, of which only what is used is in memory. ValueError if it is none of plain numbers."""
+    """Memory-map the array in a file. ValueError unless it is an array of plain numbers."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""Decoded images kept on disk: written whole or not at all, rebuilt when what they came from changes."""
+"""A cache of decoded images on disk; they are decoded again when a source file changes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from unshaken.base.json_shapes import Whole
 from unshaken.storage.array_files import array_from, header_of
 
 FORMAT = 2
-"""Raise this when decoding changes, so that copies made by the old one are left alone."""
+"""Raise this when decoding changes: copies that were decoded by an older version are then not used."""
 
-NOTES = {"crc32": Whole(0), "about": {}}
-"""What is beside the pixels: the checksum of their file, and what is known of them."""
+SHAPE = {"crc32": Whole(0), "about": {}}
+"""The shape of the JSON file beside the pixels: the checksum of the pixel file, and the metadata."""
 
 Decoded = tuple[np.ndarray, dict[str, Any]]
-"""Pixels (N C H W) uint8, and what else is known of them, as JSON."""
+"""Pixels (N C H W) uint8, and metadata that JSON can hold."""
 
 
 def stamp(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Absolute path, size and time of change of each file: what a key needs of it. A missing file has size -1."""
+    """Return the absolute path, size and time of change of each file, for use in a key. A missing file has size -1."""
     return tuple((str(file.absolute()), *_state(file)) for file in files)
 
 
@@ -38,18 +38,18 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def place(folder: Path, key: object) -> Path:
-    """Where what belongs to a key (by its repr) lies, without a suffix."""
+def cache_path(folder: Path, key: object) -> Path:
+    """Return the path, without a suffix, of the files that belong to a key. The key counts by its repr."""
     return folder / blake2b(repr((FORMAT, key)).encode(), digest_size=16).hexdigest()
 
 
 def cached(folder: Path, key: object, decode: Callable[[], Decoded]) -> Decoded:
-    """What `decode` gave for an equal key, else what it gives now.
+    """Return what `decode` returned for an equal key before, from the disk; else call it and write the result.
 
-    A copy that is cut short or altered is made again, and where none can be written none is kept: a line on stderr says
-    so.
+    A damaged copy is decoded again. If the disk cannot be written, the result is returned all the same. A line on
+    stderr tells the user of either.
     """
-    stem = place(folder, key)
+    stem = cache_path(folder, key)
     decoded = _read(stem)
     if decoded is None:
         decoded = decode()
@@ -58,31 +58,31 @@ def cached(folder: Path, key: object, decode: Callable[[], Decoded]) -> Decoded:
 
 
 def _read(stem: Path) -> Decoded | None:
-    """A sound copy. None if there is none, which is said if there is a damaged one."""
-    file, notes = stem.with_suffix(".npy"), stem.with_suffix(".json")
-    if not (file.exists() and notes.exists()):
+    """Read the copy. None if there is none or it is damaged; a line on stderr tells the user of damage."""
+    file, metadata = stem.with_suffix(".npy"), stem.with_suffix(".json")
+    if not (file.exists() and metadata.exists()):
         return None
     try:
-        about = read_json(notes, NOTES)
+        found = read_json(metadata, SHAPE)
         with naming(file):
             content = np.fromfile(file, np.uint8)
-        if crc32(content) != about["crc32"]:
-            raise ValueError(f"{file} was damaged: its checksum is not that of its pixels")
-        return array_from(content, str(file)), about["about"]
+        if crc32(content) != found["crc32"]:
+            raise ValueError(f"{file} was damaged: its checksum does not match its pixels")
+        return array_from(content, str(file)), found["about"]
     except (ValueError, OSError) as error:
         reason = str(error).partition(". ")[0].partition(": an earlier version")[0]
-        print(f"the images are decoded again, for {reason}", file=sys.stderr)
+        print(f"the images are decoded again, because {reason}", file=sys.stderr)
         return None
 
 
-def _write(stem: Path, pixels: np.ndarray, about: dict[str, Any]) -> None:
-    """Not forced to the disk: what a power failure takes is decoded again."""
+def _write(stem: Path, pixels: np.ndarray, metadata: dict[str, Any]) -> None:
+    """Write a copy. It is not forced to the disk: images that are lost in a power failure are decoded again."""
     pixels = np.ascontiguousarray(pixels)
     header = header_of(pixels)
     try:
         with replacing(stem.with_suffix(".npy"), sync=False) as file:
             file.write(header)
             file.write(memoryview(pixels).cast("B") if pixels.size else b"")
-        write_json(stem.with_suffix(".json"), {"crc32": crc32(pixels, crc32(header)), "about": about})
+        write_json(stem.with_suffix(".json"), {"crc32": crc32(pixels, crc32(header)), "about": metadata})
     except OSError as error:
-        print(f"decoded images cannot be kept in {stem.parent} ({error.strerror})", file=sys.stderr)
+        print(f"decoded images cannot be written to {stem.parent} ({error.strerror})", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""One file over the network: resumed where it broke off, verified, and only then given its name."""
+"""Downloads of single files: resumed after an interruption, and verified at the end."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from unshaken.base.locks import Busy, Lock
 from unshaken.base.progress import progress
 
 SILENCE = 30.0
-"""Seconds without a byte after which a server counts as gone."""
-MOST = 16 * 2**30
-"""Bytes at which a download ends, for no archive that is downloaded here has as many."""
+"""Seconds without a byte after which a download fails."""
+LARGEST = 16 * 2**30
+"""Bytes after which a download fails. All archives that are downloaded here are smaller."""
 
 
 def checksum(path: Path) -> str:
-    """The md5 of a file: what the publishers of these archives give. It guards against accidents, not attacks."""
+    """Return the md5 of a file, which the publishers of these archives give. It finds accidents, not attacks."""
     with path.open("rb") as file:
         return file_digest(file, lambda: md5(usedforsecurity=False)).hexdigest()
 
 
 def download(url: str, path: Path, expected: str) -> Path:
-    """Bring `url` to `path`, whole and with the expected md5; else a ValueError, and nothing at `path`.
+    """Download `url` to `path`. ValueError, and no file at `path`, unless it is complete and has the expected md5.
 
-    What has come is kept in `path`.part, and the next try asks only for the rest. One process at a time downloads a
-    file: others wait, and find what it has brought.
+    The file grows as `path`.part, and a second try asks only for the rest. One process at a time downloads a file;
+    others wait for it and use its file.
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(lock, url):
-            if not (path.exists() and checksum(path) == expected):  # another process may have brought it meanwhile
-                _brought(url, path, expected)
-            lock.unlink(missing_ok=True)  # whoever still waits for it finds the file
+        with _locked(lock, url):
+            if not (path.exists() and checksum(path) == expected):  # another process may have downloaded it meanwhile
+                _download(url, path, expected)
+            lock.unlink(missing_ok=True)  # a process that still waits for the lock finds the file
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise ValueError(
-            f"cannot download {url} ({reason}); try again to go on from where it stopped, or put the file at {path}"
+            f"cannot download {url} ({reason}); try again to continue where it stopped, or put the file at {path}"
         ) from error
     return path
 
 
-def _alone(lock: Path, url: str) -> Lock:
-    """The lock of a download, once no other process holds it."""
+def _locked(lock: Path, url: str) -> Lock:
+    """Wait until no other process downloads the file, and return the lock."""
     try:
         return Lock(lock)
     except Busy:
@@ -54,15 +54,16 @@ def _alone(lock: Path, url: str) -> Lock:
         return Lock(lock, wait=-1)
 
 
-def _brought(url: str, path: Path, expected: str) -> None:
+def _download(url: str, path: Path, expected: str) -> None:
     part = path.with_name(f"{path.name}.part")
-    if part.is_symlink():  # whatever it points to is not ours to write
+    if part.is_symlink():  # the file that it points to must not be written
         part.unlink()
     _fetch(url, part)
     if (found := checksum(part)) != expected:
         part.unlink()
         raise ValueError(
-            f"{url} gave a file of md5 {found} instead of {expected}, now removed; try again, or put the file at {path}"
+            f"{url} gave a file with md5 {found} instead of {expected}, which was removed; try again, or put the file "
+            f"at {path}"
         )
     part.replace(path)
 
@@ -74,11 +75,11 @@ def _fetch(url: str, part: Path) -> None:
         response = urlopen(Request(url, headers=headers), timeout=SILENCE)
     except HTTPError as error:
         with error:
-            if error.code == 416:  # nothing lies beyond what we have: it is whole, or its checksum will say no
+            if error.code == 416:  # there is no rest to send: the file is complete, or its checksum will not match
                 return
             raise
     with response:
-        if response.status != 206:  # the server does not resume, and sends the whole file
+        if response.status != 206:  # the server ignores the range and sends the complete file
             have = 0
         length = response.headers["Content-Length"]
         total = None if length is None else have + int(length)
@@ -87,8 +88,8 @@ def _fetch(url: str, part: Path) -> None:
             advance(have / 1e6)
             while block := response.read(1 << 18):
                 file.write(block)
-                if file.tell() > MOST:
-                    raise OSError(f"it goes on after {MOST} bytes, and no archive is as long")
+                if file.tell() > LARGEST:
+                    raise OSError(f"it has more than {LARGEST} bytes, which is too many for an image set")
                 advance(len(block) / 1e6)
-    if total is not None and (size := part.stat().st_size) < total:  # the client library ends quietly here
+    if total is not None and (size := part.stat().st_size) < total:  # the client library raises no error here
         raise OSError(f"broke off after {size} of {total} bytes")

@@ -1,4 +1,4 @@
-"""Decoded images too many for memory: one file, written shard by shard, resumed where it broke off, and mapped."""
+"""Decoded images in a memory-mapped file, for sets that are too large for memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unshaken.base.json_files import MOST, naming, read_bytes, read_json, write_json
 from unshaken.base.json_shapes import Each, Items, Whole
-from unshaken.storage.cache import place
+from unshaken.storage.cache import cache_path
 
 JOURNAL = {
     "done": Whole(0),
@@ -34,18 +34,26 @@ JOURNAL = {
     "sums": Whole(0),
     "digests": Whole(0),
 }
-"""What a journal says: rows done, images kept, rows that there are digests of, a digest of the kept images, why others
-are not readable, those of 16 bits, and the checksums of two files: that of the kept images' checksums, and that of
-digests."""
+"""The shape of the journal, which says how far decoding came.
+
+done        rows of the set that are done
+kept        images in the file of pixels
+rows        rows in the file of digests
+content     a digest of the pixels
+unreadable  by row, why an image cannot be read
+deep        as in `Shard`
+sums        the checksum of the file with a checksum for each image
+digests     the checksum of the file of digests
+"""
 
 
 class Shard(NamedTuple):
-    """So many rows of a set, decoded.
+    """Some rows of a set, decoded.
 
-    pixels      (n C H W) uint8 of the images that are kept
-    unreadable  why others are not, by row in the set
-    digests     (rows) uint64 of all images that are known, 0 for those that cannot be read
-    deep        of those with 16 bits a value: how many, how many of these are nearly black, and the highest value
+    pixels      (n C H W) uint8, the images of the split
+    unreadable  by row in the set, why an image cannot be read
+    digests     (rows) uint64, the digests of all images; 0 for unreadable ones
+    deep        for images with 16 bits per value: how many, how many of these are nearly black, and the highest value
     """
 
     pixels: np.ndarray
@@ -58,140 +66,141 @@ def mapped(
     folder: Path,
     key: object,
     total: int,
-    room: int,
+    expected: int,
     one: tuple[int, ...],
     decode: Callable[[int, int], Iterator[tuple[int, Shard]]],
 ) -> tuple[Tensor, dict[str, Any]]:
-    """What `decode` gave for an equal key, else what it gives now: (pixels of the images that are kept, what is known).
+    """Return the pixels that `decode` returned for an equal key before, memory-mapped; else decode them into a file.
 
-    total   rows of the set, and
-    room    about how many images of it will be kept, each of
-    one     shape (C H W)
-    decode  from the so-manieth row on, so many images being kept: shards, each with how many rows are then done.
-            Memory holds one of them
-    Known are `unreadable`, why by row, `digests` by row, `deep`, `content`, a digest of all pixels, and `sums`, a
-    checksum of each image, to be held against what is fetched: to read the whole file first would take minutes. After
-    each shard it can be stopped, even by kill -9, and goes on from there; meanwhile other processes wait. The pixels
-    are mapped, read-only: the system fetches from the file what is looked at. ValueError if the disk has no room.
+    total     the number of rows in the set
+    expected  the estimated number of images in the split
+    one       the shape (C H W) of one image
+    decode    called with the rows and the images that are done; yields shards, each with the number of rows that are
+              done after it. One shard is in memory at a time
+
+    The second value is the metadata: `unreadable`, `digests` and `deep` as in `Shard`; `content`, a digest of all
+    pixels; `sums`, a checksum of each image. An image is compared with its checksum when it is used, because to check
+    the whole file first would take minutes. Decoding can be stopped after any shard, even by kill -9, and continues
+    from there; other processes wait meanwhile. ValueError if the disk has too little room.
     """
-    stem = place(folder, key)
+    stem = cache_path(folder, key)
     stem.parent.mkdir(parents=True, exist_ok=True)
     file, each = stem.with_suffix(".pixels"), prod(one)
-    with _alone(stem.with_suffix(".lock")):
-        known = _known(stem, total, each)
-        if known["done"] < total:
-            _check_room(folder, max(room - known["kept"], 0) * each)
-            _append(stem, known, each, decode)
-    sums, digests = _noted(stem, known)
-    known = known | {"digests": digests}
-    if not known["kept"]:
-        return torch.empty((0, *one), dtype=torch.uint8), known
+    with _locked(stem.with_suffix(".lock")):
+        journal = _read_journal(stem, total, each)
+        if journal["done"] < total:
+            _check_room(folder, max(expected - journal["kept"], 0) * each)
+            _append(stem, journal, each, decode)
+    sums, digests = _sums_and_digests(stem, journal)
+    metadata = journal | {"digests": digests}
+    if not journal["kept"]:
+        return torch.empty((0, *one), dtype=torch.uint8), metadata
     with naming(file):
-        pixels = np.memmap(file, np.uint8, "r", shape=(known["kept"], *one))  # pyright: ignore[reportArgumentType, reportCallIssue]
-    known = known | {"sums": Sums(file, sums)}
+        pixels = np.memmap(file, np.uint8, "r", shape=(journal["kept"], *one))  # pyright: ignore[reportArgumentType, reportCallIssue]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it is read-only, which is meant
-        return torch.from_numpy(pixels), known
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that the tensor is read-only
+        return torch.from_numpy(pixels), metadata | {"sums": Checksums(file, sums)}
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """The checksums of the images in a file, in their order, or in that of a subset.
+class Checksums:
+    """The checksums of the images in a file, or of a subset of them.
 
-    values  (N) uint32, CRC-32
+    values  (N) uint32, CRC-32, in the order of the images
     """
 
     file: Path
     values: np.ndarray
 
-    def __getitem__(self, index: Any) -> Sums:
+    def __getitem__(self, index: Any) -> Checksums:
         return replace(self, values=np.atleast_1d(self.values[index]))
 
     def check(self, pixels: Tensor) -> None:
-        """ValueError if one of these images, which are all that there are checksums of, was damaged in the file."""
+        """Compare images with these checksums. ValueError if one of them was damaged in the file."""
         for image, value in zip(pixels.numpy(), self.values, strict=True):
             if crc32(np.ascontiguousarray(image)) != value:
                 raise ValueError(
-                    f"{self.file} was damaged: an image in it has not its checksum. Remove the file, and the images "
-                    "are decoded again"
+                    f"{self.file} was damaged: an image in it does not match its checksum. Remove the file, and the "
+                    "images are decoded again"
                 )
 
 
-def _known(stem: Path, total: int, each: int) -> dict[str, Any]:
-    """What is done; nothing, if the files do not hold what the journal says."""
+def _read_journal(stem: Path, total: int, each: int) -> dict[str, Any]:
+    """Return the journal; one with nothing done if there is none, or if the file of pixels is shorter than it says."""
     journal, file = stem.with_suffix(".journal"), stem.with_suffix(".pixels")
     nothing = {"done": 0, "kept": 0, "rows": 0, "content": "", "unreadable": {}, "deep": [0, 0, 0], "sums": 0}
     nothing |= {"digests": 0}
     if not journal.exists():
         return nothing
     try:
-        known = read_json(journal, JOURNAL)
-        if not known["kept"] <= known["rows"] <= known["done"] <= total:
-            raise ValueError(f"{journal} is of another set: it says {known['done']} of {total} images")
+        found = read_json(journal, JOURNAL)
+        if not found["kept"] <= found["rows"] <= found["done"] <= total:
+            raise ValueError(f"{journal} is of another set: it says {found['done']} of {total} images")
         if file.exists():
-            if file.stat().st_size < known["kept"] * each:
+            if file.stat().st_size < found["kept"] * each:
                 print(f"{file} was cut short: the images are decoded again", file=sys.stderr)
                 return nothing
-            _noted(stem, known)
-            return known
+            _sums_and_digests(stem, found)
+            return found
     except ValueError as error:
         raise ValueError(f"{error}; or remove {journal}, and the images are decoded again") from None
     return nothing
 
 
-def _noted(stem: Path, known: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The checksums of the images that are there, and the digests by row; both have a checksum in the journal."""
+def _sums_and_digests(stem: Path, journal: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Read each image's checksum and the digests by row. ValueError if they do not match the journal."""
     found = []
-    for name, kind, count in (("sums", "<u4", known["kept"]), ("digests", "<u8", known["rows"])):
+    for name, kind, count in (("sums", "<u4", journal["kept"]), ("digests", "<u8", journal["rows"])):
         file, size = stem.with_suffix(f".{name}"), np.dtype(kind).itemsize * count
         content = read_bytes(file, MOST)[:size]
-        if len(content) < size or crc32(content) != known[name]:
-            raise ValueError(f"{file} was damaged: its checksum is not that in the journal")
+        if len(content) < size or crc32(content) != journal[name]:
+            raise ValueError(f"{file} was damaged: its checksum is not the one in the journal")
         found.append(np.frombuffer(content, kind))
     return found[0], found[1].astype(np.uint64)
 
 
 def _append(
-    stem: Path, known: dict[str, Any], each: int, decode: Callable[[int, int], Iterator[tuple[int, Shard]]]
+    stem: Path, journal: dict[str, Any], each: int, decode: Callable[[int, int], Iterator[tuple[int, Shard]]]
 ) -> None:
-    """The pixels, their checksums and digests reach the disk before the journal says so."""
-    ends = {".pixels": known["kept"] * each, ".sums": known["kept"] * 4, ".digests": known["rows"] * 8}
+    """Decode the rest. Pixels, checksums and digests reach the disk before the journal says so."""
+    ends = {".pixels": journal["kept"] * each, ".sums": journal["kept"] * 4, ".digests": journal["rows"] * 8}
     with naming(stem.with_suffix(".pixels")), ExitStack() as stack:
         files = [stack.enter_context(open(stem.with_suffix(end), "ab")) for end in ends]
         for file, size in zip(files, ends.values(), strict=True):
             file.truncate(size)
-        for done, shard in decode(known["rows"], known["kept"]):
+        for done, shard in decode(journal["rows"], journal["kept"]):
             pixels = np.ascontiguousarray(shard.pixels)
             values = np.array([crc32(image) for image in pixels], "<u4").tobytes()
             digests = shard.digests.astype("<u8").tobytes()
-            for file, part in zip(
+            for file, added in zip(
                 files, (memoryview(pixels).cast("B") if pixels.size else b"", values, digests), strict=True
             ):
-                file.write(part)
+                file.write(added)
                 file.flush()
                 os.fsync(file.fileno())
-            content = blake2b(known["content"].encode(), digest_size=16)
+            content = blake2b(journal["content"].encode(), digest_size=16)
             content.update(pixels)
-            known |= {"done": done, "kept": known["kept"] + len(pixels), "content": content.hexdigest()}
-            known |= {"sums": crc32(values, known["sums"]), "digests": crc32(digests, known["digests"])}
-            known["rows"] += len(shard.digests)
-            known["unreadable"] = known["unreadable"] | shard.unreadable
-            (count, dim, top), (more, dimmer, higher) = known["deep"], shard.deep
-            known["deep"] = [count + more, dim + dimmer, max(top, higher)]
-            write_json(stem.with_suffix(".journal"), known)
+            journal |= {"done": done, "kept": journal["kept"] + len(pixels), "content": content.hexdigest()}
+            journal |= {"sums": crc32(values, journal["sums"]), "digests": crc32(digests, journal["digests"])}
+            journal["rows"] += len(shard.digests)
+            journal["unreadable"] = journal["unreadable"] | shard.unreadable
+            (count, dark, top), (more, more_dark, higher) = journal["deep"], shard.deep
+            journal["deep"] = [count + more, dark + more_dark, max(top, higher)]
+            write_json(stem.with_suffix(".journal"), journal)
 
 
 def _check_room(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise ValueError(
-            f"decoded images need {wanted / 1e9:,.0f} GB more in {folder}, and there are {free / 1e9:,.0f}: "
+            f"decoded images need {wanted / 1e9:,.0f} GB more in {folder}, and {free / 1e9:,.0f} GB are free: "
             "choose another --data.root, or a smaller --data.size"
         )
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _locked(lock: Path) -> Iterator[None]:
+    """Hold a lock; wait while another process has it."""
     with open(lock, "w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

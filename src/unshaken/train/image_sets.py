@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unshaken.data.image_digests import HOLD
+from unshaken.data.image_digests import HOLDOUT
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.nets.backbone import Backbone
@@ -38,7 +38,7 @@ def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held
         raise ValueError("this run has no held-out images; fine-tune with --holdout 10, for example")
     if not holdout:
         return images
-    aside = source.aside(images, holdout, HOLD)
+    aside = source.holdout_mask(images, holdout, HOLDOUT)
     if held_out and not aside.any():
         raise ValueError(f"--holdout {holdout} holds out none of {len(images)} images: choose a smaller number")
     rows = (aside if held_out else ~aside).nonzero()[:, 0]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from unshaken.data.images import Images
-from unshaken.data.source import KNOWN, DataSource, known_as
+from unshaken.data.source import STANDARD, DataSource, standard_name
 from unshaken.nets.checkpoint import read_tensors, readable_header, write_tensors
 
 FILE = "seen.safetensors"
@@ -132,7 +132,7 @@ def check_unseen(
     if held_out:
         overlap = Overlap(images, overlap.finetune, None)
     if overlap:
-        published = known_as(source or DataSource(images.name)) in KNOWN
+        published = standard_name(source or DataSource(images.name)) in STANDARD
         if not (allowed or published):
             raise ValueError(f"{overlap}: evaluate on other images (--data), or say --allow-seen")
         print(f"{overlap}; they are evaluated all the same", file=sys.stderr)
