@@ -57,11 +57,11 @@ def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
                 tell.end(block, part)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
-    assert lines[0].split("  ")[0] == "exam: 0 of 50 images"
+    assert lines[0].split("  ")[0] == "evaluation: 0 of 50 images"
     assert "left" not in lines[0]
     assert lines[1].endswith("first")
-    assert re.match(r"exam: 25 of 50 images .* images/s  last  \d+ s left", lines[2])
-    assert lines[5].startswith("exam: 50 of 50 images")
+    assert re.match(r"evaluation: 25 of 50 images .* images/s  last  \d+ s left", lines[2])
+    assert lines[5].startswith("evaluation: 50 of 50 images")
 
 
 def test_nothing_is_said_in_silence(capsys):
@@ -88,7 +88,7 @@ def test_a_long_attack_says_its_step_and_the_time_left(monkeypatch, capsys):
     assert len(lines) == 4
     found = re.search(r"first, step 4 of at most 10, at most (\d+) s left for these 25 images", lines[-1])
     assert found
-    assert lines[-1].startswith("exam: 0 of 25 images")
+    assert lines[-1].startswith("evaluation: 0 of 25 images")
     left = tell.step(tell.since + 4.0)  # a second a call: 6 more of this part, and 40 of the next
     assert left == "first, step 4 of at most 10, at most 46 s left for these 25 images"
 

@@ -398,8 +398,8 @@ def test_limit_and_missing_labels():
 
 def test_one_process_at_a_time_writes_a_file_of_verdicts(tmp_path):
     """The same process may, again and again; another one is told in a line, and its lock is free when it ends."""
-    code = "import sys, time; from pathlib import Path; from unshaken.evaluation.verdict_log import Notes\n"
-    code += "notes = Notes(Path(sys.argv[1]), 'evaluation'); print('at work', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from unshaken.evaluation.verdict_log import VerdictLog\n"
+    code += "log = VerdictLog(Path(sys.argv[1]), 'an evaluation'); print('at work', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"at work\n"
     with pytest.raises(ValueError, match="another process is at work on the same exam"):

@@ -123,7 +123,7 @@ def test_a_result_whose_counts_are_not_those_of_its_verdicts_is_refused(tmp_path
         ({"standard": [1]}, "'standard' is a list of 1 items, and has to be an object"),
         (
             {"evaluation": {"attack": {"steps": 20, "ball": {"type": "L7", "eps": 1}}}},
-            "'exam.attack.ball.type' is 'L7'",
+            "'evaluation.attack.ball.type' is 'L7'",
         ),
         ({"corruptions": {"fog": []}}, "'corruptions.fog' is a list"),
     ],
