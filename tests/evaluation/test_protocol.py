@@ -402,10 +402,10 @@ def test_one_process_at_a_time_writes_a_file_of_verdicts(tmp_path):
     code += "log = VerdictLog(Path(sys.argv[1]), 'an evaluation'); print('at work', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"at work\n"
-    with pytest.raises(ValueError, match="another process is at work on the same exam"):
-        VerdictLog(tmp_path, "evaluation")
-    first, second = VerdictLog(tmp_path, "another exam"), VerdictLog(tmp_path, "another exam")
+    with pytest.raises(ValueError, match="another process is at work on the same evaluation"):
+        VerdictLog(tmp_path, "an evaluation")
+    first, second = VerdictLog(tmp_path, "another evaluation"), VerdictLog(tmp_path, "another evaluation")
     assert first.identity == second.identity
     other.kill()
     other.communicate()
-    assert VerdictLog(tmp_path, "evaluation").file.exists()
+    assert VerdictLog(tmp_path, "an evaluation").file.exists()

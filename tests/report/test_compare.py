@@ -160,7 +160,7 @@ def tuned(**recipe) -> dict:
 
 def test_unlike_protocols_are_refused_unless_that_is_asked_for(tmp_path):
     a, b = tuned(), tuned(batch_size=64, lr={"type": "MultiStep", "at": [50, 100]})
-    words = r"unlike protocols \(batch 512 and 64; rate.at \[10\] and \[50, 100\]\)"
+    words = r"unlike protocols \(batch_size 512 and 64; lr.at \[10\] and \[50, 100\]\)"
     with pytest.raises(ValueError, match=words) as refused:
         list(compared(a, b))
     assert "--anyway" in str(refused.value)

@@ -52,7 +52,7 @@ def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
     size = source.get("size")
     if size is not None:
         words.append(f"--data.size {size}")
-    side = run.pretrain.get("backbone", {}).get("stem") or run.result["finetune"].get("side") or 32
+    side = run.pretrain.get("backbone", {}).get("image_size") or run.result["finetune"].get("side") or 32
     usual = usual_finetune(mode, name, origin, source["name"], size, side)
     if source["name"] == origin:  # then it is the encoder's own, limits and all
         usual = usual | {"data": run.pretrain["data"] | {"size": size}}
@@ -75,7 +75,7 @@ def judgements(row: Row) -> list[list[str]]:
 def judged(run: Receipt) -> list[str]:
     """Return what differs from the usual question: --full for all, else the parts of it."""
     evaluation, target = run.result["evaluation"], run.finetune.get("data", run.pretrain["data"])["name"]
-    usual, full = usual_exam(target), usual_exam(target, full=True)
+    usual, full = usual_evaluation(target), usual_evaluation(target, full=True)
     learned = run.result["finetune"].get("data", {}).get("images", {}).get("name", target)
     other = run.result["data"]["name"] not in (target, learned)
     words = [f"--data.name {shlex.quote(run.result['data']['name'])}"] if other else []
@@ -108,7 +108,7 @@ def usual_pretrain(name: str, data: str) -> Plain | None:
     from unshaken.train.approximations import Approximations
 
     for full in (f"{name}/{data}", name):
-        try:  # savings are left out of a recipe that has none
+        try:  # approximations are left out of a recipe that has none
             return {"approximations": to_json(Approximations())} | to_json(recipe(full)) | {"@name": full}
         except (ValueError, KeyError):
             continue
@@ -120,15 +120,15 @@ def usual_finetune(mode: str, name: str, origin: str, target: str, size: int | N
     """Return the protocol's choices for a mode as plain values, as `unshaken finetune` takes them by default."""
     from unshaken.base.serialize import to_json
     from unshaken.data.source import DataSource
-    from unshaken.recipes.autolora import published
+    from unshaken.recipes.autolora import autolora
     from unshaken.recipes.finetune import chosen
 
     source = DataSource(target, size=size)
-    return to_json(published(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
+    return to_json(autolora(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
 
 
 @cache
-def usual_exam(target: str, full: bool = False) -> Plain:
+def usual_evaluation(target: str, full: bool = False) -> Plain:
     """Return the usual question for a set's classifiers as plain values."""
     from unshaken.base.serialize import to_json
     from unshaken.data.source import DataSource

@@ -36,7 +36,7 @@ def file_suffix(evaluation: Evaluation, usual: Evaluation, other_set: str = "") 
     for name in ("steps", "rel_step_size", "restarts"):
         if getattr(asked, name) != getattr(known, name):
             words.append(f"{name}{getattr(asked, name):g}")
-    words += [f"start-{asked.init}"] if asked.init != known.init else []
+    words += [f"init-{asked.init}"] if asked.init != known.init else []
     words += ["without-gradients"] if evaluation.attacks == "queries" else []
     words += [f"queries{evaluation.queries}"] if evaluation.queries != usual.queries else []
     words += [evaluation.autoattack] if evaluation.autoattack not in ("none", "standard") else []
