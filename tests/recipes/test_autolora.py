@@ -15,6 +15,7 @@ import unshaken
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
+from unshaken.evaluation.judge import judge
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.methods.autolora import AutoLoRa, AutoRate
 from unshaken.methods.base import Step
@@ -110,7 +111,7 @@ def test_end_to_end(recipe, encoder, tmp_path):
     assert (result["mode"], result["method"]) == ("autolora", "acl")
     aside = recipe.images(backbone)[1]
     assert about["finetune"]["data"]["validation"]["n"] == len(aside)
-    judged = recipe.validation.judge(net, aside)["pgd"]
+    judged = judge(recipe.validation, net, aside)["pgd"]
     assert judged.correct / len(judged) == max(values)  # what is kept is the best
 
 

@@ -231,6 +231,6 @@ def test_an_eps_that_is_not_that_of_training_is_said(run, capsys):
     from unshaken.evaluation.classifier import Classifier
 
     candidate = Classifier.of_run(run)
-    candidate.about["pretrain"]["recipe"] |= about["recipe"]
+    candidate.metadata["pretrain"]["recipe"] |= about["recipe"]
     evaluate(candidate, evaluation=replace(CHEAP, limit=20))
     assert "note: pre-trained at ε = 4/255 (l∞), and judged at ε = 0.1 (l∞)" in capsys.readouterr().err

@@ -19,7 +19,8 @@ from unshaken.base.rng import Key
 from unshaken.board.check import Result
 from unshaken.data.images import Images
 from unshaken.evaluation.classifier import Classifier
-from unshaken.evaluation.protocol import Evaluation, through
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.stages import logits_of
 from unshaken.evaluation.verdicts import Verdicts, wilson
 from unshaken.nets.network import frozen
 from unshaken.report.contact_sheet import contact_sheet
@@ -75,7 +76,7 @@ def seen(run: Path, result: Result) -> Seen:
     evaluation = Evaluation.read(result["evaluation"])
     images = evaluation.of(images)
     with frozen(candidate.net):
-        answers = through(candidate.net)
+        answers = logits_of(candidate.net)
         examples = [*shown(answers, images, evaluation.attack, result)]
         curve = epsilons(answers, images, evaluation.attack)
     return Seen(examples, by_class(images, result), curve, min(MEASURED, len(images)))

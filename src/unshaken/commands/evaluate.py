@@ -111,7 +111,7 @@ def published(name: str, rest: list[str]) -> dict | None:
     candidate, side = Classifier.of_name(name)
     images = candidate.images(replace(source, size=source.size or side))
     candidate = replace(candidate, folder=candidate.folder / slug(source))
-    return judged(options, candidate.facing(images.names, options.classes) if images.names else candidate, images)
+    return judged(options, candidate.for_classes(images.names, options.classes) if images.names else candidate, images)
 
 
 @dataclass(frozen=True)

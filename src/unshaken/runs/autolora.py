@@ -14,6 +14,7 @@ from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
 from unshaken.data.image_digests import ASIDE
 from unshaken.data.images import Images
+from unshaken.evaluation.judge import judge
 from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.autolora import AutoLoRa
 from unshaken.methods.base import Step
@@ -57,7 +58,7 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
                 train(recipe, net, loop, aside, History(run.path, loop.place))
             net.memory = None
             classifier = without_lora(merge_route(net, "adv"))
-            origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.about["pretrain"]}
+            origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
             save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
             write_fingerprint(run.path)
             run.finish(classifier, workspace.runtime.world(fabric.device))
@@ -112,7 +113,7 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
 
 
 def robust_accuracy(recipe: AutoFinetune, net: Network, aside: Images) -> float:
-    verdicts = recipe.validation.judge(net, aside)["pgd"]
+    verdicts = judge(recipe.validation, net, aside)["pgd"]
     return verdicts.correct / len(verdicts)
 
 

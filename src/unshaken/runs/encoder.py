@@ -54,13 +54,13 @@ class PretrainedEncoder:
         """ValueError if it is no encoder of ours, or does not say where it comes from."""
         given = cls(*load_encoder(file, training=True), TrainingImages.beside(file))
         with readable_header(file):
-            _ = given.about["pretrain"]["recipe"]["name"], given.about["pretrain"]["recipe"]["data"]["name"]
+            _ = given.metadata["pretrain"]["recipe"]["name"], given.metadata["pretrain"]["recipe"]["data"]["name"]
         return given
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a run that begins with it has to meet again: padding, say, is in no weight."""
-        name = self.about["pretrain"]["recipe"]["name"]
+        name = self.metadata["pretrain"]["recipe"]["name"]
         return {"name": name, "network": short_hash(self.backbone), "weights": digest(self.encoder)}
 
     def clean_route(self) -> Encoder:

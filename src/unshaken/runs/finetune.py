@@ -47,7 +47,7 @@ def finetune(
     if isinstance(recipe, str):
         recipe = finetune_recipe(file, recipe)
     given = PretrainedEncoder.read(file)
-    tell_eps(given.about["pretrain"]["recipe"], recipe.method, workspace.quiet)
+    tell_eps(given.metadata["pretrain"]["recipe"], recipe.method, workspace.quiet)
     train = finetune_autolora if isinstance(recipe, AutoFinetune) else finetune_classifier
     return train(recipe, given, file.parent, workspace)
 
@@ -71,7 +71,7 @@ def finetune_recipe(
         )
     file = encoder_file(Path(encoder))
     given = PretrainedEncoder.read(file)
-    pretrained = given.about["pretrain"]["recipe"]
+    pretrained = given.metadata["pretrain"]["recipe"]
     origin = source_of(pretrained["data"], file.parent)
     if mode == "autolora":
         return autolora(data or origin)
@@ -81,7 +81,7 @@ def finetune_recipe(
 def protocol_for(encoder: Path, source: DataSource, like: str | None = None) -> Protocol:
     """Which row of the presets an encoder takes, by what is noted about it."""
     given = PretrainedEncoder.read(encoder_file(encoder))
-    pretrained = given.about["pretrain"]["recipe"]
+    pretrained = given.metadata["pretrain"]["recipe"]
     origin = DataSource(pretrained["data"]["name"])  # only its name is used: nothing is opened
     return Protocol.of(pretrained["name"], origin, source, given.backbone.image_size, like)
 
@@ -105,7 +105,7 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         )  # fmt: skip
         how = (recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet)
         fit(step, batches.to(fabric.device), *how)
-        origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.about["pretrain"]}
+        origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
         classifier = merge_route(net, "adv")
         save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
         write_fingerprint(run.path)
@@ -127,7 +127,7 @@ def with_routes_for(method: Method, encoder: Encoder) -> Encoder:
 def labelled_source(encoder: Path, data: str | None, size: int | None) -> DataSource:
     """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
     file = encoder_file(encoder)
-    recipe = PretrainedEncoder.read(file).about["pretrain"]["recipe"]
+    recipe = PretrainedEncoder.read(file).metadata["pretrain"]["recipe"]
     if recipe["name"] == UNKNOWN:
         print(f"{file} does not say which method made it: the presets are those of unknown methods", file=sys.stderr)
     known = source_of(recipe["data"], file.parent)

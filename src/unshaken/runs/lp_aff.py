@@ -49,7 +49,7 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
         net = Network(encoder.encoder if dual else encoder.adversarial_route(), probe.head)
         train_stage(recipe, "tune", net, images, label, run, workspace, fabric)
 
-        origin = {"recipe": to_json(recipe), "data": run.data, "teacher": encoder.about["pretrain"]}
+        origin = {"recipe": to_json(recipe), "data": run.data, "teacher": encoder.metadata["pretrain"]}
         save_encoder(run.path / "encoder.safetensors", net.encoder, encoder.backbone, {"pretrain": origin})
         write_fingerprint(run.path)
         run.finish(net, workspace.runtime.world(fabric.device))

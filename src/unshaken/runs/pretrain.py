@@ -112,7 +112,7 @@ def pretrain_encoder(
         else:
             fit_on_coresets(recipe.coreset, step, batches.to(fabric.device), *how)
         origin = {"recipe": to_json(recipe), "data": data}
-        origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
+        origin |= {"teacher": teacher.metadata["pretrain"]} if teacher else {}
         trained = net.teacher if recipe.method.teacher == "momentum" else net
         save_encoder(run.path / ENCODER, trained.encoder, recipe.backbone, {"pretrain": origin})
         write_fingerprint(run.path)
