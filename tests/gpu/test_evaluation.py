@@ -82,10 +82,10 @@ def test_the_doctor_says_what_it_says_on_the_cpu(device):
         for where in ("cpu", device):
             net = classifier(images, where)
             x, y = images.to(where).floats(), images.label.to(where)
-            patient = ModelUnderTest(scaled(net, scale), x, y, BALL, KEY / "doctor", net)
+            model = ModelUnderTest(scaled(net, scale), x, y, BALL, KEY / "doctor", net)
             attacked = 0 if scale > 1 else 8 if device == "cpu" else 48
             with frozen(net), equal_draws(), other_rounding(device if said else "cuda"):
-                said.append([one.finding.check for one in run_checks(patient, attacked) if one.finding])
+                said.append([one.finding.check for one in run_checks(model, attacked) if one.finding])
         assert said[0] == said[1]
         assert bool(said[0]) == (scale > 1)
 

@@ -70,9 +70,7 @@ class Adapter(nn.Module):
             )
         if len(fitting) > 1:
             others = ", ".join(name for name in found if name != order[0])
-            print(
-                f"note: of the network's outputs {order[0]} is taken for the logits, not {others}", file=sys.stderr
-            )
+            print(f"note: of the network's outputs {order[0]} is taken for the logits, not {others}", file=sys.stderr)
         return order[0]
 
     def try_gradients(self, x: Float[Tensor, "n C H W"]) -> None:

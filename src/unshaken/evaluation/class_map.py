@@ -40,7 +40,9 @@ def index_of(names: Sequence[str], words: Words) -> list[int] | None:
     unknown = [name for name, at in zip(names, found, strict=True) if not at]
     unclear = [name for name, at in zip(names, found, strict=True) if len(at) > 1]
     if unknown or unclear:
-        what = f"no class {unknown[0]!r}" if unknown else f"{len(logits[normalised(unclear[0])])} classes {unclear[0]!r}"
+        what = (
+            f"no class {unknown[0]!r}" if unknown else f"{len(logits[normalised(unclear[0])])} classes {unclear[0]!r}"
+        )
         raise ValueError(
             f"the network has {len(names) - len(unknown) - len(unclear)} of the {len(names)} classes by name, and "
             f"{what}: name the others by a file, --classes map.json, such as {{{names[0]!r}: 0}}"

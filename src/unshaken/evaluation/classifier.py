@@ -126,7 +126,8 @@ class Classifier:
                     "--classes map.json, of class names and numbers of logits"
                 )
             print(
-                f"note: the network has none of the {len(names)} classes by name: they are taken in order", file=sys.stderr
+                f"note: the network has none of the {len(names)} classes by name: they are taken in order",
+                file=sys.stderr,
             )
             return self
         return self.with_logits(dict(zip(names, index, strict=True)))

@@ -82,7 +82,9 @@ class Evaluation:
                 + (f" with until {self.until:g}: either says when to stop" if self.until is not None else "")
             )
         if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError(f"an evaluation takes batch_size ≥ 1 and limit ≥ 1, not {self.batch_size} and {self.limit}")
+            raise ValueError(
+                f"an evaluation takes batch_size ≥ 1 and limit ≥ 1, not {self.batch_size} and {self.limit}"
+            )
         if self.until is not None and not 0 <= self.until <= 100:
             raise ValueError(f"until is a width in percentage points, such as 1.0, not {self.until:g}")
         if not self.severities:

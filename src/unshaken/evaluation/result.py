@@ -59,7 +59,9 @@ def result_of(
     }
 
 
-def scores(evaluation: Evaluation, verdicts: dict[str, Verdicts], seconds: dict[str, float], size: int) -> dict[str, Any]:
+def scores(
+    evaluation: Evaluation, verdicts: dict[str, Verdicts], seconds: dict[str, float], size: int
+) -> dict[str, Any]:
     """Return standard and robust accuracy, and those under AutoAttack and corruptions if they were evaluated."""
 
     def score(*stages: str) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def verdicts_by_stage(evaluation: Evaluation, result: dict[str, Any]) -> dict[st
     corrupted = evaluation.corrupted if "corruptions" in result else ()
     digests = result.get("corrupted", {}).get("digests")
     found |= {
-        evaluation.corruption_name(each, digests): result["corruptions"][each.name][str(each.severity)] for each in corrupted
+        evaluation.corruption_name(each, digests): result["corruptions"][each.name][str(each.severity)]
+        for each in corrupted
     }
     return {name: Verdicts.read(score) for name, score in found.items()}
 

@@ -90,7 +90,9 @@ def write_result(result: dict[str, Any], file: Path) -> Path:
         pass
     elif _covers(old, new) and not _covers(new, old):
         file = file.with_name(f"{file.stem}-{result['notes']}.json")
-        print(f"an earlier result has more scores, under other conditions, and stays; this one is {file}", file=sys.stderr)
+        print(
+            f"an earlier result has more scores, under other conditions, and stays; this one is {file}", file=sys.stderr
+        )
     else:
         aside = file.with_name(f"earlier-{file.stem}-{before.get('notes', 'unknown')}.json")
         file.replace(aside)
@@ -106,8 +108,15 @@ def write_result(result: dict[str, Any], file: Path) -> Path:
 def _images_by_stage(result: dict[str, Any]) -> dict[str, int]:
     """Return the number of judged images by stage."""
     try:
-        return {name: len(found) for name, found in verdicts_by_stage(evaluation_of(result), result).items()} if result else {}
-    except (KeyError, ValueError):  # of another version; or the published images are gone, and the result has no digests of them
+        return (
+            {name: len(found) for name, found in verdicts_by_stage(evaluation_of(result), result).items()}
+            if result
+            else {}
+        )
+    except (
+        KeyError,
+        ValueError,
+    ):  # of another version; or the published images are gone, and the result has no digests of them
         return {"unknown": len(result)}
 
 

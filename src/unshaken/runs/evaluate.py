@@ -19,7 +19,7 @@ from unshaken.base.serialize import to_json
 from unshaken.base.shard import Shard
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource, source_of
-from unshaken.diagnostics.doctor import cheap, thorough
+from unshaken.diagnostics.doctor import all_checks, quick_checks
 from unshaken.diagnostics.subject import Finding, ModelUnderTest
 from unshaken.evaluation.classifier import Classifier, PreparedClassifier
 from unshaken.evaluation.judge import is_complete, judge, verdicts_of
@@ -102,12 +102,24 @@ def evaluate(
     log.reload()
     verdicts = verdicts_of(evaluation, log, len(judged))
     if is_complete(evaluation, verdicts):
-        evaluation, file = replace(evaluation, until=None), complete  # every block is judged, so the limit had no effect
+        evaluation, file = (
+            replace(evaluation, until=None),
+            complete,
+        )  # every block is judged, so the limit had no effect
     elif evaluation.until is None:
         n = min(len(verdicts[stage]) for stage in ("clean", *evaluation.first_attack_names))
         print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
         return None
-    parts = (subject.provenance, evaluation, image_identity(images), verdicts, log.seconds(), judged, model.world, findings)
+    parts = (
+        subject.provenance,
+        evaluation,
+        image_identity(images),
+        verdicts,
+        log.seconds(),
+        judged,
+        model.world,
+        findings,
+    )
     result = result_of(*parts)
     result |= {"date": datetime.now(UTC).date().isoformat(), "notes": log.identity, "seen": seen}
     _note_constant(result, workspace.quiet)
@@ -191,8 +203,8 @@ def _quick_checks(evaluation: Evaluation, model: PreparedClassifier, quiet: bool
     index = evaluation.blocks(len(images))[0][:CHECKED].to(images.pixels.device)
     x, y, key = images.floats(index), images.label[index], Key(evaluation.seed) / "checks"
     with frozen(model.net):
-        patient = ModelUnderTest(logits_of(model.net), x, y, evaluation.attack.ball, key, model.net)
-        found = cheap(patient) if evaluation.autoattack == "none" else thorough(patient)
+        tested = ModelUnderTest(logits_of(model.net), x, y, evaluation.attack.ball, key, model.net)
+        found = quick_checks(tested) if evaluation.autoattack == "none" else all_checks(tested)
     for finding in () if quiet else found:
         print(f"doubtful ({finding.check}, {finding.sure}): {finding.says} {finding.do}", file=sys.stderr)
     return found
