@@ -331,7 +331,7 @@ def test_an_image_is_corrupted_alike_wherever_it_stands(weak):
     assert all(torch.equal(a[part].bits, b[part].bits) for part in PARTS[5:])
 
 
-def test_published_images_are_taken_by_their_places(tmp_path):
+def test_published_images_are_read_by_their_index(tmp_path):
     """Against the same network on the files' own rows; and files of another set are refused."""
     rng = numpy.random.default_rng(0)
     pixels, label = rng.integers(0, 256, (150, 32, 32, 3), dtype=numpy.uint8), rng.integers(0, 2, 30)
@@ -347,7 +347,7 @@ def test_published_images_are_taken_by_their_places(tmp_path):
     for severity in (2, 5):
         rows = torch.from_numpy(pixels[30 * (severity - 1) : 30 * severity]).permute(0, 3, 1, 2)
         expected = correct(net, rows.float() / 255, clean.label)
-        assert torch.equal(found[evaluation.part_of(Corruption("fog", severity))].bits, expected)
+        assert torch.equal(found[evaluation.corruption_name(Corruption("fog", severity))].bits, expected)
     other = replace(clean, label=1 - clean.label)
     with pytest.raises(ValueError, match="other labels than the test images"):
         judge(evaluation, net, other)

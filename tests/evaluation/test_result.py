@@ -28,7 +28,7 @@ def verdicts(evaluation: Evaluation, n: int = 200, seed: int = 0) -> dict[str, V
 
 
 def result(seed: int = 0, mode: str = "slf", evaluation: Evaluation = FULL) -> dict:
-    of = scores(evaluation, verdicts(evaluation, seed=seed), defaultdict(lambda: 0.25), side=32)
+    of = scores(evaluation, verdicts(evaluation, seed=seed), defaultdict(lambda: 0.25), size=32)
     return json.loads(json.dumps(of)) | {"mode": mode, "evaluation": {"attack": {"steps": 20}}}
 
 
@@ -101,4 +101,4 @@ def test_a_mean_over_other_images_is_none():
     part, of = Verdicts.none(200), verdicts(FULL)
     part.judged[:50] = True
     of["fog/3"] = part
-    assert "corruption_accuracy" not in scores(FULL, of, defaultdict(float), side=32)
+    assert "corruption_accuracy" not in scores(FULL, of, defaultdict(float), size=32)

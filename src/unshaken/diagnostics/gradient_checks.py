@@ -44,7 +44,7 @@ def _vanished(wild: int, flat: int, rounded: int, n: int) -> Finding | None:
         )
         return Finding("gradient", says, "certain" if 2 * flat > n else "likely", do)
     if binomial_tail(rounded, n, 0.5) < SURPRISING:
-        says = f"The logits are so large that in float32 the gradient of cross-entropy is only rounding for {rounded} {whose}."
+        says = f"The logits are so large that the gradient of cross-entropy in float32 is rounding for {rounded} {whose}."
         do = "Attack a loss that does not depend on their scale (AutoAttack's DLR), or divide the logits by a constant."
         return Finding("gradient", says, "possible", do)
     return None
@@ -52,7 +52,7 @@ def _vanished(wild: int, flat: int, rounded: int, n: int) -> Finding | None:
 
 @dataclass(frozen=True, eq=False)
 class _Slopes:
-    """For each image (N): the gradient by the pixels is not finite; it is zero; the one by the logits differs from float64."""
+    """For each image (N): the gradient is not finite; it is zero; the one by the logits differs from that in float64."""
 
     wild: Tensor
     flat: Tensor

@@ -84,7 +84,7 @@ def statistics(model: ModelUnderTest) -> Finding | None:
 
 
 def routes(model: ModelUnderTest) -> Finding | None:
-    """Report a stale batch-norm route: statistics never updated, or less than half of another route's correct answers."""
+    """Report a stale batch-norm route: statistics never updated, or many fewer correct answers than another."""
     found = statistics(model)
     if found or not isinstance(model.net, Network):
         return found

@@ -82,7 +82,7 @@ def eps(model: ModelUnderTest) -> Finding | None:
 
 
 def _distance_to_other_classes(model: ModelUnderTest) -> Float[Tensor, "N"]:
-    """Return the distance to the nearest image of another class, else ∞. An equal image is ignored: its label is wrong."""
+    """Return the distance to the nearest image of another class, else ∞. Equal images are ignored: a label is wrong."""
     x, y = model.x.flatten(1), model.y
     p = torch.inf if isinstance(model.ball, Linf) else 2
     apart = torch.cdist(x, x, p=p, compute_mode="donot_use_mm_for_euclid_dist")  # so that equal images have distance 0
@@ -111,8 +111,8 @@ def accuracy(model: ModelUnderTest) -> Finding | None:
     if binomial_tail(n, n, guessing) > SURPRISING or binomial_tail(right, n, guessing) <= 0.01:
         return None  # too few images, or one class; or the answers do depend on the labels
     says = (
-        f"{right} of {n} images are classified correctly, and guessing would give {guessing * n:.0f}; always naming the "
-        f"most frequent class is correct on {int(counts[1].max())}."
+        f"{right} of {n} images are classified correctly, and guessing would give {guessing * n:.0f}; always naming "
+        f"the most frequent class is correct on {int(counts[1].max())}."
     )
     do = "Check that the classes are in the order of the labels, the images fit the network, and it was trained."
     return Finding("accuracy", says, "likely", do)

@@ -11,7 +11,7 @@ from unshaken.corruptions.severity import FIFTEEN, SEVERITIES
 
 @dataclass(frozen=True)
 class CorruptionAccuracy:
-    """Exact accuracies under corruptions, by the protocol of RobustBench and of AIR (Xu et al., NeurIPS 2023, arXiv:2305.00374).
+    """Exact accuracies under corruptions, as RobustBench and AIR (Xu et al., NeurIPS 2023, arXiv:2305.00374) do it.
 
     by_severity  CS-s: the mean over the fifteen corruptions at severity s
     mean         the mean of the five

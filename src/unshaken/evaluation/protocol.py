@@ -126,7 +126,7 @@ class Evaluation:
             yield attack_stage(f"square-{self.queries}", square, "clean")
 
     def _autoattack(self) -> Iterator[EvaluationStage]:
-        """The attacks of AutoAttack, each on the survivors of the one before it, the first one on the correct images."""
+        """The attacks of AutoAttack, each on the survivors of the one before it."""
         if self.autoattack == "none":
             return
         attacks = AutoAttack(self.attack.ball, self.autoattack).stages
@@ -202,7 +202,7 @@ class Evaluation:
         return replace(self, corruptions=(), severities=SEVERITIES, published=None, **neutral)
 
     def merged_with(self, other: Evaluation) -> Evaluation:
-        """Return this evaluation with the stages that only the other one has, as far as one evaluation can hold both."""
+        """Return this evaluation with the other one's stages too, as far as one evaluation can hold both."""
         found = self
         if self.autoattack == "none":
             found = replace(found, autoattack=other.autoattack, autoattack_limit=other.autoattack_limit)

@@ -32,7 +32,7 @@ def result_of(
 ) -> dict[str, Any]:
     """Return the content of result.json.
 
-    provenance  of the classifier: the recipes of pre-training and fine-tuning, their seconds and cost, the weights' digest
+    provenance  of the classifier: the recipes of pre-training and fine-tuning, seconds, cost, the weights' digest
     data        the name, the split, the size and the digest of the set
     seconds     by the evaluation's stages
     images      the images that were judged
@@ -126,7 +126,7 @@ def scores_that_disagree(result: dict[str, Any]) -> list[str]:
 
 
 def corruption_constants(evaluation: Evaluation, size: int) -> dict[str, Any]:
-    """Return the constants that the corruptions were made with, and the corruptions that differ from the published ones."""
+    """Return the constants of the corruptions, and the corruptions that differ from the published ones."""
     if evaluation.published:
         return {"constants": "published", "substitutes": {}}
     substitutes = {each.name: each.substitute for each in evaluation.corrupted if each.substitute}
@@ -134,7 +134,7 @@ def corruption_constants(evaluation: Evaluation, size: int) -> dict[str, Any]:
 
 
 def corruption_means(by: dict[str, dict[str, dict[str, Any]]]) -> dict[str, float]:
-    """Return CS-1 to CS-5 and their mean in percent; {} unless all fifteen were judged on the same images at all severities."""
+    """Return CS-1 to CS-5 and their mean in percent; {} unless all were judged, on the same images."""
     complete = all(str(level) in by.get(name, {}) for name in FIFTEEN for level in SEVERITIES)
     counted = {score["n"] for name in FIFTEEN for score in by.get(name, {}).values()}
     if not complete or len(counted) > 1:

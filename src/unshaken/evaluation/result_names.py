@@ -60,7 +60,7 @@ def log_name(result: dict[str, Any]) -> str:
 
 
 def with_earlier_stages(evaluation: Evaluation, file: Path | None, log: VerdictLog, total: int) -> Evaluation:
-    """Return the evaluation with the stages that an earlier result in the file has too, so that they stay in the result.
+    """Return the evaluation with the stages of an earlier result in the file, so that they stay in the result.
 
     Only stages that are judged already are added: nothing is judged that the user did not ask for.
     """
@@ -97,7 +97,8 @@ def write_result(result: dict[str, Any], file: Path) -> Path:
         aside = file.with_name(f"earlier-{file.stem}-{before.get('notes', 'unknown')}.json")
         file.replace(aside)
         print(
-            f"{file} was made under other conditions (weights, images, block size or environment): it is {aside.name} now",
+            f"{file} was made under other conditions (weights, images, block size or environment): it is now "
+            f"{aside.name}",
             file=sys.stderr,
         )
     result["file"] = file.stem
@@ -125,7 +126,7 @@ def _covers(more: dict[str, int], less: dict[str, int]) -> bool:
 
 
 def write_means(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> None:
-    """Write the log of the three modes and their means, wherever an encoder has one result for each of SLF, ALF, AFF."""
+    """Write the log of the three modes with their means for each encoder that has results of SLF, ALF and AFF."""
     for parent in sorted({run.parent for run in runs}):
         mine = [result for run, result in zip(runs, results, strict=True) if run.parent == parent]
         three = sorted((r for r in mine if r["mode"] in MODES), key=lambda result: MODES.index(result["mode"]))

@@ -55,8 +55,8 @@ class VerdictLog:
             lock = Lock(self.file.with_name(f".{self.file.stem}.lock"), again=True)
         except Busy:
             raise ValueError(
-                f"another process is at work on the same evaluation in {self.folder}: wait for it, or share the work by "
-                "--shard 1/2 and 2/2"
+                f"another process is at work on the same evaluation in {self.folder}: wait for it, or share the work "
+                "by --shard 1/2 and 2/2"
             ) from None
         finalize(self, lock.close)
 

@@ -61,7 +61,7 @@ class Verdicts:
         return forecast(self.correct, len(self), len(self.judged))
 
     def summary(self) -> dict[str, Any]:
-        """Return the score as a result stores it. If images are missing, it says which, and the forecast for all of them."""
+        """Return the score for a result; if images are missing, with the judged ones and the forecast for all."""
         low, high = wilson(self.correct, len(self))
         found = {
             "correct": self.correct,

@@ -25,15 +25,15 @@ LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over seeds "
     "(number of correct ones of n in each run); seconds of pre-training: mean, of the warm-up on all candidates, of "
     "the selections, and of all other training; speed-up: total seconds of pre-training on all images over those of a "
-    'run with the same seed; "at the cost of": random images, as many as take the time of the selections and of training '
-    "on the selected images."
+    'run with the same seed; "at the cost of": random images, as many as take the time of the selections and of '
+    "training on the selected images."
 )
 ALL, CHANCE = "all images", "Random"
 
 
 @dataclass(frozen=True)
 class FrontierFigureOptions:
-    """Draw accuracy against the speed-up of pre-training: all images, random images, and selectors at several fractions."""
+    """Draw accuracy against the speed-up of pre-training, for random images and selectors at several fractions."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Result files, or folders that are searched for results; or a recipe such as acl/digits, whose runs are then
@@ -82,7 +82,7 @@ def draw(results: list[Result], out: Path) -> None:
 
 
 def points(results: list[Result]) -> list[Point]:
-    """Return the points: all images, then by series and fraction. ValueError if results differ in more than selectors."""
+    """Return the points. ValueError if the results differ in more than selectors and seeds."""
     check_comparable(results)
     on_all = [r for r in results if selector(r) is None]
     on_coresets = [r for r in results if selector(r) is not None]
@@ -127,8 +127,8 @@ def _base(part: Any) -> Any:
 def positions(result: Result, others: list[Result]) -> list[tuple[str, float, float | None]]:
     """Return the positions of a result in the figure: series, fraction, and the fraction whose cost it matches, if any.
 
-    A run on random images is shown with the selector of the same seed that took as long. It is shown at its own fraction
-    if a selector has the same fraction, or if no selector took as long.
+    A run on random images is shown with the selector of the same seed that took as long. It is shown at its own
+    fraction if a selector has the same fraction, or if no selector took as long.
     """
     mine = selector(result)
     same_seed = [r for r in others if r["seeds"]["pretrain"] == result["seeds"]["pretrain"]]

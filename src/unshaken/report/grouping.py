@@ -61,7 +61,7 @@ def unseeded(value: Any) -> Any:
 
 
 def once_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep one result of each classifier and evaluation, since a mean is over runs: others are of another environment."""
+    """Keep one result of each classifier and evaluation: a mean is over runs, not over environments."""
     first: dict[str, dict[str, Any]] = {}
     for result in results:
         same = [unseeded(result[key]) for key in ALIKE] + [result["seeds"], result["weights"]]

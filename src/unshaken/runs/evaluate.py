@@ -77,7 +77,7 @@ def evaluate(
     allow_seen  allow your own images that the run was trained on, which are a ValueError otherwise
 
     Verdicts are in float32 whatever the runtime's precision: with bf16, attacks search in bf16, and float32 decides.
-    They are logged as they are reached, so a stopped evaluation resumes, and a larger one reuses those of a smaller one.
+    They are logged as they are reached: a stopped evaluation resumes, and a larger one reuses those of a smaller one.
     The result's file is named by what was evaluated (evaluation/result_names.py).
     """
     subject = classifier_of(classifier, name, workspace)
@@ -216,8 +216,8 @@ def _note_eps(subject: Classifier, evaluation: Evaluation, quiet: bool) -> None:
         ball = ball_of(subject.metadata[phase].get("recipe", {}).get("method"))
         if ball is not None and ball != evaluation.attack.ball and not quiet:
             print(
-                f"note: {what} at {in_words(ball)}, and evaluated at {in_words(evaluation.attack.ball)}, the default for "
-                "this set; --attack.ball.eps changes it",
+                f"note: {what} at {in_words(ball)}, and evaluated at {in_words(evaluation.attack.ball)}, the default "
+                "for this set; --attack.ball.eps changes it",
                 file=sys.stderr,
             )
 
