@@ -89,8 +89,8 @@ def test_what_is_wrong_before_the_attack_stays_wrong(restarts):
     """An attack that makes a wrong answer right has not made the network robust."""
     net = Network(Encoder(Normalize((0.0,), (1.0,)), nn.Flatten(), SIDE * SIDE), Inverted()).eval()
     data = Images(images().pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
-    verdicts = judge(Evaluation(PGD(Linf(0.02), steps=1, rel_step_size=1e-6, restarts=restarts), batch_size=7), 
-        net, data
+    verdicts = judge(
+        Evaluation(PGD(Linf(0.02), steps=1, rel_step_size=1e-6, restarts=restarts), batch_size=7), net, data
     )
     assert verdicts["clean"].correct == 0
     assert verdicts["pgd"].correct == 0

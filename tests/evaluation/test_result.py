@@ -10,7 +10,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.corruptions.severity import FIFTEEN
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import verdicts_by_stage, log_of_result, log_of_modes, scores
+from unshaken.evaluation.result import log_of_modes, log_of_result, scores, verdicts_by_stage
 from unshaken.evaluation.verdicts import Verdicts
 
 FULL = Evaluation(PGD(Linf(0.1), steps=20, restarts=2)).full

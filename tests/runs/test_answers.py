@@ -67,7 +67,10 @@ def test_no_steps_are_no_attack(run, capsys):
         (replace(USUAL, batch_size=7, corruptions=("fog",), autoattack="standard"), ""),
         (replace(USUAL, autoattack="plus"), "-plus"),
         (replace(USUAL, attack=PGD(L2(0.5), steps=20)), "-l2-eps0.5"),
-        (replace(USUAL, attack=PGD(Linf(8 / 255), steps=50, rel_step_size=0.1)), "-eps8over255-steps50-rel_step_size0.1"),
+        (
+            replace(USUAL, attack=PGD(Linf(8 / 255), steps=50, rel_step_size=0.1)),
+            "-eps8over255-steps50-rel_step_size0.1",
+        ),
         (replace(USUAL, attack=PGD(Linf(0.1), steps=20, init="gaussian", restarts=3)), "-restarts3-init-gaussian"),
         (replace(USUAL, attacks="queries", limit=9), "-without-gradients-first9"),
     ],

@@ -22,7 +22,7 @@ from unshaken.base.shard import Shard
 from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import log_of_result, log_of_modes
+from unshaken.evaluation.result import log_of_modes, log_of_result
 from unshaken.report.grouping import results_in
 from unshaken.report.table import rows
 from unshaken.runs.evaluate import evaluate

@@ -44,7 +44,9 @@ def _vanished(wild: int, flat: int, rounded: int, n: int) -> Finding | None:
         )
         return Finding("gradient", says, "certain" if 2 * flat > n else "likely", do)
     if binomial_tail(rounded, n, 0.5) < SURPRISING:
-        says = f"The logits are so large that the gradient of cross-entropy in float32 is rounding for {rounded} {whose}."
+        says = (
+            f"The logits are so large that the gradient of cross-entropy in float32 is rounding for {rounded} {whose}."
+        )
         do = "Attack a loss that does not depend on their scale (AutoAttack's DLR), or divide the logits by a constant."
         return Finding("gradient", says, "possible", do)
     return None

@@ -135,7 +135,9 @@ def labels_of(
     """Return the labels that the method learns from, (N) or (N, L), and the number of classes of each labelling."""
     if recipe.method.labels == "clusters":
         assert teacher is not None
-        if teacher.backbone.image_size != recipe.backbone.image_size:  # the teacher takes the same images at its own size
+        if (
+            teacher.backbone.image_size != recipe.backbone.image_size
+        ):  # the teacher takes the same images at its own size
             images = load_images(recipe.data, recipe.split, teacher.backbone).to(images.device)
         check_images_fit(images, teacher.backbone)
         file, key = folder / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
