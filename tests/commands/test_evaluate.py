@@ -106,7 +106,7 @@ def test_a_file_says_which_class_is_which_logit(named, tmp_path, capsys):
     folder = photos(tmp_path, day=240, night=5)
     args = ["evaluate", "timm/brightness", "--data", str(folder), "--attack.steps", "1"]
     assert cli.run(args) == 2
-    assert "knows none of these 2 by name (day, night, ...)" in capsys.readouterr().err
+    assert "none of these 2 by name (day, night, ...)" in capsys.readouterr().err
     (tmp_path / "map.json").write_text('{"day": "white", "night": 0}')
     assert evaluated(folder, "--classes", "map.json")["standard"]["percent"] == 100
 

@@ -138,18 +138,18 @@ def test_a_planted_fault_is_found(fault):
         ("probabilities", "sum to 1"),
         ("sigmoids", "as a sigmoid's do"),
         ("one output", "the shape 192x1"),
-        ("train mode", "6 layers (BatchNorm2d) are in train mode, and asking the network changed 18 of its buffers"),
-        ("train mode, unseen", "8 of 8 images otherwise when each is asked alone, and 0 of 64"),
-        ("order", "4 of 8 images otherwise when each is asked alone, and 48 of 64"),
-        ("randomness", "32 of 32 images otherwise"),
+        ("train mode", "6 layers (BatchNorm2d) are in train mode, and a forward pass changed 18 of the buffers"),
+        ("train mode, unseen", "differ for 8 of 8 images when each is alone in its batch, and for 0 of 64"),
+        ("order", "differ for 4 of 8 images when each is alone in its batch, and for 48 of 64"),
+        ("randomness", "passes differ for 32 of 32 images"),
         ("ε/255", "0.031 of 255 grey levels a pixel"),
         ("ε/std", "8/255 divided by a standard deviation of 0.23"),
-        ("double normalisation", "but 184 of them when a normalisation (mean 0.5, std 0.5) is undone before"),
-        ("missing normalisation", "but 184 of them when they are normalised once more (mean 0.5, std 0.5)"),
+        ("double normalisation", "but 184 when a normalisation (mean 0.5, std 0.5) is undone before"),
+        ("missing normalisation", "but 184 when they are normalised once more (mean 0.5, std 0.5)"),
         ("missing scale", "multiplied by 255"),
-        ("spoiled route", "that the route 'adv' classifies rightly"),
-        ("rounding", "exactly 0 for 184 of 184 images"),
-        ("exploding", "not finite for 184 of 184 images"),
+        ("spoiled route", "that the route 'adv' classifies correctly"),
+        ("rounding", "exactly 0 for 184 of 184 correctly"),
+        ("exploding", "not finite for 184 of 184 correctly"),
         ("large logits", "is rounding for "),
     ],
 )
@@ -248,7 +248,7 @@ def test_a_network_that_is_no_better_than_the_constant_answer():
     model = replace(model, logits=lambda x: torch.eye(10)[said[: len(x)]] if len(x) == 80 else None)
     model.__dict__["clean"] = torch.eye(10)[said]
     found = no_better(model)
-    assert "45 of 80 images are classified rightly, and whoever always answers class 0 is right on 60" in found.says
+    assert "45 of 80 images are classified correctly, and always answering class 0 is correct on 60" in found.says
     model.__dict__["clean"] = torch.eye(10)[y]
     model.__dict__.pop("right")
     assert no_better(model) is None
@@ -298,7 +298,10 @@ def test_balls_meet_at_half_the_distance(ball, apart):
     x = torch.tensor([0.2, 0.5, 0.9])[y.index_fill(0, torch.tensor(119), 0)].view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
     both = replace(sound(), x=x, y=y)
     assert sanity_checks.eps(replace(both, ball=ball(0.49 * apart))) is None
-    assert "Within 2ε of 20 of 120 images" in sanity_checks.eps(replace(both, ball=ball(0.51 * apart))).says
+    assert (
+        "20 of 120 images have an image of another class within 2ε"
+        in sanity_checks.eps(replace(both, ball=ball(0.51 * apart))).says
+    )
 
 
 def test_rounding_pixels_is_forgiven():

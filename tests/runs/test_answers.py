@@ -1,4 +1,4 @@
-"""Answers are kept under their questions: another evaluation has another file, cached verdicts are of these very images."""
+"""Results are named by what was evaluated: another evaluation has another file, and verdicts are of these images."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Evaluations of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
+"""Evaluations of runs and modules: files, resuming, shards, extensions, and the papers' log of three modes."""
 
 import copy
 import signal

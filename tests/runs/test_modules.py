@@ -1,4 +1,4 @@
-"""Modules as people have them be evaluated: any answer, any precision, in-place steps, no gradients, plain functions."""
+"""Modules of many kinds are evaluated: any output, any precision, in-place steps, no gradients, functions."""
 
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Results judged again: the same bits in the same environment, a few others in another, and what is not theirs refused."""
+"""Results are judged again: equal bits in the same environment, a few others elsewhere; other weights are refused."""
 
 import json
 from dataclasses import replace

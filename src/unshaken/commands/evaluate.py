@@ -122,7 +122,7 @@ class CompareOptions:
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """A and B: result files, or folders of runs that hold one each."""
     anyway: bool = False
-    """Compare classifiers that were fine-tuned by unlike protocols too."""
+    """Compare classifiers that were fine-tuned by different protocols too."""
 
 
 def compare(args: list[str]) -> None:

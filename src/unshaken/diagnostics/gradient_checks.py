@@ -54,7 +54,7 @@ def _vanished(wild: int, flat: int, rounded: int, n: int) -> Finding | None:
 
 @dataclass(frozen=True, eq=False)
 class _Slopes:
-    """For each image (N): the gradient is not finite; it is zero; the one by the logits differs from that in float64."""
+    """For each image (N): the gradient is not finite; it is zero; by the logits, it differs from float64."""
 
     wild: Tensor
     flat: Tensor

@@ -95,7 +95,7 @@ def test_images(source: DataSource, backbone: Backbone, classes: int) -> Images:
 
 
 def training_images_of(file: Path, tuned_on: DataSource, images: Images) -> TrainingImages:
-    """Return the images that the classifier was trained on: from its run, else the training images of the user's set."""
+    """Return the images that the classifier was trained on: by its run, else the user's training images."""
     seen = TrainingImages.beside(file)
     if seen.finetune is None and tuned_on.name not in (*KNOWN, UNKNOWN):
         train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")

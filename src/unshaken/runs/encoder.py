@@ -59,7 +59,7 @@ class PretrainedEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The identity that a resumed run checks. It has the network's fields too, since padding is not in the weights."""
+        """The identity that a resumed run checks, with the network's fields: padding is not in the weights."""
         name = self.metadata["pretrain"]["recipe"]["name"]
         return {"name": name, "network": short_hash(self.backbone), "weights": digest(self.encoder)}
 

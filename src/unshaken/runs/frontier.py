@@ -75,12 +75,12 @@ class Frontier:
                 yield measure(chosen, f"Random {cost:g}, at the cost of {name} {fraction:g}")[1]
 
     def random_fraction_at_cost(self, selector: Selector, run: Path) -> float:
-        """Return the fraction of random images at the cost of a finished run. It stays the same while the run exists."""
+        """Return the fraction of random images at the cost of a finished run. It is fixed by the run."""
         spent = read_json(run / "run.json", ENDED).get("spent")
         if spent is None:
             raise ValueError(
-                f"{run} does not have the seconds of its selections, as an older version made it; move it away, or choose "
-                "another --runs"
+                f"{run} does not have the seconds of its selections, as an older version made it; move it away, or "
+                "choose another --runs"
             )
         return matched(selector.fraction, selector.warmup, self.part.epochs, spent)
 

@@ -56,7 +56,7 @@ def _images(saved: dict, run: Path) -> Images:
     images = replace(source, size=source.size or recipe["backbone"]["image_size"]).load(recipe["split"])
     if image_identity(images) != saved["data"]["images"]:
         raise ValueError(
-            f"{run} was trained on {saved['data']['images']}, but now there is {image_identity(images)}: put the former "
-            "images back"
+            f"{run} was trained on {saved['data']['images']}, but now there is {image_identity(images)}: put the "
+            "former images back"
         )
     return images
