@@ -161,7 +161,7 @@ def digest_faults(result: Result) -> Iterator[str]:
 
 
 def identity(result: Result) -> str:
-    """Return the hash that names a file of verdicts (evaluation/verdict_log.py), of the values as Python prints them."""
+    """Return the hash that names a file of verdicts (evaluation/verdict_log.py), of values as Python prints them."""
     blank = {"autoattack": "none", "corruptions": [], "severities": [1, 2, 3, 4, 5], "published": None, "until": None}
     choices = {key: blank.get(key, value) for key, value in result["evaluation"].items()}
     return short_hash([str(part) for part in (choices, result["weights"], result["data"]["digest"], result["world"])])

@@ -43,7 +43,7 @@ def loop(row: Row, seed: str) -> tuple[list[str], str]:
 
 
 def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
-    """Return the command of a fine-tuning, with the set if it is another one, and options that differ from its protocol."""
+    """Return the command of a fine-tuning, with another set if there is one, and the options that differ."""
     origin, name = run.pretrain["data"]["name"], run.result["method"]
     source = run.finetune.get("data", run.pretrain["data"])
     words = [f"unshaken finetune $RUN/{shlex.quote(name)}-* --mode {mode} --seed {seed}"]

@@ -174,7 +174,7 @@ def time_of(one: Pretrain | Finetune, speed: Speed, count: int) -> float:
 
 
 def with_epochs(one: Any, epochs: int) -> Any:
-    """Return the recipe with this number of epochs. Its schedules shrink in proportion; warm-ups are at most a tenth."""
+    """Return the recipe with this number of epochs. Schedules shrink alike; a warm-up is at most a tenth."""
     if epochs < 1:
         return replace(one, epochs=1)
     ratio = epochs / one.epochs
