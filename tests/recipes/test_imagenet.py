@@ -157,7 +157,7 @@ def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkey
     recipe = replace(shrunken("sat-rcs/imagenet", root), epochs=1, coreset=None)
     held = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "held", quiet=True))
     for place in (gathering, imaging):
-        monkeypatch.setattr(place, "LARGE", 0)
+        monkeypatch.setattr(place, "IN_MEMORY_LIMIT", 0)
     monkeypatch.setattr(gathering, "SHARD", 5)
     mapped = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "mapped", quiet=True))
     digests = [json.loads((run / "run.json").read_text())["digest"] for run in (held, mapped)]
@@ -185,7 +185,7 @@ def test_presets_from_32_pixels_to_other_sets(method, mode, lr, batch):
 
 def test_presets_from_224_pixels_to_other_sets():
     row = preset("sat", "slf", "cifar10", origin="imagenet")
-    assert (row.schedule, row.epochs, row.batch) == (MultiStep(0.01, at=(50, 100)), 150, 64)
+    assert (row.schedule, row.epochs, row.batch_size) == (MultiStep(0.01, at=(50, 100)), 150, 64)
     assert row.optimizer == SGD(0.9, 5e-4)
     assert preset("sat", "aff", "cifar10", origin="imagenet") == FALLBACK
 

@@ -221,7 +221,7 @@ def test_equal_recipes_equal_birth():
 )
 def test_fine_tuning_presets(method, mode, data, expected):
     row = preset(method, mode, data)
-    assert (row.lr, row.at, row.epochs, row.batch) == expected
+    assert (row.lr, row.at, row.epochs, row.batch_size) == expected
 
 
 @pytest.mark.parametrize(
