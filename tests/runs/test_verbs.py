@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 
@@ -9,8 +10,9 @@ import unshaken
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import read_json, write_json
+from unshaken.base.packed_bits import pack_bits, unpack_bits
 from unshaken.evaluation.result_file import read_result
-from unshaken.nets.checkpoint import digest
+from unshaken.nets.checkpoint import digest, read_tensors, write_tensors
 from unshaken.nets.dual_bn import single_route
 
 EVALUATION = unshaken.Evaluation(PGD(Linf(0.1), steps=2), batch_size=40, limit=80)
@@ -117,16 +119,19 @@ def test_verify_holds_for_a_result_and_fails_for_another_network(classifier, res
         unshaken.verify(tmp_path / "result.json", run=classifier, quiet=True)
 
 
-def test_verify_compares_a_network_with_its_fingerprint(classifier, encoder):
+def test_verify_compares_a_network_with_its_fingerprint(classifier, encoder, tmp_path):
+    """Changed weights fail; a file without a fingerprint is refused."""
     for run in (classifier, encoder):
         proof = unshaken.verify(run)
         assert proof.holds, list(proof.lines())
-    (classifier / "fingerprint.json").rename(classifier / "elsewhere.json")
-    try:
-        with pytest.raises(ValueError, match="has no fingerprint"):
-            unshaken.verify(classifier)
-    finally:
-        (classifier / "elsewhere.json").rename(classifier / "fingerprint.json")
+    tensors, about = read_tensors(classifier / "classifier.safetensors")
+    changed = {name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    write_tensors(tmp_path / "classifier.safetensors", changed, about)
+    assert not unshaken.verify(tmp_path / "classifier.safetensors").holds
+    del about["fingerprint"]
+    write_tensors(tmp_path / "classifier.safetensors", tensors, about)
+    with pytest.raises(ValueError, match="has no fingerprint"):
+        unshaken.verify(tmp_path / "classifier.safetensors")
 
 
 def test_doctor_checks_a_run_and_a_module(classifier):
@@ -146,10 +151,17 @@ def test_doctor_checks_a_run_and_a_module(classifier):
 
 
 def test_compare_takes_results_their_files_or_their_folders(classifier, result):
-    """A result does not differ from itself; flipping 30 right answers to wrong is significant."""
+    """A result does not differ from itself. 20 more wrong answers of 80 are a difference."""
     lines = unshaken.compare(result, classifier / f"{result['file']}.json")
     assert [line.score for line in lines] == ["standard accuracy", "robust accuracy (PGD)"]
     assert all(line.p == 1 and line.a == line.b for line in lines)
+    score = result["standard"]
+    bits = unpack_bits(score["bits"], 80)
+    bits[numpy.flatnonzero(bits)[:20]] = False
+    worse = result | {"standard": score | {"bits": pack_bits(bits), "correct": int(bits.sum())}}
+    better, _ = unshaken.compare(result, worse)
+    assert (better.a_better, better.b_better) == (20, 0)
+    assert better.p == pytest.approx(2 * 0.5**20)
     other = result | {"data": result["data"] | {"digest": "0" * 16}}
     with pytest.raises(ValueError, match="only on the same images"):
         unshaken.compare(result, other)
