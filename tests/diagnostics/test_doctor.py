@@ -250,7 +250,7 @@ def test_a_network_that_is_no_better_than_the_constant_answer():
     found = no_better(model)
     assert "45 of 80 images are classified correctly, and always answering class 0 is correct on 60" in found.says
     model.__dict__["clean"] = torch.eye(10)[y]
-    model.__dict__.pop("right")
+    model.__dict__.pop("is_correct")
     assert no_better(model) is None
 
 
