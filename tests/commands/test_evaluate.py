@@ -118,7 +118,7 @@ def test_a_file_says_which_class_is_which_logit(named, tmp_path, capsys):
         ('{"a": 0}', "no entry for the class 'b'"),
         ('{"a": 0, "b": 5}', "a logit's number is 0 to 4"),
         ('{"a": 0, "b": true}', "a logit's number is 0 to 4"),
-        ('{"a": 0, "b": "purple"}', "which is no class of the network"),
+        ('{"a": 0, "b": "purple"}', "which is not a class of the network"),
         ('{"a": 0, "b": 0}', "are both logit 0"),
     ],
 )

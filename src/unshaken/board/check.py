@@ -134,8 +134,8 @@ def order_faults(result: Result) -> Iterator[str]:
             if of == b.get("of", b["n"]) and (unpack_bits(b["bits"], of) & judged & ~unpack_bits(a["bits"], of)).any():
                 yield f"{after}: an image is right that was wrong before it ({before})"
     means = corruption_means(result.get("corruptions", {}))
-    told = result.get("corruption_accuracy", {})
-    if any(abs(told[key] - value) > 0.0051 for key, value in means.items() if key in told):
+    stored = result.get("corruption_accuracy", {})
+    if any(abs(stored[key] - value) > 0.0051 for key, value in means.items() if key in stored):
         yield "corruption_accuracy: its means are not those of its counts"
 
 

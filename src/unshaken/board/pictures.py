@@ -20,8 +20,8 @@ def pictures_of(receipts: list[Receipt]) -> dict[str, dict[int, dict[str, str]]]
 
     wanted = {r.result["data"]["digest"]: r.result["data"] for r in receipts if r.result["data"]["name"] in AT_HAND}
     found: dict[str, dict[int, dict[str, str]]] = {}
-    for digest, told in wanted.items():
-        images = DataSource(told["name"]).load(told["split"])
+    for digest, data in wanted.items():
+        images = DataSource(data["name"]).load(data["split"])
         if images.digest == digest:
             names = [images.names[k] for k in images.label.tolist()]
             found[digest] = {

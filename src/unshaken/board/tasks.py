@@ -49,8 +49,8 @@ def task_of(result: Result) -> Task:
     learned = pretrain.get("data", {}).get("name", "unknown")
     ball = result["evaluation"]["attack"]["ball"]
     threat = f"{NORMS.get(ball['type'], ball['type'])} {epsilon(ball['eps'])}"
-    told = result["pretrain"].get("said", {}).get("network", "").split(",")[0]  # of an imported encoder
-    network = backbone_in(result["pretrain"]) or told or finetune.get("name", "unknown")
+    stated = result["pretrain"].get("said", {}).get("network", "").split(",")[0]  # of an imported encoder
+    network = backbone_in(result["pretrain"]) or stated or finetune.get("name", "unknown")
     return Task(named(learned), named(result["data"]["name"]), threat, NETWORKS.get(network, network))
 
 

@@ -65,7 +65,7 @@ def _logit(file: Path, name: str, value: Any, words: Words, count: int) -> int:
     if isinstance(value, str):
         found = index_of([value], words)
         if found is None:
-            raise ValueError(f"{file} maps {name!r} to {value!r}, which is no class of the network")
+            raise ValueError(f"{file} maps {name!r} to {value!r}, which is not a class of the network")
         return found[0]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
         raise ValueError(f"{file} maps {name!r} to {value!r}; a logit's number is 0 to {count - 1}")

@@ -63,12 +63,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages that fit in a time, and the runtime for them.
-
-    budget  the given seconds
-    images  the number of training images
-    notes   what the plan changed, for the user
-    """
+    """The stages that fit in `budget` seconds, the runtime, the number of training images, and notes for the user."""
 
     budget: float
     runtime: Runtime
