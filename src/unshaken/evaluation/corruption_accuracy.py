@@ -1,4 +1,4 @@
-"""Corruption accuracy: the mean over the fifteen corruptions at each severity, and over all severities."""
+"""Corruption accuracy: the mean over the fifteen corruptions at each severity, and over all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluation protocol: what is measured on which images, as a list of stages and as blocks of random images."""
+"""The evaluation protocol: a list of stages, on blocks of random images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages of an evaluation: each perturbs images, by an attack or a corruption, and says which answers are right."""
+"""Stages of an evaluation: each perturbs images by an attack or a corruption."""
 
 from __future__ import annotations
 

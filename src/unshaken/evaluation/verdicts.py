@@ -1,4 +1,4 @@
-"""Verdicts: one bit for each test image and stage, with their count and its confidence interval."""
+"""Verdicts: one bit for each image and stage, their count and its confidence interval."""
 
 from __future__ import annotations
 
