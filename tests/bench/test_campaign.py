@@ -10,7 +10,7 @@ import unshaken
 from bench import campaign
 from unshaken.base.json_files import read_json
 from unshaken.compute.runtime import Runtime
-from unshaken.runs.plan import Plan, Stage, scheduled, slf_of, teacher_recipe
+from unshaken.runs.plan import Plan, Stage, slf_of, teacher_recipe, with_epochs
 from unshaken.runs.verify import recheck
 
 WANTED = replace(unshaken.recipe("deacl/digits"), epochs=4)
@@ -21,9 +21,9 @@ RUNTIME = Runtime(device="cpu", threads=1)
 def planned(wanted, *_, **__) -> Plan:
     """A plan that does not depend on how busy the machine is: what measures is tested with the plan."""
     stages = (
-        Stage("teacher", scheduled(teacher_recipe(wanted), 2), 1000.0, 2.0),
-        Stage("pretrain", scheduled(wanted, 2), 1000.0, 3.0),
-        Stage("slf", scheduled(slf_of(wanted), 2), 5000.0, 1.0),
+        Stage("teacher", with_epochs(teacher_recipe(wanted), 2), 1000.0, 2.0),
+        Stage("pretrain", with_epochs(wanted, 2), 1000.0, 3.0),
+        Stage("slf", with_epochs(slf_of(wanted), 2), 5000.0, 1.0),
         Stage("evaluation", None, 3000.0, 1.0),
         Stage("autoattack", None, 3000.0, 1.0),
     )

@@ -139,7 +139,7 @@ TAMPERED = {
     "a seed in the list": (_set("seeds.pretrain", 9), "seeds: it says 9 for pretrain, and its recipe 1"),
     "a seed in a recipe": (_set("finetune.recipe.seed", 9), "seeds: it says 1 for finetune, and its recipe 9"),
     "the seed of the evaluation, twice": (_both_seeds, "notes: "),
-    "ε": (_set("exam.attack.ball.eps", 0.05), "notes: "),
+    "ε": (_set("evaluation.attack.ball.eps", 0.05), "notes: "),
     "the weights": (_set("weights", "0" * 32), "notes: "),
     "a seed, twice": (_a_seed_twice, "checksum: it is not"),
     "a time": (_set("seconds.pretrain", 1.0), "checksum: it is not"),

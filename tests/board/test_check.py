@@ -10,7 +10,7 @@ import unshaken
 from unshaken import cli
 from unshaken.board.check import fault, identity, read
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import misstated
+from unshaken.evaluation.result import scores_that_disagree
 from unshaken.runs.evaluate import evaluate
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -55,7 +55,7 @@ def test_the_digest_is_that_of_a_real_evaluation(tmp_path):
     found = json.loads(next(run.glob("result*.json")).read_text())
     assert found["notes"] == identity(found)
     assert fault(found) is None
-    assert misstated(found) == []
+    assert scores_that_disagree(found) == []
     found["evaluation"]["seed"] = found["seeds"]["evaluation"] = 5
     assert fault(found).startswith("notes: ")
 

@@ -106,7 +106,7 @@ def test_a_file_says_which_class_is_which_logit(named, tmp_path, capsys):
     folder = photos(tmp_path, day=240, night=5)
     args = ["evaluate", "timm/brightness", "--data", str(folder), "--attack.steps", "1"]
     assert cli.run(args) == 2
-    assert "knows none of these 2 by name (day, night, ...)" in capsys.readouterr().err
+    assert "none of these 2 by name (day, night, ...)" in capsys.readouterr().err
     (tmp_path / "map.json").write_text('{"day": "white", "night": 0}')
     assert evaluated(folder, "--classes", "map.json")["standard"]["percent"] == 100
 
@@ -118,7 +118,7 @@ def test_a_file_says_which_class_is_which_logit(named, tmp_path, capsys):
         ('{"a": 0}', "no entry for the class 'b'"),
         ('{"a": 0, "b": 5}', "a logit's number is 0 to 4"),
         ('{"a": 0, "b": true}', "a logit's number is 0 to 4"),
-        ('{"a": 0, "b": "purple"}', "which is no class of the network"),
+        ('{"a": 0, "b": "purple"}', "which is not a class of the network"),
         ('{"a": 0, "b": 0}', "are both logit 0"),
     ],
 )

@@ -127,18 +127,16 @@ class Through(nn.Module):
 def of(
     build: Callable[[], nn.Module], ball: Ball = Linf(0.1), classes: int = 10, **how
 ) -> Callable[[int], ModelUnderTest]:
-    """The patient that a seed makes."""
+    """The model that a seed makes."""
 
-    def patient(seed: int) -> ModelUnderTest:
+    def model(seed: int) -> ModelUnderTest:
         net = taught(seeded(build, Key(seed)), seed, classes=classes, **how).float()
-        return patient_of(net, ball, classes, seed)
+        return model_of(net, ball, classes, seed)
 
-    return patient
+    return model
 
 
-def patient_of(
-    net: nn.Module, ball: Ball = Linf(0.1), classes: int = 10, seed: int = 0, n: int = 192
-) -> ModelUnderTest:
+def model_of(net: nn.Module, ball: Ball = Linf(0.1), classes: int = 10, seed: int = 0, n: int = 192) -> ModelUnderTest:
     x, y = images("test", classes, seed)
     return ModelUnderTest(net, x[:n], y[:n], ball, Key(seed), net)
 

@@ -9,17 +9,16 @@ from functools import cache
 
 import pytest
 import torch
-from tests.diagnostics.sound import SOUND, cnn, mlp, of, patient_of
+from tests.diagnostics.sound import SOUND, cnn, mlp, model_of, of
 from torch import Tensor, nn
 
 from unshaken.attacks.ball import L2, Linf
 from unshaken.base.rng import Key
 from unshaken.diagnostics import gradient_checks as gradients
-from unshaken.diagnostics import repeat_checks as repeats
-from unshaken.diagnostics import sanity_checks as signs
+from unshaken.diagnostics import repeat_checks, sanity_checks
 from unshaken.diagnostics.attack_checks import AttackProbe, huge_eps, outdone
 from unshaken.diagnostics.constant_answer import no_better
-from unshaken.diagnostics.doctor import cheap, run_checks, thorough
+from unshaken.diagnostics.doctor import all_checks, quick_checks, run_checks
 from unshaken.diagnostics.subject import ModelUnderTest
 from unshaken.nets.dual_bn import RoutedBatchNorm
 from unshaken.nets.network import Normalize, seeded
@@ -31,7 +30,7 @@ def sound(name: str = "cnn") -> ModelUnderTest:
 
 
 def wrapped(change: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor], name: str = "cnn") -> ModelUnderTest:
-    """A sound patient whose logits are `change(net, x)`."""
+    """A sound model whose logits are `change(net, x)`."""
     net = sound(name).net
     return replace(sound(name), logits=lambda x: change(net, x))
 
@@ -68,7 +67,7 @@ def through_clean(change: Callable[[nn.Module], object]) -> ModelUnderTest:
     net = deepcopy(sound("two routes").net)
     for norm in [part for part in net.modules() if isinstance(part, RoutedBatchNorm)]:
         change(norm.routes["clean"])
-    return replace(sound("two routes"), net=net).over("clean")
+    return replace(sound("two routes"), net=net).through_route("clean")
 
 
 def shifted(by: nn.Module, name: str = "cnn") -> ModelUnderTest:
@@ -119,13 +118,13 @@ FAULTS: dict[str, tuple[Callable[[], ModelUnderTest], str, set[str]]] = {
     "a memory, huge": (lambda: wrapped(remembering), "huge eps", MASKED),
     "shattered": (lambda: wrapped(lambda net, x: net(x + 1e-3 * (1e5 * x).sin())), "black box", MASKED),
 }  # fmt: skip
-"""The patient, the check that must find it, and what else it implies."""
+"""The model, the check that must find it, and what else it implies."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault):
     plant, check, implied = FAULTS[fault]
-    found = {finding.check for finding in thorough(plant())}
+    found = {finding.check for finding in all_checks(plant())}
     assert check in found
     assert found <= {check} | implied
 
@@ -139,32 +138,32 @@ def test_a_planted_fault_is_found(fault):
         ("probabilities", "sum to 1"),
         ("sigmoids", "as a sigmoid's do"),
         ("one output", "the shape 192x1"),
-        ("train mode", "6 layers (BatchNorm2d) are in train mode, and asking the network changed 18 of its buffers"),
-        ("train mode, unseen", "8 of 8 images otherwise when each is asked alone, and 0 of 64"),
-        ("order", "4 of 8 images otherwise when each is asked alone, and 48 of 64"),
-        ("randomness", "32 of 32 images otherwise"),
+        ("train mode", "6 layers (BatchNorm2d) are in train mode, and a forward pass changed 18 of the buffers"),
+        ("train mode, unseen", "differ for 8 of 8 images when each is alone in its batch, and for 0 of 64"),
+        ("order", "differ for 4 of 8 images when each is alone in its batch, and for 48 of 64"),
+        ("randomness", "passes differ for 32 of 32 images"),
         ("ε/255", "0.031 of 255 grey levels a pixel"),
         ("ε/std", "8/255 divided by a standard deviation of 0.23"),
-        ("double normalisation", "but 184 of them when a normalisation (mean 0.5, std 0.5) is undone before"),
-        ("missing normalisation", "but 184 of them when they are normalised once more (mean 0.5, std 0.5)"),
+        ("double normalisation", "but 184 when a normalisation (mean 0.5, std 0.5) is undone before"),
+        ("missing normalisation", "but 184 when they are normalised once more (mean 0.5, std 0.5)"),
         ("missing scale", "multiplied by 255"),
-        ("spoiled route", "that the route 'adv' classifies rightly"),
-        ("rounding", "exactly 0 for 184 of 184 images"),
-        ("exploding", "not finite for 184 of 184 images"),
+        ("spoiled route", "that the route 'adv' classifies correctly"),
+        ("rounding", "exactly 0 for 184 of 184 correctly"),
+        ("exploding", "not finite for 184 of 184 correctly"),
         ("large logits", "is rounding for "),
     ],
 )
 def test_what_a_finding_says(fault, words):
     plant, check, _ = FAULTS[fault]
-    (says,) = [finding.says for finding in thorough(plant()) if finding.check == check]
+    (says,) = [finding.says for finding in all_checks(plant()) if finding.check == check]
     assert words in says
 
 
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_classifier_raises_no_alarm(name):
-    patient = sound(name)
-    assert thorough(patient) == ()
-    assert cheap(patient.first(64)) == ()
+    model = sound(name)
+    assert all_checks(model) == ()
+    assert quick_checks(model.first(64)) == ()
 
 
 def test_what_is_left_out_after_a_fault_in_the_bases():
@@ -176,68 +175,68 @@ def test_what_is_left_out_after_a_fault_in_the_bases():
 
 
 def test_a_network_is_left_as_it_was():
-    patient = in_train_mode()
-    before = deepcopy(patient.net.state_dict())
-    thorough(patient)
-    assert patient.net.training
-    assert all(torch.equal(value, before[name]) for name, value in patient.net.state_dict().items())
-    assert all(parameter.grad is None for parameter in patient.net.parameters())
+    model = in_train_mode()
+    before = deepcopy(model.net.state_dict())
+    all_checks(model)
+    assert model.net.training
+    assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.net.parameters())
 
 
 def test_findings_depend_on_the_key_alone():
     torch.manual_seed(0)
-    first = thorough(FAULTS["turned gradients"][0]())
+    first = all_checks(FAULTS["turned gradients"][0]())
     torch.manual_seed(1)
-    assert thorough(FAULTS["turned gradients"][0]()) == first
+    assert all_checks(FAULTS["turned gradients"][0]()) == first
 
 
-def counted(patient: ModelUnderTest) -> tuple[ModelUnderTest, dict[str, int]]:
+def counted(model: ModelUnderTest) -> tuple[ModelUnderTest, dict[str, int]]:
     """The same, and how many images have passed forward, and how many of those with a gradient."""
     passed = {"forward": 0, "with a gradient": 0}
 
     def logits(x: Tensor) -> Tensor:
         passed["forward"] += len(x)
         passed["with a gradient"] += len(x) * x.requires_grad
-        return patient.logits(x)
+        return model.logits(x)
 
-    return replace(patient, logits=logits), passed
+    return replace(model, logits=logits), passed
 
 
 def test_the_price():
     """In passes, on which a machine that is busy has no effect. Where nothing falls, an attack is as long as can be."""
-    patient, passed = counted(FAULTS["detached"][0]())
-    thorough(patient)
+    model, passed = counted(FAULTS["detached"][0]())
+    all_checks(model)
     assert passed["forward"] < 10_500
     assert passed["with a gradient"] < 3_500
-    patient, passed = counted(sound())
-    cheap(patient.first(64))
+    model, passed = counted(sound())
+    quick_checks(model.first(64))
     assert passed["forward"] <= 12 * 64
     assert passed["with a gradient"] <= 2 * 64
 
 
 def test_weak_but_honest():
     """Four in ten images of ten classes, and 64 of them: better than guessing, and that is enough."""
-    patient = sound().first(64)
+    model = sound().first(64)
     spoiled = torch.arange(64) % 5 < 3
-    assert not signs.accuracy(replace(patient, y=torch.where(spoiled, patient.y.roll(1), patient.y)))
-    assert signs.accuracy(replace(patient, y=patient.y.roll(1)))
+    assert not sanity_checks.accuracy(replace(model, y=torch.where(spoiled, model.y.roll(1), model.y)))
+    assert sanity_checks.accuracy(replace(model, y=model.y.roll(1)))
 
 
 def test_one_class_tells_nothing_about_a_network_that_always_answers_so():
-    patient = sound()
-    one = patient.chosen(patient.y == 3)
-    assert signs.accuracy(one) is None
-    assert signs.accuracy(replace(one, logits=lambda x: torch.eye(10)[3].expand(len(x), 10))) is None
-    assert signs.accuracy(replace(one, y=one.y + 1))  # always wrong
+    model = sound()
+    one = model.subset(model.y == 3)
+    assert sanity_checks.accuracy(one) is None
+    assert sanity_checks.accuracy(replace(one, logits=lambda x: torch.eye(10)[3].expand(len(x), 10))) is None
+    assert sanity_checks.accuracy(replace(one, y=one.y + 1))  # always wrong
 
 
 def test_masked_classes_are_no_finding():
     """Logits of minus infinity for classes that no image has."""
-    patient = sound()
-    wide = replace(patient, logits=lambda x: torch.cat([patient.logits(x), torch.full((len(x), 2), -torch.inf)], 1))
-    for check in (signs.logits, repeats.randomness, repeats.batch, signs.accuracy):
+    model = sound()
+    wide = replace(model, logits=lambda x: torch.cat([model.logits(x), torch.full((len(x), 2), -torch.inf)], 1))
+    for check in (sanity_checks.logits, repeat_checks.randomness, repeat_checks.batch, sanity_checks.accuracy):
         assert check(wide) is None
-    assert int(wide.right.sum()) == int(patient.right.sum()) > 0
+    assert int(wide.is_correct.sum()) == int(model.is_correct.sum()) > 0
 
 
 def test_a_network_that_is_no_better_than_the_constant_answer():
@@ -245,51 +244,51 @@ def test_a_network_that_is_no_better_than_the_constant_answer():
     y = torch.tensor([0] * 60 + [1] * 20)
     said = y.clone()
     said[:35] = 1
-    patient = replace(sound(), x=sound().x[:80], y=y)
-    patient = replace(patient, logits=lambda x: torch.eye(10)[said[: len(x)]] if len(x) == 80 else None)
-    patient.__dict__["clean"] = torch.eye(10)[said]
-    found = no_better(patient)
-    assert "45 of 80 images are classified rightly, and whoever always answers class 0 is right on 60" in found.says
-    patient.__dict__["clean"] = torch.eye(10)[y]
-    patient.__dict__.pop("right")
-    assert no_better(patient) is None
+    model = replace(sound(), x=sound().x[:80], y=y)
+    model = replace(model, logits=lambda x: torch.eye(10)[said[: len(x)]] if len(x) == 80 else None)
+    model.__dict__["clean"] = torch.eye(10)[said]
+    found = no_better(model)
+    assert "45 of 80 images are classified correctly, and always answering class 0 is correct on 60" in found.says
+    model.__dict__["clean"] = torch.eye(10)[y]
+    model.__dict__.pop("is_correct")
+    assert no_better(model) is None
 
 
 def test_an_untrained_network_guesses():
     """It is not sound: nothing can be said of its robustness, and that is what is said."""
-    found = thorough(patient_of(seeded(mlp, Key(0)).eval()))
+    found = all_checks(model_of(seeded(mlp, Key(0)).eval()))
     assert {finding.check for finding in found} == {"accuracy"}
 
 
 def test_a_route_that_guesses_is_no_reproach_to_another():
     """It has a few right answers that the route in use lacks; by chance."""
-    patient = sound("two routes")
-    net = deepcopy(patient.net)
+    model = sound("two routes")
+    net = deepcopy(model.net)
     net.head.requires_grad_(False)
     for norm in [part for part in net.modules() if isinstance(part, RoutedBatchNorm)]:
         norm.routes["clean"].weight.data.zero_()
         norm.routes["clean"].bias.data.zero_()
-    adv = replace(patient, net=net, logits=lambda x: net(x, "adv"))
-    constant = adv.over("clean").right
+    adv = replace(model, net=net, logits=lambda x: net(x, "adv"))
+    constant = adv.through_route("clean").is_correct
     worse = replace(adv, logits=lambda x: net(x, "adv").index_fill(1, adv.y[constant][:1], -9.0))
     assert constant.any()
-    assert not (constant & worse.right).any()
-    assert repeats.routes(worse) is None
+    assert not (constant & worse.is_correct).any()
+    assert repeat_checks.routes(worse) is None
 
 
 @pytest.mark.parametrize("eps", [8 / 255, 4 / 255, 0.031, 0.1, 0.3 / 2, 1 / 255, 0.062, 16 / 255])
 def test_usual_sizes_of_a_ball_are_no_finding(eps):
-    assert signs.eps(replace(sound(), ball=Linf(eps))) is None
+    assert sanity_checks.eps(replace(sound(), ball=Linf(eps))) is None
 
 
 def test_a_round_number_was_not_divided():
     """0.035 is 1.9992/255 divided by 0.224, but it is 0.035."""
-    assert signs.eps(replace(sound(), net=Normalize((0.5,), (0.224,)), ball=Linf(0.035))) is None
+    assert sanity_checks.eps(replace(sound(), net=Normalize((0.5,), (0.224,)), ball=Linf(0.035))) is None
 
 
 @pytest.mark.parametrize("eps", [0.5, 128 / 255, 0.25])
 def test_usual_sizes_of_a_ball_are_no_finding_in_l2(eps):
-    assert signs.eps(replace(sound(), ball=L2(eps))) is None
+    assert sanity_checks.eps(replace(sound(), ball=L2(eps))) is None
 
 
 @pytest.mark.parametrize(("ball", "apart"), [(Linf, 0.3), (L2, 0.3 * 8)])
@@ -298,14 +297,17 @@ def test_balls_meet_at_half_the_distance(ball, apart):
     y = torch.tensor([0, 1] * 10 + [2] * 99 + [1])
     x = torch.tensor([0.2, 0.5, 0.9])[y.index_fill(0, torch.tensor(119), 0)].view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
     both = replace(sound(), x=x, y=y)
-    assert signs.eps(replace(both, ball=ball(0.49 * apart))) is None
-    assert "Within 2ε of 20 of 120 images" in signs.eps(replace(both, ball=ball(0.51 * apart))).says
+    assert sanity_checks.eps(replace(both, ball=ball(0.49 * apart))) is None
+    assert (
+        "20 of 120 images have an image of another class within 2ε"
+        in sanity_checks.eps(replace(both, ball=ball(0.51 * apart))).says
+    )
 
 
 def test_rounding_pixels_is_forgiven():
-    patient = sound()
-    assert signs.pixels(replace(patient, x=patient.x + 3e-8)) is None
-    assert signs.pixels(replace(patient, x=patient.x * 0 + 0.5)) is None
+    model = sound()
+    assert sanity_checks.pixels(replace(model, x=model.x + 3e-8)) is None
+    assert sanity_checks.pixels(replace(model, x=model.x * 0 + 0.5)) is None
 
 
 def test_an_attack_without_gradients_that_does_better():
@@ -317,7 +319,7 @@ def test_an_attack_without_gradients_that_does_better():
 
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
-        cheap(sound().first(0))
+        quick_checks(sound().first(0))
 
 
 @pytest.mark.parametrize("statistic", ["running_mean", "running_var"])
@@ -326,7 +328,7 @@ def test_statistics_that_have_moved_in_part_are_not_stale(statistic):
     net = deepcopy(sound().net)
     for norm in [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]:
         getattr(norm, statistic).fill_(float(statistic == "running_var"))
-    assert repeats.routes(replace(sound(), net=net, logits=net)) is None
+    assert repeat_checks.routes(replace(sound(), net=net, logits=net)) is None
 
 
 def between(x: Tensor) -> Tensor:
@@ -335,8 +337,8 @@ def between(x: Tensor) -> Tensor:
 
 
 def test_a_gradient_that_is_not_finite_at_the_images_alone():
-    patient = wrapped(lambda net, x: net(x) + 0 * between(x).abs().sqrt().sum())
-    assert "not finite" in gradients.gradient(patient).says
+    model = wrapped(lambda net, x: net(x) + 0 * between(x).abs().sqrt().sum())
+    assert "not finite" in gradients.gradient(model).says
 
 
 def test_a_gradient_that_vanishes_at_the_images_alone_is_none_that_stops_an_attack():
@@ -348,11 +350,11 @@ def test_a_gradient_that_vanishes_at_the_images_alone_is_none_that_stops_an_atta
 
 def test_some_sure_answers_are_no_finding():
     """A third or so of the gradients are rounding, as those of an overfitted network may be."""
-    patient = wrapped(lambda net, x: 4 * net(x))
-    z = patient.clean[patient.right].topk(2).values
+    model = wrapped(lambda net, x: 4 * net(x))
+    z = model.clean[model.is_correct].topk(2).values
     sure = int((z[:, 0] - z[:, 1] > 17).sum())
     assert 0.1 < sure / len(z) < 0.4
-    assert gradients.gradient(patient) is None
+    assert gradients.gradient(model) is None
 
 
 def test_what_stands_at_a_huge_eps_is_attacked_again():
@@ -367,6 +369,6 @@ def test_what_stands_at_a_huge_eps_is_attacked_again():
 
 
 def test_what_always_answers_alike_stands_a_huge_eps_by_right():
-    trial = AttackProbe(replace(sound(), logits=lambda x: torch.eye(10)[3].expand(len(x), 10)))
-    assert trial.huge.all()
-    assert huge_eps(trial) is None
+    probe = AttackProbe(replace(sound(), logits=lambda x: torch.eye(10)[3].expand(len(x), 10)))
+    assert probe.huge.all()
+    assert huge_eps(probe) is None

@@ -1,4 +1,4 @@
-"""Counts and their chances, against SciPy; what a patient is asked."""
+"""Counts and their chances, against SciPy; what a model is asked."""
 
 import pytest
 import torch
@@ -46,12 +46,12 @@ def test_a_patient_is_asked_in_parts_and_answers_for_all():
         return x.flatten(1)[:, :2]
 
     x = torch.rand(100, 1, 2, 2)
-    patient = ModelUnderTest(logits, x, x.flatten(1)[:, :2].argmax(1), Linf(0.1), Key(0))
-    assert patient.right.all()
-    assert patient.right is patient.right
+    model = ModelUnderTest(logits, x, x.flatten(1)[:, :2].argmax(1), Linf(0.1), Key(0))
+    assert model.is_correct.all()
+    assert model.is_correct is model.is_correct
     assert asked == [64, 36]
-    assert not patient.correct(x.flip(3)).any()
-    few = patient.chosen(torch.arange(100) < 3)
-    assert few.right.shape == patient.first(3).right.shape == (3,)
+    assert not model.correct_on(x.flip(3)).any()
+    few = model.subset(torch.arange(100) < 3)
+    assert few.is_correct.shape == model.first(3).is_correct.shape == (3,)
     with pytest.raises(ValueError, match="a label each"):
         ModelUnderTest(logits, x, torch.zeros(3), Linf(0.1), Key(0))

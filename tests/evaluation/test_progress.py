@@ -6,26 +6,26 @@ import time
 import torch
 
 from unshaken.base import progress
-from unshaken.evaluation.progress import live, outlook
+from unshaken.evaluation.progress import evaluation_progress, outlook
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.evaluation.verdicts import forecast
 
 BLOCKS = torch.arange(100).split(25)
 
 
-class Asks:
-    """Three parts, of which the last is for the first so many blocks."""
+class Stages:
+    """Three stages; the last one includes only the first blocks."""
 
     chain = ("clean", "first", "last")
 
     def __init__(self, blocks: int = 4) -> None:
         self.blocks = blocks
 
-    def asks(self, part: str, block: int) -> bool:
-        return part != "last" or block < self.blocks
+    def includes(self, stage: str, block: int) -> bool:
+        return stage != "last" or block < self.blocks
 
 
-CHAIN = Asks.chain
+CHAIN = Stages.chain
 CALLS = {"clean": 0, "first": 10, "last": 40}
 
 
@@ -35,41 +35,41 @@ def bits(held: int) -> torch.Tensor:
 
 def test_the_bound_and_the_interval():
     """All that has not fallen may still hold; the interval is of the blocks that went through everything."""
-    notes = VerdictLog()
-    assert outlook(Asks(), notes, BLOCKS) == "at most 100.0 %"
+    log = VerdictLog()
+    assert outlook(Stages(), log, BLOCKS) == "at most 100.0 %"
     for part, held in zip(CHAIN, (20, 18, 15), strict=True):
-        notes.write(part, 0, bits(held))
-    notes.write("clean", 2, bits(23))
-    notes.write("first", 2, bits(12))
-    notes.write("other", 1, bits(0))  # no part of the chain
+        log.write(part, 0, bits(held))
+    log.write("clean", 2, bits(23))
+    log.write("first", 2, bits(12))
+    log.write("other", 1, bits(0))  # no part of the chain
     low, high = forecast(15, 25, 100)
-    assert outlook(Asks(), notes, BLOCKS) == f"at most 77.0 %, 95 %: {100 * low:.1f} to {100 * high:.1f}"
+    assert outlook(Stages(), log, BLOCKS) == f"at most 77.0 %, 95 %: {100 * low:.1f} to {100 * high:.1f}"
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr(progress, "PAUSE", 0.0)
-    notes = VerdictLog()
-    with live(CALLS, Asks(), notes, BLOCKS, (1, 3), quiet=False) as tell:
+    log = VerdictLog()
+    with evaluation_progress(CALLS, Stages(), log, BLOCKS, (1, 3), quiet=False) as shown:
         for block in (1, 3):
             for part in CHAIN:
-                tell.begin(block, part)
-                notes.write(part, block, bits(10))
-                tell.end(block, part)
+                shown.begin(block, part)
+                log.write(part, block, bits(10))
+                shown.end(block, part)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
-    assert lines[0].split("  ")[0] == "exam: 0 of 50 images"
+    assert lines[0].split("  ")[0] == "evaluation: 0 of 50 images"
     assert "left" not in lines[0]
     assert lines[1].endswith("first")
-    assert re.match(r"exam: 25 of 50 images .* images/s  last  \d+ s left", lines[2])
-    assert lines[5].startswith("exam: 50 of 50 images")
+    assert re.match(r"evaluation: 25 of 50 images .* images/s  last  \d+ s left", lines[2])
+    assert lines[5].startswith("evaluation: 50 of 50 images")
 
 
 def test_nothing_is_said_in_silence(capsys):
-    notes = VerdictLog()
-    notes.write("clean", 0, bits(10))
-    with live(CALLS, Asks(), notes, BLOCKS, (0, 1), quiet=True) as tell:
-        tell.begin(0, "clean")
-        tell.end(0, "clean")
+    log = VerdictLog()
+    log.write("clean", 0, bits(10))
+    with evaluation_progress(CALLS, Stages(), log, BLOCKS, (0, 1), quiet=True) as shown:
+        shown.begin(0, "clean")
+        shown.end(0, "clean")
     assert capsys.readouterr() == ("", "")
 
 
@@ -77,10 +77,10 @@ def test_a_long_attack_says_its_step_and_the_time_left(monkeypatch, capsys):
     """Within a block of which nothing is done yet: which attack, which step of how many, and what is left at most."""
     monkeypatch.setattr(progress, "PAUSE", 0.0)
     monkeypatch.setattr("unshaken.evaluation.progress.PAUSE", 0.0)
-    with live(CALLS, Asks(), VerdictLog(), BLOCKS, (0,), quiet=False) as tell:
-        logits = tell.counted(lambda x: x)
+    with evaluation_progress(CALLS, Stages(), VerdictLog(), BLOCKS, (0,), quiet=False) as shown:
+        logits = shown.counted(lambda x: x)
         assert logits(3) == 3  # between parts nothing is said
-        tell.begin(0, "first")
+        shown.begin(0, "first")
         for _ in range(4):
             time.sleep(0.01)
             logits(0)
@@ -88,21 +88,21 @@ def test_a_long_attack_says_its_step_and_the_time_left(monkeypatch, capsys):
     assert len(lines) == 4
     found = re.search(r"first, step 4 of at most 10, at most (\d+) s left for these 25 images", lines[-1])
     assert found
-    assert lines[-1].startswith("exam: 0 of 25 images")
-    left = tell.step(tell.since + 4.0)  # a second a call: 6 more of this part, and 40 of the next
+    assert lines[-1].startswith("evaluation: 0 of 25 images")
+    left = shown.step(shown.stage_started + 4.0)  # a second a call: 6 more of this part, and 40 of the next
     assert left == "first, step 4 of at most 10, at most 46 s left for these 25 images"
 
 
 def test_an_attack_for_some_blocks_is_judged_by_them():
-    notes = VerdictLog()
-    notes.write("clean", 0, bits(20))
-    notes.write("first", 0, bits(18))
-    notes.write("last", 0, bits(15))
-    notes.write("clean", 2, bits(0))
-    assert outlook(Asks(1), notes, BLOCKS) == "at most 60.0 %, 95 %: 60.0 to 60.0"
-    with live(CALLS, Asks(1), notes, BLOCKS, (0, 1), quiet=True) as tell:
-        assert tell.over(0)
-        notes.write("clean", 1, bits(3))
-        assert not tell.over(1)
-        notes.write("first", 1, bits(3))
-        assert tell.over(1)
+    log = VerdictLog()
+    log.write("clean", 0, bits(20))
+    log.write("first", 0, bits(18))
+    log.write("last", 0, bits(15))
+    log.write("clean", 2, bits(0))
+    assert outlook(Stages(1), log, BLOCKS) == "at most 60.0 %, 95 %: 60.0 to 60.0"
+    with evaluation_progress(CALLS, Stages(1), log, BLOCKS, (0, 1), quiet=True) as shown:
+        assert shown.is_finished(0)
+        log.write("clean", 1, bits(3))
+        assert not shown.is_finished(1)
+        log.write("first", 1, bits(3))
+        assert shown.is_finished(1)

@@ -19,7 +19,9 @@ from unshaken.base.serialize import to_json
 from unshaken.base.shard import Shard
 from unshaken.corruptions.corruption import Corruption
 from unshaken.data.images import Images
-from unshaken.evaluation.protocol import Evaluation, correct, inside
+from unshaken.evaluation.judge import judge
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.stages import correct, in_ball
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.evaluation.verdicts import Verdicts
 from unshaken.nets.network import Encoder, Network, Normalize
@@ -54,7 +56,7 @@ def test_robust_accuracy_of_a_linear_model_is_exact(ball, dual):
     margin = sign * (logits[:, 0] - logits[:, 1])
     weight = (net.head.weight[0] - net.head.weight[1]).double()
     expected = margin > ball.eps * torch.linalg.vector_norm(weight, ord=dual)
-    verdicts = Evaluation(PGD(ball, steps=20), batch_size=16).judge(net, data)
+    verdicts = judge(Evaluation(PGD(ball, steps=20), batch_size=16), net, data)
     assert torch.equal(verdicts["pgd"].bits, expected)
     assert torch.equal(verdicts["clean"].bits, margin > 0)
     assert 0 < expected.sum() < (margin > 0).sum()
@@ -67,19 +69,19 @@ def test_autoattack_reaches_the_closed_form_too():
     margin = (1 - 2 * data.label) * (logits[:, 0] - logits[:, 1])
     weight = (net.head.weight[0] - net.head.weight[1]).double()
     expected = margin > 0.01 * weight.abs().sum()
-    verdicts = Evaluation(PGD(Linf(0.01), steps=20), "standard", batch_size=24).judge(net, data)
+    verdicts = judge(Evaluation(PGD(Linf(0.01), steps=20), "standard", batch_size=24), net, data)
     assert list(verdicts)[2:] == [f"standard/{stage}" for stage in ("apgd-ce", "apgd-t", "fab-t", "square")]
     assert torch.equal(verdicts["standard/square"].bits, expected)
     assert 0 < expected.sum() < (margin > 0).sum()
 
 
 class Inverted(nn.Module):
-    """Right about class "b" only on images that were tampered with: pixels that are no multiple of 1/255."""
+    """Right about class "b" only on images that were perturbed: pixels that are no multiple of 1/255."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         levels = 255 * x.detach()
-        tampered = ((levels - levels.round()).abs() > 1e-2).any(1).float() + 0 * x.sum(1)
-        return torch.stack([1 - tampered, tampered], 1)
+        perturbed = ((levels - levels.round()).abs() > 1e-2).any(1).float() + 0 * x.sum(1)
+        return torch.stack([1 - perturbed, perturbed], 1)
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
@@ -87,8 +89,8 @@ def test_what_is_wrong_before_the_attack_stays_wrong(restarts):
     """An attack that makes a wrong answer right has not made the network robust."""
     net = Network(Encoder(Normalize((0.0,), (1.0,)), nn.Flatten(), SIDE * SIDE), Inverted()).eval()
     data = Images(images().pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
-    verdicts = Evaluation(PGD(Linf(0.02), steps=1, rel_step_size=1e-6, restarts=restarts), batch_size=7).judge(
-        net, data
+    verdicts = judge(
+        Evaluation(PGD(Linf(0.02), steps=1, rel_step_size=1e-6, restarts=restarts), batch_size=7), net, data
     )
     assert verdicts["clean"].correct == 0
     assert verdicts["pgd"].correct == 0
@@ -103,7 +105,7 @@ def test_a_logit_that_is_no_number_is_wrong():
     assert not correct(net, data.floats(), data.label).any()
 
 
-class Told(VerdictLog):
+class Recording(VerdictLog):
     """Notes that stop the evaluation after so many verdicts, as they are written."""
 
     stop = 10**6
@@ -157,11 +159,11 @@ def alike(a: dict[str, Verdicts], b: dict[str, Verdicts]) -> bool:
 
 
 def test_each_block_goes_through_everything(weak):
-    notes, data = Told(), images()
-    verdicts = EVERYTHING.judge(linear_model(), data, notes)
-    assert notes.seen == [(part, block) for block in range(3) for part in PARTS]
+    log, data = Recording(), images()
+    verdicts = judge(EVERYTHING, linear_model(), data, log)
+    assert log.seen == [(part, block) for block in range(3) for part in PARTS]
     assert list(verdicts) == PARTS
-    assert all(len(each) == 55 and each.whole for each in verdicts.values())
+    assert all(len(each) == 55 and each.complete for each in verdicts.values())
     blocks = torch.cat(EVERYTHING.blocks(55))
     assert blocks.sort().values.tolist() == list(range(55))
     assert blocks.tolist() != list(range(55))  # sets sorted by class do not begin with one class
@@ -176,7 +178,7 @@ def test_an_attack_sees_the_survivors_of_the_last_alone(weak, monkeypatch):
 
     monkeypatch.setattr(Weak, "__call__", told)
     evaluation = replace(EVERYTHING, batch_size=60, limit=None, corruptions=())
-    verdicts = evaluation.judge(linear_model(), images())
+    verdicts = judge(evaluation, linear_model(), images())
     assert seen == [verdicts["clean"].correct, verdicts["standard/first"].correct]
     assert 0 < verdicts["standard/second"].correct < verdicts["standard/first"].correct < verdicts["clean"].correct
     assert not (verdicts["standard/second"].bits & ~verdicts["standard/first"].bits).any()
@@ -195,7 +197,7 @@ def test_where_randomness_is_keyed(weak, monkeypatch):
         "unshaken.evaluation.protocol.Corruption.__call__", lambda self, x, key, index: keys.append(key) or x
     )
     for seed in (1, 2):
-        replace(EVERYTHING, corruptions=("fog",), severities=(1, 5), seed=seed).judge(linear_model(), images())
+        judge(replace(EVERYTHING, corruptions=("fog",), severities=(1, 5), seed=seed), linear_model(), images())
     stages = [Key(s) / f"standard/{stage}" / b for s in (1, 2) for b in range(3) for stage in ("first", "second")]
     assert [key for key in keys if len(key.path) == 2] == stages
     assert {key for key in keys if len(key.path) == 1} == {Key(1) / "corruptions", Key(2) / "corruptions"}
@@ -210,12 +212,12 @@ def test_attacks_are_told_which_network_judges(weak, monkeypatch):
 
     monkeypatch.setattr(Weak, "__call__", told)
     net, data = linear_model(), images()
-    EVERYTHING.judge(net, data)
+    judge(EVERYTHING, net, data)
     assert models[-1].exact is models[-1].search
     search = copy.deepcopy(net)
     with torch.no_grad():
         search.head.bias.add_(1)
-    EVERYTHING.judge(net, data, search=search)
+    judge(EVERYTHING, net, data, search=search)
     x = data.floats()
     assert torch.equal(models[-1].exact(x), net(x, "adv"))
     assert torch.equal(models[-1].search(x), search(x, "adv"))
@@ -224,17 +226,17 @@ def test_attacks_are_told_which_network_judges(weak, monkeypatch):
 def test_stopped_after_any_verdict_it_goes_on_to_the_same_bits(weak, tmp_path):
     """Verdicts given before are not given again, and a line that was torn is."""
     net, data = linear_model(), images()
-    whole = EVERYTHING.judge(net, data)
+    whole = judge(EVERYTHING, net, data)
     for stop in range(1, 3 * len(PARTS)):
         folder = tmp_path / str(stop)
-        first = Told(folder, "me")
+        first = Recording(folder, "me")
         first.stop = stop
         with pytest.raises(KeyboardInterrupt):
-            EVERYTHING.judge(net, data, first)
+            judge(EVERYTHING, net, data, first)
         if stop % 2:  # killed as it wrote the line
             first.file.write_bytes(first.file.read_bytes()[: -1 if stop % 4 == 1 else -7])
-        again = Told(folder, "me")
-        assert alike(EVERYTHING.judge(net, data, again), whole)
+        again = Recording(folder, "me")
+        assert alike(judge(EVERYTHING, net, data, again), whole)
         assert len(again.seen) == 3 * len(PARTS) - stop + stop % 2
         assert not VerdictLog(folder, "someone else").bits
         assert len(VerdictLog(folder, "me").bits) == 3 * len(PARTS)  # and someone else's evaluation took nothing away
@@ -244,36 +246,36 @@ def test_shards_make_the_whole(weak, tmp_path):
     """Each does blocks of its own, and what they leave is what one process leaves."""
     net, data = linear_model(), images()
     evaluation = replace(EVERYTHING, batch_size=8)
-    whole = evaluation.judge(net, data)
+    whole = judge(evaluation, net, data)
     for rank in (2, 3, 1):
         shard = Shard(rank, 3)
-        notes = Told(tmp_path, shard=shard)
-        found = evaluation.judge(net, data, notes, chosen=shard.of(7))
-        assert {block for _, block in notes.seen} == set(shard.of(7))
-        assert all(each.whole for each in found.values()) == (rank == 1)
+        log = Recording(tmp_path, shard=shard)
+        found = judge(evaluation, net, data, log, only=shard.of(7))
+        assert {block for _, block in log.seen} == set(shard.of(7))
+        assert all(each.complete for each in found.values()) == (rank == 1)
     assert alike(found, whole)
-    one = Told(tmp_path)
-    assert alike(evaluation.judge(net, data, one), whole)
+    one = Recording(tmp_path)
+    assert alike(judge(evaluation, net, data, one), whole)
     assert not hasattr(one, "seen")
 
 
 def test_more_is_asked_and_what_is_known_is_kept(weak):
-    net, data, notes = linear_model(), images(), Told()
+    net, data, log = linear_model(), images(), Recording()
     cheap = replace(EVERYTHING, autoattack="none", corruptions=())
-    cheap.judge(net, data, notes)
-    before = len(notes.seen)
-    assert alike(EVERYTHING.judge(net, data, notes), EVERYTHING.judge(net, data))
-    assert len(notes.seen) - before == 3 * (len(PARTS) - 3)
-    assert cheap.beside(EVERYTHING) == EVERYTHING
-    assert EVERYTHING.beside(cheap) == EVERYTHING
-    assert cheap.place == EVERYTHING.place
+    judge(cheap, net, data, log)
+    before = len(log.seen)
+    assert alike(judge(EVERYTHING, net, data, log), judge(EVERYTHING, net, data))
+    assert len(log.seen) - before == 3 * (len(PARTS) - 3)
+    assert cheap.merged_with(EVERYTHING) == EVERYTHING
+    assert EVERYTHING.merged_with(cheap) == EVERYTHING
+    assert cheap.cache_key == EVERYTHING.cache_key
 
 
 def test_until_the_interval_is_narrow(weak):
     """Its width is from end to end, of the last attack's final value; a block more would not have been needed."""
     net, data = linear_model(), images(60)
     evaluation = replace(EVERYTHING, batch_size=6, limit=None, until=25.0)
-    found = evaluation.judge(net, data)
+    found = judge(evaluation, net, data)
     last = found["standard/second"]
 
     def width(verdicts: Verdicts) -> float:
@@ -287,10 +289,10 @@ def test_until_the_interval_is_narrow(weak):
     less = Verdicts(last.bits.clone(), last.judged.clone())
     less.bits[final], less.judged[final] = False, False
     assert width(less) > 25
-    whole = replace(evaluation, until=None).judge(net, data)
+    whole = judge(replace(evaluation, until=None), net, data)
     assert torch.equal(last.bits, whole["standard/second"].bits & last.judged)
-    assert replace(evaluation, until=0.0).judge(net, data)["pgd"].whole
-    assert len(replace(evaluation, until=100.0).judge(net, data)["pgd"]) == 6  # one block in any case
+    assert judge(replace(evaluation, until=0.0), net, data)["pgd"].complete
+    assert len(judge(replace(evaluation, until=100.0), net, data)["pgd"]) == 6  # one block in any case
 
 
 def test_what_low_precision_finds_is_judged_in_float32(weak):
@@ -300,15 +302,15 @@ def test_what_low_precision_finds_is_judged_in_float32(weak):
     with torch.no_grad():
         wrong.head.weight.neg_()
     evaluation = replace(EVERYTHING, corruptions=(), batch_size=60, limit=None)
-    found = evaluation.judge(net, data, search=wrong)
-    assert found["pgd"].correct == found["clean"].correct > evaluation.judge(net, data)["pgd"].correct
-    assert alike(evaluation.judge(net, data, search=copy.deepcopy(net)), evaluation.judge(net, data))
+    found = judge(evaluation, net, data, search=wrong)
+    assert found["pgd"].correct == found["clean"].correct > judge(evaluation, net, data)["pgd"].correct
+    assert alike(judge(evaluation, net, data, search=copy.deepcopy(net)), judge(evaluation, net, data))
 
 
 def test_what_leaves_the_ball_is_our_mistake(weak, monkeypatch):
     monkeypatch.setattr(Weak, "__call__", lambda self, model, x, y, key: (x + 0.03).clamp(0, 1))
     with pytest.raises(AssertionError, match="standard/first left the ball"):
-        EVERYTHING.judge(linear_model(), images())
+        judge(EVERYTHING, linear_model(), images())
 
 
 def test_inside_the_ball():
@@ -316,20 +318,20 @@ def test_inside_the_ball():
     for ball in (Linf(0.1), L2(0.1)):
         away = torch.zeros_like(x)
         away[..., 0, 0] = ball.eps
-        assert inside(x + away, x, ball)
-        assert not inside(x + 1.001 * away, x, ball)
-    assert not inside(torch.full_like(x, 1.01), torch.ones_like(x), Linf(0.1))
+        assert in_ball(x + away, x, ball)
+        assert not in_ball(x + 1.001 * away, x, ball)
+    assert not in_ball(torch.full_like(x, 1.01), torch.ones_like(x), Linf(0.1))
 
 
 def test_an_image_is_corrupted_alike_wherever_it_stands(weak):
     """The block that it is in does not matter, so that all networks meet the same images."""
     net, data = linear_model(), images()
     evaluation = replace(EVERYTHING, autoattack="none", limit=None)
-    a, b = (replace(evaluation, batch_size=batch).judge(net, data) for batch in (7, 60))
+    a, b = (judge(replace(evaluation, batch_size=batch), net, data) for batch in (7, 60))
     assert all(torch.equal(a[part].bits, b[part].bits) for part in PARTS[5:])
 
 
-def test_published_images_are_taken_by_their_places(tmp_path):
+def test_published_images_are_read_by_their_index(tmp_path):
     """Against the same network on the files' own rows; and files of another set are refused."""
     rng = numpy.random.default_rng(0)
     pixels, label = rng.integers(0, 256, (150, 32, 32, 3), dtype=numpy.uint8), rng.integers(0, 2, 30)
@@ -341,14 +343,14 @@ def test_published_images_are_taken_by_their_places(tmp_path):
     evaluation = Evaluation(
         PGD(steps=1), corruptions=("fog",), severities=(2, 5), published=str(tmp_path), batch_size=7
     )
-    found = evaluation.judge(net, clean)
+    found = judge(evaluation, net, clean)
     for severity in (2, 5):
         rows = torch.from_numpy(pixels[30 * (severity - 1) : 30 * severity]).permute(0, 3, 1, 2)
         expected = correct(net, rows.float() / 255, clean.label)
-        assert torch.equal(found[evaluation.part_of(Corruption("fog", severity))].bits, expected)
+        assert torch.equal(found[evaluation.corruption_name(Corruption("fog", severity))].bits, expected)
     other = replace(clean, label=1 - clean.label)
     with pytest.raises(ValueError, match="other labels than the test images"):
-        evaluation.judge(net, other)
+        judge(evaluation, net, other)
 
 
 def test_an_exam_in_a_result_is_read_back():
@@ -365,7 +367,7 @@ def test_judged_in_eval_mode_and_left_as_it_was(monkeypatch):
     net = linear_model().train()
     asked = []
     monkeypatch.setattr(Network, "forward", spied(Network.forward, asked))
-    Evaluation(PGD(Linf(0.02), steps=1)).judge(net, images(4))
+    judge(Evaluation(PGD(Linf(0.02), steps=1)), net, images(4))
     assert asked
     assert not any(asked)
     assert net.training
@@ -382,9 +384,9 @@ def spied(forward, asked: list[bool]):
 
 def test_limit_and_missing_labels():
     net, data = linear_model(), images()
-    assert len(Evaluation(PGD(Linf(0.02), steps=1), limit=5).judge(net, data)["pgd"]) == 5
+    assert len(judge(Evaluation(PGD(Linf(0.02), steps=1), limit=5), net, data)["pgd"]) == 5
     with pytest.raises(ValueError, match="no labels"):
-        Evaluation().judge(net, Images(data.pixels))
+        judge(Evaluation(), net, Images(data.pixels))
     for wrong, words in (
         ({"limit": 0}, "limit"),
         ({"until": -1.0}, r"until is a number in \[0, 100\], not -1"),
@@ -398,14 +400,14 @@ def test_limit_and_missing_labels():
 
 def test_one_process_at_a_time_writes_a_file_of_verdicts(tmp_path):
     """The same process may, again and again; another one is told in a line, and its lock is free when it ends."""
-    code = "import sys, time; from pathlib import Path; from unshaken.evaluation.verdict_log import Notes\n"
-    code += "notes = Notes(Path(sys.argv[1]), 'evaluation'); print('at work', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from unshaken.evaluation.verdict_log import VerdictLog\n"
+    code += "log = VerdictLog(Path(sys.argv[1]), 'an evaluation'); print('at work', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"at work\n"
-    with pytest.raises(ValueError, match="another process is at work on the same exam"):
-        VerdictLog(tmp_path, "evaluation")
-    first, second = VerdictLog(tmp_path, "another exam"), VerdictLog(tmp_path, "another exam")
+    with pytest.raises(ValueError, match="another process is at work on the same evaluation"):
+        VerdictLog(tmp_path, "an evaluation")
+    first, second = VerdictLog(tmp_path, "another evaluation"), VerdictLog(tmp_path, "another evaluation")
     assert first.identity == second.identity
     other.kill()
     other.communicate()
-    assert VerdictLog(tmp_path, "evaluation").file.exists()
+    assert VerdictLog(tmp_path, "an evaluation").file.exists()

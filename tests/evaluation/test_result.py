@@ -10,7 +10,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.corruptions.severity import FIFTEEN
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import by_part, paper_log, papers_log, scores
+from unshaken.evaluation.result import log_of_modes, log_of_result, scores, verdicts_by_stage
 from unshaken.evaluation.verdicts import Verdicts
 
 FULL = Evaluation(PGD(Linf(0.1), steps=20, restarts=2)).full
@@ -20,7 +20,7 @@ def verdicts(evaluation: Evaluation, n: int = 200, seed: int = 0) -> dict[str, V
     """At random; a severity more is harder."""
     rng = torch.Generator().manual_seed(seed)
     found = {}
-    for k, part in enumerate(evaluation.parts()):
+    for k, part in enumerate(evaluation.stages):
         level = part.name.partition("/")[2]
         hardness = float(level) / 8 if level.isdecimal() and "pgd" not in part.name else 0.1 * k
         found[part.name] = Verdicts.of(torch.rand(n, generator=rng) >= hardness)
@@ -28,7 +28,7 @@ def verdicts(evaluation: Evaluation, n: int = 200, seed: int = 0) -> dict[str, V
 
 
 def result(seed: int = 0, mode: str = "slf", evaluation: Evaluation = FULL) -> dict:
-    of = scores(evaluation, verdicts(evaluation, seed=seed), defaultdict(lambda: 0.25), side=32)
+    of = scores(evaluation, verdicts(evaluation, seed=seed), defaultdict(lambda: 0.25), size=32)
     return json.loads(json.dumps(of)) | {"mode": mode, "evaluation": {"attack": {"steps": 20}}}
 
 
@@ -46,7 +46,7 @@ def test_each_attack_and_corruption_has_its_verdicts():
     assert found["corruptions"]["fog"]["3"]["correct"] == each["fog/3"].correct
     assert found["corrupted"]["constants"] == "cifar"
     assert list(found["corrupted"]["substitutes"]) == ["frost"]
-    again = by_part(FULL, found)
+    again = verdicts_by_stage(FULL, found)
     assert list(again) == [part for part in each if part != "pgd/1"]
     assert all(torch.equal(again[part].bits, each[part].bits) for part in again)
 
@@ -54,7 +54,7 @@ def test_each_attack_and_corruption_has_its_verdicts():
 def test_cheap_results_have_no_more():
     found = result(evaluation=Evaluation())
     assert not {"autoattack", "corruptions", "corruption_accuracy"} & set(found)
-    assert paper_log(found).count("\n") == 2
+    assert log_of_result(found).count("\n") == 2
 
 
 def test_the_log_of_one_mode():
@@ -68,15 +68,15 @@ def test_the_log_of_one_mode():
         f"ALF mean corruption acc: {sum(at) / 5:.2f}",
         *(f"ALF corruption severity-{level} acc: {value:.2f}" for level, value in enumerate(at, 1)),
     ]
-    assert paper_log(found).splitlines() == lines
+    assert log_of_result(found).splitlines() == lines
     assert at == sorted(at, reverse=True)
 
 
 def test_the_log_of_three_modes_ends_with_their_means():
     three = [result(seed, mode) for seed, mode in enumerate(("slf", "alf", "aff"))]
-    lines = papers_log("acl-cifar10-0/encoder.safetensors", three).splitlines()
+    lines = log_of_modes("acl-cifar10-0/encoder.safetensors", three).splitlines()
     assert lines[0] == "Finetuning checkpoint: acl-cifar10-0/encoder.safetensors"
-    assert "\n".join(lines[1:28]) + "\n" == "".join(map(paper_log, three))
+    assert "\n".join(lines[1:28]) + "\n" == "".join(map(log_of_result, three))
 
     def mean(score: str) -> float:
         return sum(each[score]["correct"] for each in three) / 3 / 2
@@ -92,7 +92,7 @@ def test_the_log_of_three_modes_ends_with_their_means():
 def test_a_mean_of_fewer_corruptions_is_none():
     evaluation = Evaluation(corruptions=("fifteen",), severities=(1, 2, 3, 4))
     assert "corruption_accuracy" not in result(evaluation=evaluation)
-    assert "mean corruption" not in paper_log(result(evaluation=evaluation))
+    assert "mean corruption" not in log_of_result(result(evaluation=evaluation))
     assert "corruption_accuracy" in result(evaluation=Evaluation(corruptions=("fifteen", "extra")))
 
 
@@ -101,4 +101,4 @@ def test_a_mean_over_other_images_is_none():
     part, of = Verdicts.none(200), verdicts(FULL)
     part.judged[:50] = True
     of["fog/3"] = part
-    assert "corruption_accuracy" not in scores(FULL, of, defaultdict(float), side=32)
+    assert "corruption_accuracy" not in scores(FULL, of, defaultdict(float), size=32)

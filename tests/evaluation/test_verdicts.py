@@ -15,7 +15,7 @@ def test_counts_and_bits():
     assert (summary["correct"], summary["n"], summary["percent"]) == (3, 4, 75.0)
     assert "of" not in summary
     assert torch.equal(Verdicts.read(summary).bits, verdicts.bits)
-    assert Verdicts.read(summary).whole
+    assert Verdicts.read(summary).complete
 
 
 def test_a_part_says_which_images_it_is_of():

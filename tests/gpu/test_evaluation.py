@@ -15,7 +15,9 @@ from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import split
 from unshaken.diagnostics.doctor import run_checks
 from unshaken.diagnostics.subject import ModelUnderTest
-from unshaken.evaluation.protocol import Evaluation, inside, through
+from unshaken.evaluation.judge import judge, verdicts_of
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.stages import in_ball, logits_of
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.nets.network import frozen
 from unshaken.train.batches import Position
@@ -39,8 +41,8 @@ def test_autoattack_breaks_what_it_breaks_on_the_cpu(device, version, ball):
         x, y = images.to(where).floats(), images.label.to(where)
         with equal_draws(), other_rounding("cuda" if where == "cpu" and not fell else device):
             attack = AutoAttack(ball, version, steps, queries, targets=3)
-            x_adv = attack(Model(through(net)), x, y, KEY / "autoattack")
-        assert inside(x_adv, x, ball)
+            x_adv = attack(Model(logits_of(net)), x, y, KEY / "autoattack")
+        assert in_ball(x_adv, x, ball)
         fell.append(wrong(net(x_adv, "adv"), y).cpu())
     assert 0.1 < fell[0].float().mean() < 1
     assert (fell[0] != fell[1]).sum() <= max(1, count // 32)
@@ -51,19 +53,19 @@ def test_an_exam_in_two_shards_is_the_whole(device, tmp_path):
     evaluation = Evaluation(PGD(BALL, steps=5, restarts=2), "none", ("fog",), (3,), batch_size=16, limit=64)
     images = classes_of(8, 1, 64).to(device)
     net = classifier(classes_of(8, 1, 64), device)
-    whole = evaluation.judge(net, images)
+    whole = judge(evaluation, net, images)
     for rank in (1, 2):
         shard = Shard(rank, 2)
         notes = VerdictLog(tmp_path, "evaluation", shard=shard)
-        evaluation.judge(net, images, notes, chosen=shard.of(len(evaluation.blocks(64))))
-    parts = evaluation.collected(VerdictLog(tmp_path, "evaluation"), 64)
-    assert all(one.whole for one in parts.values())
+        judge(evaluation, net, images, notes, only=shard.of(len(evaluation.blocks(64))))
+    parts = verdicts_of(evaluation, VerdictLog(tmp_path, "evaluation"), 64)
+    assert all(one.complete for one in parts.values())
     for name, verdicts in whole.items():
         assert torch.equal(verdicts.bits, parts[name].bits)
     assert whole["clean"].correct > 40
     with equal_draws():
-        expected = evaluation.judge(classifier(classes_of(8, 1, 64), "cpu"), classes_of(8, 1, 64))
-        found = evaluation.judge(net, images)
+        expected = judge(evaluation, classifier(classes_of(8, 1, 64), "cpu"), classes_of(8, 1, 64))
+        found = judge(evaluation, net, images)
     for name, verdicts in expected.items():
         assert (verdicts.bits != found[name].bits).sum() <= 2
 
@@ -80,10 +82,10 @@ def test_the_doctor_says_what_it_says_on_the_cpu(device):
         for where in ("cpu", device):
             net = classifier(images, where)
             x, y = images.to(where).floats(), images.label.to(where)
-            patient = ModelUnderTest(scaled(net, scale), x, y, BALL, KEY / "doctor", net)
+            model = ModelUnderTest(scaled(net, scale), x, y, BALL, KEY / "doctor", net)
             attacked = 0 if scale > 1 else 8 if device == "cpu" else 48
             with frozen(net), equal_draws(), other_rounding(device if said else "cuda"):
-                said.append([one.finding.check for one in run_checks(patient, attacked) if one.finding])
+                said.append([one.finding.check for one in run_checks(model, attacked) if one.finding])
         assert said[0] == said[1]
         assert bool(said[0]) == (scale > 1)
 

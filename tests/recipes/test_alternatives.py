@@ -91,7 +91,7 @@ def test_fields_are_annotated_with_the_unions(kind):
 def test_one_of_your_own_goes_from_python():
     @dataclass(frozen=True)
     class Mine(Optimizer):
-        def over(self, parameters, lr):
+        def build(self, net):
             raise NotImplementedError
 
     recipe = replace(unshaken.recipe("acl/digits"), optimizer=Mine())

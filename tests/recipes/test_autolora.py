@@ -15,16 +15,18 @@ import unshaken
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
+from unshaken.evaluation.judge import judge
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.methods.autolora import AutoLoRa, AutoRate
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import load_classifier, load_encoder, read_tensors
 from unshaken.nets.lora import LowRank, branch, without_lora
-from unshaken.recipes import autolora as module
-from unshaken.recipes.autolora import AutoFinetune, autolora
-from unshaken.runs.autolora import accuracy, quarters
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.runs import autolora as module
+from unshaken.runs.autolora import accuracy, first_network, quarters, training_and_validation
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.image_sets import load_labelled
 from unshaken.train.run_dir import Run
 from unshaken.train.signals import Interrupted
 
@@ -45,7 +47,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recipe(encoder: Path) -> AutoFinetune:
     """Four epochs of five batches; the rate falls, and the best weights come back, after the second and the third."""
-    given = autolora(encoder)
+    given = unshaken.finetune_recipe(encoder, "autolora")
     return replace(
         given,
         method=replace(given.method, attack=replace(given.method.attack, steps=1), rank=2),
@@ -89,7 +91,7 @@ def in_child(work) -> int:
 
 
 def test_end_to_end(recipe, encoder, tmp_path):
-    """A run leaves a plain classifier, its history and its log; examining it gives a result of mode "autolora"."""
+    """A run leaves a plain classifier, its history and its log; evaluating it gives a result of mode "autolora"."""
     run = unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))
     net, about = load_classifier(run / "classifier.safetensors")
     _, backbone, _ = load_encoder(encoder / "encoder.safetensors")
@@ -108,9 +110,9 @@ def test_end_to_end(recipe, encoder, tmp_path):
         run, evaluation=Evaluation(PGD(Linf(0.1), steps=1), limit=20), workspace=unshaken.Workspace(quiet=True)
     )
     assert (result["mode"], result["method"]) == ("autolora", "acl")
-    aside = recipe.images(backbone)[1]
+    aside = training_and_validation(recipe, backbone)[1]
     assert about["finetune"]["data"]["validation"]["n"] == len(aside)
-    judged = recipe.validation.judge(net, aside)["pgd"]
+    judged = judge(recipe.validation, net, aside)["pgd"]
     assert judged.correct / len(judged) == max(values)  # what is kept is the best
 
 
@@ -123,8 +125,8 @@ def test_nothing_is_learned_from_what_is_kept_aside(recipe, encoder):
 
     whole = recipe.data.load("train")
     held = replace(recipe, holdout=4)
-    trained, aside = held.images(backbone)
-    kept = unshaken.Finetune(data=recipe.data, holdout=4).images(backbone, held_out=True)
+    trained, aside = training_and_validation(held, backbone)
+    kept = load_labelled(recipe.data, backbone, 4, held_out=True)
     assert len(trained) + len(aside) + len(kept) == len(whole)
     assert rows(trained) | rows(aside) | rows(kept) == rows(whole)
     assert not rows(aside) & (rows(trained) | rows(kept))
@@ -138,8 +140,8 @@ def test_the_same_images_are_held_from_all_recipes(recipe, encoder, tmp_path):
     result = unshaken.evaluate(
         run, evaluation=Evaluation(PGD(Linf(0.1), steps=1)), held_out=True, workspace=unshaken.Workspace(quiet=True)
     )
-    expected = unshaken.Finetune(data=recipe.data, holdout=4).images(
-        PretrainedEncoder.read(encoder / "encoder.safetensors").backbone, True
+    expected = load_labelled(
+        recipe.data, PretrainedEncoder.read(encoder / "encoder.safetensors").backbone, 4, held_out=True
     )
     assert result["data"]["digest"] == expected.digest
 
@@ -154,8 +156,8 @@ def test_quarters(batches, begins):
 def test_the_accuracy_is_of_the_natural_branch(recipe, encoder):
     """On images augmented anew at each place, in eval mode; nothing is left changed."""
     given = PretrainedEncoder.read(encoder / "encoder.safetensors")
-    images, _ = recipe.images(given.backbone)
-    net = recipe.network(given, 10, Key(0))
+    images, _ = training_and_validation(recipe, given.backbone)
+    net = first_network(recipe, given, 10, Key(0))
     torch.nn.init.normal_(net.head.weight, generator=Key("head").on("cpu"))
     for layer in net.modules():
         if isinstance(layer, LowRank):
@@ -206,9 +208,9 @@ def test_an_epoch_of_one_batch(recipe, encoder, tmp_path):
 def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
     """After a halving the next epoch begins with those of the best one, and momentum stays."""
     accuracies = iter([0.2, 0.9, 0.9, 0.3])  # of two that are equal the first is kept
-    monkeypatch.setattr(AutoFinetune, "_robust", lambda self, net, aside: next(accuracies))
+    monkeypatch.setattr(module, "robust_accuracy", lambda recipe, net, aside: next(accuracies))
     starts, ends = {}, {}
-    go = module.Training.go
+    go = module.Loop.go
 
     def watched(course, lr, until=None):
         if course.position.batch == 0:
@@ -217,7 +219,7 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
         if course.position.batch == 0:
             ends[course.position.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
 
-    monkeypatch.setattr(module.Training, "go", watched)
+    monkeypatch.setattr(module.Loop, "go", watched)
     run = unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))
 
     def same(a: dict, b: dict) -> bool:
@@ -235,7 +237,7 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
 
 def net_of(weights: dict, recipe, encoder) -> dict:
     """What a plain encoder would have of them."""
-    net = recipe.network(PretrainedEncoder.read(encoder / "encoder.safetensors"), 10, Key(0))
+    net = first_network(recipe, PretrainedEncoder.read(encoder / "encoder.safetensors"), 10, Key(0))
     net.encoder.load_state_dict(weights)
     return without_lora(net.encoder).state_dict()
 
@@ -341,14 +343,14 @@ def test_two_routes(recipe, encoder, tmp_path):
 
 
 def test_the_published_choices(encoder):
-    published = autolora(encoder, unshaken.DataSource("cifar10"))
+    published = unshaken.finetune_recipe(encoder, "autolora", unshaken.DataSource("cifar10"))
     assert published == AutoFinetune(
         AutoLoRa(PGD(Linf(8 / 255), steps=10, init="gaussian")), validation=Evaluation(PGD(Linf(8 / 255), steps=20))
     )
     assert (published.epochs, published.batch_size, published.aside, published.holdout) == (50, 128, 20, 0)
     assert (published.optimizer.momentum, published.optimizer.weight_decay) == (0.9, 2e-4)
     assert published.mode == "autolora"
-    digits = autolora(encoder)
+    digits = unshaken.finetune_recipe(encoder, "autolora")
     assert digits.method.attack == PGD(Linf(0.1), steps=10, init="gaussian")
     assert digits.data.name == "digits"
 

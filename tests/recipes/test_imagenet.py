@@ -185,7 +185,7 @@ def test_presets_from_32_pixels_to_other_sets(method, mode, lr, batch):
 
 def test_presets_from_224_pixels_to_other_sets():
     row = preset("sat", "slf", "cifar10", origin="imagenet")
-    assert (row.schedule, row.epochs, row.batch) == (MultiStep(0.01, at=(50, 100)), 150, 64)
+    assert (row.schedule, row.epochs, row.batch_size) == (MultiStep(0.01, at=(50, 100)), 150, 64)
     assert row.optimizer == SGD(0.9, 5e-4)
     assert preset("sat", "aff", "cifar10", origin="imagenet") == FALLBACK
 

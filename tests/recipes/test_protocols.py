@@ -13,23 +13,29 @@ from unshaken.nets.backbone import Backbone
 from unshaken.recipes.finetune import Protocol, named
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, preset
 from unshaken.runs.encoder import PretrainedEncoder
-from unshaken.runs.finetune import tell_eps
+from unshaken.runs.finetune import note_eps
 from unshaken.transforms.views import CropFlip, ResizedCrop
 
 MODES = ("slf", "alf", "aff")
 PHOTOS = unshaken.DataSource("/somewhere/photos")
 
 
-def encoder(method: str, data: str, stem: int = 32) -> PretrainedEncoder:
+def encoder(method: str, data: str, image_size: int = 32) -> PretrainedEncoder:
     about = {"pretrain": {"recipe": {"name": method, "data": {"type": "DataSource", "name": data}}}}
-    return PretrainedEncoder(None, Backbone("resnet18", stem), about)
+    return PretrainedEncoder(None, Backbone("resnet18", image_size), about)
 
 
-@pytest.mark.parametrize("stem", [32, 96, 224])
-def test_on_own_images_every_encoder_takes_the_same(stem):
+def row_of(given: PretrainedEncoder, source: unshaken.DataSource, like: str | None = None) -> Protocol:
+    recipe = given.metadata["pretrain"]["recipe"]
+    origin = unshaken.DataSource(recipe["data"]["name"])
+    return Protocol.of(recipe["name"], origin, source, given.backbone.image_size, like)
+
+
+@pytest.mark.parametrize("image_size", [32, 96, 224])
+def test_on_own_images_every_encoder_takes_the_same(image_size):
     """Teacher and student: one named after ImageNet, one after its folder; and any other method."""
     rows = [
-        Protocol.of_encoder(encoder(method, data, stem), PHOTOS)
+        row_of(encoder(method, data, image_size), PHOTOS)
         for method, data in (
             ("sat", "imagenet"),
             ("deacl", "/somewhere/photos"),
@@ -39,14 +45,14 @@ def test_on_own_images_every_encoder_takes_the_same(stem):
     ]
     for mode in MODES:
         assert {row.preset(mode) for row in rows} == {FALLBACK}
-    assert {row.views for row in rows} == {ResizedCrop() if stem == 224 else CropFlip()}
+    assert {row.views for row in rows} == {ResizedCrop() if image_size == 224 else CropFlip()}
     assert not any(row.one_route for row in rows)
     assert {row.words for row in rows} == {rows[0].words}
     assert "the same for every encoder" in rows[0].words
 
 
 def test_a_paper_s_protocol_by_its_name_for_any_encoder():
-    rows = [Protocol.of_encoder(encoder(method, "imagenet"), PHOTOS, "deacl/cifar10") for method in ("sat", "acl")]
+    rows = [row_of(encoder(method, "imagenet"), PHOTOS, "deacl/cifar10") for method in ("sat", "acl")]
     assert rows[0] == rows[1]
     assert rows[0].preset("slf") == PRESETS["deacl"]["slf"][""]
     assert rows[0].one_route
@@ -59,28 +65,28 @@ def test_a_paper_s_protocol_by_its_name_for_any_encoder():
 @pytest.mark.parametrize("method", ["acl", "dynacl-air", "deacl", "simclr"])
 @pytest.mark.parametrize("target", ["cifar10", "cifar100", "stl10", "digits"])
 def test_known_sets_take_what_the_papers_have(method, target):
-    row = Protocol.of_encoder(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.DataSource(target))
+    row = row_of(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.DataSource(target))
     for mode in MODES:
         assert row.preset(mode) == preset(method, mode, target, origin="cifar10")
     assert row.one_route == (method == "deacl")
 
 
 def test_from_imagenet_to_a_known_set_it_is_the_coreset_papers():
-    row = Protocol.of_encoder(encoder("sat", "imagenet", 224), unshaken.DataSource("cifar10"))
+    row = row_of(encoder("sat", "imagenet", 224), unshaken.DataSource("cifar10"))
     assert row.preset("slf") == TRANSFER["imagenet"][""]["slf"]
     assert (row.views, row.words) == (ResizedCrop(), "that of sat, from imagenet on cifar10")
-    small = Protocol.of_encoder(encoder("acl", "cifar10", 32), replace(unshaken.DataSource("stl10"), size=None))
+    small = row_of(encoder("acl", "cifar10", 32), replace(unshaken.DataSource("stl10"), size=None))
     assert small.target == "stl10@32"
 
 
 def test_another_eps_than_in_pre_training_is_said(capsys):
     pretrained = to_json(replace(unshaken.recipe("acl-air/cifar10"), epochs=20))
     ball = pretrained["method"]["acl"]["attack"]["ball"]
-    tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
+    note_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert capsys.readouterr().err == ""
     ball["eps"] = 4 / 255
-    tell_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
+    note_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert "note: pre-trained at ε = 4/255 (l∞), and fine-tuned at ε = 8/255 (l∞)" in capsys.readouterr().err
-    tell_eps(pretrained, SLF(), quiet=False)  # which attacks nothing
-    tell_eps({"name": "imported"}, ALF(PGD(Linf(8 / 255))), quiet=False)
+    note_eps(pretrained, SLF(), quiet=False)  # which attacks nothing
+    note_eps({"name": "imported"}, ALF(PGD(Linf(8 / 255))), quiet=False)
     assert capsys.readouterr().err == ""

@@ -220,7 +220,7 @@ def test_equal_recipes_equal_birth():
 )
 def test_fine_tuning_presets(method, mode, data, expected):
     row = preset(method, mode, data)
-    assert (row.lr, row.at, row.epochs, row.batch) == expected
+    assert (row.lr, row.at, row.epochs, row.batch_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -329,5 +329,5 @@ def test_the_adversarial_route_is_tuned_on_training_images(encoder, mode):
 
 
 def test_training_on_the_test_images_is_refused():
-    with pytest.raises(ValueError, match="the test images are for the exam"):
+    with pytest.raises(ValueError, match="the test images are for"):
         replace(unshaken.recipe("acl/digits"), split="test")

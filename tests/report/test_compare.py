@@ -62,7 +62,7 @@ def test_counts_of_pairs():
     b["standard"] = score((numpy.arange(N) < 20) | (numpy.arange(N) == 35))
     first = next(compared(a, b))
     assert first == Paired("standard accuracy", N, 30, 21, 10, 1)
-    assert "A is better (A 30, B 21 right; better on 10 and 1 of 40 images; p = 0.012)" in first.line()
+    assert "A is better (A 30, B 21 correct; better on 10 and 1 of 40 images; p = 0.012)" in first.line()
     assert "B is better" in next(compared(b, a)).line()
 
 
@@ -102,14 +102,14 @@ def test_other_corrupted_images_are_not_compared():
         (of("published", 1), of("published", 2), True),
         (of("published", 1), of("cifar", 1), False),
     ):
-        assert any("corrupted images were not the same" in str(each) for each in compared(a, b)) != same
+        assert any("corrupted images differ" in str(each) for each in compared(a, b)) != same
 
 
 def test_parts_are_compared_on_what_both_judged():
     judged = numpy.arange(N) % 2 == 0
     a, b = result(robust=score(numpy.ones(N, bool), judged)), result(robust=score(~judged))
     found = list(compared(a, b))[1]
-    assert (found.n, found.a, found.b, found.a_alone) == (20, 20, 0, 20)
+    assert (found.n, found.a, found.b, found.a_better) == (20, 20, 0, 20)
     first = result(robust=score(numpy.zeros(10, bool)))  # of the first ten images
     assert list(compared(first, b))[1].n == 10
 
@@ -119,7 +119,7 @@ def test_other_attacks_are_not_compared():
     b = copy.deepcopy(a)
     b["evaluation"]["autoattack"] = "plus"
     assert [each for each in compared(a, b) if isinstance(each, str)] == [
-        "robust accuracy (AutoAttack): not compared, for the attacks were not the same"
+        "robust accuracy (AutoAttack): not compared, because the attacks differ"
     ]
     b["evaluation"]["attack"]["ball"]["eps"] = 4 / 255
     said = [each for each in compared(a, b) if isinstance(each, str)]
@@ -134,7 +134,7 @@ def test_other_images_are_refused_in_one_line(tmp_path, capsys):
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     for file, each in zip(files, (a, b), strict=True):
         write_json(file, each)
-    with pytest.raises(ValueError, match="only results on the same images can be compared") as refused:
+    with pytest.raises(ValueError, match="results can be compared only on the same images") as refused:
         compare([str(file) for file in files])
     assert "\n" not in str(refused.value)
     compare([str(files[0]), str(files[0])])
@@ -160,16 +160,16 @@ def tuned(**recipe) -> dict:
 
 def test_unlike_protocols_are_refused_unless_that_is_asked_for(tmp_path):
     a, b = tuned(), tuned(batch_size=64, lr={"type": "MultiStep", "at": [50, 100]})
-    words = r"unlike protocols \(batch 512 and 64; rate.at \[10\] and \[50, 100\]\)"
+    words = r"different protocols \(batch_size 512 and 64; lr.at \[10\] and \[50, 100\]\)"
     with pytest.raises(ValueError, match=words) as refused:
         list(compared(a, b))
     assert "--anyway" in str(refused.value)
     first, *others = compared(a, b, anyway=True)
-    assert first.startswith("CAUTION: A and B were fine-tuned by unlike protocols")
+    assert first.startswith("CAUTION: A and B were fine-tuned by different protocols")
     assert len(others) == 2
     for name, each in (("a", a), ("b", b)):
         write_json(tmp_path / f"{name}.json", each)
-    with pytest.raises(ValueError, match="unlike protocols"):
+    with pytest.raises(ValueError, match="different protocols"):
         compare([str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     compare([str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--anyway"])
 

@@ -159,7 +159,7 @@ def test_a_time_that_is_not_known_has_no_place_in_a_figure():
     lost["seconds"]["pretrain"] = None
     found = points([result(), lost])
     assert by_column(rows(found)[1])["speed-up"] == "–"
-    with pytest.raises(ValueError, match="how long the pre-training took of RCS 0.2"):
+    with pytest.raises(ValueError, match="seconds of pre-training are unknown for RCS 0.2"):
         picture(found)
 
 

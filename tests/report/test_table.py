@@ -10,8 +10,9 @@ import pytest
 from unshaken import cli
 from unshaken.base.json_files import write_json
 from unshaken.base.packed_bits import pack_bits
+from unshaken.report.cells import attack
 from unshaken.report.grouping import once_each, results_in
-from unshaken.report.table import attack, board, markdown, means, rows, summary, tabled
+from unshaken.report.table import board, markdown, means, rows, summary, table_of
 
 
 def score(correct: int) -> dict:
@@ -123,7 +124,7 @@ def test_a_result_whose_counts_are_not_those_of_its_verdicts_is_refused(tmp_path
         ({"standard": [1]}, "'standard' is a list of 1 items, but must be an object"),
         (
             {"evaluation": {"attack": {"steps": 20, "ball": {"type": "L7", "eps": 1}}}},
-            "'exam.attack.ball.type' is 'L7'",
+            "'evaluation.attack.ball.type' is 'L7'",
         ),
         ({"corruptions": {"fog": []}}, "'corruptions.fog' is a list"),
     ],
@@ -234,27 +235,27 @@ def test_rows_that_look_alike_say_in_what_they_differ():
     """A thousand labels and all of them; coresets of several fractions; an evaluation of another stride."""
     few = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": 1000}}})
     all_ = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": None}}})
-    columns, body, legend = tabled([few, all_])
+    columns, body, legend = table_of([few, all_])
     assert columns[-1] == "differs in"
     assert [row[-1] for row in body] == ["finetune data.limit 1000", "finetune data.limit null"]
     assert "differs in:" in legend
     parts = [result(pretrain={"recipe": {"seed": 1, "coreset": {"type": "RCS", "fraction": f}}}) for f in (0.1, 0.2)]
     whole = result(pretrain={"recipe": {"seed": 1, "coreset": None}})
-    cells = [row[-1] for row in tabled([*parts, whole])[1]]
+    cells = [row[-1] for row in table_of([*parts, whole])[1]]
     assert cells == ["coreset.type RCS, coreset.fraction 0.1", "coreset.type RCS, coreset.fraction 0.2", "coreset null"]
-    assert [row[-1] for row in tabled([*parts, whole], "means")[1]] == cells
-    assert [row[-1] for row in tabled([*parts, whole], "board")[1]] == cells
+    assert [row[-1] for row in table_of([*parts, whole], "means")[1]] == cells
+    assert [row[-1] for row in table_of([*parts, whole], "board")[1]] == cells
     other = result()
     other["evaluation"]["attack"]["rel_step_size"] = 0.1
-    assert tabled([result(), other])[1][1][-1] == "attack.rel_step_size 0.1"
-    assert tabled([result(world={"torch": "2"}), result(world={"torch": "3"})])[1][0][-1] == "torch 2"
-    same = tabled([result(weights="a"), result(weights="b")])[1]
+    assert table_of([result(), other])[1][1][-1] == "attack.rel_step_size 0.1"
+    assert table_of([result(world={"torch": "2"}), result(world={"torch": "3"})])[1][0][-1] == "torch 2"
+    same = table_of([result(weights="a"), result(weights="b")])[1]
     assert [row[-1] for row in same] == ["weights a", "weights b"]
 
 
 def test_rows_that_do_not_look_alike_need_no_more():
     for results in ([result()], [result(1), result(2)], [result(), result(mode="alf")]):
-        columns, body, _ = tabled(results)
+        columns, body, _ = table_of(results)
         assert len(columns) == len(body[0])
         assert "differs in" not in columns
 
@@ -264,12 +265,12 @@ def test_a_classifier_counts_once_in_a_mean(capsys):
     first, second = (result(weights="w", world={"torch": version}) for version in "12")
     assert once_each([first, second, result(2, weights="v")]) == [first, result(2, weights="v")]
     assert "1 results are of classifiers that are counted already" in capsys.readouterr().err
-    assert "±" not in tabled([first, second], "means")[1][0][4]
+    assert "±" not in table_of([first, second], "means")[1][0][4]
 
 
 def test_some_corruptions_have_a_column():
     by = {name: {level: {"percent": p} for level, p in (("1", 90.0), ("5", 50.0))} for name in ("fog", "snow")}
-    columns, body, legend = tabled([result(corruptions=by), result(2)])
+    columns, body, legend = table_of([result(corruptions=by), result(2)])
     at = columns.index("corruptions")
     assert body[0][at] == "fog 70.0 % (at 1, 5), snow 70.0 % (at 1, 5)"
     assert body[1][at] == "–"
@@ -277,10 +278,10 @@ def test_some_corruptions_have_a_column():
 
 
 def test_the_constant_answer_is_beside_the_scores():
-    columns, body, legend = tabled([result(constant={"percent": 19.6}), result(2)])
+    columns, body, legend = table_of([result(constant={"percent": 19.6}), result(2)])
     at = columns.index("constant")
     assert (body[0][at], body[1][at]) == ("19.6 %", "–")
     assert "most frequent class" in legend
-    assert "constant" not in tabled([result()])[0]
-    columns, body, _ = tabled([result(constant={"percent": 19.6})], "means")
+    assert "constant" not in table_of([result()])[0]
+    columns, body, _ = table_of([result(constant={"percent": 19.6})], "means")
     assert body[0][columns.index("constant")] == "19.6 %"

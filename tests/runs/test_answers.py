@@ -1,4 +1,4 @@
-"""Answers are kept under their questions: another evaluation has another file, cached verdicts are of these very images."""
+"""Results are named by what was evaluated: another evaluation has another file, and verdicts are of these images."""
 
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from unshaken.base.json_files import read_json, write_json
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.result_names import file_suffix
 from unshaken.report.grouping import results_in
 from unshaken.runs.evaluate import evaluate
 from unshaken.runs.verify import recheck
@@ -46,7 +47,7 @@ def test_a_weaker_or_other_exam_has_a_file_of_its_own(run, capsys):
         "result-steps2-restarts2-first40.json",
         "result-steps2-seed3-first40.json",
     ]
-    assert "result-eps0.02-steps2-first40.json holds this" in capsys.readouterr().err
+    assert "result-eps0.02-steps2-first40.json holds this result" in capsys.readouterr().err
     assert len(results_in([run])) == 4
     strong = read_json(run / "result-steps2-first40.json")
     assert strong["evaluation"]["attack"]["ball"]["eps"] == 0.1
@@ -66,8 +67,11 @@ def test_no_steps_are_no_attack(run, capsys):
         (replace(USUAL, batch_size=7, corruptions=("fog",), autoattack="standard"), ""),
         (replace(USUAL, autoattack="plus"), "-plus"),
         (replace(USUAL, attack=PGD(L2(0.5), steps=20)), "-l2-eps0.5"),
-        (replace(USUAL, attack=PGD(Linf(8 / 255), steps=50, rel_step_size=0.1)), "-eps8over255-steps50-stride0.1"),
-        (replace(USUAL, attack=PGD(Linf(0.1), steps=20, init="gaussian", restarts=3)), "-restarts3-start-near"),
+        (
+            replace(USUAL, attack=PGD(Linf(8 / 255), steps=50, rel_step_size=0.1)),
+            "-eps8over255-steps50-rel_step_size0.1",
+        ),
+        (replace(USUAL, attack=PGD(Linf(0.1), steps=20, init="gaussian", restarts=3)), "-restarts3-init-gaussian"),
         (replace(USUAL, attacks="queries", limit=9), "-without-gradients-first9"),
     ],
 )
@@ -77,17 +81,17 @@ def test_names_say_in_what_a_question_differs(evaluation, words):
 
 def test_questions_are_joined_where_one_exam_can_ask_them_all():
     fog = replace(USUAL, corruptions=("fog",), severities=(1,))
-    assert replace(USUAL, corruptions=("snow",), severities=(1,)).beside(fog).names == ("fog", "snow")
-    assert replace(USUAL, corruptions=("fog",), severities=(3,)).beside(fog).severities == (1, 3)
+    assert replace(USUAL, corruptions=("snow",), severities=(1,)).merged_with(fog).corruption_names == ("fog", "snow")
+    assert replace(USUAL, corruptions=("fog",), severities=(3,)).merged_with(fog).severities == (1, 3)
     apart = replace(USUAL, corruptions=("snow",), severities=(2,))
-    assert apart.beside(fog) == apart  # together they would ask for fog at 2 too
+    assert apart.merged_with(fog) == apart  # together they would ask for fog at 2 too
     fifteen = replace(USUAL, corruptions=("fifteen",))
-    assert fog.beside(fifteen).corrupted == fifteen.corrupted
-    assert {*replace(fog, corruptions=("fog", "snow")).beside(fifteen).corrupted} == {*fifteen.corrupted}
+    assert fog.merged_with(fifteen).corrupted == fifteen.corrupted
+    assert {*replace(fog, corruptions=("fog", "snow")).merged_with(fifteen).corrupted} == {*fifteen.corrupted}
     part = replace(USUAL, autoattack="standard", autoattack_limit=10)
-    assert part.beside(replace(part, autoattack_limit=20)).autoattack_limit == 20
-    assert part.beside(replace(part, autoattack_limit=None)).autoattack_limit is None
-    assert USUAL.beside(part).autoattack_limit == 10
+    assert part.merged_with(replace(part, autoattack_limit=20)).autoattack_limit == 20
+    assert part.merged_with(replace(part, autoattack_limit=None)).autoattack_limit is None
+    assert USUAL.merged_with(part).autoattack_limit == 10
 
 
 def test_fewer_corruptions_do_not_take_the_place_of_more(run):
@@ -116,7 +120,7 @@ def test_an_answer_made_otherwise_does_not_take_the_place_of_more(run, capsys):
     """A block's size is such a circumstance: the draws are others."""
     more = evaluate(run, evaluation=replace(CHEAP, corruptions=("contrast",)), workspace=unshaken.Workspace(quiet=True))
     less = evaluate(run, evaluation=replace(CHEAP, batch_size=50), workspace=unshaken.Workspace(quiet=True))
-    assert "a result that answers more stays" in capsys.readouterr().err
+    assert "an earlier result has more scores" in capsys.readouterr().err
     assert read_json(run / "result-steps2.json") == more
     assert read_json(run / f"result-steps2-{less['notes']}.json") == less
     again = evaluate(
@@ -231,6 +235,6 @@ def test_an_eps_that_is_not_that_of_training_is_said(run, capsys):
     from unshaken.evaluation.classifier import Classifier
 
     candidate = Classifier.of_run(run)
-    candidate.about["pretrain"]["recipe"] |= about["recipe"]
+    candidate.metadata["pretrain"]["recipe"] |= about["recipe"]
     evaluate(candidate, evaluation=replace(CHEAP, limit=20))
-    assert "note: pre-trained at ε = 4/255 (l∞), and judged at ε = 0.1 (l∞)" in capsys.readouterr().err
+    assert "note: pre-trained at ε = 4/255 (l∞), and evaluated at ε = 0.1 (l∞)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Evaluations of runs and of modules: what is written where, stopped, shared, enlarged; the papers' log of three modes."""
+"""Evaluations of runs and modules: files, resuming, shards, extensions, and the papers' log of three modes."""
 
 import copy
 import signal
@@ -22,7 +22,7 @@ from unshaken.base.shard import Shard
 from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import paper_log, papers_log
+from unshaken.evaluation.result import log_of_modes, log_of_result
 from unshaken.report.grouping import results_in
 from unshaken.report.table import rows
 from unshaken.runs.evaluate import evaluate
@@ -216,7 +216,7 @@ def test_low_precision_looks_and_float32_judges(run):
 
 def test_the_papers_log_of_three_modes_in_their_parent(run):
     found = [evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))]
-    assert (run / "results" / f"log{EPS}.txt").read_text() == paper_log(found[0])
+    assert (run / "results" / f"log{EPS}.txt").read_text() == log_of_result(found[0])
     for seed, mode in ((2, "AFF"), (3, "ALF")):
         other = write_run(run.parent / f"{mode.lower()}-digits-1", least_squares(seed), mode)
         assert not (run.parent / "results").exists()
@@ -226,7 +226,7 @@ def test_the_papers_log_of_three_modes_in_their_parent(run):
     assert not (run.parent / "results").exists()  # one mode has no means
     assert cli.run(["evaluate", str(run.parent), *args]) == 0
     log = (run.parent / "results" / f"log{EPS}.txt").read_text()
-    assert log == papers_log("encoder/encoder.safetensors", [found[0], found[2], found[1]])
+    assert log == log_of_modes("encoder/encoder.safetensors", [found[0], found[2], found[1]])
     assert cli.run(["evaluate", str(run.parent), *args, "--limit", "50"]) == 0
     assert (run.parent / "results" / f"log{EPS}-first50.txt").exists()
     assert (run.parent / "results" / f"log{EPS}.txt").read_text() == log

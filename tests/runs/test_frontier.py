@@ -17,7 +17,7 @@ from unshaken.coreset.selector import Random
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.runs import frontier
 from unshaken.runs.evaluate import evaluate
-from unshaken.runs.frontier import Frontier, compared
+from unshaken.runs.frontier import Frontier, coreset_pair
 
 QUICK = ["--epochs", "2", "--batch-size", "32", "--data.limit", "64", "--method.attack.steps", "1"]
 SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.steps", "1", "--coreset.batch", "16"]
@@ -34,7 +34,7 @@ SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.ste
     ],
 )
 def test_a_recipe_and_the_same_on_coresets(name, part, whole):
-    found, called = compared(name)
+    found, called = coreset_pair(name)
     assert (found.name, called) == (part, whole)
     data = name.partition("/")[2] or "cifar10"
     bare = replace(found, name=whole, coreset=None)
@@ -47,19 +47,19 @@ def test_a_recipe_and_the_same_on_coresets(name, part, whole):
 
 
 def test_sets_that_few_methods_are_offered_for():
-    found, called = compared("sat/imagenet32")
+    found, called = coreset_pair("sat/imagenet32")
     assert (found.name, called, found.coreset.fraction) == ("sat-rcs", "sat", 0.1)
 
 
 def test_the_fraction_that_costs_as_much_is_of_the_runs_own_seconds(tmp_path):
     """4 epochs of warm-up in 8 s; 20 s of selections are 10 of the 16 epochs after."""
-    plan = Frontier(replace(compared("acl/digits")[0], epochs=20, coreset=RCS(warmup=4)), "acl")
+    plan = Frontier(replace(coreset_pair("acl/digits")[0], epochs=20, coreset=RCS(warmup=4)), "acl")
     spent = {"warmup": 8.0, "selection": 20.0, "training": 5.0}
     write_json(tmp_path / "run.json", {"digest": "d", "seconds": 33.0, "spent": spent})
-    assert plan.as_dear(RCS(0.1, warmup=4), tmp_path) == 0.725
+    assert plan.random_fraction_at_cost(RCS(0.1, warmup=4), tmp_path) == 0.725
     write_json(tmp_path / "run.json", {"digest": "d", "seconds": 33.0})
     with pytest.raises(ValueError, match="does not say what its selections took"):
-        plan.as_dear(RCS(0.1, warmup=4), tmp_path)
+        plan.random_fraction_at_cost(RCS(0.1, warmup=4), tmp_path)
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_chance_is_chosen_anew_when_the_selector_is():
         seen.append(chosen)
         return None, {}
 
-    part = replace(compared("acl/digits")[0], coreset=RCS(0.3, warmup=2, every=3, validation=0.05))
+    part = replace(coreset_pair("acl/digits")[0], coreset=RCS(0.3, warmup=2, every=3, validation=0.05))
     plan = Frontier(part, "acl", fractions=(0.1, 0.4), seeds=(7, 8))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Frontier, "_judged", judged)

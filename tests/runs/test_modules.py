@@ -1,4 +1,4 @@
-"""Modules as people have them be evaluated: any answer, any precision, in-place steps, no gradients, plain functions."""
+"""Modules of many kinds are evaluated: any output, any precision, in-place steps, no gradients, functions."""
 
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass, replace
@@ -150,7 +150,7 @@ def test_without_gradients_there_are_attacks_without(net, capsys, tmp_path):
 
 def test_autoattack_without_gradients_is_square_alone():
     evaluation = Evaluation(autoattack="standard", attacks="queries")
-    assert [part.name for part in evaluation.parts()] == ["clean", "square-1000", "standard/square"]
+    assert [part.name for part in evaluation.stages] == ["clean", "square-1000", "standard/square"]
     assert Evaluation(autoattack="rand", attacks="queries").stages == ("rand/square",)
 
 

@@ -14,7 +14,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.options import parse
 from unshaken.runs import plan as planning
-from unshaken.runs.plan import Plan, Stage, make_plan, pretrain_stage, scheduled, speeds_by_steps
+from unshaken.runs.plan import Plan, Stage, make_plan, pretrain_stage, speeds_by_steps, with_epochs
 from unshaken.train.throughput import Speed
 
 SPEEDS = {5: Speed(100.0, 1.0), 3: Speed(150.0, 1.0), 2: Speed(200.0, 1.0), 1: Speed(300.0, 1.0)}
@@ -80,21 +80,21 @@ def test_time_is_a_line_in_the_steps(monkeypatch):
 
 
 def test_schedules_shrink_with_the_epochs():
-    dynacl = scheduled(unshaken.recipe("dynacl/cifar10"), 100)
+    dynacl = with_epochs(unshaken.recipe("dynacl/cifar10"), 100)
     assert dynacl.epochs == 100
     assert dynacl.strength == StepSchedule(1.0, 0.0, every=5)
     assert dynacl.method.acl.omega.every == 5
     assert dynacl.lr.warmup == 10
-    assert scheduled(unshaken.recipe("acl/cifar10"), 20).lr.warmup == 2
-    rcs = scheduled(unshaken.recipe("acl-rcs/cifar10"), 100).coreset
+    assert with_epochs(unshaken.recipe("acl/cifar10"), 20).lr.warmup == 2
+    rcs = with_epochs(unshaken.recipe("acl-rcs/cifar10"), 100).coreset
     assert (rcs.warmup, rcs.every) == (10, 2)
 
 
 def test_the_commands_make_the_planned_recipes():
     wanted = replace(unshaken.recipe("deacl/digits"), batch_size=64)
-    chosen = scheduled(replace(wanted, method=planning.hurried(wanted.method, 2)), 7)
-    teacher = scheduled(planning.teacher_recipe(wanted), 5)
-    slf = scheduled(planning.slf_of(wanted), 3)
+    chosen = with_epochs(replace(wanted, method=planning.with_attack_steps(wanted.method, 2)), 7)
+    teacher = with_epochs(planning.teacher_recipe(wanted), 5)
+    slf = with_epochs(planning.slf_of(wanted), 3)
     stages = (
         Stage("teacher", teacher, 1.0, 1.0),
         Stage("pretrain", chosen, 1.0, 1.0),

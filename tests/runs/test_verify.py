@@ -1,4 +1,4 @@
-"""Results judged again: the same bits in the same world, a few others in another, and what is not theirs refused."""
+"""Results are judged again: equal bits in the same environment, a few others elsewhere; other weights are refused."""
 
 import json
 from dataclasses import replace
@@ -126,7 +126,7 @@ def test_verify_says_so(run, capsys):
     assert cli.run(["verify", str(run / f"{NAME}.json"), str(run), "--sample", "50", "--seed", "4"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{run}/{NAME}.json: agrees"
-    assert "60 images (--seed 4) were judged again, in the same world, where 0 may differ" in said[1]
+    assert "60 images (--seed 4) were judged again, in the same environment, where 0 may differ" in said[1]
     assert said[2:5] == [f"  {part}: 60 of 60 agree" for part in ("clean", "pgd", "contrast/3")]
     assert cli.run(["verify", str(forged(run, "standard", 50))]) == 2
     shown = capsys.readouterr()

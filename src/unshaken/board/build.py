@@ -1,4 +1,4 @@
-"""Everything that the pages of a board show, as plain values: a function of results and published numbers alone."""
+"""The content of a board's pages as plain values, from results and published numbers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def build(
 ) -> dict[str, Any]:
     """Return what the pages show: tasks, rows, the details and the bits of each row, sources and corrections.
 
-    remake  the commands that make a row again, which takes the recipes to know
-    count   10^15 operations of its pre-training, which takes the networks to count
+    remake  returns the commands that reproduce a row
+    count   returns the 10^15 operations of a row's pre-training
     """
     measured = rows_of(receipts)
     ids = {id(row): row_id(row) for row in measured}
@@ -74,7 +74,7 @@ def measured_row(row: Row, name: str, pflop: float | None = None) -> dict[str, A
         "venue": venue(row.method),
         "labels": labels(row),
         "extra": extra(row),
-        "cost": cost(row) | ({"pflop": round(pflop, 6)} | begun(row) if pflop is not None else {}),
+        "cost": cost(row) | ({"pflop": round(pflop, 6)} | starting_encoder(row) if pflop is not None else {}),
         "date": max((receipt.date for receipt in row.receipts), default=""),
         "version": result.get("world", {}).get("unshaken", ""),
         "folder": folder(row),
@@ -99,15 +99,15 @@ def labels(row: Row) -> str:
 
 
 def extra(row: Row) -> str:
-    """Return which images beside those of the task an encoder saw: a teacher or a start that is a file says it."""
+    """Return a note if the encoder may have seen other images: its teacher or its start is a file."""
     recipe = row.first.pretrain
-    begun = [recipe.get(key) for key in ("teacher", "start") if recipe.get(key)]
-    named = [name for name in begun if name != "teacher" and not name.endswith(f"/{recipe['data']['name']}")]
+    encoders = [recipe.get(key) for key in ("teacher", "start") if recipe.get(key)]
+    named = [name for name in encoders if name != "teacher" and not name.endswith(f"/{recipe['data']['name']}")]
     return "an encoder of others" if named or recipe.get("type") == "Imported" else ""
 
 
 def cost(row: Row) -> dict[str, Any]:
-    """Return what pre-training took, the mean over seeds; what a result does not say is left out."""
+    """Return the cost of pre-training, the mean over seeds, as far as the results have it."""
     by_seed = {str(r.result["seeds"]["pretrain"]): r.result for r in row.receipts}
     seconds = [result["seconds"].get("pretrain") for result in by_seed.values()]
     found: dict[str, Any] = {}
@@ -118,17 +118,18 @@ def cost(row: Row) -> dict[str, Any]:
     if "device" in world:
         found["device"] = f"{world.get('gpu') or world['device'].upper()}{threads}"
     for key in ("pflop", "memory_gb"):
-        told = [result.get("cost", {}).get(key) for result in by_seed.values()]
-        if all(value is not None for value in told):
-            found[key] = round(mean(told), 4)
+        costs = [result.get("cost", {}).get(key) for result in by_seed.values()]
+        if all(value is not None for value in costs):
+            found[key] = round(mean(costs), 4)
     parts = [result.get("spent") or {} for result in by_seed.values()]
     return found | ({"spent": parts[0]} if len(parts[0]) > 1 else {})
 
 
-def begun(row: Row) -> dict[str, str]:
-    """Return the encoder that a recipe begins with, whose own operations and seconds are not among its own."""
-    told = row.first.pretrain
-    name = next((told[key] for key in ("teacher", "start") if told.get(key) and told[key] != "teacher"), None)
+def starting_encoder(row: Row) -> dict[str, str]:
+    """Return the encoder that a recipe starts from: its operations and seconds are not included in the recipe's."""
+    recipe = row.first.pretrain
+    names = [recipe.get(key) for key in ("teacher", "start")]
+    name = next((name for name in names if name and name != "teacher"), None)
     return {"beside": f"those of {name}"} if name else {}
 
 
@@ -187,7 +188,7 @@ def insights(rows: list[Row], receipts: list[Receipt], ids: dict[int, str], mode
 
 
 def details(row: Row, remake: Commands) -> dict[str, Any]:
-    """Return what a click on a row shows beside the table: recipes, commands, BibTeX, checks, and each run."""
+    """Return what a click on a row shows: recipes, commands, BibTeX, checks, and each run."""
     first = row.first.result
     papers = cited({"pretrain": first["pretrain"], "finetune": first["finetune"], "evaluation": first["evaluation"]})
     return {
@@ -216,7 +217,7 @@ def run_of(receipt: Receipt) -> dict[str, Any]:
 
 
 def bits_by_task(rows: list[Row], ids: dict[int, str]) -> dict[str, dict[str, Any]]:
-    """Return the verdict bits by task, row, mode and score, one text a seed: what paired tests in the browser need."""
+    """Return the verdict bits by task, row, mode and score, one text for each seed, for paired tests in the browser."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         mine = found.setdefault(row.task.key, {}).setdefault(ids[id(row)], {})

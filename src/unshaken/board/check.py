@@ -1,4 +1,4 @@
-"""Whether a result agrees with itself: counts with bits, seeds with recipes, digests with what they are of."""
+"""Checks that a result is consistent: counts with bits, seeds with recipes, digests with contents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEEDED = (
     "pretrain",
 )
 LAYOUTS = (1, 2)
-"""The versions of the layout that are known. The first did not say which it was."""
+"""Supported versions of the layout. Results of the first have no version field."""
 
 
 def fault(result: Any) -> str | None:
@@ -73,7 +73,7 @@ def scores(result: Result) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def expected_total(result: Result) -> int:
-    """Return how many images the bits have to speak of: all of the set, or the first of them that the limit allows."""
+    """Return the number of images that the bits have to cover: the set's, or the limit if it is smaller."""
     limit = result["evaluation"].get("limit")
     return result["data"]["n"] if limit is None else min(limit, result["data"]["n"])
 
@@ -119,7 +119,7 @@ def text_fault(text: str, n: int) -> str | None:
 
 
 def order_faults(result: Result) -> Iterator[str]:
-    """An image that is wrong before an attack is not right after it; AutoAttack's verdict is that of its last stage."""
+    """Yield images that are correct after an attack but not before it, and scores that disagree with their stages."""
     chains = [[("standard", result["standard"]), ("robust", result["robust"])]]
     auto = result.get("autoattack")
     if auto:
@@ -134,13 +134,13 @@ def order_faults(result: Result) -> Iterator[str]:
             if of == b.get("of", b["n"]) and (unpack_bits(b["bits"], of) & judged & ~unpack_bits(a["bits"], of)).any():
                 yield f"{after}: an image is right that was wrong before it ({before})"
     means = corruption_means(result.get("corruptions", {}))
-    told = result.get("corruption_accuracy", {})
-    if any(abs(told[key] - value) > 0.0051 for key, value in means.items() if key in told):
+    stored = result.get("corruption_accuracy", {})
+    if any(abs(stored[key] - value) > 0.0051 for key, value in means.items() if key in stored):
         yield "corruption_accuracy: its means are not those of its counts"
 
 
 def seed_faults(result: Result) -> Iterator[str]:
-    """A seed is said twice: in the list, and in the recipe that it went into."""
+    """Yield seeds that differ from those in the recipes: a result has each seed twice."""
     seeds, evaluation = result["seeds"], result["evaluation"]["seed"]
     recipes = {part: result[part]["recipe"].get("seed") for part in ("pretrain", "finetune")} | {
         "evaluation": evaluation
@@ -151,7 +151,7 @@ def seed_faults(result: Result) -> Iterator[str]:
 
 
 def digest_faults(result: Result) -> Iterator[str]:
-    """The verdicts' identity is a hash of evaluation, weights, images and world; a checksum is one of everything."""
+    """Yield a wrong identity (a hash of evaluation, weights, images and environment) and a wrong checksum."""
     if result.get("version", 1) == 2 and "notes" in result and result["notes"] != identity(result):
         yield f"notes: {result['notes']} is not the digest of its evaluation, seed, weights, images and world"
     if "checksum" not in result:
@@ -161,10 +161,10 @@ def digest_faults(result: Result) -> Iterator[str]:
 
 
 def identity(result: Result) -> str:
-    """Return the hash that names a file of verdicts (evaluation/verdict_log.py): of the parts as Python prints them."""
+    """Return the hash that names a file of verdicts (evaluation/verdict_log.py), of values as Python prints them."""
     blank = {"autoattack": "none", "corruptions": [], "severities": [1, 2, 3, 4, 5], "published": None, "until": None}
-    place = {key: blank.get(key, value) for key, value in result["evaluation"].items()}
-    return short_hash([str(part) for part in (place, result["weights"], result["data"]["digest"], result["world"])])
+    choices = {key: blank.get(key, value) for key, value in result["evaluation"].items()}
+    return short_hash([str(part) for part in (choices, result["weights"], result["data"]["digest"], result["world"])])
 
 
 def checksum_holds(content: dict[str, Any]) -> bool:

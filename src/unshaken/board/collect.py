@@ -1,4 +1,4 @@
-"""Result files for a board: found, checked, each run once; a damaged or a copied one is refused by name."""
+"""Collecting result files for a board: each is checked, and damaged or copied ones are refused by name."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from unshaken.board.check import Result, read
 
 SCORES = {"SA": "standard", "RA": "robust", "AA": "autoattack", "CA": "corruption_accuracy"}
-"""The columns of the board, and where a result has them. RA: under the PGD that the result names."""
+"""The columns of the board, and the fields of a result. RA is under the PGD that the result names."""
 
 
 @dataclass(frozen=True)
 class Receipt:
     """One checked result file.
 
-    file    where it lies, as it was named
-    beside  what a submission says about it: date, by whom, where the weights are
+    file    its path, as it was given
+    beside  the other fields of a submission: date, author, address of the weights
     """
 
     file: Path
@@ -51,7 +51,7 @@ class Receipt:
 
 
 def receipts(paths: Iterable[Path], dates: dict[Path, str] | None = None) -> list[Receipt]:
-    """Return the results at or below the paths. ValueError names the first file that cannot be believed."""
+    """Return the results at or below the paths. ValueError names the first file that fails a check."""
     found = []
     for file in files(paths):
         try:
@@ -77,23 +77,23 @@ def files(paths: Iterable[Path]) -> list[Path]:
 
 
 def looks_like(file: Path) -> bool:
-    """Return whether a JSON file in a folder claims to be a result: other files of a run lie there too."""
-    if file.name.startswith("choice"):  # judged on images that were held out: no result
+    """Return whether a JSON file in a folder claims to be a result: a run has other JSON files too."""
+    if file.name.startswith("choice"):  # on images held out of training: not a result
         return False
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError):
-        return file.name.startswith("result")  # it should be one, and whoever reads it says what is wrong
+        return file.name.startswith("result")  # it should be one, and reading it raises the error
     return isinstance(content, dict) and ({"standard", "robust"} <= set(content) or "submission" in content)
 
 
 def refuse_copies(found: list[Receipt]) -> None:
-    """ValueError if one network stands there under two seeds or two names: its digest belongs to one run alone."""
+    """Raise ValueError if one network has two seeds or two names: a digest of weights belongs to one run."""
     owner: dict[str, tuple[str, Receipt]] = {}
     for receipt in found:
         result = receipt.result
         if not all(isinstance(seed, int) for seed in trained_with(receipt)):
-            continue  # an imported network, whose seed nobody knows, may be one that stands here too
+            continue  # an imported network has no seed, and may be in another row too
         claims = json.dumps([result["method"], receipt.mode, trained_with(receipt)])
         before = owner.setdefault(result["weights"], (claims, receipt))
         if before[0] != claims:
@@ -108,7 +108,7 @@ def trained_with(receipt: Receipt) -> list[Any]:
 
 
 def once(found: list[Receipt]) -> list[Receipt]:
-    """Return each result once: the same file content under two paths counts for one."""
+    """Return each result once: equal contents in two files count once."""
     seen, kept = set(), []
     for receipt in found:
         text = json.dumps(receipt.result, sort_keys=True)

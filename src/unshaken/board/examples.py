@@ -1,4 +1,4 @@
-"""What a page about a run shows beyond its result, with the network at hand: examples, classes, other ε, selections."""
+"""The parts of a run's page that need the network: examples, classes, other ε, selections."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from unshaken.base.rng import Key
 from unshaken.board.check import Result
 from unshaken.data.images import Images
 from unshaken.evaluation.classifier import Classifier
-from unshaken.evaluation.protocol import Evaluation, through
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.evaluation.stages import logits_of
 from unshaken.evaluation.verdicts import Verdicts, wilson
 from unshaken.nets.network import frozen
 from unshaken.report.contact_sheet import contact_sheet
 from unshaken.runs.selections import selections_in
 
 SHOWN, MEASURED = 8, 128
-"""How many images are shown, and on how many other ε are tried."""
+"""The numbers of images that are shown, and that other ε are tried on."""
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
-"""Of the evaluation's ε, at which the network is attacked too."""
+"""Multiples of the evaluation's ε, at which the network is attacked too."""
 TIMES = 10
-"""So many times a perturbation is enlarged, about grey."""
+"""A perturbation is shown enlarged by this factor, around grey."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One test image: as it is, what the attack adds (enlarged), and the sum; with the network's two answers."""
+    """A test image, its perturbation (enlarged) and the sum, with the network's answers."""
 
     index: int
     label: str
@@ -52,7 +53,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Seen:
-    """Everything that took the network or the images; lacking says, in a sentence, why a part is empty."""
+    """Everything that is computed from the network or the images. `lacking` says, in a sentence, why it is missing."""
 
     examples: list[Example] = field(default_factory=list)
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -62,20 +63,20 @@ class Seen:
 
 
 def seen(run: Path, result: Result) -> Seen:
-    """Look at a run again. What cannot be had is said and not guessed."""
+    """Compute the examples of a run. If its network or images are missing, `lacking` says so."""
     try:
-        candidate = Classifier.of_run(run)
-        if candidate.weights != result["weights"]:
-            return Seen(lacking=f"The classifier in {run} is not the one that the result is of.")
-        images = candidate.images()
+        classifier = Classifier.of_run(run)
+        if classifier.weights != result["weights"]:
+            return Seen(lacking=f"The classifier in {run} is not the result's.")
+        images = classifier.images()
         if images.digest != result["data"]["digest"]:
-            return Seen(lacking=f"The images of {images.name} here are not those that the result is of.")
+            return Seen(lacking=f"The images of {images.name} here are not the result's.")
     except (ValueError, OSError) as error:
         return Seen(lacking=f"Examples, classes and other ε need the classifier and its test images: {error}.")
     evaluation = Evaluation.read(result["evaluation"])
-    images = evaluation.of(images)
-    with frozen(candidate.net):
-        answers = through(candidate.net)
+    images = evaluation.select(images)
+    with frozen(classifier.net):
+        answers = logits_of(classifier.net)
         examples = [*shown(answers, images, evaluation.attack, result)]
         curve = epsilons(answers, images, evaluation.attack)
     return Seen(examples, by_class(images, result), curve, min(MEASURED, len(images)))
@@ -86,7 +87,7 @@ def attacked(answers: Any, x: Tensor, y: Tensor, attack: PGD, name: str) -> Tens
 
 
 def shown(answers: Any, images: Images, attack: PGD, result: Result) -> list[Example]:
-    """Images that fall to the attack first, then some that hold, then some that are wrong without one."""
+    """Yield images that the attack breaks, then some that survive, then some that are misclassified without it."""
     clean, robust = (Verdicts.read(result[key]) for key in ("standard", "robust"))
     groups = [clean.bits & ~robust.bits, robust.bits, ~clean.bits]
     chosen = [
@@ -116,7 +117,7 @@ def shown(answers: Any, images: Images, attack: PGD, result: Result) -> list[Exa
 
 
 def epsilons(answers: Any, images: Images, attack: PGD) -> list[tuple[float, float]]:
-    """Return accuracy in percent at 0 and at multiples of ε, on the first so many images: ε and accuracy."""
+    """Return pairs of ε and accuracy in percent, at 0 and at multiples of ε, on the first images."""
     index = torch.arange(min(MEASURED, len(images)))
     x, y = images.floats(index), images.label[index]
     with torch.no_grad():
@@ -125,7 +126,7 @@ def epsilons(answers: Any, images: Images, attack: PGD) -> list[tuple[float, flo
     for multiple in MULTIPLES:
         harder = replace(attack, ball=replace(attack.ball, eps=attack.ball.eps * multiple), steps=10, restarts=1)
         x_adv = attacked(answers, x, y, harder, f"epsilon {multiple}")
-        with torch.no_grad():  # what falls at a smaller ε falls at a larger one
+        with torch.no_grad():  # an image broken at a smaller ε counts as broken at a larger one
             alive = alive & (answers(x_adv).argmax(-1) == y)
         found.append((harder.ball.eps, 100 * float(alive.float().mean())))
     return found
@@ -169,21 +170,21 @@ def data_uri(array: Any) -> str:
 
 
 def selection_sheets(run: Path, most: int = 80) -> list[tuple[str, str]]:
-    """Return the last selection of a run on a coreset, and as many images by chance, each grouped by class."""
+    """Return contact sheets of a run's last selection and of as many random images, each grouped by class."""
     try:
-        found, candidates, images = selections_in(run)
+        found, classifiers, images = selections_in(run)
     except (ValueError, OSError):
         return []
     epoch, index, _ = list(found.values())[-1]
-    some = numpy.random.default_rng(1).choice(candidates, min(len(index), len(candidates)), replace=False).tolist()
+    some = numpy.random.default_rng(1).choice(classifiers, min(len(index), len(classifiers)), replace=False).tolist()
     return [
-        (f"Picked before epoch {epoch}: {len(index)} of {len(candidates)} images", grouped(images, index, most)),
-        (f"By chance: {len(some)} of {len(candidates)} images", grouped(images, some, most)),
+        (f"Picked before epoch {epoch}: {len(index)} of {len(classifiers)} images", grouped(images, index, most)),
+        (f"By chance: {len(some)} of {len(classifiers)} images", grouped(images, some, most)),
     ]
 
 
 def grouped(images: Images, index: Sequence[int], most: int) -> str:
-    """Return a contact sheet of every so-many-th image, in the order of the classes where there are any."""
+    """Return a contact sheet of at most `most` of the images, evenly spaced, in the order of the classes if any."""
     ordered = list(index)
     if images.label is not None:
         ordered.sort(key=lambda i: int(images.label[i]))

@@ -1,4 +1,4 @@
-"""What verdict bits tell beyond a mean: agreement of rows, the hardest images, and robustness against ε."""
+"""Findings from verdict bits: agreement of rows, the hardest images, and robustness against ε."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from unshaken.board.paired import Verdicts
 from unshaken.board.rows import Row
 
 MATRIX, HARDEST = 24, 24
-"""How many rows the matrix of agreement has at most, and how many images are shown."""
+"""The most rows of the matrix of agreement, and the number of hardest images."""
 
 
 def insight(rows: list[Row], ids: dict[int, str], mode: str, metric: str) -> dict[str, Any] | None:
-    """Return what the rows of one task and mode say together; None where fewer than two were judged alike."""
+    """Return agreement and hardest images of one task and mode; None if fewer than two rows are comparable."""
     found = [(row, v) for row in rows if (v := row.verdicts(mode, metric)) is not None]
     alike: dict[tuple[str, int], list[tuple[Row, Verdicts]]] = defaultdict(list)
     for row, verdicts in found:
@@ -35,7 +35,7 @@ def insight(rows: list[Row], ids: dict[int, str], mode: str, metric: str) -> dic
 
 
 def agreement(rows: list[tuple[Row, Verdicts]], ids: dict[int, str]) -> dict[str, Any]:
-    """Return, in percent, on how many images a run of one row and a run of another give the same verdict."""
+    """Return, in percent, the share of images on which runs of two rows agree."""
     matrix = []
     for _, a in rows:
         line = []
@@ -48,7 +48,7 @@ def agreement(rows: list[tuple[Row, Verdicts]], ids: dict[int, str]) -> dict[str
 
 
 def hardest(rows: list[Verdicts]) -> dict[str, Any]:
-    """Return the images that fewest classifiers get right, and how many images are right for how many of them."""
+    """Return the images that the fewest classifiers get right, and a histogram over the share of classifiers."""
     right = sum(v.bits.sum(0) for v in rows)
     of = sum(len(v.bits) for v in rows)
     judged = numpy.logical_and.reduce([v.judged for v in rows])
@@ -71,7 +71,7 @@ def against_epsilon(rows: list[Row], receipts: list[Receipt], ids: dict[int, str
             norm = receipt.result["evaluation"]["attack"]["ball"]["type"]
             known.append(at[f"{receipt.result['weights']}/{norm}"])
         shared = sorted(set.intersection(*(set(each) for each in known))) if known else []
-        known = known if len(shared) > 1 else [each for each in known if len(each) > 1]  # the seeds that have them
+        known = known if len(shared) > 1 else [each for each in known if len(each) > 1]  # only the seeds with several ε
         shared = sorted(set.intersection(*(set(each) for each in known))) if known else []
         if len(shared) > 1:
             clean = mean(percent(each[shared[0]]["standard"]) for each in known)

@@ -1,4 +1,4 @@
-"""Which rows are told apart: an exact sign test over images, and Welch's t-test over seeds; both have to say so."""
+"""Paired tests of rows: an exact sign test over images and Welch's t-test over seeds; a difference needs both."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from statistics import mean, variance
 import numpy
 
 LEVEL = 0.05
-"""Chance alone would show a difference in at most one of twenty comparisons of equals."""
+"""Level of the tests: between equal rows at most one comparison in twenty shows a difference."""
 CHUNK = 512
-"""Rows compared at a time: memory stays small with thousands of them."""
+"""Rows in one comparison, which bounds the memory with thousands of rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """One score of one row: whether each image was right, for each seed.
+    """One score of one row: for each seed, the images that are classified correctly.
 
     bits    (S, N) bool
-    judged  (N) bool: the images that all seeds judged
+    judged  (N) bool: the images with verdicts for all seeds
     """
 
     bits: numpy.ndarray
@@ -29,7 +29,7 @@ class Verdicts:
 
     @property
     def share(self) -> numpy.ndarray:
-        """For each image, the share of the seeds under which it was right."""
+        """For each image, the share of the seeds whose classifier gets it right."""
         return self.bits.mean(0)
 
     @property
@@ -40,10 +40,10 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Pair:
-    """A and B on the images that both judged: on how many A is better, on how many B, and what each test says.
+    """A and B on the images with verdicts of both: the numbers on which either is better, and the tests.
 
     images  p of the sign test: on an image where they differ, either is better with probability 1/2
-    seeds   p of Welch's test of the seeds' accuracies; None where a row has one seed and nothing can be said
+    seeds   p of Welch's test of the seeds' accuracies; None if a row has a single seed
     """
 
     a_better: int
@@ -65,11 +65,11 @@ def pair(a: Verdicts, b: Verdicts) -> Pair:
 
 
 def ranks(rows: Sequence[Verdicts]) -> list[int]:
-    """Return, for each row, one more than the number of rows that are better by both tests."""
+    """Return each row's rank: one more than the number of rows that are better by both tests."""
     if not rows:
         return []
     beaten, accuracies = numpy.zeros(len(rows), int), [row.accuracies for row in rows]
-    alone = numpy.array([len(each) < 2 for each in accuracies])  # with one seed the images decide
+    alone = numpy.array([len(each) < 2 for each in accuracies])  # with one seed only the test over images counts
     for start in range(0, len(rows), CHUNK):
         here = slice(start, start + CHUNK)
         by_images = fewer(*counts(rows[here], rows))
@@ -82,15 +82,15 @@ def ranks(rows: Sequence[Verdicts]) -> list[int]:
 
 
 def fewer(more: numpy.ndarray, less: numpy.ndarray) -> numpy.ndarray:
-    """Return where the sign test says that what is better on `more` images, and worse on `less`, is worse."""
+    """Return where the sign test shows that a row, better on `more` images and worse on `less`, is worse."""
     largest = int(less.max(initial=0)) + 1
-    codes, place = numpy.unique(more * largest + less, return_inverse=True)
+    codes, index = numpy.unique(more * largest + less, return_inverse=True)
     pairs = [divmod(int(code), largest) for code in codes]
-    return numpy.array([b > a and sign_test(a, b) < LEVEL for a, b in pairs])[place].reshape(more.shape)
+    return numpy.array([b > a and sign_test(a, b) < LEVEL for a, b in pairs])[index].reshape(more.shape)
 
 
 def counts(some: Sequence[Verdicts], rows: Sequence[Verdicts]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return on how many images each of some is better than each row, and worse: products of 0-1 matrices."""
+    """Return the numbers of images on which each of `some` is better, and worse, than each row: by 0-1 matrices."""
     mine, theirs = (numpy.stack([each.share for each in group]) for group in (some, rows))
     my_judged, their_judged = (numpy.stack([each.judged for each in group]) for group in (some, rows))
     more = numpy.zeros((len(some), len(rows)), numpy.float32)
@@ -104,7 +104,7 @@ def counts(some: Sequence[Verdicts], rows: Sequence[Verdicts]) -> tuple[numpy.nd
 
 @cache
 def sign_test(more: int, less: int) -> float:
-    """Return the two-sided exact p of so many images for either side; with one verdict an image, McNemar's test."""
+    """Return the exact two-sided p of the sign test; with one verdict for each image it is McNemar's test."""
     m, k = more + less, min(more, less)
     if m == 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""Small pictures of the hardest test images, of image sets that come with the package and need no download."""
+"""Small pictures of test images, for image sets that are installed with the package."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy
 from unshaken.board.collect import Receipt
 
 AT_HAND = ("digits",)
-"""Image sets that are installed with the package; of others the pictures are not ours to publish."""
+"""Image sets that are installed with the package; pictures of other sets may not be published."""
 
 
 def pictures_of(receipts: list[Receipt]) -> dict[str, dict[int, dict[str, str]]]:
-    """Return, by digest of a test set, every image as a data URI with words for who cannot see it."""
+    """Return, by digest of a test set, every image as a data URI with a text for screen readers."""
     from unshaken.data.source import DataSource
 
     wanted = {r.result["data"]["digest"]: r.result["data"] for r in receipts if r.result["data"]["name"] in AT_HAND}
     found: dict[str, dict[int, dict[str, str]]] = {}
-    for digest, told in wanted.items():
-        images = DataSource(told["name"]).load(told["split"])
+    for digest, data in wanted.items():
+        images = DataSource(data["name"]).load(data["split"])
         if images.digest == digest:
             names = [images.names[k] for k in images.label.tolist()]
             found[digest] = {

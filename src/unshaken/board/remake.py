@@ -1,4 +1,4 @@
-"""The commands that make a row again: its recipes' names, and every choice in which it differs from those recipes."""
+"""The commands that reproduce a row: its recipes by name, and an option for each field that differs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MODES = ("slf", "alf", "aff", "autolora")
 
 
 def commands(row: Row, seed: str = "$S") -> list[str] | None:
-    """Return the lines for a shell; None for a network that was not made by a recipe of this version.
+    """Return the commands for a shell; None for a network that no recipe of this version makes.
 
-    seed  the word for the seed of pre-training, where one command makes all seeds
+    seed  the word for the seed of pre-training in a loop over seeds
     """
     first = row.first
     usual = usual_pretrain(first.result["method"], first.pretrain.get("data", {}).get("name", ""))
@@ -34,7 +34,7 @@ def commands(row: Row, seed: str = "$S") -> list[str] | None:
 
 
 def loop(row: Row, seed: str) -> tuple[list[str], str]:
-    """Return the loop's head, and the word for the seed of fine-tuning: that of pre-training, unless runs differ."""
+    """Return the loop's head, and the word for the seed of fine-tuning: the seed of pre-training unless they differ."""
     pairs = [(r.result["seeds"]["pretrain"], r.result["seeds"]["finetune"]) for r in row.receipts]
     if all(a == b for a, b in pairs):
         return [f"for S in {' '.join(dict.fromkeys(str(a) for a, _ in pairs))}; do", "  RUN=runs-$S"], seed
@@ -43,7 +43,7 @@ def loop(row: Row, seed: str) -> tuple[list[str], str]:
 
 
 def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
-    """Return the words of a fine-tuning: the set if it is another, and what differs from that set's protocol."""
+    """Return the command of a fine-tuning, with another set if there is one, and the options that differ."""
     origin, name = run.pretrain["data"]["name"], run.result["method"]
     source = run.finetune.get("data", run.pretrain["data"])
     words = [f"unshaken finetune $RUN/{shlex.quote(name)}-* --mode {mode} --seed {seed}"]
@@ -52,9 +52,9 @@ def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
     size = source.get("size")
     if size is not None:
         words.append(f"--data.size {size}")
-    side = run.pretrain.get("backbone", {}).get("stem") or run.result["finetune"].get("side") or 32
+    side = run.pretrain.get("backbone", {}).get("image_size") or run.result["finetune"].get("side") or 32
     usual = usual_finetune(mode, name, origin, source["name"], size, side)
-    if source["name"] == origin:  # then it is the encoder's own, limits and all
+    if source["name"] == origin:  # then it is the encoder's set, with its limit
         usual = usual | {"data": run.pretrain["data"] | {"size": size}}
     return [
         *words,
@@ -64,7 +64,7 @@ def tuned(mode: str, run: Receipt, seed: str) -> list[str]:
 
 
 def judgements(row: Row) -> list[list[str]]:
-    """Return one evaluation of all modes together, or of each alone where they were judged otherwise."""
+    """Return one evaluation for all modes, or one for each mode if they differ."""
     by_mode = {mode: judged(max(runs, key=lambda run: len(run.result))) for mode, runs in row.modes.items()}
     where = f"unshaken evaluate $RUN/{shlex.quote(row.method)}-*"
     if len({tuple(words) for words in by_mode.values()}) == 1:
@@ -73,9 +73,9 @@ def judgements(row: Row) -> list[list[str]]:
 
 
 def judged(run: Receipt) -> list[str]:
-    """Return what differs from the usual question: --full for all, else the parts of it."""
+    """Return the options in which an evaluation differs from the usual one; --full for everything."""
     evaluation, target = run.result["evaluation"], run.finetune.get("data", run.pretrain["data"])["name"]
-    usual, full = usual_exam(target), usual_exam(target, full=True)
+    usual, full = usual_evaluation(target), usual_evaluation(target, full=True)
     learned = run.result["finetune"].get("data", {}).get("images", {}).get("name", target)
     other = run.result["data"]["name"] not in (target, learned)
     words = [f"--data.name {shlex.quote(run.result['data']['name'])}"] if other else []
@@ -91,7 +91,7 @@ def precision(value: str | None) -> list[str]:
 
 
 def broken(words: list[str]) -> list[str]:
-    """Return a command in lines of at most so many characters, none of which ends within an option."""
+    """Return a command in short lines, none of which ends within an option."""
     text = " ".join(f"  {word}" if k == 0 else word.replace(" ", "\0") for k, word in enumerate(words))
     first, *more = textwrap.wrap(
         text, 92, break_long_words=False, break_on_hyphens=False, drop_whitespace=True, subsequent_indent="    "
@@ -108,7 +108,7 @@ def usual_pretrain(name: str, data: str) -> Plain | None:
     from unshaken.train.approximations import Approximations
 
     for full in (f"{name}/{data}", name):
-        try:  # savings are left out of a recipe that has none
+        try:  # approximations are left out of a recipe that has none
             return {"approximations": to_json(Approximations())} | to_json(recipe(full)) | {"@name": full}
         except (ValueError, KeyError):
             continue
@@ -117,19 +117,19 @@ def usual_pretrain(name: str, data: str) -> Plain | None:
 
 @cache
 def usual_finetune(mode: str, name: str, origin: str, target: str, size: int | None, side: int) -> Plain:
-    """Return the protocol's choices for a mode as plain values, as `unshaken finetune` takes them by default."""
+    """Return the defaults of `unshaken finetune` for a mode, as plain values."""
     from unshaken.base.serialize import to_json
     from unshaken.data.source import DataSource
-    from unshaken.recipes.autolora import published
+    from unshaken.recipes.autolora import autolora
     from unshaken.recipes.finetune import chosen
 
     source = DataSource(target, size=size)
-    return to_json(published(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
+    return to_json(autolora(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
 
 
 @cache
-def usual_exam(target: str, full: bool = False) -> Plain:
-    """Return the usual question for a set's classifiers as plain values."""
+def usual_evaluation(target: str, full: bool = False) -> Plain:
+    """Return the usual evaluation on a set as plain values."""
     from unshaken.base.serialize import to_json
     from unshaken.data.source import DataSource
     from unshaken.runs.evaluate import default_evaluation
@@ -139,7 +139,7 @@ def usual_exam(target: str, full: bool = False) -> Plain:
 
 
 def options(mine: Plain, usual: Plain, prefix: str = "--") -> list[str]:
-    """Return the options that turn the usual recipe into this one; what it does not hold stands at its default."""
+    """Return the options that turn the usual recipe into this one; a field that it lacks has its default."""
     found: list[str] = []
     for key, value in mine.items():
         if key in ("type", "seed", "root", "download", "unreadable") or (key == "name" and prefix == "--"):

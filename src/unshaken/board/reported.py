@@ -1,4 +1,4 @@
-"""Published numbers: facts with their sources, where sources disagree, and what was corrected since."""
+"""Published numbers with their sources, disagreements between sources, and later corrections."""
 
 from __future__ import annotations
 

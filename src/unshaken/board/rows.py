@@ -1,4 +1,4 @@
-"""Rows of a board: all seeds of one recipe, its modes side by side, and what tells it from rows of the same name."""
+"""Rows of a board: all seeds of one recipe, its modes side by side, and how it differs from rows of its name."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from unshaken.report.grouping import unseeded
 SUPERVISED = ("ST", "SAT", "TRADES")
 """Methods of pre-training that learn from the images' labels."""
 NOT_TOLD = ("name", "seed", "root", "download", "unreadable", "type")
-"""Fields of a recipe that do not tell one row from another: where images lie, and what is done with broken ones."""
+"""Fields of a recipe that do not distinguish rows: the folder of images, the treatment of broken files, ..."""
 
 
 @dataclass
 class Row:
     """All runs of one recipe on one task.
 
-    modes   by mode of fine-tuning, its runs: one for each pair of seeds
-    detail  where its recipe differs from those of other rows of the same name
+    modes   the runs by mode of fine-tuning, one for each pair of seeds
+    detail  the fields in which its recipe differs from other rows of the same name
     ranks   by mode and score
     """
 
@@ -49,7 +49,7 @@ class Row:
         return [receipt for runs in self.modes.values() for receipt in runs]
 
     def verdicts(self, mode: str, metric: str) -> Verdicts | None:
-        """Return the bits of a score, one row a seed; None where there are none."""
+        """Return the bits of a score, one row for each seed; None if there are none."""
         runs = [r.result[SCORES[metric]] for r in self.modes.get(mode, ()) if r.has(metric)]
         if not runs or metric == "CA":
             return None
@@ -60,14 +60,14 @@ class Row:
 
 
 def rows_of(receipts: list[Receipt]) -> list[Row]:
-    """Return the rows of all tasks, ranked, each told from the others of its name."""
+    """Return the rows of all tasks with their ranks and their details."""
     groups: dict[str, list[Receipt]] = {}
     for receipt in receipts:
         groups.setdefault(row_key(receipt), []).append(receipt)
     rows = [row for group in groups.values() for row in split(group)]
     for task in dict.fromkeys(row.task for row in rows):
         mine = [row for row in rows if row.task == task]
-        tell_apart(mine)
+        describe_differences(mine)
         rank(mine)
     return rows
 
@@ -83,7 +83,7 @@ def row_key(receipt: Receipt) -> str:
 
 
 def split(group: list[Receipt]) -> Iterator[Row]:
-    """Yield one row, or several where a mode was fine-tuned by several recipes."""
+    """Yield one row, or several if a mode was fine-tuned by several recipes."""
     by_mode: dict[str, dict[str, list[Receipt]]] = {}
     for receipt in group:
         recipe = json.dumps(list(leaves(unseeded(receipt.finetune), "")))
@@ -97,7 +97,7 @@ def split(group: list[Receipt]) -> Iterator[Row]:
 
 
 def by_seed(receipts: list[Receipt]) -> list[Receipt]:
-    """Return one run a pair of training seeds: of several evaluations the one that asked most."""
+    """Return one run for each pair of training seeds, with its largest evaluation."""
     found: dict[str, Receipt] = {}
     for receipt in sorted(receipts, key=lambda r: -sum(r.has(metric) for metric in SCORES)):
         seeds = receipt.result["seeds"]
@@ -106,7 +106,7 @@ def by_seed(receipts: list[Receipt]) -> list[Receipt]:
 
 
 def rank(rows: list[Row]) -> None:
-    """Rank the rows of one task in every mode and score; only rows of the same images and attack are compared."""
+    """Rank the rows of one task in every mode and score; only rows on the same images and attack are compared."""
     for mode in dict.fromkeys(mode for row in rows for mode in row.modes):
         for metric in ("SA", "RA", "AA"):
             alike: dict[str, list[tuple[Row, Verdicts]]] = {}
@@ -116,31 +116,33 @@ def rank(rows: list[Row]) -> None:
                     how = [result["data"]["digest"], verdicts.bits.shape[1], metric == "RA" and attack_of(result)]
                     alike.setdefault(json.dumps(how, sort_keys=True), []).append((row, verdicts))
             largest = max(alike.values(), key=len, default=[])
-            for (row, _), place in zip(largest, ranks([verdicts for _, verdicts in largest]), strict=True):
-                row.ranks.setdefault(mode, {})[metric] = place
+            for (row, _), position in zip(largest, ranks([verdicts for _, verdicts in largest]), strict=True):
+                row.ranks.setdefault(mode, {})[metric] = position
 
 
-def tell_apart(rows: list[Row]) -> None:
-    """Write into each row where its recipes differ from those of the row of its method that has most runs."""
+def describe_differences(rows: list[Row]) -> None:
+    """Write into each row how its recipes differ from the row of its method that has the most runs."""
     for method in dict.fromkeys(row.method for row in rows):
         mine = sorted((row for row in rows if row.method == method), key=lambda row: -len(row.receipts))
         flat = [flattened(row) for row in mine]
         if len(mine) > 1:
             others = dict.fromkeys(key for each in flat[1:] for key in differing(each, flat[0]))
-            mine[0].detail = ", ".join(said(key, flat[0], flat) for key in outermost(list(others)) if key in flat[0])
+            mine[0].detail = ", ".join(
+                in_words(key, flat[0], flat) for key in outermost(list(others)) if key in flat[0]
+            )
         for row, each in zip(mine[1:], flat[1:], strict=True):
-            row.detail = ", ".join(said(key, each, flat) for key in outermost(differing(each, flat[0])))
+            row.detail = ", ".join(in_words(key, each, flat) for key in outermost(differing(each, flat[0])))
 
 
 def differing(one: dict[str, str], usual: dict[str, str]) -> list[str]:
-    """Return the choices that differ; of modes of fine-tuning only those that both have."""
+    """Return the fields that differ, of fine-tuning only in modes that both rows have."""
     both = {key.partition("@")[0] for key in one} & {key.partition("@")[0] for key in usual}
     keys = [key for key in dict.fromkeys((*usual, *one)) if "@" not in key or key.partition("@")[0] in both]
     return [key for key in keys if one.get(key) != usual.get(key)]
 
 
-def said(key: str, one: dict[str, str], flat: list[dict[str, str]]) -> str:
-    """Return a choice in words; of a part that few rows have, what is unusual among those that have it."""
+def in_words(key: str, one: dict[str, str], flat: list[dict[str, str]]) -> str:
+    """Return a field in words; for a component that several rows have, its unusual fields."""
     below = [inner for inner in one if inner.startswith(f"{key}.")]
     holders = [each for each in flat if key in each]
     if key in one and below and len(holders) > 2:
@@ -151,7 +153,7 @@ def said(key: str, one: dict[str, str], flat: list[dict[str, str]]) -> str:
 
 
 def flattened(row: Row) -> dict[str, str]:
-    """Return every choice of a row's recipes by its dotted name, as text."""
+    """Return every field of a row's recipes by its dotted name, as text."""
     found = dict(leaves(row.first.pretrain, ""))
     for mode, runs in row.modes.items():
         found |= {f"{mode}@{key}": value for key, value in leaves(runs[0].finetune, "")}
@@ -172,22 +174,22 @@ def leaves(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def outermost(keys: list[str]) -> list[str]:
-    """Return the keys without the details that follow from another kind of part, but for a fraction."""
+    """Return the keys without those inside a component that differs as a whole, except a fraction."""
     parts = set(keys)
     below = [key for key in keys if not any(key != other and key.startswith(f"{other}.") for other in parts)]
     return below + [key for key in keys if key.endswith(".fraction") and key not in below]
 
 
 def spoken(key: str) -> str:
-    """Return a choice's name for people: slf@rate.peak is the rate of fine-tuning by SLF."""
+    """Return a field's name for readers: slf@lr.peak is the peak lr of fine-tuning by SLF."""
     mode, _, inner = key.rpartition("@")
     last = inner.rsplit(".", 1)[-1] if inner.endswith(".fraction") else inner.removeprefix("method.")
-    last = last.removeprefix("savings.").removesuffix(".value")
+    last = last.removeprefix("approximations.").removesuffix(".value")
     return f"{mode.upper()} {last}".strip()
 
 
 def cell(runs: list[Receipt], metric: str) -> dict[str, Any] | None:
-    """Return one cell of the table: mean, s.d. over seeds, counts of each seed, and the interval of the mean."""
+    """Return one cell of the table: mean and s.d. over seeds, counts of each seed, and the interval of the mean."""
     scores = [(r, r.result[SCORES[metric]]) for r in runs if r.has(metric)]
     if not scores:
         return None

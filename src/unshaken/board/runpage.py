@@ -1,4 +1,4 @@
-"""One self-contained page about a run, or about several side by side: what `unshaken report` writes with --html."""
+"""The page of `unshaken report --html`: a single HTML file about one run, or about several side by side."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ MODES = {
     "autolora": "encoder and classifier learned together, clean images in a low-rank branch (AutoLoRa)",
 }
 NAME = 18
-"""Characters of a name that bars of all runs have room for."""
+"""The longest name, in characters, that fits beside the bars of all runs."""
 MOST_PAIRS = 15
-"""So many paired tests are listed; of more runs each is compared with the first alone."""
+"""The most paired tests of all pairs; with more runs each is compared only with the first."""
 
 
 def write_page(paths: list[Path], out: Path) -> list[Receipt]:
-    """Write the page of the results at or below the paths. ValueError names a file that cannot be believed."""
+    """Write the page of the results at or below the paths. ValueError names a file that fails a check."""
     found = receipts(paths)
     from jinja2 import Environment, FileSystemLoader
 
     names = run_names(found)
-    runs = [about(receipt, name) for receipt, name in zip(found, names, strict=True)]
+    runs = [page_of(receipt, name) for receipt, name in zip(found, names, strict=True)]
     values = {
         "title": names[0] if len(found) == 1 else f"{len(found)} runs compared",
         "runs": runs,
@@ -54,7 +54,7 @@ def write_page(paths: list[Path], out: Path) -> list[Receipt]:
 
 
 def run_names(found: list[Receipt]) -> list[str]:
-    """Return a name for each run that no other has: method and mode, what differs in the recipes, seeds, the folder."""
+    """Return a unique name for each run: method and mode, then differences of recipes, seeds, ε or folders."""
     flat = [dict(leaves(unseeded(receipt.pretrain), "")) for receipt in found]
     usual = {key: Counter(each.get(key) for each in flat).most_common(1)[0][0] for each in flat for key in each}
     names = []
@@ -74,8 +74,8 @@ def run_names(found: list[Receipt]) -> list[str]:
     return names
 
 
-def about(receipt: Receipt, name: str) -> dict[str, Any]:
-    """Return everything that the page says of one run."""
+def page_of(receipt: Receipt, name: str) -> dict[str, Any]:
+    """Return everything on the page about one run."""
     result, run = receipt.result, receipt.file.parent
     seen = examples.seen(run, result)
     corruptions = {
@@ -119,7 +119,7 @@ def score_rows(result: dict[str, Any]) -> list[tuple[str, float, float, float]]:
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """Return, in one sentence, what was done."""
+    """Return a sentence that describes a run."""
     pretrain, attack = result["pretrain"]["recipe"], result["evaluation"]["attack"]
     task, images = task_of(result), result["pretrain"].get("data", {}).get("images", {})
     seen = f"{images['n']:,} images of {task.pretrain}" if "n" in images else f"images of {task.pretrain}"
@@ -159,7 +159,7 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
 
 
 def overview(found: list[Receipt], names: list[str]) -> str:
-    """Return bars of all runs side by side, by name where names are short, else by number as the headings have it."""
+    """Return bars of all runs, labelled by name if names are short, else by the numbers of the headings."""
     short = all(len(name) <= NAME for name in names)
     rows = [
         (f"{words.partition(',')[0]}  {name if short else f'run {k}'}", mean, low, high)
@@ -170,7 +170,7 @@ def overview(found: list[Receipt], names: list[str]) -> str:
 
 
 def paired(found: list[Receipt], names: list[str]) -> list[tuple[str, str, list[str]]]:
-    """Return, for pairs of runs, each score's paired test in words, or why there is none."""
+    """Return, for pairs of runs, the paired test of each score in words, or the reason why there is none."""
     pairs = list(combinations(range(len(found)), 2))
     if len(pairs) > MOST_PAIRS:
         pairs = [(0, k) for k in range(1, len(found))]

@@ -1,4 +1,4 @@
-"""The pages of a board as files: static, with everything beside them, for a disk or any web server."""
+"""The files of a board: static pages with their data, for a disk or any web server."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ PAGES = {
     "about.html#submit": "Submit",
 }
 MARK = "made by `unshaken board`"
-"""What the file .board of a site says: only a folder with it, or an empty one, is written into."""
+"""Content of the file .board of a site: a board is only written into a folder with this file, or an empty one."""
 LOCK = ".lock"
-"""Held while a board is written into its folder."""
+"""The lock while a board is written into its folder."""
 
 
 def write(out: Path, receipts: list[Receipt], published: dict[str, Any], **making: Any) -> dict[str, int]:
-    """Write the site, and return how many results and rows it shows. ValueError if the folder holds something else.
+    """Write the site, and return the numbers of results and rows. ValueError if the folder holds something else.
 
-    making  as of `build`; pictures: by digest of an image set, small images of its first so many, as data URIs
-    Where another process is writing a board into the folder, this one waits for it.
+    making  arguments of `build`; and pictures: by digest of an image set, small images as data URIs
+
+    If another process is writing a board into the folder, this one waits for it.
     """
     check_folder(out)
     with naming(out):
@@ -68,7 +69,7 @@ SCRIPTS = ("theme", "bits", "hash", "check", "charts", "cells", "table", "detail
 
 
 def check_folder(out: Path) -> None:
-    """ValueError if a folder holds something else than a board, or what is left of one that was killed as it began."""
+    """Raise ValueError if a folder holds anything but a board, or the first files of one that was killed."""
     if out.exists() and not (out.is_dir() and ((out / ".board").exists() or not _foreign(out))):
         raise ValueError(f"{out} holds something else than a board: name another folder by --out")
 
@@ -79,14 +80,14 @@ def _foreign(out: Path) -> list[str]:
 
 
 def prepare(out: Path) -> None:
-    """Empty the folder of a board that was written before."""
+    """Delete the data of an earlier board from the folder."""
     for folder in ("rows", "bits", "results", "files"):
         shutil.rmtree(out / folder, ignore_errors=True)
     write_text(out / ".board", f"{MARK}\n")
 
 
 def text(value: Any) -> str:
-    """Return JSON that may stand in a script: no end of a script, and no line separators of old browsers."""
+    """Return JSON that is safe in a script: without </ and without the line separators of old browsers."""
     packed = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return packed.replace("</", "<\\/").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
@@ -105,7 +106,7 @@ def copy_results(out: Path, receipts: list[Receipt]) -> dict[str, str]:
 
 
 def copy_files(out: Path, receipt: Receipt, copy: str) -> list[list[str]]:
-    """Copy what lies beside a result in its run's folder; return each copy's title and name."""
+    """Copy the other files of a result's run; return each copy's title and name."""
     folder, found = f"files/{Path(copy).stem}", []
     for title, name, content in files_of(receipt):
         write_bytes(out / folder / name, content)

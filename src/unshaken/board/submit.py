@@ -1,4 +1,4 @@
-"""One file that a run is submitted by: its result, what goes with it, and a checksum over both."""
+"""The file of a submission: a run's result, its author and address, and a checksum of everything."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from unshaken.base.json_files import read_foreign_json, write_json
 from unshaken.board.check import fault
 
 LAYOUT = 1
-"""Of a submission."""
+"""Version of the layout of submissions."""
 
 
 def submission(run: Path, by: str = "", weights: str = "") -> dict[str, Any]:
-    """Return what the file holds. ValueError if the run has no result, or one that does not agree with itself."""
+    """Return the content of the file. ValueError if the run has no result, or an inconsistent one."""
     file = run if run.is_file() else run / "result.json"
     if not file.exists():
         raise ValueError(f"there is no result in {run}: `unshaken evaluate {run}` writes one")

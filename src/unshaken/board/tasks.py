@@ -1,4 +1,4 @@
-"""What a board compares: a task is a pair of image sets, a threat model and a network; in words and as a key."""
+"""Tasks of a board: a pair of image sets, a threat model and a network, in words and as a key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NORMS = {"Linf": "l∞", "L2": "l2"}
 
 @dataclass(frozen=True)
 class Task:
-    """What has to be alike for two rows to stand in one table.
+    """What two rows of one table have in common.
 
     pretrain  the images that the encoder learned from; judged: those of the test
     threat    what the adversary may do, such as l∞ 8/255
@@ -49,13 +49,13 @@ def task_of(result: Result) -> Task:
     learned = pretrain.get("data", {}).get("name", "unknown")
     ball = result["evaluation"]["attack"]["ball"]
     threat = f"{NORMS.get(ball['type'], ball['type'])} {epsilon(ball['eps'])}"
-    told = result["pretrain"].get("said", {}).get("network", "").split(",")[0]  # of an imported encoder
-    network = backbone_in(result["pretrain"]) or told or finetune.get("name", "unknown")
+    stated = result["pretrain"].get("said", {}).get("network", "").split(",")[0]  # of an imported encoder
+    network = backbone_in(result["pretrain"]) or stated or finetune.get("name", "unknown")
     return Task(named(learned), named(result["data"]["name"]), threat, NETWORKS.get(network, network))
 
 
 def backbone_in(part: Any) -> str | None:
-    """Return the network's name, wherever in a chain of recipes it is said."""
+    """Return the network's name, from the first recipe in a chain that has it."""
     if not isinstance(part, dict):
         return None
     if isinstance(part.get("backbone"), dict):
@@ -68,7 +68,7 @@ def named(data: str) -> str:
 
 
 def epsilon(eps: float) -> str:
-    """Return 8/255 where that is how it was meant, and 0.1 otherwise."""
+    """Return ε as 8/255 if it is a multiple of 1/255, else as a number such as 0.1."""
     ratio = Fraction(eps).limit_denominator(255)
     return f"{round(eps * 255)}/255" if ratio.denominator in (51, 85, 255) and abs(ratio - eps) < 1e-9 else f"{eps:g}"
 
@@ -79,6 +79,6 @@ def budget(threat: str) -> float:
 
 
 def attack_of(result: Result) -> dict[str, Any]:
-    """Return what robust accuracy was measured under; rows of other attacks are other rows."""
+    """Return the attack of robust accuracy; results under different attacks are in different rows."""
     attack = result["evaluation"]["attack"]
     return {"steps": attack["steps"], "restarts": attack.get("restarts", 1), "limit": result["evaluation"].get("limit")}

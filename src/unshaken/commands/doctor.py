@@ -65,10 +65,10 @@ def doctor(args: list[str]) -> int:
         data = parse(options, rest, f"unshaken doctor {name}").data
         options = parse(replace(options, ball=defaults_for(data).ball), rest, f"unshaken doctor {name}")
         images = checks.test_images(options.data, backbone_of(about), len(about["names"]))
-        seen = checks.learned_from(file, source, images)
+        seen = checks.training_images_of(file, source, images)
     how = (options.limit, options.attacked, options.seed, options.runtime)
     begun, findings, made = monotonic(), [], 0
-    for checked in checks.examine_images(net, images, options.ball, seen, *how):
+    for checked in checks.check_images(net, images, options.ball, seen, *how):
         verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"
         style = "bold red" if checked.finding else "dim" if checked.left_out else "green"
         _say(f"{checked.name:<13}  {verdict}", style)
@@ -77,7 +77,7 @@ def doctor(args: list[str]) -> int:
     for finding in findings:
         _tell(finding)
     count = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
-    images = checks.drawn(images, options.limit, options.seed)
+    images = checks.random_images(images, options.limit, options.seed)
     attacked, usual = min(options.attacked, len(images)), constant(images)
     _say(f"\n{count}: {made} checks on {len(images)} images, {attacked} of them to attack, {monotonic() - begun:.0f} s")
     _say(f"whoever always answers {usual['class']!r} is right on {usual['correct']} of these images")

@@ -21,6 +21,7 @@ from unshaken.report import compare as comparison
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
 from unshaken.runs.evaluate import default_evaluation, finetuning_data
+from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import slug
 
 Flat = tyro.conf.arg(name="")
@@ -111,7 +112,7 @@ def published(name: str, rest: list[str]) -> dict | None:
     candidate, side = Classifier.of_name(name)
     images = candidate.images(replace(source, size=source.size or side))
     candidate = replace(candidate, folder=candidate.folder / slug(source))
-    return judged(options, candidate.facing(images.names, options.classes) if images.names else candidate, images)
+    return judged(options, candidate.for_classes(images.names, options.classes) if images.names else candidate, images)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class CompareOptions:
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """A and B: result files, or folders of runs that hold one each."""
     anyway: bool = False
-    """Compare classifiers that were fine-tuned by unlike protocols too."""
+    """Compare classifiers that were fine-tuned by different protocols too."""
 
 
 def compare(args: list[str]) -> None:

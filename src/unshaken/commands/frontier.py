@@ -16,7 +16,7 @@ from unshaken.options import parse, subject
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.report.frontier import draw
-from unshaken.runs.frontier import Frontier, compared
+from unshaken.runs.frontier import Frontier, coreset_pair
 from unshaken.runs.workspace import Workspace
 
 Flat = tyro.conf.arg(name="")
@@ -46,12 +46,12 @@ class FrontierOptions:
 
 
 def frontier(args: list[str]) -> None:
-    shown = FrontierOptions(compared("acl/cifar10")[0])
+    shown = FrontierOptions(coreset_pair("acl/cifar10")[0])
     what = "results to draw; or acl/digits, to make its runs first"
     name, rest = subject(args, "frontier", "RUNS or RECIPE", what, shown)
     if name.partition("/")[0] not in RECIPES:
         raise ValueError(f"{name!r} is neither a file or folder of results nor a recipe, such as acl/digits")
-    part, whole = compared(name)
+    part, whole = coreset_pair(name)
     options = parse(FrontierOptions(part), rest, f"unshaken frontier {name}")
     selector = options.recipe.coreset
     if options.recipe.seed != part.seed or (selector and selector.fraction != part.coreset.fraction):

@@ -1,4 +1,4 @@
-"""Attacks that show whether the attack works: more steps, a larger ε, a huge one, and one without gradients."""
+"""Checks that run attacks: more steps, a larger ε, a huge ε and an attack without gradients have to break more."""
 
 from __future__ import annotations
 
@@ -18,125 +18,131 @@ from unshaken.base.types import Bool
 from unshaken.diagnostics.subject import CHUNK, Finding, ModelUnderTest, significantly_many, significantly_more
 
 STEPS = 20
-"""Of the attack under examination: PGD-20 on cross-entropy."""
+"""Steps of the attack that is checked: PGD-20 on cross-entropy."""
 QUERIES = 100
-"""Of each image to Square: far fewer than it needs to be strong, and enough where gradients mislead."""
+"""Queries of Square for each image: far fewer than it needs to be strong, and enough where gradients mislead."""
 WIDER = 4
-"""Times ε is the larger ε."""
+"""The larger ε is this multiple of ε."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttackProbe:
-    """Attacks on the images that are classified rightly; each is made once, when it is first asked for."""
+    """Attacks on the correctly classified images. Each runs once, when its result is first needed."""
 
-    patient: ModelUnderTest
+    model: ModelUnderTest
 
     @cached_property
-    def subject(self) -> ModelUnderTest:
-        return self.patient.chosen(self.patient.right)
+    def attackable(self) -> ModelUnderTest:
+        """The model with the images that it classifies correctly."""
+        return self.model.subset(self.model.is_correct)
 
     @cached_property
     def usual(self) -> Bool[Tensor, "n"]:
-        """Which images stand PGD-20 at ε."""
-        return self._stand(PGD(self.patient.ball, STEPS), "usual")
+        """The images that survive PGD-20 at ε."""
+        return self._survivors(PGD(self.model.ball, STEPS), "usual")
 
     @cached_property
     def one_step(self) -> Bool[Tensor, "n"]:
-        """The same of a single step of length ε, from next to the image."""
-        return self._stand(PGD(self.patient.ball, 1, rel_step_size=1.0, init="gaussian"), "one step")
+        """The images that survive a single step of length ε, from a start next to the image."""
+        return self._survivors(PGD(self.model.ball, 1, rel_step_size=1.0, init="gaussian"), "one step")
 
     @cached_property
     def wider(self) -> Bool[Tensor, "n"]:
-        """The same of ten steps at four times ε."""
-        return self._stand(PGD(self.larger, STEPS // 2), "wider")
+        """The images that survive ten steps at four times ε."""
+        return self._survivors(PGD(self.larger, STEPS // 2), "wider")
 
     @cached_property
     def huge(self) -> Bool[Tensor, "n"]:
-        """The same at an ε within which plain grey lies: ten steps, and twenty more for those that stand."""
-        standing = self._stand(PGD(self.all_grey, 10), "huge")
-        if standing.any():
-            at = standing.nonzero()[:, 0]
-            standing[at] = AttackProbe(self.subject.chosen(at))._stand(PGD(self.all_grey, 20), "huge again")
-        return standing
+        """The images that survive ten steps, and then twenty more, at an ε that allows plain grey."""
+        survivors = self._survivors(PGD(self.all_grey, 10), "huge")
+        if survivors.any():
+            index = survivors.nonzero()[:, 0]
+            rest = AttackProbe(self.attackable.subset(index))
+            survivors[index] = rest._survivors(PGD(self.all_grey, 20), "huge again")
+        return survivors
 
     @property
     def all_grey(self) -> Ball:
-        pixels = prod(self.patient.x.shape[1:])
-        return replace(self.patient.ball, eps=0.5 if isinstance(self.patient.ball, Linf) else sqrt(pixels) / 2)
+        """A ball around each image that holds the plain grey image."""
+        pixels = prod(self.model.x.shape[1:])
+        return replace(self.model.ball, eps=0.5 if isinstance(self.model.ball, Linf) else sqrt(pixels) / 2)
 
     @property
     def larger(self) -> Ball:
-        return replace(self.patient.ball, eps=min(WIDER * self.patient.ball.eps, self.all_grey.eps))
+        """A ball of four times ε, but not larger than the one that holds plain grey."""
+        return replace(self.model.ball, eps=min(WIDER * self.model.ball.eps, self.all_grey.eps))
 
-    def _stand(self, attack: PGD, name: str) -> Bool[Tensor, "n"]:
-        standing = []
-        for at in range(0, len(self.subject.x), CHUNK):
-            part = self.subject.chosen(slice(at, at + CHUNK))
-            rng = (part.key / name / at).on(part.x.device)
-            standing.append(part.correct(attack(lambda x, part=part: _loss(part, x), part.x, rng)))
-        return torch.cat(standing) if standing else torch.zeros(0, dtype=torch.bool)
-
-
-def _loss(patient: ModelUnderTest, x: Tensor) -> Tensor:
-    # of a network that detaches its input the gradient is zero, not an error
-    return cross_entropy(patient.logits(x), patient.y, reduction="sum") + 0 * x.sum()
+    def _survivors(self, attack: PGD, name: str) -> Bool[Tensor, "n"]:
+        survivors = []
+        for at in range(0, len(self.attackable.x), CHUNK):
+            chunk = self.attackable.subset(slice(at, at + CHUNK))
+            rng = (chunk.key / name / at).on(chunk.x.device)
+            survivors.append(chunk.correct_on(attack(lambda x, chunk=chunk: _loss(chunk, x), chunk.x, rng)))
+        return torch.cat(survivors) if survivors else torch.zeros(0, dtype=torch.bool)
 
 
-def steps(trial: AttackProbe) -> Finding | None:
-    """Twenty steps that leave more images standing than one."""
-    once, often = trial.one_step, trial.usual
+def _loss(model: ModelUnderTest, x: Tensor) -> Tensor:
+    # if the network detaches its input, the gradient is then zero and not an error
+    return cross_entropy(model.logits(x), model.y, reduction="sum") + 0 * x.sum()
+
+
+def steps(probe: AttackProbe) -> Finding | None:
+    """Report if twenty steps break fewer images than one step."""
+    once, often = probe.one_step, probe.usual
     if not significantly_more(int((often & ~once).sum()), int((once & ~often).sum())):
         return None
-    says = f"One step leaves {int(once.sum())} of {len(once)} images standing, and {STEPS} steps {int(often.sum())}."
+    says = f"{int(once.sum())} of {len(once)} images survive one step, and {int(often.sum())} survive {STEPS} steps."
     return Finding("steps", says, "certain", MASKED)
 
 
-def larger_eps(trial: AttackProbe) -> Finding | None:
-    """A larger ε at which more images stand than at ε."""
-    near, far = trial.usual, trial.wider
-    if trial.larger.eps <= trial.patient.ball.eps or not significantly_more(
+def larger_eps(probe: AttackProbe) -> Finding | None:
+    """Report if more images survive at a larger ε than at ε."""
+    near, far = probe.usual, probe.wider
+    if probe.larger.eps <= probe.model.ball.eps or not significantly_more(
         int((far & ~near).sum()), int((near & ~far).sum())
     ):
         return None
     says = (
-        f"At ε = {trial.patient.ball.eps:.3g} {int(near.sum())} of {len(near)} images stand the attack, and at "
-        f"{trial.larger.eps:.3g}, which allows all that and more, {int(far.sum())}."
+        f"At ε = {probe.model.ball.eps:.3g} {int(near.sum())} of {len(near)} images survive the attack, and at "
+        f"{probe.larger.eps:.3g}, which allows more, {int(far.sum())} do."
     )
     return Finding("larger eps", says, "certain", MASKED)
 
 
-def huge_eps(trial: AttackProbe) -> Finding | None:
-    """Images that stand where plain grey, which is within reach, is classified otherwise: the attack missed it."""
-    standing, subject = trial.huge, trial.subject
-    if not len(standing):
+def huge_eps(probe: AttackProbe) -> Finding | None:
+    """Report if images survive although plain grey is in the ball and misclassified: the attack missed it."""
+    survivors, model = probe.huge, probe.attackable
+    if not len(survivors):
         return None
-    grey = subject.correct(torch.full_like(subject.x, 0.5))
-    missed, n = int((standing & ~grey).sum()), len(standing)
+    grey = model.correct_on(torch.full_like(model.x, 0.5))
+    missed, n = int((survivors & ~grey).sum()), len(survivors)
     if not significantly_many(missed, n):
         return None
     says = (
-        f"At ε = {trial.all_grey.eps:.3g} {int(standing.sum())} of {n} images stand the attack, though all can be made "
-        f"plain grey, and that is a wrong answer for {missed} of them."
+        f"At ε = {probe.all_grey.eps:.3g} {int(survivors.sum())} of {n} images survive the attack, though the ball "
+        f"holds plain grey, which is misclassified for {missed} of them."
     )
     return Finding("huge eps", says, "certain", MASKED)
 
 
-def black_box(trial: AttackProbe) -> Finding | None:
-    """Images that stand PGD-20 and fall to a short search without gradients."""
-    survivors = trial.subject.chosen(trial.usual)
+def black_box(probe: AttackProbe) -> Finding | None:
+    """Report if images that survive PGD-20 are broken by a short search without gradients."""
+    survivors = probe.attackable.subset(probe.usual)
     n = len(survivors.x)
     if not n:
         return None
     square = Square(survivors.ball, queries=QUERIES)
     x_adv = square(Model(survivors.logits), survivors.x, survivors.y, survivors.key / "square")
-    return outdone(int((~survivors.correct(x_adv)).sum()), n)
+    return outdone(int((~survivors.correct_on(x_adv)).sum()), n)
 
 
-def outdone(fell: int, survivors: int) -> Finding | None:
-    """Of so many survivors of attacks by gradients, so many fell to one without (Square), which is the weaker one."""
-    if not significantly_many(fell, survivors):
+def outdone(broken: int, survivors: int) -> Finding | None:
+    """Report if many survivors of gradient attacks are broken by Square, which is the weaker attack."""
+    if not significantly_many(broken, survivors):
         return None
-    says = f"Of {survivors} images that stand an attack by gradients, {fell} fall to one without (Square)."
+    says = (
+        f"Of {survivors} images that survive a gradient attack, {broken} are broken by one without gradients (Square)."
+    )
     return Finding("black box", says, "certain", MASKED)
 
 

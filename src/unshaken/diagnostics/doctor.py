@@ -1,4 +1,4 @@
-"""The doctor: signs that the attack or the set-up failed and not the defence; all checks in their order."""
+"""The doctor's checks in their order: signs that the attack or the setup failed, and not the defence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unshaken.diagnostics import attack_checks as trials
-from unshaken.diagnostics import normalisation_checks as normalised
-from unshaken.diagnostics import repeat_checks as repeats
-from unshaken.diagnostics import sanity_checks as signs
+from unshaken.diagnostics import attack_checks, normalisation_checks, repeat_checks, sanity_checks
 from unshaken.diagnostics.attack_checks import AttackProbe
 from unshaken.diagnostics.constant_answer import no_better
 from unshaken.diagnostics.gradient_checks import gradient
@@ -20,68 +17,71 @@ from unshaken.diagnostics.subject import Finding, ModelUnderTest
 
 Check = Callable[[ModelUnderTest], Finding | None]
 
-BASES: dict[str, Check] = {
-    "pixels": signs.pixels,
-    "logits": signs.logits,
-    "mode": repeats.mode,
-    "randomness": repeats.randomness,
-    "batch": repeats.batch,
-    "routes": repeats.routes,
+PREREQUISITES: dict[str, Check] = {
+    "pixels": sanity_checks.pixels,
+    "logits": sanity_checks.logits,
+    "mode": repeat_checks.mode,
+    "randomness": repeat_checks.randomness,
+    "batch": repeat_checks.batch,
+    "routes": repeat_checks.routes,
 }
-"""Without these, no verdict on an image means anything, and the checks after them would only repeat it."""
-SIGNS: dict[str, Check] = {
-    "eps": signs.eps,
-    "accuracy": signs.accuracy,
+"""If one of these reports a finding, no verdict can be trusted, and later checks would only repeat it."""
+SANITY_CHECKS: dict[str, Check] = {
+    "eps": sanity_checks.eps,
+    "accuracy": sanity_checks.accuracy,
     "constant": no_better,
-    "normalisation": normalised.normalisation,
+    "normalisation": normalisation_checks.normalisation,
     "gradient": gradient,
 }
-TRIALS: dict[str, Callable[[AttackProbe], Finding | None]] = {
-    "steps": trials.steps,
-    "larger eps": trials.larger_eps,
-    "huge eps": trials.huge_eps,
-    "black box": trials.black_box,
+ATTACK_CHECKS: dict[str, Callable[[AttackProbe], Finding | None]] = {
+    "steps": attack_checks.steps,
+    "larger eps": attack_checks.larger_eps,
+    "huge eps": attack_checks.huge_eps,
+    "black box": attack_checks.black_box,
 }
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A check that was made, or left out because of what was found before."""
+    """A check with its finding, or one that was left out because of an earlier finding."""
 
     name: str
     finding: Finding | None = None
     left_out: bool = False
 
 
-def cheap(patient: ModelUnderTest) -> tuple[Finding, ...]:
-    """Without an attack: as much as some fifteen forward passes of each image, of which 64 are enough."""
-    return tuple(each.finding for each in run_checks(patient, attacked=0) if each.finding)
+def quick_checks(model: ModelUnderTest) -> tuple[Finding, ...]:
+    """Run the checks without attacks. They cost about fifteen forward passes of each image; 64 images are enough."""
+    return tuple(each.finding for each in run_checks(model, attacked=0) if each.finding)
 
 
-def thorough(patient: ModelUnderTest, attacked: int = 48) -> tuple[Finding, ...]:
-    """With attacks on the first so many images: of 192 images of 32 pixels and a ResNet-18 less than two minutes."""
-    return tuple(each.finding for each in run_checks(patient, attacked) if each.finding)
+def all_checks(model: ModelUnderTest, attacked: int = 48) -> tuple[Finding, ...]:
+    """Run all checks, with attacks on the first `attacked` images.
+
+    On 192 images of 32 pixels and a ResNet-18 it takes less than two minutes.
+    """
+    return tuple(each.finding for each in run_checks(model, attacked) if each.finding)
 
 
-def run_checks(patient: ModelUnderTest, attacked: int) -> Iterator[Checked]:
-    """Each check when it is done. The network's buffers are left as they were."""
-    if not len(patient.x):
-        raise ValueError("there are no images to examine a classifier with")
-    trial = AttackProbe(patient.first(attacked)) if attacked else None
-    with _kept(patient.net):
+def run_checks(model: ModelUnderTest, attacked: int) -> Iterator[Checked]:
+    """Yield each check when it is done. The network's buffers are restored."""
+    if not len(model.x):
+        raise ValueError("there are no images to check a classifier with")
+    probe = AttackProbe(model.first(attacked)) if attacked else None
+    with _buffers_restored(model.net):
         bad = False
-        for name, check in BASES.items():
-            yield (each := Checked(name, left_out=True) if bad else Checked(name, check(patient)))
+        for name, check in PREREQUISITES.items():
+            yield (each := Checked(name, left_out=True) if bad else Checked(name, check(model)))
             bad = bad or each.finding is not None
-        for name, check in SIGNS.items():
-            yield Checked(name, left_out=True) if bad else Checked(name, check(patient))
-        for name, check in TRIALS.items() if trial else ():
-            yield Checked(name, left_out=True) if bad else Checked(name, check(trial))  # pyright: ignore[reportArgumentType]
+        for name, check in SANITY_CHECKS.items():
+            yield Checked(name, left_out=True) if bad else Checked(name, check(model))
+        for name, check in ATTACK_CHECKS.items() if probe else ():
+            yield Checked(name, left_out=True) if bad else Checked(name, check(probe))  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager
-def _kept(net: nn.Module | None) -> Iterator[None]:
-    """A network in train mode learns statistics whenever it is asked."""
+def _buffers_restored(net: nn.Module | None) -> Iterator[None]:
+    """Restore a network's buffers: in train mode every forward pass changes its statistics."""
     buffers = [] if net is None else list(net.buffers())
     before = [buffer.clone() for buffer in buffers]
     try:

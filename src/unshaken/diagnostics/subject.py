@@ -1,4 +1,4 @@
-"""Who is examined, what a check may say, and how surprising a count is."""
+"""The model under test, the findings of checks, and the tests of significance that they use."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float, Int
 
 CHUNK = 64
-"""Images at a time."""
+"""Images in a forward pass."""
 SURPRISING = 1e-4
-"""A count that chance alone would bring about more rarely than this is a finding."""
+"""A count is a finding if chance alone would give it with a lower probability than this."""
 HARMLESS = 0.02
-"""Sound evaluations do have a few images on which an attack fails. Findings are of more than this share of them."""
+"""The share of images on which attacks fail in sound evaluations too: a finding has to exceed it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that makes the numbers of an evaluation doubtful."""
+    """A reason to doubt the numbers of an evaluation."""
 
     check: str
     says: str
     """One sentence, with the numbers."""
     sure: Literal["certain", "likely", "possible"]
     do: str
-    """What to do about it."""
+    """The advice."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelUnderTest:
-    """A classifier as it is evaluated, and some of the images that it is evaluated on.
+    """A classifier as it is evaluated, and some of the images of the evaluation.
 
-    logits  images (N C H W) to logits (N K), in the mode, precision and route in which it is evaluated
-    x, y    images and labels, drawn from the whole set: the first ones of a sorted set are of one class
-    ball    what the evaluation's adversary may do
-    net     the network behind `logits`, if there is one to look into: its mode, batch norms, normalisation and routes
-    route   the one of its routes that `logits` takes
+    logits  function from images (N C H W) to logits (N K), in the mode, precision and route of the evaluation
+    x, y    images and labels, drawn at random from the set: the first ones of a sorted set are of one class
+    ball    the ball of the evaluation's attack
+    net     the network behind `logits`, if it can be inspected: its mode, batch norms, normalisation and routes
+    route   the route of the network that `logits` takes
     """
 
     logits: Callable[[Tensor], Tensor]
@@ -63,47 +63,50 @@ class ModelUnderTest:
             )
 
     def first(self, n: int) -> ModelUnderTest:
-        """The same with fewer images."""
+        """Return the model with the first n images."""
         return replace(self, x=self.x[:n], y=self.y[:n])
 
-    def chosen(self, which: Int[Tensor, "n"] | Bool[Tensor, "N"] | slice) -> ModelUnderTest:
-        """The same with some of the images."""
+    def subset(self, which: Int[Tensor, "n"] | Bool[Tensor, "N"] | slice) -> ModelUnderTest:
+        """Return the model with some of the images."""
         return replace(self, x=self.x[which], y=self.y[which])
 
-    def over(self, route: str) -> ModelUnderTest:
-        """The same through another route of the network."""
+    def through_route(self, route: str) -> ModelUnderTest:
+        """Return the model through another route of the network."""
         return replace(self, logits=lambda x: self.net(x, route), route=route)
 
     @torch.no_grad()
     def answers(self, x: Float[Tensor, "n C H W"]) -> Float[Tensor, "n K"]:
-        return torch.cat([self.logits(part) for part in x.split(CHUNK)])
+        return torch.cat([self.logits(chunk) for chunk in x.split(CHUNK)])
 
     @cached_property
     def clean(self) -> Float[Tensor, "N K"]:
-        """Logits of the images as they are."""
+        """Logits of the clean images."""
         return self.answers(self.x)
 
     @cached_property
-    def right(self) -> Bool[Tensor, "N"]:
-        """Which images are classified rightly as they are."""
+    def is_correct(self) -> Bool[Tensor, "N"]:
+        """The clean images that are classified correctly."""
         return ~wrong(self.clean, self.y)
 
-    def correct(self, x: Float[Tensor, "N C H W"]) -> Bool[Tensor, "N"]:
-        """The same of what was made of them."""
+    def correct_on(self, x: Float[Tensor, "N C H W"]) -> Bool[Tensor, "N"]:
+        """Return which of the images x, perturbed ones, are classified correctly."""
         return ~wrong(self.answers(x), self.y)
 
 
 def binomial_tail(k: int, n: int, p: float) -> float:
-    """P(X ≥ k) of a binomial X, exactly."""
+    """Return P(X ≥ k) for X ~ B(n, p), exactly."""
     return sum(comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
 
 
 def significantly_many(k: int, n: int, share: float = HARMLESS) -> bool:
-    """Whether k of n is surprisingly many, if no more than `share` of all are like these."""
+    """Return whether k of n are significantly more than a share of `share`."""
     return binomial_tail(k, n, share) < SURPRISING
 
 
 def significantly_more(gained: int, lost: int, looks: int = 1) -> bool:
-    """Whether one way is better than another on the same images: the sign test of those on which they differ
-    (McNemar 1947), one-sided, for the best of so many looks (Bonferroni)."""
+    """Return whether one variant is better than another on the same images: the one-sided sign test (McNemar 1947).
+
+    gained, lost  the numbers of images that only the one, and only the other, gets right
+    looks         the number of variants that were tried (Bonferroni)
+    """
     return binomial_tail(gained, gained + lost, 0.5) * looks < SURPRISING

@@ -1,4 +1,4 @@
-"""Any callable as a network that an evaluation can ask: logits out of whatever it answers, float32, its input left alone."""
+"""Adapter: any callable as a network whose answers are logits in float32, whatever it returns."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from unshaken.base.types import Float
 
 USUAL = ("logits", "logit", "out", "output", "outputs", "pred", "preds", "prediction", "predictions", "scores")
-"""What people call logits, the likeliest word first."""
+"""Usual names of logits, the likeliest first."""
 MASKED = 1e3
-"""By how much the logit of a masked class, minus infinity, lies below the lowest other: DLR divides by differences."""
+"""The logit −∞ of a masked class becomes the lowest finite logit minus this: DLR divides by differences of logits."""
 
 
 class Adapter(nn.Module):
-    """A module, or a plain function, that takes images in [0, 1] (N C H W) and whose answers hold logits (N K).
+    """Wraps a module or function that takes images in [0, 1] (N C H W) and returns logits (N K) in some form.
 
-    The answer may be a tensor, a tuple or list, a mapping, or an object with attributes, such as the ModelOutput of
-    transformers. The model is asked in its own precision, on a copy of the images that it may change.
+    It may return a tensor, a tuple or list, a mapping, or an object with attributes, such as the ModelOutput of
+    transformers. The model runs in its own precision, on a copy of the images, which it may change.
 
-    classes      how many logits an image has, if it is known: tells logits from other tensors
-    gradients    whether gradients come through; where they do not, the model is asked without recording any
+    classes    the number of logits, if it is known: tells logits from other tensors
+    gradients  gradients come through; if not, the model runs without recording any
+    name       the name of the output that holds the logits, once it is found
     """
 
     def __init__(self, model: Callable[[Tensor], Any]) -> None:
@@ -32,11 +33,11 @@ class Adapter(nn.Module):
         self.model = model
         self.classes: int | None = None
         self.gradients = True
-        self.place: str | None = None
+        self.name: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the model's first floating parameter or buffer; float32 if there is none."""
+        """The type of the model's first floating parameter or buffer; float32 if it has none."""
         if not isinstance(self.model, nn.Module):
             return torch.float32
         tensors = (*self.model.parameters(), *self.model.buffers())
@@ -52,12 +53,12 @@ class Adapter(nn.Module):
         if isinstance(answer, Tensor):
             return _unmasked(answer)
         found = {name: tensor for name, tensor in _tensors(answer) if tensor.ndim == 2 and len(tensor) == n}
-        if self.place not in found:
-            self.place = self._chosen(found, answer)
-        return _unmasked(found[self.place])
+        if self.name not in found:
+            self.name = self._find_logits(found, answer)
+        return _unmasked(found[self.name])
 
-    def _chosen(self, found: dict[str, Tensor], answer: Any) -> str:
-        """The tensor that is the logits: by its number of classes, by its name, by its place; a guess is said."""
+    def _find_logits(self, found: dict[str, Tensor], answer: Any) -> str:
+        """Return the name of the logits: by the number of classes, then by name, then the first. A guess is printed."""
         fitting = {name for name, tensor in found.items() if self.classes in (None, tensor.shape[1])}
         named = [name for word in USUAL for name in found if name.rpartition(".")[2].lower() == word]
         order = [name for name in (*named, *found) if name in fitting]
@@ -65,17 +66,15 @@ class Adapter(nn.Module):
             seen = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in _tensors(answer)) or "no tensor"
             wanted = f"(N, {self.classes})" if self.classes else "(N, K)"
             raise ValueError(
-                f"the network's answer is a {type(answer).__name__} with {seen}, and none of that is logits {wanted}"
+                f"the network returns a {type(answer).__name__} with {seen}, and none of these can be logits {wanted}"
             )
         if len(fitting) > 1:
             others = ", ".join(name for name in found if name != order[0])
-            print(
-                f"note: of what the network answers {order[0]} is taken for the logits, not {others}", file=sys.stderr
-            )
+            print(f"note: of the network's outputs {order[0]} is taken for the logits, not {others}", file=sys.stderr)
         return order[0]
 
     def try_gradients(self, x: Float[Tensor, "n C H W"]) -> None:
-        """Find out whether gradients come through, from the logits to the pixels."""
+        """Find out whether gradients come through from the logits to the pixels."""
         self.gradients = True
         try:
             with torch.enable_grad():
@@ -85,11 +84,11 @@ class Adapter(nn.Module):
             self.gradients = found[0] is not None
         except (RuntimeError, TypeError):  # .numpy() of what records gradients, or a step that has no derivative
             self.gradients = False
-            self(x)  # what is wrong without gradients too is said here
+            self(x)  # an error that has nothing to do with gradients is raised here
 
 
 def _unmasked(z: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-    """Float32, minus infinity as a low finite number: attacks divide by differences of logits."""
+    """Return logits in float32, with −∞ replaced by a low finite number: attacks divide by differences of logits."""
     z = z.float()
     masked = z == -torch.inf
     if z.ndim != 2 or not masked.any():
@@ -99,7 +98,7 @@ def _unmasked(z: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
 
 
 def _tensors(answer: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in an answer, with the way to it."""
+    """Yield every tensor in an output, with its path as a name."""
     if isinstance(answer, Tensor):
         yield name or "answer", answer
     elif isinstance(answer, Mapping):

@@ -1,4 +1,4 @@
-"""Corruption accuracy from counts: the mean over fifteen corruptions at each severity, and over the severities."""
+"""Corruption accuracy: the mean over the fifteen corruptions at each severity, and over all."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from unshaken.corruptions.severity import FIFTEEN, SEVERITIES
 
 @dataclass(frozen=True)
 class CorruptionAccuracy:
-    """Exact accuracies; the protocol of RobustBench and of AIR (Xu et al., NeurIPS 2023, arXiv:2305.00374).
+    """Exact accuracies under corruptions, as RobustBench and AIR (Xu et al., NeurIPS 2023, arXiv:2305.00374) do it.
 
-    by_severity   at severity s the mean over the fifteen corruptions: CS-s
-    mean          of the five: the mean corruption accuracy
+    by_severity  CS-s: the mean over the fifteen corruptions at severity s
+    mean         the mean of the five
     """
 
     by_severity: tuple[Fraction, ...]
 
     @property
     def mean(self) -> Fraction:
+        """The mean over the severities."""
         return sum(self.by_severity, Fraction()) / len(self.by_severity)
 
     def summary(self) -> dict[str, float]:
-        """In percent: CS-1 ... CS-5 and mean."""
+        """Return CS-1 to CS-5 and their mean, in percent."""
         exact = {f"CS-{s}": share for s, share in zip(SEVERITIES, self.by_severity, strict=True)} | {"mean": self.mean}
         return {name: round(float(100 * share), 2) for name, share in exact.items()}
 
 
 def corruption_accuracy(correct: Mapping[str, Sequence[int]], n: int) -> CorruptionAccuracy:
-    """From how many of n images were classified correctly: by corruption, at severities 1 to 5.
+    """Return the accuracies from counts.
 
-    The four extra corruptions may be there; they do not count. ValueError if one of the fifteen is not.
+    correct  by corruption, the numbers of images classified correctly at severities 1 to 5; the four extra corruptions
+             are ignored. ValueError if one of the fifteen is missing
+    n        the number of images
     """
     missing = [name for name in FIFTEEN if name not in correct]
     if missing:

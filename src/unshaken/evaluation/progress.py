@@ -1,4 +1,4 @@
-"""What an evaluation shows while it runs: how high its last score can still be, where it will end, how fast it goes."""
+"""Progress of an evaluation on stderr: a bound on the last score, where it will end, the speed, the attack's step."""
 
 from __future__ import annotations
 
@@ -14,126 +14,131 @@ from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.evaluation.verdicts import forecast
 
 PAUSE = 0.5
-"""Seconds between two looks at what will come of it."""
+"""Seconds between two updates of the outlook."""
 
 
 @runtime_checkable
-class Asked(Protocol):
-    """What is shown goes by the attacks in their order, and by which blocks a part is for."""
+class Stages(Protocol):
+    """The part of an evaluation that progress needs: the chain of attacks, and which stages a block goes through."""
 
     @property
     def chain(self) -> Sequence[str]: ...
 
-    def asks(self, part: str, block: int) -> bool: ...
+    def includes(self, stage: str, block: int) -> bool: ...
 
 
 class EvaluationProgress:
-    """Told when a part of a block begins and ends, and of every call of the network in between.
+    """Counts stages of blocks as they begin and end, and every call of the network in between.
 
-    calls  how often a part asks the network at most, by its name; 0 where that is not counted
+    calls  an upper bound on the network's calls for a block, by stage; 0 if they are not counted
     """
 
     def __init__(
         self,
         calls: Mapping[str, int],
-        asked: Asked,
-        notes: VerdictLog,
+        evaluation: Stages,
+        log: VerdictLog,
         blocks: Sequence[Tensor],
-        chosen: Sequence[int],
+        numbers: Sequence[int],
         advance: Advance,
         quiet: bool,
     ) -> None:
-        self.calls, self.asked, self.notes, self.blocks, self.quiet = calls, asked, notes, blocks, quiet
-        self.advance, self.before = advance, self.finished(chosen)
-        self.done, self.begun, self.noted = self.before, monotonic(), monotonic()
-        self.speed = self.outcome = self.part = ""
-        self.block, self.called, self.since = 0, 0, monotonic()
+        self.calls, self.evaluation, self.log, self.blocks, self.quiet = calls, evaluation, log, blocks, quiet
+        self.advance, self.done_before = advance, self.finished(numbers)
+        self.done, self.started, self.updated = self.done_before, monotonic(), monotonic()
+        self.speed = self.outcome = self.stage = ""
+        self.block, self.called, self.stage_started = 0, 0, monotonic()
 
-    def finished(self, chosen: Sequence[int]) -> int:
-        """Images of those of the blocks that are done."""
-        return sum(len(self.blocks[block]) for block in chosen if self.over(block))
+    def finished(self, numbers: Sequence[int]) -> int:
+        """Return the number of images in those of the blocks that are finished."""
+        return sum(len(self.blocks[block]) for block in numbers if self.is_finished(block))
 
-    def over(self, block: int) -> bool:
-        return all(self.notes.read(part, block) is not None for part in self.calls if self.asked.asks(part, block))
+    def is_finished(self, block: int) -> bool:
+        """Return whether all stages have judged a block."""
+        stages = [stage for stage in self.calls if self.evaluation.includes(stage, block)]
+        return all(self.log.read(stage, block) is not None for stage in stages)
 
-    def begin(self, block: int, part: str) -> None:
-        self.block, self.part, self.called, self.since = block, part, 0, monotonic()
+    def begin(self, block: int, stage: str) -> None:
+        self.block, self.stage, self.called, self.stage_started = block, stage, 0, monotonic()
 
-    def end(self, block: int, part: str) -> None:
-        new, self.part = len(self.blocks[block]) if self.over(block) else 0, ""
+    def end(self, block: int, stage: str) -> None:
+        new, self.stage = len(self.blocks[block]) if self.is_finished(block) else 0, ""
         self.done, now = self.done + new, monotonic()
         if new:
-            self.speed = f"{(self.done - self.before) / max(now - self.begun, 1e-9):,.1f} images/s"
-        if not self.quiet and now - self.noted > PAUSE:
-            self.noted, self.outcome = now, outlook(self.asked, self.notes, self.blocks)
-        self.advance(new, self.note(part))
+            self.speed = f"{(self.done - self.done_before) / max(now - self.started, 1e-9):,.1f} images/s"
+        if not self.quiet and now - self.updated > PAUSE:
+            self.updated, self.outcome = now, outlook(self.evaluation, self.log, self.blocks)
+        self.advance(new, self.words(stage))
 
     def counted(self, logits: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The same function; each call is a step of the attack that is going on."""
+        """Return the same function; each call of it counts as a step of the present attack."""
         if self.quiet:
             return logits
 
         def counted(x: Tensor) -> Tensor:
             self.called += 1
             now = monotonic()
-            if self.part and now - self.noted > PAUSE:
-                self.noted = now
-                self.advance(0, self.note(self.step(now)))
+            if self.stage and now - self.updated > PAUSE:
+                self.updated = now
+                self.advance(0, self.words(self.step(now)))
             return logits(x)
 
         return counted
 
     def step(self, now: float) -> str:
-        """The attack, its step, and what is left of the block: at most, for images that fall are attacked no more."""
-        most = self.calls[self.part]
+        """Return the attack, its step, and a bound on the time left for the block: fewer images survive each attack."""
+        most = self.calls[self.stage]
         if not most or self.called < 2:
-            return self.part
+            return self.stage
         left = max(most - self.called, 0) + sum(
             calls
-            for part, calls in self.calls.items()
-            if part != self.part and self.asked.asks(part, self.block) and self.notes.read(part, self.block) is None
+            for stage, calls in self.calls.items()
+            if stage != self.stage
+            and self.evaluation.includes(stage, self.block)
+            and self.log.read(stage, self.block) is None
         )
-        seconds = (now - self.since) / self.called * left
-        step = f"{self.part}, step {self.called:,} of {'' if self.called > most else 'at most '}{most:,}"
+        seconds = (now - self.stage_started) / self.called * left
+        step = f"{self.stage}, step {self.called:,} of {'' if self.called > most else 'at most '}{most:,}"
         return f"{step}, at most {seconds:,.0f} s left for these {len(self.blocks[self.block])} images"
 
-    def note(self, last: str) -> str:
+    def words(self, last: str) -> str:
         return "  ".join(word for word in (self.outcome, self.speed, last) if word)
 
 
 @contextmanager
-def live(
+def evaluation_progress(
     calls: Mapping[str, int],
-    asked: Asked,
-    notes: VerdictLog,
+    evaluation: Stages,
+    log: VerdictLog,
     blocks: Sequence[Tensor],
-    chosen: Sequence[int],
+    numbers: Sequence[int],
     quiet: bool,
 ) -> Iterator[EvaluationProgress]:
-    """To be told of the parts of each block, and of the calls that attacks make.
+    """Show progress while the blocks of these numbers are judged.
 
-    calls  how often a part asks the network at most, by its name
+    calls  an upper bound on the network's calls for a block, by stage
     """
-    total = sum(len(blocks[block]) for block in chosen)
-    silent = EvaluationProgress(calls, asked, notes, blocks, chosen, lambda amount, note="": None, quiet)
-    with progress("evaluation", total, "images", silent.before, quiet) as advance:
-        silent.advance = advance
-        yield silent
+    total = sum(len(blocks[block]) for block in numbers)
+    shown = EvaluationProgress(calls, evaluation, log, blocks, numbers, lambda amount, note="": None, quiet)
+    with progress("evaluation", total, "images", shown.done_before, quiet) as advance:
+        shown.advance = advance
+        yield shown
 
 
-def outlook(asked: Asked, notes: VerdictLog, blocks: Sequence[Tensor]) -> str:
-    """At most so many % can hold in the end: all but those that fell by now; and where the finished blocks point.
+def outlook(evaluation: Stages, log: VerdictLog, blocks: Sequence[Tensor]) -> str:
+    """Return an upper bound on the last attack's score, and the interval that the finished blocks forecast for it.
 
-    Of an attack that is for some of the blocks alone, both are of their images.
+    The bound counts every image as robust that no attack has broken yet. Both are for the images that the last attack
+    includes.
     """
-    chain = asked.chain
-    mine = [block for block in range(len(blocks)) if asked.asks(chain[-1], block)]
-    total, fallen = sum(len(blocks[block]) for block in mine), 0
-    for block in mine:
-        found = [bits for part in chain if (bits := notes.read(part, block)) is not None]
-        fallen += int((~found[-1]).sum()) if found else 0
-    judged = notes.collected(chain[-1], blocks)
-    most = f"at most {100 * (1 - fallen / total):.1f} %"
+    chain = evaluation.chain
+    included = [block for block in range(len(blocks)) if evaluation.includes(chain[-1], block)]
+    total, broken = sum(len(blocks[block]) for block in included), 0
+    for block in included:
+        found = [bits for stage in chain if (bits := log.read(stage, block)) is not None]
+        broken += int((~found[-1]).sum()) if found else 0
+    judged = log.verdicts(chain[-1], blocks)
+    most = f"at most {100 * (1 - broken / total):.1f} %"
     if not len(judged):
         return most
     low, high = forecast(judged.correct, len(judged), total)

@@ -1,4 +1,4 @@
-"""Result files, read: the checksum, the shape of every field, and the counts, which are held against the verdicts."""
+"""Reading a result file: its checksum, the shape of its fields, and its counts against its verdicts are checked."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ RESULT = {
     "world": {},
     "notes?": str,
 }
-"""What a result says."""
+"""The shape of a result."""
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A result as it was written. ValueError, in one line with the file's name in it, for anything else."""
+    """Read a result. ValueError, in one line that names the file, if it is damaged or something else."""
     found = check_shape(read_json(path), RESULT, f"{path} is not a result")
     for name, score in scores_of(found):
         if not _counts_agree(score):
@@ -61,7 +61,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def scores_of(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All scores of a result by their names."""
+    """Yield every score of a result with its name."""
     yield from ((name, result[name]) for name in ("standard", "robust", "autoattack") if name in result)
     yield from result.get("autoattack", {}).get("stages", {}).items()
     for name, by in result.get("corruptions", {}).items():
@@ -69,7 +69,7 @@ def scores_of(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _counts_agree(score: dict[str, Any]) -> bool:
-    """Whether a score's numbers are those of its bits."""
+    """Return whether a score's numbers agree with its bits."""
     total = score.get("of", score["n"])
     try:
         right = count_bits(score["bits"], total)

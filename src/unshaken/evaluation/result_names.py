@@ -1,4 +1,4 @@
-"""Files of results: named by what was asked; no answer takes the place of another, or of more."""
+"""Names of result files, by what was evaluated; and writing them without replacing a result that says more."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.json_files import read_json, write_json, write_text
+from unshaken.evaluation.judge import is_complete, verdicts_of
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import by_part, evaluation_of, papers_log
+from unshaken.evaluation.result import evaluation_of, log_of_modes, verdicts_by_stage
 from unshaken.evaluation.verdict_log import VerdictLog
 
 MODES = ("slf", "alf", "aff")
@@ -17,26 +18,27 @@ MODES = ("slf", "alf", "aff")
 
 
 def verdict_suffix(evaluation: Evaluation, held_out: bool = False) -> str:
-    """What a file of verdicts says of its images in its name."""
+    """Return the part of a verdict file's name that says which images it is about."""
     return ("-held-out" if held_out else "") + ("" if evaluation.limit is None else f"-first{evaluation.limit}")
 
 
 def file_suffix(evaluation: Evaluation, usual: Evaluation, other_set: str = "") -> str:
-    """What a result's file says in its name: all in which the question differs from the usual one of the run.
+    """Return the part of a result file's name that says how its evaluation differs from the usual one of the run.
 
-    AutoAttack and corruptions are beside the question: they are added to the file that has it; a block's size and the
-    precision of the search are circumstances, as the world is. A part of the set never takes the place of the whole.
+    AutoAttack and corruptions are not in the name: their scores are added to the file with the same attack. Nor are
+    the block's size and the precision of the search, which are conditions like the environment. A result on some of
+    the images has a name of its own, so that it never replaces the one on all of them.
     """
-    asked, known = evaluation.attack, usual.attack
+    attack, default = evaluation.attack, usual.attack
     words = [other_set] if other_set else []
-    if type(asked.ball) is not type(known.ball):
-        words.append(type(asked.ball).__name__.lower())
-    if asked.ball != known.ball:
-        words.append(f"eps{spelled(asked.ball.eps)}")
+    if type(attack.ball) is not type(default.ball):
+        words.append(type(attack.ball).__name__.lower())
+    if attack.ball != default.ball:
+        words.append(f"eps{in_255ths(attack.ball.eps)}")
     for name in ("steps", "rel_step_size", "restarts"):
-        if getattr(asked, name) != getattr(known, name):
-            words.append(f"{name}{getattr(asked, name):g}")
-    words += [f"start-{asked.start}"] if asked.init != known.init else []
+        if getattr(attack, name) != getattr(default, name):
+            words.append(f"{name}{getattr(attack, name):g}")
+    words += [f"init-{attack.init}"] if attack.init != default.init else []
     words += ["without-gradients"] if evaluation.attacks == "queries" else []
     words += [f"queries{evaluation.queries}"] if evaluation.queries != usual.queries else []
     words += [evaluation.autoattack] if evaluation.autoattack not in ("none", "standard") else []
@@ -46,65 +48,76 @@ def file_suffix(evaluation: Evaluation, usual: Evaluation, other_set: str = "") 
     return "".join(f"-{word}" for word in words)
 
 
-def spelled(eps: float) -> str:
-    """8over255 where that is how it was meant."""
+def in_255ths(eps: float) -> str:
+    """Write ε as 8over255 if it is a multiple of 1/255, else as a number."""
     levels = round(eps * 255)
     return f"{levels}over255" if levels and abs(eps * 255 - levels) < 1e-6 else f"{eps:g}"
 
 
 def log_name(result: dict[str, Any]) -> str:
-    """Of the papers' log beside a result."""
+    """Return the name of the text log that goes with a result."""
     return f"log{result.get('file', 'result').removeprefix('result')}.txt"
 
 
-def with_earlier_answers(evaluation: Evaluation, file: Path | None, notes: VerdictLog, total: int) -> Evaluation:
-    """What an earlier evaluation of the same kind asked beside stays in the result: less does not take the place of more.
+def with_earlier_stages(evaluation: Evaluation, file: Path | None, log: VerdictLog, total: int) -> Evaluation:
+    """Return the evaluation with the stages of an earlier result in the file, so that they stay in the result.
 
-    Only what was judged already: nothing is judged that was not asked.
+    Only stages that are judged already are added: nothing is judged that the user did not ask for.
     """
     before = read_json(file) if file is not None and file.exists() else {}
-    if before.get("notes") != notes.identity:
+    if before.get("notes") != log.identity:
         return evaluation
     try:
-        more = evaluation.beside(evaluation_of(before))
-        asked = {part.name for part in evaluation.parts()}
-        verdicts = {name: found for name, found in more.collected(notes, total).items() if name not in asked}
-        known = not verdicts or more.whole(verdicts)
-    except ValueError:  # published images that are there no more
+        merged = evaluation.merged_with(evaluation_of(before))
+        own = {stage.name for stage in evaluation.stages}
+        added = {name: found for name, found in verdicts_of(merged, log, total).items() if name not in own}
+        judged = not added or is_complete(merged, added)
+    except ValueError:  # the published images are gone
         return evaluation
-    return more if known else evaluation
+    return merged if judged else evaluation
 
 
 def write_result(result: dict[str, Any], file: Path) -> Path:
-    """Where the result was written. No answer takes the place of another, or of more.
+    """Write a result, and return its file, which may be another one than asked for: see below.
 
-    What is there already is replaced where all that it answers is answered again: in the same circumstances, which are
-    weights, images, block size and world. An answer in other circumstances that is less goes into a file of its own;
-    else the earlier one is kept aside, where `report` does not read it.
+    The conditions of a result are weights, images, block size and environment. An earlier result in the file is
+    replaced if the new one has all its stages under the same conditions. Otherwise, if the earlier one has more stages,
+    the new one goes into a file of its own; else the earlier file is renamed, so that `report` does not read it.
     """
     before = read_json(file) if file.exists() else {}
-    old, new = _answers(before), _answers(result)
+    old, new = _images_by_stage(before), _images_by_stage(result)
     if not before or (before.get("notes") == result["notes"] and _covers(new, old)):
         pass
     elif _covers(old, new) and not _covers(new, old):
         file = file.with_name(f"{file.stem}-{result['notes']}.json")
-        print(f"a result that answers more stays, made otherwise; this one is {file}", file=sys.stderr)
+        print(
+            f"an earlier result has more scores, under other conditions, and stays; this one is {file}", file=sys.stderr
+        )
     else:
         aside = file.with_name(f"earlier-{file.stem}-{before.get('notes', 'unknown')}.json")
         file.replace(aside)
         print(
-            f"{file} was made otherwise (weights, images, block size or world): it is {aside.name} now", file=sys.stderr
+            f"{file} was made under other conditions (weights, images, block size or environment): it is now "
+            f"{aside.name}",
+            file=sys.stderr,
         )
     result["file"] = file.stem
     write_json(file, result)
     return file
 
 
-def _answers(result: dict[str, Any]) -> dict[str, int]:
-    """What a result answers: by the names of its parts, for how many images."""
+def _images_by_stage(result: dict[str, Any]) -> dict[str, int]:
+    """Return the number of judged images by stage."""
     try:
-        return {name: len(found) for name, found in by_part(evaluation_of(result), result).items()} if result else {}
-    except (KeyError, ValueError):  # of another version; or of published images that are there no more, undigested
+        return (
+            {name: len(found) for name, found in verdicts_by_stage(evaluation_of(result), result).items()}
+            if result
+            else {}
+        )
+    except (
+        KeyError,
+        ValueError,
+    ):  # of another version; or the published images are gone, and the result has no digests of them
         return {"unknown": len(result)}
 
 
@@ -113,10 +126,10 @@ def _covers(more: dict[str, int], less: dict[str, int]) -> bool:
 
 
 def write_means(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> None:
-    """Where SLF, ALF and AFF lie side by side, once each: the papers' log of the three and their means above them."""
+    """Write the log of the three modes with their means for each encoder that has results of SLF, ALF and AFF."""
     for parent in sorted({run.parent for run in runs}):
         mine = [result for run, result in zip(runs, results, strict=True) if run.parent == parent]
         three = sorted((r for r in mine if r["mode"] in MODES), key=lambda result: MODES.index(result["mode"]))
         if [result["mode"] for result in three] == list(MODES):
             checkpoint = f"{parent.resolve().name}/encoder.safetensors"
-            write_text(parent / "results" / log_name(three[0]), papers_log(checkpoint, three))
+            write_text(parent / "results" / log_name(three[0]), log_of_modes(checkpoint, three))

@@ -1,19 +1,21 @@
-"""One row of verdicts: how images are tampered with, which answers are right, and the published corrupted images."""
+"""Stages of an evaluation: each perturbs images by an attack or a corruption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from unshaken.attacks.apgd import APGD
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.base import Attack, Model, wrong
 from unshaken.attacks.fab import FAB
+from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
 from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float, Int
@@ -22,30 +24,66 @@ from unshaken.data.corrupted import corrupted
 from unshaken.nets.network import Network
 
 Perturb = Callable[[Model, Tensor, Tensor, Key, Tensor], Tensor]
-"""A model, images, their labels, a key and their places in the set to images that may be harder."""
+"""From a model, images, labels, a key and the images' indices in the set to images that may be harder."""
 
 
 @dataclass(frozen=True)
 class EvaluationStage:
-    """One row of verdicts: images are tampered with, and the answers counted.
+    """One stage: images are perturbed, and the network's answers to them are counted.
 
-    after  the row whose wrong answers stay wrong and are not tried again: no attack makes a wrong answer right
-    ball   what the tampered images have to lie in, if it is an attack
-    calls  how often the attack asks the network about an image at most; 0 where that is not counted
+    after  the stage whose wrong answers stay wrong and are not attacked again
+    ball   the ball that holds the perturbed images, if the stage is an attack
+    calls  an upper bound on the network's calls for a block; 0 if they are not counted
     """
 
     name: str
-    tamper: Perturb
+    perturb: Perturb
     after: str | None = None
     ball: Ball | None = None
     calls: int = 0
 
 
-def published(root: str, corruption: Corruption) -> Perturb:
-    """The published images of the same places. ValueError if their labels are others."""
+CLEAN = EvaluationStage("clean", lambda model, x, y, key, index: x)
+
+
+def attack_stage(name: str, attack: Attack, after: str) -> EvaluationStage:
+    """Return the stage of an attack that looks at the model's answers."""
+
+    def perturb(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
+        return attack(model, x, y, key)
+
+    return EvaluationStage(name, perturb, after, attack.ball, most_calls(attack))
+
+
+def pgd_stages(attack: PGD) -> Iterator[EvaluationStage]:
+    """Yield one stage for each restart of PGD on cross-entropy; the last one is called pgd."""
+    once = replace(attack, restarts=1)
+
+    def perturb(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
+        return once(lambda x: cross_entropy(model.search(x), y, reduction="sum"), x, key.on(x.device))
+
+    names = [*(f"pgd/{start + 1}" for start in range(attack.restarts - 1)), "pgd"]
+    for before, name in zip(("clean", *names), names, strict=False):
+        yield EvaluationStage(name, perturb, before, attack.ball, attack.steps)
+
+
+def corruption_stage(name: str, corruption: Corruption, seed: int, published: str | None) -> EvaluationStage:
+    """Return the stage of a corruption, on the published images if their folder is given, else on images made here."""
+    if published:
+        return EvaluationStage(name, published_images(published, corruption))
+    key = Key(seed) / "corruptions"  # one key for all blocks: an image is corrupted alike in whichever block it is
+
+    def perturb(model: Model, x: Tensor, y: Tensor, _: Key, index: Tensor) -> Tensor:
+        return corruption(x, key, index)
+
+    return EvaluationStage(name, perturb)
+
+
+def published_images(root: str, corruption: Corruption) -> Perturb:
+    """Return a perturbation that reads the published corrupted images. It raises ValueError if their labels differ."""
     images = cache(lambda: corrupted(Path(root).expanduser(), corruption.name, corruption.severity))
 
-    def tamper(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
+    def perturb(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
         at = index.cpu()
         if images().pixels.shape[1:] != x.shape[1:]:
             sizes = [" x ".join(map(str, each.shape[1:])) for each in (images().pixels, x)]
@@ -54,11 +92,11 @@ def published(root: str, corruption: Corruption) -> Perturb:
             raise ValueError(f"the images in {root} have other labels than the test images: they are of another set")
         return images().floats(at).to(x.device)
 
-    return tamper
+    return perturb
 
 
 def published_digest(root: str, corruption: Corruption) -> str:
-    """16 hexadecimal digits of the published images under a corruption, and of their labels."""
+    """Return 16 hexadecimal digits of the published images of a corruption, and of their labels."""
     folder = Path(root).expanduser()
     files = [folder / f"{name}.npy" for name in (corruption.name, "labels")]
     stamps = [(at.st_ino, at.st_size, at.st_mtime_ns) for at in (file.stat() for file in files if file.is_file())]
@@ -67,29 +105,29 @@ def published_digest(root: str, corruption: Corruption) -> str:
 
 @lru_cache(maxsize=1024)
 def _digest(folder: Path, name: str, severity: int, stamps: tuple) -> str:
-    """Read again whenever a file is another one."""
+    """The stamps change when a file does, and then the cache reads it again."""
     return corrupted(folder, name, severity).digest[:16]
 
 
-def through(net: Network) -> Callable[[Tensor], Tensor]:
-    """A classifier's logits; of one with routes, by the adversarial one."""
+def logits_of(net: Network) -> Callable[[Tensor], Tensor]:
+    """Return the function from images to a classifier's logits, through its adversarial route if it has routes."""
     return lambda x: net(x, "adv")
 
 
 @torch.no_grad()
 def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
-    """Whether the highest logit is the label's. If it is no finite number, or any logit is NaN, the answer is wrong."""
+    """Return whether the highest logit is the label's. It is not where any logit is NaN or the highest is infinite."""
     return ~wrong(net(x, "adv"), y)
 
 
-def inside(x_adv: Tensor, x: Tensor, ball: Ball) -> bool:
-    """Whether the images are valid ones of the ball, but for what float32 rounds."""
+def in_ball(x_adv: Tensor, x: Tensor, ball: Ball) -> bool:
+    """Return whether the images are valid and within the ball, up to rounding in float32."""
     near = ball.distance(x_adv, x) <= ball.eps * (1 + 1e-5) + 1e-6
     return bool(near.all() and (x_adv >= 0).all() and (x_adv <= 1).all())
 
 
-def calls_of(attack: Attack) -> int:
-    """How often an attack asks the network about an image at most."""
+def most_calls(attack: Attack) -> int:
+    """Return an upper bound on an attack's calls of the network for a block of images."""
     match attack:
         case APGD():
             return (attack.steps + 1) * attack.draws * max(attack.targets, 1) * attack.restarts

@@ -1,4 +1,4 @@
-"""Two results on the same images: which images the two differ on, and whether chance alone would do that."""
+"""Comparison of two results on the same images: a paired, exact test of each score."""
 
 from __future__ import annotations
 
@@ -14,47 +14,49 @@ from unshaken.base.packed_bits import unpack_bits
 from unshaken.report.grouping import leaves, results_in, unseeded, word_of
 
 LEVEL = 0.05
-"""Chance alone would show a difference in one of twenty comparisons of equals."""
+"""Level of the tests: between equal classifiers one comparison in twenty shows a difference."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """One score of A and of B on the n images that both judged.
+    """One score of A and B on the n images that both have verdicts on.
 
-    a, b              right answers: of images, or of images under corruptions
-    a_alone, b_alone  on how many images A does better than B, and B better than A
+    a, b                the numbers of correct answers: on images, or on images under corruptions
+    a_better, b_better  the numbers of images on which A is better than B, and B better than A
     """
 
     score: str
     n: int
     a: int
     b: int
-    a_alone: int
-    b_alone: int
+    a_better: int
+    b_better: int
 
     @property
     def p(self) -> float:
-        return sign_test(self.a_alone, self.b_alone)
+        """The p-value of the sign test."""
+        return sign_test(self.a_better, self.b_better)
 
     def line(self) -> str:
-        word = f"{'A' if self.a_alone > self.b_alone else 'B'} is better" if self.p < LEVEL else "no difference shown"
+        word = f"{'A' if self.a_better > self.b_better else 'B'} is better" if self.p < LEVEL else "no difference shown"
         return (
-            f"{self.score}: {word} (A {self.a}, B {self.b} right; better on {self.a_alone} and {self.b_alone} of "
+            f"{self.score}: {word} (A {self.a}, B {self.b} correct; better on {self.a_better} and {self.b_better} of "
             f"{self.n} images; p = {self.p:.2g})"
         )
 
 
 def sign_test(more: int, less: int) -> float:
-    """Two-sided and exact: of m images on which two classifiers differ, each is for either with probability 1/2.
+    """Return the exact two-sided p-value: on each of the m images where two classifiers differ, either is better with
+    probability 1/2.
 
-    With one answer an image this is McNemar's test (Psychometrika 1947): p = min(1, 2 P(X ≤ min)), X ~ B(m, 1/2).
+    With one answer for each image this is McNemar's test (Psychometrika 1947): p = min(1, 2 P(X ≤ min)), X ~ B(m, 1/2).
     """
     m = more + less
     return min(1.0, 2 * sum(comb(m, k) for k in range(min(more, less) + 1)) / 2**m)
 
 
 def protocols(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """In which choices of fine-tuning two results of one mode differ; which images were labelled is no such choice."""
+    """Return the fields of fine-tuning, other than the images, in which two results of one mode differ."""
     if a["mode"] != b["mode"]:
         return []
     recipes = [dict(leaves(unseeded(result["finetune"].get("recipe", {})))) for result in (a, b)]
@@ -67,43 +69,43 @@ def protocols(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iterator[Paired | str]:
-    """Each score that both have, or why it is not compared.
+    """Yield the test of each score that both results have, or the reason why it is not compared.
 
-    anyway  compare classifiers that were fine-tuned by unlike protocols too, and say so
-    Raises ValueError if the images are not the same, or the protocols, unless that is asked for.
+    anyway  compare classifiers that were fine-tuned by different protocols too, with a caution
+    Raises ValueError if the images differ, or, without `anyway`, the protocols.
     """
     if a["data"]["digest"] != b["data"]["digest"]:
         raise ValueError(
-            f"A was judged on {_images(a)} and B on {_images(b)}: only results on the same images can be compared"
+            f"A was judged on {_images(a)} and B on {_images(b)}: results can be compared only on the same images"
         )
     if unlike := protocols(a, b):
-        words = f"A and B were fine-tuned by unlike protocols ({'; '.join(unlike)})"
+        words = f"A and B were fine-tuned by different protocols ({'; '.join(unlike)})"
         if not anyway:
             raise ValueError(
-                f"{words}, so that a difference may be of these and not of the encoders: fine-tune both alike, or "
+                f"{words}, so a difference may come from these and not from the encoders: fine-tune both alike, or "
                 "compare them --anyway"
             )
-        yield f"CAUTION: {words}; what follows compares these too"
+        yield f"CAUTION: {words}; the tests below compare these too"
     how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["evaluation"], b["evaluation"]))
     yield _paired("standard accuracy", [a["standard"]], [b["standard"]])
     if how_a["attack"] == how_b["attack"]:
         yield _paired("robust accuracy (PGD)", [a["robust"]], [b["robust"]])
     else:
-        yield "robust accuracy (PGD): not compared, for the attacks were not the same"
+        yield "robust accuracy (PGD): not compared, because the attacks differ"
     if "autoattack" in a and "autoattack" in b:
         same = how_a["attack"]["ball"] == how_b["attack"]["ball"] and how_a["autoattack"] == how_b["autoattack"]
         alike = "robust accuracy (AutoAttack)"
         yield (
             _paired(alike, [a["autoattack"]], [b["autoattack"]])
             if same
-            else f"{alike}: not compared, for the attacks were not the same"
+            else f"{alike}: not compared, because the attacks differ"
         )
     if "corruptions" in a and "corruptions" in b:
         scores = [_corrupted(result) for result in (a, b)]
         common = [name for name in scores[0] if name in scores[1]]
         alike = [(r.get("corrupted", {}).get("constants"), r["seeds"].get("evaluation")) for r in (a, b)]
         if alike[0][0] != alike[1][0] or (alike[0][0] != "published" and alike[0] != alike[1]):
-            yield "accuracy under corruptions: not compared, for the corrupted images were not the same"
+            yield "accuracy under corruptions: not compared, because the corrupted images differ"
         elif common:
             title = f"accuracy under {len(common)} corruptions"
             yield _paired(title, *([of[name] for name in common] for of in scores))
@@ -119,7 +121,7 @@ def _corrupted(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _paired(score: str, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> Paired:
-    """Images are the pairs: the verdicts of one image under several corruptions are added."""
+    """Pair by images: the verdicts on one image under several corruptions are added."""
     of = min(each.get("of", each["n"]) for each in (*a, *b))
     both = numpy.logical_and.reduce([_judged(each)[:of] for each in (*a, *b)])
     right_a, right_b = (sum(_bits(each)[:of].astype(int) for each in scores)[both] for scores in (a, b))  # pyright: ignore[reportIndexIssue]
@@ -139,7 +141,7 @@ def compare(a: Path | str | dict[str, Any], b: Path | str | dict[str, Any], anyw
     """Test whether two results on the same images differ by more than chance: a paired, exact test of each score.
 
     a, b    results, their files, or the folders of runs that hold one each
-    anyway  compare classifiers that were fine-tuned by unlike protocols too, and say so
+    anyway  compare classifiers that were fine-tuned by different protocols too, and say so
     """
     found = [_result(each) for each in (a, b)]
     return list(compared(found[0], found[1], anyway))

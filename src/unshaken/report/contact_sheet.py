@@ -1,4 +1,4 @@
-"""A contact sheet: many small images as one, in rows, enlarged without smoothing."""
+"""A contact sheet: many small images in the rows of one image, enlarged without smoothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 from PIL import Image
 
 ACROSS = 1280
-"""Pixels that a sheet is wide at most."""
+"""The largest width of a sheet in pixels."""
 TILE = 64
-"""Pixels that an image is enlarged to at most; what is larger stays as it is."""
+"""The largest size in pixels to which an image is enlarged; larger images are not scaled."""
 GAP = 2
 PAPER = (128, 128, 128)
-"""Between the images: neither the white of one nor the black of another."""
+"""The colour between images: grey, since images may be white or black at their edges."""
 
 
 def contact_sheet(pixels: np.ndarray) -> Image.Image:
-    """Images in their order, row by row from the left.
+    """Return the images in their order, row by row from the left.
 
     pixels  (N C H W) uint8, N > 0, one channel or three
     """

@@ -1,4 +1,4 @@
-"""The frontier of coresets: what a speed-up of pre-training costs in accuracy, as a figure and as a table."""
+"""The frontier of coresets: accuracy against the speed-up of pre-training, as a figure and as a table."""
 
 from __future__ import annotations
 
@@ -14,42 +14,43 @@ import tyro
 
 from unshaken.base.json_files import write_text
 from unshaken.coreset.cost import matched
+from unshaken.report.cells import attack, spread
 from unshaken.report.grouping import results_in, unseeded
 from unshaken.report.scatter import Dot, figure
-from unshaken.report.table import Row, attack, display, page, spread
+from unshaken.report.table import Row, display, page
 
 Result = dict[str, Any]
 COLUMNS = ("selector", "fraction", "seeds", "n", "SA", "RA", "warm-up s", "selection s", "training s", "speed-up")
 LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over seeds "
     "(number of correct ones of n in each run); seconds of pre-training: mean, of the warm-up on all candidates, of "
-    "the selections, and of all other training; speed-up: seconds of pre-training on all images over those of a run "
-    'with the same seed, both in all; "at the cost of": so many images by chance that they take as long as the '
-    "selections and what they picked."
+    "the selections, and of all other training; speed-up: total seconds of pre-training on all images over those of a "
+    'run with the same seed; "at the cost of": random images, as many as take the time of the selections and of '
+    "training on the selected images."
 )
 ALL, CHANCE = "all images", "Random"
 
 
 @dataclass(frozen=True)
 class FrontierFigureOptions:
-    """What a speed-up of pre-training costs in accuracy: all images, chance, and selectors at several fractions."""
+    """Draw accuracy against the speed-up of pre-training, for random images and selectors at several fractions."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders in which all results are looked for, or result files; or instead a recipe such as acl/digits, whose runs
-    are then made."""
+    """Result files, or folders that are searched for results; or a recipe such as acl/digits, whose runs are then
+    made."""
     mode: str | None = None
-    """Of fine-tuning: slf, alf, aff. Needed where there are results of several."""
+    """Mode of fine-tuning: slf, alf, aff. It is needed if there are results of several modes."""
     out: Path = Path("frontier")
-    """The figure goes into a file of this name and .svg, the table into one with .md."""
+    """The name of the files: the figure is written to NAME.svg, the table to NAME.md."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The runs of one selector at one fraction, and what each gained in time.
+    """The runs of one selector at one fraction, and the speed-up of each.
 
-    series  its selector
-    fraction  of each run; those of one point differ only where they are made to cost what another run did
-    of      that other's fraction
+    series    the selector
+    fraction  the fraction of each run; they differ only if random images match the cost of another run
+    of        the fraction of that other run
     """
 
     series: str
@@ -60,74 +61,74 @@ class Point:
 
 
 def read(options: FrontierFigureOptions) -> list[Result]:
-    """The results to compare, each once, of one mode if one is asked for."""
+    """Read the results to compare, each once, and only one mode if it is given."""
     found = results_in(list(options.runs), "frontier")
-    kept = [r for k, r in enumerate(found) if options.mode in (None, r["mode"]) and r not in found[:k]]
-    if not kept:
+    results = [r for k, r in enumerate(found) if options.mode in (None, r["mode"]) and r not in found[:k]]
+    if not results:
         modes = ", ".join(sorted({r["mode"] for r in found}))
         raise ValueError(f"there is no result of mode {options.mode!r} here; there are some of {modes}")
-    return kept
+    return results
 
 
 def draw(results: list[Result], out: Path) -> None:
-    """The figure and the table into files, and the table on standard output. What is there twice counts once."""
+    """Write the figure and the table into files, and print the table. A result that is given twice counts once."""
     results = [result for k, result in enumerate(results) if result not in results[:k]]
     found, name = points(results), str(out).removesuffix(".svg")
     table = rows(found)
     write_text(Path(f"{name}.svg"), picture(found))
     write_text(Path(f"{name}.md"), page(COLUMNS, table, LEGEND))
     display(COLUMNS, table, LEGEND)
-    print(f"{name}.svg and {name}.md hold this", file=sys.stderr)
+    print(f"{name}.svg and {name}.md hold this frontier", file=sys.stderr)
 
 
 def points(results: list[Result]) -> list[Point]:
-    """All images first, then by series and fraction. ValueError unless the results differ in their selectors alone."""
-    comparable(results)
-    whole = [r for r in results if selector(r) is None]
-    parts = [r for r in results if selector(r) is not None]
-    if not whole:
-        raise ValueError("none of these results is of a run on all images, and a speed-up is against that")
-    if not parts:
+    """Return the points. ValueError if the results differ in more than selectors and seeds."""
+    check_comparable(results)
+    on_all = [r for r in results if selector(r) is None]
+    on_coresets = [r for r in results if selector(r) is not None]
+    if not on_all:
+        raise ValueError("none of these results is of a run on all images, which a speed-up is relative to")
+    if not on_coresets:
         raise ValueError("all of these results are of runs on all images; a frontier needs some on coresets too")
     groups: dict[tuple[str, float, float | None], list[Result]] = {}
-    for result in parts:
-        for place in places(result, parts):
-            groups.setdefault(place, []).append(result)
-    found = [Point(ALL, (1.0,), whole, speedups(whole, whole))]
+    for result in on_coresets:
+        for position in positions(result, on_coresets):
+            groups.setdefault(position, []).append(result)
+    found = [Point(ALL, (1.0,), on_all, speedups(on_all, on_all))]
     chance_first = sorted(groups.items(), key=lambda item: (not item[0][0].startswith(CHANCE), *item[0][:2]))
     for (series, _, of), runs in chance_first:
         fractions = tuple(selector(r)["fraction"] for r in runs)
-        found.append(Point(series, fractions, runs, speedups(runs, whole), of))
+        found.append(Point(series, fractions, runs, speedups(runs, on_all), of))
     return found
 
 
 def selector(result: Result) -> dict[str, Any] | None:
-    """Of the images that it was pre-trained on; None for all of them."""
+    """Return the selector of a result's pre-training; None if it was on all images."""
     return result["pretrain"]["recipe"].get("coreset")
 
 
-def comparable(results: list[Result]) -> None:
-    """ValueError unless they differ in selectors and seeds alone."""
+def check_comparable(results: list[Result]) -> None:
+    """Raise ValueError if results differ in more than selectors and seeds."""
     for what in ("mode", "data", "evaluation", "finetune", "pretrain"):
         kinds = {json.dumps(unseeded(_base(r[what])), sort_keys=True): r for r in results}
         if len(kinds) > 1:
             names = dict.fromkeys(f"{r['method']} {r['mode'].upper()} on {r['data']['name']}" for r in kinds.values())
             hint = "choose one by --mode" if what == "mode" else "name the files of one of them"
-            raise ValueError(f"these results differ not in selectors alone but in {what} ({', '.join(names)}); {hint}")
+            raise ValueError(f"these results differ not only in selectors but in {what} ({', '.join(names)}); {hint}")
 
 
 def _base(part: Any) -> Any:
-    """A recipe without its selector, and what it is called for that."""
+    """Return a recipe without its selector and its name."""
     if not isinstance(part, dict) or "method" not in part.get("recipe", {}):
         return part
     return part | {"recipe": {k: v for k, v in part["recipe"].items() if k not in ("name", "coreset")}}
 
 
-def places(result: Result, others: list[Result]) -> list[tuple[str, float, float | None]]:
-    """Series, fraction, and whose cost it has, if any: where a result stands in the figure.
+def positions(result: Result, others: list[Result]) -> list[tuple[str, float, float | None]]:
+    """Return the positions of a result in the figure: series, fraction, and the fraction whose cost it matches, if any.
 
-    A run on images by chance stands with the selector of the same seed that took as long, and with its own fraction if
-    another selector has that, or if there is no such selector.
+    A run on random images is shown with the selector of the same seed that took as long. It is shown at its own
+    fraction if a selector has the same fraction, or if no selector took as long.
     """
     mine = selector(result)
     same_seed = [r for r in others if r["seeds"]["pretrain"] == result["seeds"]["pretrain"]]
@@ -138,15 +139,15 @@ def places(result: Result, others: list[Result]) -> list[tuple[str, float, float
     dear = dict.fromkeys(
         (f"{CHANCE} at the cost of {series(r, others)}", selector(r)["fraction"], selector(r)["fraction"])
         for r in picked
-        if costing_as_much(r) == mine["fraction"]
+        if random_fraction_at_cost(r) == mine["fraction"]
     )
     if dear and all(selector(r)["fraction"] != mine["fraction"] for r in picked):
         return list(dear)
     return [*found, *dear]
 
 
-def costing_as_much(result: Result) -> float | None:
-    """The fraction by chance that costs what a selector's run did; None if it is not known what it took."""
+def random_fraction_at_cost(result: Result) -> float | None:
+    """Return the fraction of random images at the cost of a selector's run; None if its seconds are unknown."""
     mine, spent = selector(result), result.get("spent") or {}
     if "selection" not in spent:
         return None
@@ -154,7 +155,7 @@ def costing_as_much(result: Result) -> float | None:
 
 
 def series(result: Result, others: list[Result]) -> str:
-    """The selector's name, and of its choices those in which others of its name differ."""
+    """Return the selector's name, with the fields in which selectors of this name differ."""
     mine = selector(result)
     alike = [selector(r) for r in others if selector(r)["type"] == mine["type"]]
     differ = [key for key in mine if key != "fraction" and any(each.get(key) != mine[key] for each in alike)]
@@ -165,22 +166,22 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace('"', "")
 
 
-def took(result: Result) -> float:
-    """Seconds of pre-training in all; no number if they are not known."""
+def total_seconds(result: Result) -> float:
+    """Return the seconds of pre-training; NaN if they are unknown."""
     spent = result.get("spent")
     total = sum(spent.values()) if spent else result["seconds"]["pretrain"]
     return nan if total is None else total
 
 
-def speedups(runs: list[Result], whole: list[Result]) -> list[float]:
-    """Total against total, of the run on all images with the same seed, or of their mean if there is none."""
-    by_seed = {r["seeds"]["pretrain"]: took(r) for r in whole}
+def speedups(runs: list[Result], on_all: list[Result]) -> list[float]:
+    """Return the speed-up of each run, relative to the run on all images with its seed, else to their mean."""
+    by_seed = {r["seeds"]["pretrain"]: total_seconds(r) for r in on_all}
     usual = mean(by_seed.values())
-    return [by_seed.get(r["seeds"]["pretrain"], usual) / took(r) for r in runs]
+    return [by_seed.get(r["seeds"]["pretrain"], usual) / total_seconds(r) for r in runs]
 
 
 def rows(found: list[Point]) -> list[Row]:
-    """One row a point."""
+    """Return one row for each point."""
     return [
         (
             point.series if point.of is None else f"{point.series} {point.of:g}",
@@ -189,7 +190,7 @@ def rows(found: list[Point]) -> list[Row]:
             str(point.runs[0]["standard"]["n"]),
             spread(point.runs, "standard"),
             spread(point.runs, "robust"),
-            *(_seconds(point.runs, part) for part in ("warmup", "selection", "training")),
+            *(_seconds(point.runs, phase) for phase in ("warmup", "selection", "training")),
             _ratio(point.speedups),
         )
         for point in found
@@ -201,10 +202,10 @@ def _range(values: tuple[float, ...]) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _seconds(runs: list[Result], part: str) -> str:
+def _seconds(runs: list[Result], phase: str) -> str:
     spent = [r.get("spent") or ({} if selector(r) else {"training": r["seconds"]["pretrain"]}) for r in runs]
-    known = [each[part] for each in spent if each.get(part) is not None]
-    return f"{mean(known):.1f}" if len(known) == len(runs) else "–"
+    found = [each[phase] for each in spent if each.get(phase) is not None]
+    return f"{mean(found):.1f}" if len(found) == len(runs) else "–"
 
 
 def _ratio(values: list[float]) -> str:
@@ -214,10 +215,10 @@ def _ratio(values: list[float]) -> str:
 
 
 def picture(found: list[Point]) -> str:
-    """The figure; ValueError if the time that a run took is not known."""
+    """Return the figure as SVG. ValueError if the seconds of a run are unknown."""
     unknown = [f"{point.series} {_range(point.fraction)}" for point in found if not isfinite(sum(point.speedups))]
     if unknown:
-        raise ValueError(f"it is not known how long the pre-training took of {', '.join(unknown)}")
+        raise ValueError(f"the seconds of pre-training are unknown for {', '.join(unknown)}")
     one = found[0].runs[0]
     seeds = sorted({str(r["seeds"]["pretrain"]) for point in found for r in point.runs}, key=lambda s: (len(s), s))
     judged = f"{one['standard']['n']} test images, {attack(one['evaluation']['attack'])}"

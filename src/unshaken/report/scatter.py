@@ -1,4 +1,4 @@
-"""Points with error bars as an SVG: panels beside each other, a legend, and labels that keep clear of each other."""
+"""A scatter plot as SVG: points with error bars in panels, a legend, and labels that avoid each other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: list[float], start: float, end: float) -> Axis:
-        """All of the values, with room around them."""
+        """Return an axis that holds all values, with a margin."""
         low, high = min(values), max(values)
         room = 0.1 * (high - low) or 0.5
         return cls(low - room, high + room, start, end)
@@ -42,7 +42,7 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values, 1, 2 or 5 of a power of ten apart, 4 to 10 of them or one fewer."""
+        """Return 3 to 10 round values; their distance is 1, 2 or 5 times a power of ten."""
         span = self.high - self.low
         power = 10 ** floor(log10(span / 4))
         step = next(power * k for k in (5, 2, 1) if span / (power * k) >= 4)
@@ -51,11 +51,11 @@ class Axis:
 
 
 WIDTH, PLOT, TOP, LEFT, GAP = 900, 270, 92, 52, 62
-"""Pixels: of the figure, of the plots' height, above them, left of them, between them."""
+"""Pixels: the figure's width, the plots' height, and the space above, left of and between them."""
 LETTER, LINE = 6.6, 13.0
-"""Pixels that a letter and a line of a label take, with some to spare: which font there will be is not known."""
+"""Pixels for a letter and a line of a label, with a margin, since the viewer's font is unknown."""
 COLOURS = ("#8a8f98", "#e08214", "#a678d8", "#2f8fd8", "#1aa179", "#cc6fa8", "#c0504d")
-"""By series; mid-tones, which stand out from white and from black."""
+"""Colours by series: mid-tones, which are visible on white and on black."""
 SHAPES = (
     "M0-6.5 6.5 0 0 6.5-6.5 0Z",
     "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z",
@@ -65,7 +65,7 @@ SHAPES = (
     "M0 6 5.6-4.5H-5.6Z",
     "M-6-2H-2V-6H2V-2H6V2H2V6H-2V2H-6Z",
 )
-"""By series, about the origin: who cannot tell the colours apart can tell these. The third is not filled."""
+"""Shapes by series, around the origin, for readers who cannot tell the colours apart. The third is not filled."""
 STYLE = """
 .paper{fill:#ffffff} .ink{fill:#24292f} .faint{fill:#59636e} .grid{stroke:#d8dee4} .frame{stroke:#8c959f;fill:none}
 .leader{stroke:#8c959f;stroke-width:.8}
@@ -77,9 +77,10 @@ STYLE = """
 
 
 def figure(title: str, subtitle: str, describe: str, x_title: str, panels: dict[str, dict[str, list[Dot]]]) -> str:
-    """The file's text. Panels by the title of their y axis; in each the same series by name, whose dots are joined.
+    """Return a figure as SVG.
 
-    describe  in words, for who cannot see it
+    describe  the content in words, for screen readers
+    panels    by the title of the y axis: the dots of each series, which are joined by lines
     """
     names = list(next(iter(panels.values())))
     keys, bottom = legend(names)
@@ -115,12 +116,12 @@ def panel(box: Box, x_title: str, y_title: str, series: dict[str, list[Dot]]) ->
     parts += [f'<rect class="frame" x="{left:.2f}" y="{top}" width="{right - left:.2f}" height="{bottom - top}"/>']
     parts += [text((left + right) / 2, bottom + 38, x_title, "ink", 12, "middle")]
     for k, (name, each) in enumerate(series.items()):
-        parts += drawn(name, k, [(d, x, y) for d in each])
+        parts += draw_series(name, k, [(d, x, y) for d in each])
     return [*parts, *labels(box, dots, x, y), "</g>"]
 
 
-def drawn(name: str, k: int, dots: list[tuple[Dot, Axis, Axis]]) -> list[str]:
-    """One series: what joins its dots, their error bars, and over them the dots."""
+def draw_series(name: str, k: int, dots: list[tuple[Dot, Axis, Axis]]) -> list[str]:
+    """Draw one series: its lines, its error bars, and its dots on top."""
     colour = f'stroke="{COLOURS[k % len(COLOURS)]}"'
     joins, bars, marks = [], [], []
     for (a, x, y), (b, _, _) in pairwise(dots):
@@ -133,7 +134,7 @@ def drawn(name: str, k: int, dots: list[tuple[Dot, Axis, Axis]]) -> list[str]:
 
 
 def error_bars(d: Dot, x: Axis, y: Axis) -> list[Box]:
-    """The ends of its lines, with caps; none where there is no error."""
+    """Return the lines of a dot's error bars with their caps; [] without errors."""
     across, up, cap = [], [], 3.5
     if d.x_error:
         a, b, at = x(d.x - d.x_error), x(d.x + d.x_error), y(d.y)
@@ -145,24 +146,24 @@ def error_bars(d: Dot, x: Axis, y: Axis) -> list[Box]:
 
 
 def labels(box: Box, dots: list[Dot], x: Axis, y: Axis) -> list[str]:
-    """Each dot's label at the nearest place around it where it covers nothing, or the least, and is no other dot's."""
-    places = [(x(d.x), y(d.y)) for d in dots]
-    taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in places]
+    """Draw each dot's label close to it, where it covers least and is nearest to its own dot."""
+    points = [(x(d.x), y(d.y)) for d in dots]
+    taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in points]
     taken += [(a - 1, b - 1, c + 1, d + 1) for dot in dots for a, b, c, d in error_bars(dot, x, y)]
     parts = []
-    for d, place in zip(dots, places, strict=True):
+    for d, point in zip(dots, points, strict=True):
         if not d.label:
             continue
-        spots = [around(*place, LETTER * len(d.label), away, side) for away in (9, 18, 30, 44) for side in SIDES]
+        spots = [around(*point, LETTER * len(d.label), away, side) for away in (9, 18, 30, 44) for side in SIDES]
         costs = [
-            sum(overlap(spot, other) for other in taken) + 10 * outside(spot, box) + 100 * astray(spot, place, places)
+            sum(overlap(spot, other) for other in taken) + 10 * outside(spot, box) + 100 * astray(spot, point, points)
             for spot in spots
         ]
         best = spots[costs.index(min(costs))]
         taken.append(best)
-        if reach(best, place) > FAR:  # a label that had to go further has a line to its point
-            near = min(max(place[0], best[0]), best[2]), min(max(place[1], best[1]), best[3])
-            parts.append(line(*place, *near, 'class="leader"'))
+        if reach(best, point) > FAR:  # a label far from its point is joined to it by a line
+            near = min(max(point[0], best[0]), best[2]), min(max(point[1], best[1]), best[3])
+            parts.append(line(*point, *near, 'class="leader"'))
         parts.append(text((best[0] + best[2]) / 2, best[3] - 3, d.label, "ink halo", 11.5, "middle"))
     return parts
 
@@ -172,7 +173,7 @@ FAR = 14.0
 
 
 def reach(label: Box, point: tuple[float, float]) -> float:
-    """How far a label's box is from a point."""
+    """Return the distance of a label's box from a point."""
     across = max(label[0] - point[0], 0.0, point[0] - label[2])
     down = max(label[1] - point[1], 0.0, point[1] - label[3])
     return dist((across, down), (0.0, 0.0))
@@ -183,30 +184,30 @@ SIDES = ((1, 0), (0, -1), (0, 1), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1))
 
 
 def around(x: float, y: float, wide: float, away: float, side: tuple[int, int]) -> Box:
-    """A label's box at a side of a point."""
+    """Return a label's box at a side of a point."""
     across, down = side
     middle, centre = x + across * (away + wide / 2), y + down * (away + LINE / 2)
     return middle - wide / 2, centre - LINE / 2, middle + wide / 2, centre + LINE / 2
 
 
-def astray(label: Box, own: tuple[float, float], places: list[tuple[float, float]]) -> bool:
-    """Whether a label is nearer to another point than to its own."""
+def astray(label: Box, own: tuple[float, float], points: list[tuple[float, float]]) -> bool:
+    """Return whether a label is nearer to another point than to its own."""
     middle = ((label[0] + label[2]) / 2, (label[1] + label[3]) / 2)
-    return min(dist(middle, place) for place in places) < dist(middle, own)
+    return min(dist(middle, point) for point in points) < dist(middle, own)
 
 
 def overlap(a: Box, b: Box) -> float:
-    """The area that two boxes share."""
+    """Return the area of the intersection of two boxes."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def outside(a: Box, frame: Box) -> float:
-    """The area of a box that is not within the frame."""
+    """Return the area of a box that is outside the frame."""
     return (a[2] - a[0]) * (a[3] - a[1]) - overlap(a, frame)
 
 
 def legend(names: list[str]) -> tuple[list[str], float]:
-    """Marks and names in as many rows as they need, and where the figure ends below them."""
+    """Return the legend's marks and names in rows, and the height at which the figure ends."""
     parts, x, y = [], float(LEFT), TOP + PLOT + 66.0
     for k, name in enumerate(names):
         wide = 18 + LETTER * 1.05 * len(name) + 24
@@ -220,8 +221,8 @@ def legend(names: list[str]) -> tuple[list[str], float]:
 def marker(k: int, x: float, y: float, inside: str = "") -> str:
     colour, hollow = COLOURS[k % len(COLOURS)], k % len(SHAPES) == 2
     fill = 'class="hollow"' if hollow else f'fill="{colour}"'
-    place = f'transform="translate({x:.2f} {y:.2f})"'
-    return f'<path {fill} stroke="{colour}" stroke-width="1.8" {place} d="{SHAPES[k % len(SHAPES)]}">{inside}</path>'
+    position = f'transform="translate({x:.2f} {y:.2f})"'
+    return f'<path {fill} stroke="{colour}" stroke-width="1.8" {position} d="{SHAPES[k % len(SHAPES)]}">{inside}</path>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, how: str) -> str:

@@ -1,4 +1,4 @@
-"""Selections in numbers: how their classes are shared out, and how far they are the same images, against chance."""
+"""A table of selections: their overlap and their classes, beside what random selections would give."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ COLUMNS = ("before epoch", "images", "seconds", "shared with last", "shared with
 CLASS_COLUMNS = ("fewest", "most", "χ²/df", "by class")
 LEGEND = (
     "shared with last, with first: images that were in the selection before, and in the first one; seen so far: share "
-    "of the candidates that have been in any selection; in brackets: what chance would give in the mean."
+    "of the candidates that have been in any selection; in brackets: the mean for random selections."
 )
 CLASS_LEGEND = (
-    " fewest, most: classes that have least and most of what their share of the candidates would give them, and what "
-    "multiple of it; χ²/df: unevenness of the classes, 1 by chance in the mean, whatever the numbers of images; by "
-    "class: images of each class, in the order of the classes."
+    " fewest, most: the classes with the fewest and the most images relative to their share of the candidates, and the "
+    "ratio; χ²/df: unevenness of the classes, with mean 1 for random selections of any size; by class: images of each "
+    "class, in the order of the classes."
 )
 SPELLED = 20
-"""So many classes have their counts spelled out; of more than that there is no reading a row."""
+"""Counts by class are shown for up to this many classes: with more a row is unreadable."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Images in the order in which they were picked before an epoch, and the seconds that it took."""
+    """One selection: the epoch before which it was made, the images in the order of selection, and its seconds."""
 
     epoch: int
     index: tuple[int, ...]
@@ -35,9 +35,9 @@ class Selection:
 def rows(
     selections: list[Selection], candidates: list[int], label: list[int] | None = None, names: tuple[str, ...] = ()
 ) -> list[Row]:
-    """One row a selection, under one of all candidates.
+    """Return a row for all candidates, then one for each selection.
 
-    label   of every image of the set, by its index; None where there are none, and then there are no columns of classes
+    label   the labels of all images of the set; without them there are no columns on classes
     """
     kinds = classes(candidates, candidates, label, names)
     lines: list[Row] = [("candidates", str(len(candidates)), "–", "–", "–", "–", *kinds)]
@@ -60,29 +60,29 @@ def rows(
 
 
 def shared(now: Selection, then: Selection, candidates: int) -> str:
-    """The share of a selection that was in another one, and that of chance: the other's share of the candidates."""
+    """Return the share of a selection that is in another one, and the mean of that share for random selections."""
     common = len(set(now.index) & set(then.index)) / len(now.index)
     return f"{_percent(common)} ({_percent(len(then.index) / candidates)})"
 
 
 def classes(index: list[int], candidates: list[int], label: list[int] | None, names: tuple[str, ...]) -> Row:
-    """The cells under CLASS_COLUMNS; none without labels."""
+    """Return the cells of CLASS_COLUMNS; () without labels."""
     if label is None:
         return ()
-    picked, there = (Counter(label[i] for i in images) for images in (index, candidates))
+    picked, available = (Counter(label[i] for i in images) for images in (index, candidates))
     counts = ", ".join(str(picked[k]) for k in range(len(names))) if len(names) <= SPELLED else "–"
-    if len(there) < 2 or len(index) == len(candidates):
+    if len(available) < 2 or len(index) == len(candidates):
         return "–", "–", "–", counts
-    times = {k: picked[k] / (len(index) * there[k] / len(candidates)) for k in sorted(there)}
+    times = {k: picked[k] / (len(index) * available[k] / len(candidates)) for k in sorted(available)}
     fewest, most = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
     ends = (f"{names[k]} ({times[k]:.2f}×)" for k in (fewest, most))
-    return *ends, f"{unevenness(picked, there):.2f}", counts
+    return *ends, f"{unevenness(picked, available):.2f}", counts
 
 
-def unevenness(picked: dict[int, int], there: dict[int, int]) -> float:
-    """χ² of the classes of n images out of N without replacement, by its mean under chance, (K − 1)(N − n)/(N − 1)."""
-    n, size = sum(picked.values()), sum(there.values())
-    share = {k: n * count / size for k, count in there.items()}
+def unevenness(picked: dict[int, int], available: dict[int, int]) -> float:
+    """Return χ² of the classes of n of N images, divided by its mean without replacement, (K − 1)(N − n)/(N − 1)."""
+    n, size = sum(picked.values()), sum(available.values())
+    share = {k: n * count / size for k, count in available.items()}
     square = sum((picked.get(k, 0) - share[k]) ** 2 / share[k] for k in share)
     return square * (size - 1) / ((len(share) - 1) * (size - n))
 

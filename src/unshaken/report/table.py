@@ -1,4 +1,4 @@
-"""Results as a table: for a terminal, for Markdown, and as a summary in JSON."""
+"""Results as a table: on a terminal, in Markdown, or as a summary in JSON."""
 
 from __future__ import annotations
 
@@ -8,58 +8,58 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from math import isfinite, nan
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, Literal
 
 import tyro
 
 from unshaken.base.terminal import console, printable
+from unshaken.report.cells import MEASURED, adversary, judged, percent, seconds, spread
 from unshaken.report.grouping import ALIKE, differences, grouped, once_each
 
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
-MORE = {"AA": "autoattack", "CA": "corruption_accuracy"}
-"""Columns that are there if any result has them."""
 CONSTANT, CORRUPTIONS, DIFFERS = "constant", "corruptions", "differs in"
-"""Columns that are there if they have anything to say."""
+"""Columns that a table has only if they are not empty."""
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Results as a table."""
+    """Show results as a table."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders in which all results are looked for, or result files."""
+    """Result files, or folders that are searched for results."""
     means: bool = False
-    """One row for all seeds of a method and mode: mean ± standard deviation."""
+    """Show one row for all seeds of a method and mode: mean ± standard deviation."""
     board: bool = False
-    """One row a method, its modes side by side: means over seeds."""
+    """Show one row for each method, with its modes side by side: means over seeds."""
     out: Path | None = None
-    """A file for the same table in Markdown."""
+    """A Markdown file for the table."""
     html: Path | None = None
-    """A file for one self-contained page about the runs, instead of a table: scores, curves, examples, provenance."""
+    """An HTML file for a page on the runs instead of a table: scores, curves, examples, provenance."""
     png: Path | None = None
-    """A file for a picture of their scores and losses (extra plots)."""
+    """A PNG file for a picture of the scores and losses. It needs the extra plots."""
     pdf: Path | None = None
-    """The same as a PDF."""
+    """A PDF file for the same picture."""
 
 
-def more(results: list[dict[str, Any]]) -> Row:
-    return tuple(column for column, score in MORE.items() if any(score in result for result in results))
+def measured_columns(results: list[dict[str, Any]]) -> Row:
+    return tuple(column for column, score in MEASURED.items() if any(score in result for result in results))
 
 
-def columns_of(results: list[dict[str, Any]], *before: str) -> Row:
-    return ("method", "mode", "data", "n", *before, *also(results), *more(results), "attack", "seeds", "seconds")
+def columns(results: list[dict[str, Any]], *before: str) -> Row:
+    after = (*extra_columns(results), *measured_columns(results), "attack", "seeds", "seconds")
+    return ("method", "mode", "data", "n", *before, *after)
 
 
-def also(results: list[dict[str, Any]]) -> Row:
-    """Columns about the scores that are there if any result has something for them."""
+def extra_columns(results: list[dict[str, Any]]) -> Row:
+    """Return the columns on constant answers and corruptions, if any result has a value for them."""
     some = any("corruptions" in result and "corruption_accuracy" not in result for result in results)
     return (CONSTANT,) * any("constant" in result for result in results) + (CORRUPTIONS,) * some
 
 
-def also_of(result: dict[str, Any], column: str) -> str:
-    """The cell of such a column."""
+def extra_cell(result: dict[str, Any], column: str) -> str:
+    """Return the cell of an extra column."""
     if column == CONSTANT:
         return f"{result['constant']['percent']:.1f} %" if "constant" in result else "–"
     if "corruptions" not in result or "corruption_accuracy" in result:
@@ -71,18 +71,18 @@ def also_of(result: dict[str, Any], column: str) -> str:
 
 
 def rows(results: list[dict[str, Any]]) -> list[Row]:
-    """One row a result. Percentages stand beside their counts: correct/n."""
+    """Return one row for each result: percentages with their counts."""
     return [
         (
             result["method"],
             result["mode"].upper(),
             result["data"]["name"],
             judged(result),
-            share(result["standard"]),
-            share(result["robust"]),
+            percent(result["standard"]),
+            percent(result["robust"]),
             "{:.1f} to {:.1f}".format(*result["robust"]["interval95"]),
-            *(also_of(result, column) for column in also(results)),
-            *(spread([result], column) for column in more(results)),
+            *(extra_cell(result, column) for column in extra_columns(results)),
+            *(spread([result], column) for column in measured_columns(results)),
             adversary(result["evaluation"]),
             "/".join(str(seed) for seed in result["seeds"].values()),
             f"{seconds(result):.0f}".replace("nan", "–"),
@@ -91,37 +91,10 @@ def rows(results: list[dict[str, Any]]) -> list[Row]:
     ]
 
 
-def judged(result: dict[str, Any]) -> str:
-    """How many images; of a result that is a part, of how many."""
-    score = result["robust"]
-    return f"{score['n']} of {score['of']}" if "of" in score else str(score["n"])
-
-
-def share(score: dict[str, Any]) -> str:
-    return f"{score['percent']:.1f} % ({score['correct']})"
-
-
-def adversary(evaluation: dict[str, Any]) -> str:
-    """The attack of RA; of a network without gradients, Square."""
-    words = attack(evaluation["attack"])
-    if evaluation.get("attacks") == "queries":
-        return f"Square-{evaluation.get('queries', 1000)} {words.partition(' ')[2]}"
-    return words
-
-
-def attack(how: dict[str, Any]) -> str:
-    """PGD-20, ε in 255ths where that is how it was meant."""
-    eps = how["ball"]["eps"]
-    of_255 = round(eps * 255)
-    size = f"{of_255}/255" if abs(eps * 255 - of_255) < 1e-6 else f"{eps:g}"
-    norm = {"Linf": "l∞", "L2": "l2"}[how["ball"]["type"]]
-    return f"PGD-{how['steps']} {norm} {size}"
-
-
 def means(results: list[dict[str, Any]]) -> list[Row]:
-    """One row for all seeds of a method and mode: mean ± standard deviation over runs, and each run's count.
+    """Return one row for all seeds of a method and mode: mean ± standard deviation over runs, and each run's count.
 
-    Only results on the same images, under the same attack and of the same recipes but for the seeds are taken together.
+    A row has results on the same images, under the same attack and of the same recipes, up to the seeds.
     """
     return [
         (
@@ -131,8 +104,8 @@ def means(results: list[dict[str, Any]]) -> list[Row]:
             judged(runs[0]),
             spread(runs, "standard"),
             spread(runs, "robust"),
-            *(also_of(runs[0], column) for column in also(results)),
-            *(spread(runs, column) for column in more(results)),
+            *(extra_cell(runs[0], column) for column in extra_columns(results)),
+            *(spread(runs, column) for column in measured_columns(results)),
             adversary(runs[0]["evaluation"]),
             ", ".join("/".join(map(str, run["seeds"].values())) for run in runs),
             f"{mean(seconds(run) for run in runs):.0f}".replace("nan", "–"),
@@ -142,103 +115,79 @@ def means(results: list[dict[str, Any]]) -> list[Row]:
 
 
 def board(results: list[dict[str, Any]]) -> list[Row]:
-    """One row a method: SA and RA of each mode, then n, the seeds, and the seconds of pre-training.
+    """Return one row for each method: SA and RA of each mode, then n, the seeds, and the seconds of pre-training.
 
-    A mode that was run by several recipes has a row for each.
+    If a mode was run by several recipes, each has a row.
     """
     return [row for row, _ in _board(results)]
 
 
 def _board(results: list[dict[str, Any]]) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """Each row, and one of the results in it."""
-    shown = ("standard", "robust", *more(results))
+    """Yield each row, with one of its results."""
+    shown = ("standard", "robust", *measured_columns(results))
     for runs in grouped(results, ("method", "data", "evaluation", "pretrain")):
         by_mode = [grouped([run for run in runs if run["mode"] == mode], ("finetune",)) for mode in modes(results)]
-        for parts in zip_longest(*by_mode, fillvalue=()):
-            scores = [spread(part, score) if part else "–" for part in parts for score in shown]
-            took = {str(run["seeds"]["pretrain"]): run["seconds"]["pretrain"] for part in parts for run in part}
+        for cells in zip_longest(*by_mode, fillvalue=()):
+            scores = [spread(cell, score) if cell else "–" for cell in cells for score in shown]
+            took = {str(run["seeds"]["pretrain"]): run["seconds"]["pretrain"] for cell in cells for run in cell}
             spent = mean(nan if value is None else value for value in took.values())
             tail = (judged(runs[0]), ", ".join(sorted(took)), f"{spent:.0f}".replace("nan", "–"))
-            yield (runs[0]["method"], *scores, *tail), next(part[0] for part in parts if part)
+            yield (runs[0]["method"], *scores, *tail), next(cell[0] for cell in cells if cell)
 
 
 def modes(results: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Those that there are, the field's three first."""
-    known = {mode: k for k, mode in enumerate(("slf", "alf", "aff"))}
-    return tuple(sorted({result["mode"] for result in results}, key=lambda mode: (known.get(mode, len(known)), mode)))
+    """Return the modes of the results, slf, alf and aff first."""
+    order = {mode: k for k, mode in enumerate(("slf", "alf", "aff"))}
+    return tuple(sorted({result["mode"] for result in results}, key=lambda mode: (order.get(mode, len(order)), mode)))
 
 
 def board_columns(results: list[dict[str, Any]]) -> Row:
-    scores = (f"{mode.upper()} {score}" for mode in modes(results) for score in ("SA", "RA", *more(results)))
+    shown = ("SA", "RA", *measured_columns(results))
+    scores = (f"{mode.upper()} {score}" for mode in modes(results) for score in shown)
     return ("method", *scores, "n", "seeds", "seconds")
 
 
 BOARD_LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
-    "(number of correct ones of n in each run); seeds: of pre-training; seconds: of pre-training alone, mean."
+    "(number of correct ones of n in each run); seeds: of pre-training; seconds: mean, of pre-training only."
 )
 
 
-def spread(runs: list[dict[str, Any]], score: str) -> str:
-    """Mean ± standard deviation over runs, and the count of each; of the mean corruption accuracy there is none."""
-    score = MORE.get(score, score)
-    if any(score not in run for run in runs):
-        return "–"
-    if score == "corruption_accuracy":
-        return f"{_mean([run[score]['mean'] for run in runs])} %"
-    counts = ", ".join(_count(run[score], run["robust"]) for run in runs)
-    return f"{_mean([run[score]['percent'] for run in runs])} % ({counts})"
-
-
-def _count(score: dict[str, Any], usual: dict[str, Any]) -> str:
-    """And of how many, where these are fewer than the row says."""
-    return f"{score['correct']}" + (f" of {score['n']}" if score["n"] < usual["n"] else "")
-
-
-def _mean(values: list[float]) -> str:
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def seconds(result: dict[str, Any]) -> float:
-    """Of pre-training, fine-tuning and evaluation together; no number if one of them is not known any more."""
-    return sum(nan if value is None else value for value in result["seconds"].values())
-
-
-def tabled(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[Row, list[Row], str]:
-    """Columns, rows, and a line that says what the columns mean. Rows that look alike say in what they differ."""
+def table_of(results: list[dict[str, Any]], kind: Kind = "runs") -> tuple[Row, list[Row], str]:
+    """Return columns, rows and a legend. Rows that look alike get a column that says how they differ."""
     results = results if kind == "runs" else once_each(results)
     if kind == "board":
-        columns, about = board_columns(results), (0, -3, -2)
+        names, shared = board_columns(results), (0, -3, -2)
         lines, words = list(_board(results)), legend(BOARD_LEGEND, results, ())
     else:
         of_runs = kind == "runs"
-        columns, about = columns_of(results, "SA", "RA", *("RA 95 %",) * of_runs), (0, 1, 2, 3, -3, -2)
+        names, shared = columns(results, "SA", "RA", *("RA 95 %",) * of_runs), (0, 1, 2, 3, -3, -2)
         body = rows(results) if of_runs else means(results)
         lines = list(zip(body, results if of_runs else [runs[0] for runs in grouped(results, ALIKE)], strict=True))
         words = legend(LEGEND if of_runs else MEAN_LEGEND, results)
     cells = []
     for row, result in lines:
-        alike = [other for its, other in lines if all(its[k] == row[k] for k in about)]
+        alike = [other for its, other in lines if all(its[k] == row[k] for k in shared)]
         cells.append(differences(result, alike))
     body = [row for row, _ in lines]
     if not any(cells):
-        return columns, body, words
-    told = [(*row, cell or "–") for row, cell in zip(body, cells, strict=True)]
-    return (*columns, DIFFERS), told, f"{words} {MORE_LEGEND[DIFFERS]}"
+        return names, body, words
+    with_differences = [(*row, cell or "–") for row, cell in zip(body, cells, strict=True)]
+    return (*names, DIFFERS), with_differences, f"{words} {EXTRA_LEGEND[DIFFERS]}"
 
 
-def legend(words: str, results: list[dict[str, Any]], columns: Row | None = None) -> str:
-    columns = also(results) if columns is None else columns
-    return " ".join([words, *(MORE_LEGEND[column] for column in (*columns, *more(results)))])
+def legend(words: str, results: list[dict[str, Any]], extra: Row | None = None) -> str:
+    extra = extra_columns(results) if extra is None else extra
+    return " ".join([words, *(EXTRA_LEGEND[column] for column in (*extra, *measured_columns(results)))])
 
 
 def markdown(results: list[dict[str, Any]], kind: Kind = "runs") -> str:
-    """A table with a line under it that says what its columns mean."""
-    return page(*tabled(results, kind))
+    """Return a table in Markdown, with its legend below."""
+    return page(*table_of(results, kind))
 
 
 def page(columns: Row, body: list[Row], legend: str) -> str:
-    """Any table in Markdown, with its legend under it."""
+    """Return columns, rows and a legend in Markdown."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(row) + " |" for row in body]
     return "\n".join(lines) + "\n\n" + legend + "\n"
@@ -246,27 +195,27 @@ def page(columns: Row, body: list[Row], legend: str) -> str:
 
 MEAN_LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over runs "
-    "(number of correct ones of n in each run); seeds: of pre-training/fine-tuning/evaluation in each run; seconds: mean of "
-    "the three together, the pre-training being shared by its rows."
+    "(number of correct ones of n in each run); seeds: of pre-training/fine-tuning/evaluation in each run; "
+    "seconds: mean of the sum of the three; rows of one pre-training each include its seconds."
 )
 LEGEND = (
     "SA: accuracy on clean test images; RA: on the same images under attack; (number of correct ones of n); "
     "RA 95 %: score interval of that count; seeds: of pre-training/fine-tuning/evaluation; "
-    "seconds: of the three together, the pre-training being shared by its rows."
+    "seconds: the sum of the three; rows of one pre-training each include its seconds."
 )
 
 
-MORE_LEGEND = {
-    CONSTANT: "constant: accuracy of whoever always answers the most frequent class, clean or attacked.",
-    CORRUPTIONS: "corruptions: the mean over the severities that are named.",
+EXTRA_LEGEND = {
+    CONSTANT: "constant: accuracy of always answering the most frequent class, clean or attacked.",
+    CORRUPTIONS: "corruptions: the mean over the named severities.",
     DIFFERS: "differs in: the fields in which rows that look alike differ.",
-    "AA": "AA: under AutoAttack, of all these images or of so many random ones as it says.",
-    "CA": "CA: under the fifteen common corruptions, the mean over them and over five severities.",
+    "AA": "AA: under AutoAttack, on all these images, or on random ones if a smaller number is given.",
+    "CA": "CA: mean accuracy over the fifteen common corruptions and five severities.",
 }
 
 
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The few numbers of each result that a program wants. `seconds` is of pre-training, fine-tuning and evaluation."""
+    """Return each result's main numbers as JSON. `seconds` is of pre-training, fine-tuning and evaluation together."""
     return [
         {
             "method": result["method"],
@@ -287,11 +236,11 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(results: list[dict[str, Any]], kind: Kind = "runs") -> None:
-    display(*tabled(results, kind))
+    display(*table_of(results, kind))
 
 
 def display(columns: Row, body: list[Row], legend: str) -> None:
-    """On standard output: as a table on a terminal, as Markdown in a pipe or a file."""
+    """Print a table on standard output: drawn on a terminal, in Markdown in a pipe or a file."""
     if not sys.stdout.isatty():
         print(page(columns, body, legend), end="")
         return

@@ -1,1 +1,1 @@
-"""Verbs: each takes a recipe or a model, and does the work."""
+"""Verbs: each function takes a recipe or a model and does the work."""

@@ -1,4 +1,4 @@
-"""AutoLoRa, quarter epoch by quarter epoch: the rate and the epoch to keep follow from validation images."""
+"""AutoLoRa: fine-tuning whose learning rate and best epoch are chosen on validation images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
 from unshaken.data.image_digests import VALIDATION
 from unshaken.data.images import Images
+from unshaken.evaluation.judge import judge
 from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.autolora import AutoLoRa
 from unshaken.methods.base import Step
@@ -35,10 +36,10 @@ CLASSIFIER = "classifier.safetensors"
 
 
 def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Path, workspace: Workspace) -> Path:
-    """AutoLoRa of an encoder that has been read. Returns the run's folder, with classifier.safetensors.
+    """Fine-tune an encoder by AutoLoRa. Returns the run's folder, with classifier.safetensors.
 
-    The classifier is W of the epoch that was best on the validation images, through the adversarial route. history.json
-    has the robust accuracy there after each epoch.
+    The classifier is W of the best epoch on the validation images, with the adversarial route. history.json has the
+    robust accuracy on them after each epoch.
     """
     images, aside = training_and_validation(recipe, given.backbone)
     data = {"images": image_identity(images), "validation": image_identity(aside), "encoder": given.identity}
@@ -57,28 +58,30 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
                 train(recipe, net, loop, aside, History(run.path, loop.position))
             net.memory = None
             classifier = without_lora(merge_route(net, "adv"))
-            origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.about["pretrain"]}
+            origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
             save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
             write_fingerprint(run.path)
             run.finish(classifier, workspace.runtime.world(fabric.device))
-        (run.path / BEST).unlink(missing_ok=True)  # only now: until then a run that is killed needs it
+        (run.path / BEST).unlink(missing_ok=True)  # not earlier: a run that is killed needs it to resume
         return run.path
 
 
 def training_and_validation(recipe: AutoFinetune, backbone: Backbone) -> tuple[Images, Images]:
-    """The images to train on, and those kept aside of them to choose by."""
+    """Return the images to train on, and the validation images, which are held out of them."""
     images = load_labelled(recipe.data, backbone, recipe.holdout)
     aside = recipe.data.holdout_mask(images, recipe.aside, VALIDATION)
     if not aside.any():
-        raise ValueError(f"no class has {recipe.aside} images to keep one aside; choose a smaller --aside")
+        raise ValueError(
+            f"no class has {recipe.aside} images, of which one is for validation; choose a smaller --aside"
+        )
     validation = replace(images[aside.nonzero()[:, 0]], split="validation")
     return images[(~aside).nonzero()[:, 0]], validation
 
 
 def first_network(recipe: AutoFinetune, given: PretrainedEncoder, classes: int, key: Key) -> Network:
-    """A classifier that starts at zero on the encoder, with the routes that the method asks for and the LoRA branch.
+    """Return the encoder with a zero classifier, the routes that the method needs and the LoRA branch.
 
-    Without two routes in the encoder all images take the one for adversarial images, or the only one there is.
+    If the encoder has a single route, all images take it.
     """
     dual = len(recipe.method.routes) > 1 and set(recipe.method.routes) <= set(routes_of(given.encoder))
     encoder = given.encoder if dual else given.adversarial_route()
@@ -87,10 +90,9 @@ def first_network(recipe: AutoFinetune, given: PretrainedEncoder, classes: int, 
 
 
 def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history: History) -> None:
-    """Train to the end, a quarter of an epoch at a time, and go back to the best weights.
+    """Train to the end, a quarter of an epoch at a time, and restore the best weights.
 
-    All that is done in between follows from the position of the run, so a run that was stopped does it again, to the
-    same bits.
+    What is done between quarters depends only on the run's position, so a resumed run repeats it bit for bit.
     """
     while True:
         place = loop.position
@@ -112,7 +114,8 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
 
 
 def robust_accuracy(recipe: AutoFinetune, net: Network, aside: Images) -> float:
-    verdicts = recipe.validation.judge(net, aside)["pgd"]
+    """Return the robust accuracy on the validation images."""
+    verdicts = judge(recipe.validation, net, aside)["pgd"]
     return verdicts.correct / len(verdicts)
 
 
@@ -120,39 +123,38 @@ BEST = "best.safetensors"
 
 
 def quarters(batches: int) -> tuple[int, ...]:
-    """The batches that begin a quarter of an epoch; of fewer than four batches, each."""
+    """Return the first batch of each quarter of an epoch; if there are fewer than four batches, every batch."""
     return tuple(sorted({quarter * batches // 4 for quarter in range(4)}))
 
 
 def accuracy(method: AutoLoRa, net: Network, feed: BatchStream, place: Position) -> float:
-    """SA: on every training image, augmented anew."""
+    """Return the clean accuracy on all training images, with new augmentations."""
     key = feed.key / "accuracy" / place.step
-    right: list[Tensor] = []
+    correct: list[Tensor] = []
     for at in range(0, len(feed.images), feed.batch_size):
-        part = slice(at, at + feed.batch_size)
-        (x,) = feed.views(feed.images.floats(part), 1.0, key / at)
-        right.append(method.correct(net, x, feed.label[part]).sum())
-    return int(sum(right)) / len(feed.images)
+        chunk = slice(at, at + feed.batch_size)
+        (x,) = feed.views(feed.images.floats(chunk), 1.0, key / at)
+        correct.append(method.correct(net, x, feed.label[chunk]).sum())
+    return int(sum(correct)) / len(feed.images)
 
 
 HISTORY = {"validation": Items(Number(0, 1))}
-"""What history.json says."""
+"""The shape of history.json."""
 
 
 class History:
-    """The robust accuracy on validation images after each epoch, and the weights of the best, on disk.
+    """The robust accuracy on the validation images after each epoch, and the best weights, on disk.
 
-    An epoch's is noted once the checkpoint of its end is written, its weights before its number: so what is here is
-    never ahead of the checkpoint by more than what is then found again, and a run without a checkpoint begins anew.
+    An epoch is added after the checkpoint at its end is written, and its weights are saved before its accuracy. So a
+    run that is killed in between computes the same epoch again, and a run without a checkpoint starts anew.
     """
 
     def __init__(self, folder: Path, place: Position) -> None:
         self.file, self.best = folder / "history.json", folder / BEST
         found = read_json(self.file, HISTORY) if place.epoch and self.file.exists() else {}
-        known = found.get("validation", [])
-        self.values: list[float] = known[: place.epoch]
+        self.values: list[float] = found.get("validation", [])[: place.epoch]
         if len(self.values) < place.epoch - (place.batch == 0):
-            raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to begin anew")
+            raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to start anew")
 
     def note(self, net: Network, value: float) -> None:
         if not self.values or value > max(self.values):
@@ -161,5 +163,5 @@ class History:
         write_json(self.file, {"validation": self.values})
 
     def restore(self, net: Network) -> None:
-        """The best weights so far; the optimiser's momentum stays."""
+        """Load the best weights so far; the optimiser's momentum is unchanged."""
         net.load_state_dict(read_tensors(self.best)[0])

@@ -1,4 +1,4 @@
-"""The demo: what the field claims, on scikit-learn's digits, in minutes on two CPU cores."""
+"""The demo: the field's main claims on scikit-learn's digits, in minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unshaken.runs.workspace import Workspace
 
 METHODS = ("simclr", "acl", "acl-air")
 BLOCK = 64
-"""Images of a block of the evaluation; AutoAttack, which takes as long as all the rest, is for the first block under SLF."""
+"""Images in a block. AutoAttack takes as long as everything else, so it is run on one block, and for SLF only."""
 
 
 def demo(
@@ -25,9 +25,9 @@ def demo(
     modes: tuple[str, ...] = MODES,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
-    """Pre-train by each method, fine-tune by each mode, evaluate: one result after the other.
+    """Pre-train by each method, fine-tune by each mode, evaluate, and yield each result.
 
-    Everything lies in the workspace's root and is found again there, so a demo that was stopped goes on.
+    All runs are in the workspace's root, so a demo that was stopped resumes there.
     """
     beside = replace(workspace, root=None)
     for method in methods:
@@ -35,14 +35,14 @@ def demo(
         encoder = pretrain(recipe(f"{method}/digits"), workspace)
         for mode in modes:
             tell(f"{method}: {mode.upper()}")
-            result = judged(finetune(encoder, mode, beside), mode, beside)
+            result = evaluate_mode(finetune(encoder, mode, beside), mode, beside)
             standard, robust = result["standard"], result["robust"]
             tell(f"{method}: {mode.upper()}  SA {standard['percent']:.1f} %  RA {robust['percent']:.1f} %")
             yield result
 
 
-def judged(run: Path, mode: str, workspace: Workspace) -> dict[str, Any]:
-    """Clean images, PGD-20 and fifteen corruptions on the whole test set; AutoAttack on a block of random images."""
+def evaluate_mode(run: Path, mode: str, workspace: Workspace) -> dict[str, Any]:
+    """Evaluate clean images, PGD-20 and the fifteen corruptions on all test images, AutoAttack on one random block."""
     evaluation = replace(default_evaluation(run), corruptions=("fifteen",), batch_size=BLOCK)
     if mode == "slf":
         evaluation = replace(evaluation, autoattack="standard", autoattack_limit=BLOCK)

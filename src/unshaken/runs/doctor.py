@@ -1,4 +1,4 @@
-"""The doctor: checks that an evaluation of a classifier can be believed, one after the other."""
+"""The doctor: check whether the evaluation of a classifier can be trusted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from unshaken.train.image_sets import check_images_fit
 from unshaken.train.training_images import TrainingImages
 
 LIMIT, ATTACKED = 192, 48
-"""Test images that are looked at, and those of them that are attacked too."""
+"""The numbers of test images that are checked, and that are attacked too."""
 
 
 def doctor(
@@ -43,12 +43,12 @@ def doctor(
     seed: int = 1,
     runtime: Runtime = Runtime(),
 ) -> list[Checked]:
-    """Look for signs that an attack fails, or the set-up does, and not the defence. Returns every check.
+    """Look for signs that the attack or the setup fails, and not the defence. Returns every check.
 
     classifier  a fine-tuning run, a classifier file, or a module or function from images in [0, 1] to logits
     images      labelled test images; by default those of the set that a run was fine-tuned on
-    ball        what the adversary may do; by default what goes with the set
-    limit       number of test images, drawn from all of them
+    ball        the ball of the attack; by default the set's
+    limit       number of test images, drawn at random
     attacked    number of these that are attacked too; 0 leaves attacks out
     """
     if callable(classifier) and not isinstance(classifier, (str, Path)):
@@ -56,18 +56,18 @@ def doctor(
             raise ValueError("a module has no images of its own: give labelled ones, unshaken.Images.of(x, y)")
         net = classifier if isinstance(classifier, Network) else Network(Adapter(classifier), nn.Identity())
         ball = ball or defaults_for(DataSource(images.name)).ball
-        return list(examine_images(net, images, ball, None, limit, attacked, seed, runtime))
+        return list(check_images(net, images, ball, None, limit, attacked, seed, runtime))
     net, file, about, source = read_classifier(Path(classifier))
-    asked = source if images is None else images
-    ball = ball or defaults_for(asked if isinstance(asked, DataSource) else DataSource(asked.name)).ball
-    if isinstance(asked, DataSource):
-        asked = test_images(asked, backbone_of(about), len(about["names"]))
-    seen = learned_from(file, source, asked)
-    return list(examine_images(net, asked, ball, seen, limit, attacked, seed, runtime))
+    images = source if images is None else images
+    ball = ball or defaults_for(images if isinstance(images, DataSource) else DataSource(images.name)).ball
+    if isinstance(images, DataSource):
+        images = test_images(images, backbone_of(about), len(about["names"]))
+    seen = training_images_of(file, source, images)
+    return list(check_images(net, images, ball, seen, limit, attacked, seed, runtime))
 
 
 def read_classifier(path: Path) -> tuple[Network, Path, dict[str, Any], DataSource]:
-    """A classifier with all routes of its encoder, its file, what is noted about it, and the set it was tuned on."""
+    """Read a classifier with all routes of its encoder, its file, its metadata and the set it was fine-tuned on."""
     file = file_in(path)
     net, about = load_classifier(file)
     with readable_header(file):
@@ -76,17 +76,17 @@ def read_classifier(path: Path) -> tuple[Network, Path, dict[str, Any], DataSour
 
 
 def with_all_routes(net: Network, file: Path) -> Network:
-    """The classifier on the encoder that it was put on, with all routes, if that lies where it was made."""
-    beside = file.parent.parent / "encoder.safetensors"
-    if beside.exists():
-        encoder, _, _ = load_encoder(beside)
+    """Put the classifier back on its encoder with all routes, if the encoder's file is still in its run."""
+    file = file.parent.parent / "encoder.safetensors"
+    if file.exists():
+        encoder, _, _ = load_encoder(file)
         if len(routes_of(encoder)) > 1 and digest(single_route(encoder, "adv")) == digest(net.encoder):
             net = Network(encoder, net.head)
     return net.eval().requires_grad_(False)
 
 
 def test_images(source: DataSource, backbone: Backbone, classes: int) -> Images:
-    """The test images of a set, at the network's size. ValueError if their classes are not the classifier's."""
+    """Return the test images of a set, at the network's size. ValueError if their classes do not fit the classifier."""
     images = check_images_fit(replace(source, size=source.size or backbone.image_size).load("test"), backbone)
     if images.label is None or len(images.names) != classes:
         has = "no labels" if images.label is None else f"{len(images.names)} classes"
@@ -94,8 +94,8 @@ def test_images(source: DataSource, backbone: Backbone, classes: int) -> Images:
     return images
 
 
-def learned_from(file: Path, tuned_on: DataSource, images: Images) -> TrainingImages:
-    """What the classifier was trained on: as its run noted it, else the training images of a set of one's own."""
+def training_images_of(file: Path, tuned_on: DataSource, images: Images) -> TrainingImages:
+    """Return the images that the classifier was trained on: by its run, else the user's training images."""
     seen = TrainingImages.beside(file)
     if seen.finetune is None and tuned_on.name not in (*STANDARD, UNKNOWN):
         train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")
@@ -103,7 +103,7 @@ def learned_from(file: Path, tuned_on: DataSource, images: Images) -> TrainingIm
     return seen
 
 
-def examine_images(
+def check_images(
     net: Network,
     images: Images,
     ball: Ball,
@@ -113,20 +113,20 @@ def examine_images(
     seed: int,
     runtime: Runtime,
 ) -> Iterator[Checked]:
-    """The checks as they are made, on random images; the first is whether the classifier was trained on them."""
+    """Yield each check on random images. The first one is whether the classifier was trained on test images."""
     first = []
     if seen is not None:
         overlap = seen.overlap(images)
         first = [Checked("leak", leak(overlap), left_out=not overlap.known)]
-    images = drawn(images, limit, seed)
+    images = random_images(images, limit, seed)
     fabric = replace(runtime, precision="float32").open()
     net, images = net.to(fabric.device), images.to(fabric.device)
-    subject = ModelUnderTest(
+    model = ModelUnderTest(
         lambda x: net(x, "adv"), images.floats(), images.label, ball, Key(seed) / "doctor", net
     )  # fmt: skip
-    yield from chain(first, run_checks(subject, attacked))
+    yield from chain(first, run_checks(model, attacked))
 
 
-def drawn(images: Images, limit: int, seed: int) -> Images:
-    """Random ones of the images, at most `limit`."""
+def random_images(images: Images, limit: int, seed: int) -> Images:
+    """Return at most `limit` of the images, at random."""
     return images[torch.randperm(len(images), generator=(Key(seed) / "images").on("cpu"))[:limit]]

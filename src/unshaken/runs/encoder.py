@@ -22,11 +22,11 @@ from unshaken.nets.network import Encoder
 from unshaken.train.training_images import TrainingImages
 
 CHUNK = 500
-"""Images at a time through a teacher."""
+"""Images in a forward pass of a teacher."""
 
 
 def encoder_file(path: Path) -> Path:
-    """The encoder of a run or of a folder made for a hub, or the file itself."""
+    """Return the encoder's file: in a run, in a folder made for a hub, or the file itself."""
     hub = path / "model.safetensors"
     file = path if not path.is_dir() else hub if hub.exists() else path / "encoder.safetensors"
     if not file.exists():
@@ -42,51 +42,51 @@ def encoder_file(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """A trained encoder, its network, and what is noted about it."""
+    """A trained encoder with its backbone, its metadata and the images that it was trained on."""
 
     encoder: Encoder
     backbone: Backbone
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     seen: TrainingImages = TrainingImages()
 
     @classmethod
     def read(cls, file: Path) -> PretrainedEncoder:
-        """ValueError if it is no encoder of ours, or does not say where it comes from."""
-        given = cls(*load_encoder(file, training=True), TrainingImages.beside(file))
+        """Read an encoder file. ValueError if it is not one of this package, or lacks its origin."""
+        encoder = cls(*load_encoder(file, training=True), TrainingImages.beside(file))
         with readable_header(file):
-            _ = given.about["pretrain"]["recipe"]["name"], given.about["pretrain"]["recipe"]["data"]["name"]
-        return given
+            _ = encoder.metadata["pretrain"]["recipe"]["name"], encoder.metadata["pretrain"]["recipe"]["data"]["name"]
+        return encoder
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run that begins with it has to meet again: padding, say, is in no weight."""
-        name = self.about["pretrain"]["recipe"]["name"]
+        """The identity that a resumed run checks, with the network's fields: padding is not in the weights."""
+        name = self.metadata["pretrain"]["recipe"]["name"]
         return {"name": name, "network": short_hash(self.backbone), "weights": digest(self.encoder)}
 
     def clean_route(self) -> Encoder:
-        """A copy with the route of clean images alone."""
+        """Return a copy with only the route of clean images."""
         return single_route(self.encoder, "clean")
 
     def adversarial_route(self) -> Encoder:
-        """A copy with the route of adversarial images alone."""
+        """Return a copy with only the route of adversarial images."""
         return single_route(self.encoder, "adv")
 
     def load_into(self, encoder: Encoder) -> None:
-        """Copy the weights into a network of the same kind. A route takes those of the same name, else the clean route's."""
-        known = {route: merge_route(self.encoder, route).state_dict() for route in routes_of(self.encoder)}
+        """Copy the weights into a network of the same kind; a route that this encoder lacks takes the clean route's."""
+        routes = {route: merge_route(self.encoder, route).state_dict() for route in routes_of(self.encoder)}
         plain = self.clean_route().state_dict()
-        lent = {}
+        copied = {}
         for name in encoder.state_dict():
             route = re.search(r"\.routes\.([^.]+)(?=\.)", name)
-            mine = known.get(route[1], plain) if route else plain
-            lent[name] = mine[name.replace(route[0], "") if route else name]
-        encoder.load_state_dict(lent)
+            weights = routes.get(route[1], plain) if route else plain
+            copied[name] = weights[name.replace(route[0], "") if route else name]
+        encoder.load_state_dict(copied)
 
     def pseudo_labels(self, file: Path, images: Images, counts: tuple[int, ...], key: Key) -> Int[Tensor, "N L"]:
-        """Cluster the features of images into pseudo-labels. They are kept in `file`, so that a resumed run has the same."""
+        """Cluster the features of images into pseudo-labels. They are saved in `file`, which a resumed run reads."""
         if not file.exists():
             encoder = self.clean_route().to(images.device)
             slices = [slice(at, at + CHUNK) for at in range(0, len(images), CHUNK)]
-            f = torch.cat([features(encoder, images.floats(part)) for part in slices])
+            f = torch.cat([features(encoder, images.floats(chunk)) for chunk in slices])
             write_tensors(file, {"label": clusters(f, counts, key)}, {"kind": "pseudo-labels"})
         return read_tensors(file)[0]["label"]

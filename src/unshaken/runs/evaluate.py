@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: result.json, and the log that readers of the papers expect."""
+"""Evaluation: measure a classifier's accuracies, resume it, or extend an earlier one; writes result.json."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from unshaken.base.serialize import to_json
 from unshaken.base.shard import Shard
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource, source_of
-from unshaken.diagnostics.doctor import cheap, thorough
+from unshaken.diagnostics.doctor import all_checks, quick_checks
 from unshaken.diagnostics.subject import Finding, ModelUnderTest
 from unshaken.evaluation.classifier import Classifier, PreparedClassifier
+from unshaken.evaluation.judge import is_complete, judge, verdicts_of
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.evaluation.result import paper_log, result_of
-from unshaken.evaluation.result_names import file_suffix, log_name, verdict_suffix, with_earlier_answers, write_result
-from unshaken.evaluation.stages import through
+from unshaken.evaluation.result import log_of_result, result_of
+from unshaken.evaluation.result_names import file_suffix, log_name, verdict_suffix, with_earlier_stages, write_result
+from unshaken.evaluation.stages import logits_of
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.nets.network import frozen
 from unshaken.recipes.datasets import defaults_for
@@ -34,16 +35,16 @@ from unshaken.train.image_sets import image_identity
 from unshaken.train.training_images import check_unseen
 
 CHECKED = 64
-"""Images that the checks look at."""
+"""Images for the checks before an evaluation."""
 
 
 def default_evaluation(data: DataSource | Path) -> Evaluation:
-    """PGD-20 at the ε that goes with a data set, or with the one that a run was fine-tuned on."""
+    """Return the usual evaluation: PGD-20 at the ε of a data set, or of the set that a run was fine-tuned on."""
     return Evaluation(PGD(defaults_for(data if isinstance(data, DataSource) else finetuning_data(data)).ball, steps=20))
 
 
 def finetuning_data(run: Path) -> DataSource:
-    """What a fine-tuning run took its labels from."""
+    """Return the set that a fine-tuning run took its labels from."""
     recipe = read_json(run / "recipe.json").get("recipe", {})
     if "data" not in recipe:
         raise ValueError(f"{run / 'recipe.json'} is not of a fine-tuning run")
@@ -63,21 +64,21 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Measure clean, adversarial and corrupted accuracy on labelled images, with a verdict for each image.
 
-    classifier  a fine-tuning run; or a module or function that takes images in [0, 1] (N C H W) and gives logits (N K),
-                with its normalisation inside. A module is evaluated in eval mode, and left as it was
-    images      by default the test split of the set that a run was fine-tuned on. A module needs labelled images, which
-                may be a pair of arrays: images in [0, 1] or of 0 to 255, and a label each
-    evaluation  what to measure; by default clean accuracy and PGD-20 at the ε that goes with the set
-    workspace   device and precision; its root is where a module's result is written, nowhere without one. A run's
-                result lies in the run's folder, beside results/log.txt
-    name        what results call a module
-    held_out    evaluate on the training images that a run kept aside: writes choice-held-out.json, which is no result
-    shard       the part of the work that is this process's; None is returned while other parts are missing
-    allow_seen  evaluate a run even on images of one's own that it was trained on, which is a ValueError otherwise
+    classifier  a fine-tuning run; or a module or function from images in [0, 1] (N C H W) to logits (N K), with its
+                normalisation inside. A module is evaluated in eval mode, and its mode is restored
+    images      labelled images; by default the test split of the set that a run was fine-tuned on. They may be a pair
+                of arrays: images in [0, 1] or of 0 to 255, and their labels
+    evaluation  what to measure; by default clean accuracy and PGD-20 at the ε of the set
+    workspace   device and precision. A module's result is written into its root, if it has one; a run's result is
+                written into the run's folder
+    name        the name of a module in results
+    held_out    evaluate on the training images that a run held out; writes choice-held-out.json, which is not a result
+    shard       this process's share of the work; None is returned while other shares are missing
+    allow_seen  allow your own images that the run was trained on, which are a ValueError otherwise
 
-    Answers are float32 whatever the runtime's precision: with bf16, attacks search in bf16 and answers decide.
-    Verdicts are kept as they come: an evaluation that was stopped goes on, and a larger one reuses a smaller one's.
-    A result's file is named by what was asked (evaluation/result_names.py).
+    Verdicts are in float32 whatever the runtime's precision: with bf16, attacks search in bf16, and float32 decides.
+    They are logged as they are reached: a stopped evaluation resumes, and a larger one reuses those of a smaller one.
+    The result's file is named by what was evaluated (evaluation/result_names.py).
     """
     subject = classifier_of(classifier, name, workspace)
     images, source = images_of(subject, images, held_out, name)
@@ -85,53 +86,65 @@ def evaluate(
     usual = default_evaluation(subject.source if subject.trained_here else DataSource(images.name))
     evaluation = evaluation or default_evaluation(asked)
     if evaluation.until is not None and shard.count > 1:
-        raise ValueError("--until goes by all that was judged, so it is for one process: leave --shard out")
-    seen = check_unseen(subject.folder, evaluation.of(images), source, held_out, allow_seen)
+        raise ValueError("--until depends on all verdicts, so it needs a single process: leave --shard out")
+    seen = check_unseen(subject.folder, evaluation.select(images), source, held_out, allow_seen)
     with subject.prepared(images, workspace.runtime) as model:
         evaluation = _without_gradients(evaluation) if not model.gradients else evaluation
-        judged = evaluation.of(model.images)
-        _tell_eps(subject, evaluation, workspace.quiet)
+        judged = evaluation.select(model.images)
+        _note_eps(subject, evaluation, workspace.quiet)
         blocks = evaluation.blocks(len(judged))
-        question = _question(subject, evaluation, images, model, blocks)
-        log = VerdictLog(subject.folder, *question, label=verdict_suffix(evaluation.place, held_out), shard=shard)
+        identity = _identity(subject, evaluation, images, model, blocks)
+        log = VerdictLog(subject.folder, *identity, label=verdict_suffix(evaluation, held_out), shard=shard)
         file, complete = _files(subject, evaluation, usual, images, held_out)
-        evaluation = with_earlier_answers(evaluation, complete, log, len(judged))
+        evaluation = with_earlier_stages(evaluation, complete, log, len(judged))
         findings = _quick_checks(evaluation, model, workspace.quiet)
-        evaluation.judge(model.net, model.images, log, workspace.quiet, model.search, shard.of(len(blocks)))
-    log.gather()
-    verdicts = evaluation.collected(log, len(judged))
-    if evaluation.whole(verdicts):
-        evaluation, file = replace(evaluation, until=None), complete  # it came to the end before the limit
+        judge(evaluation, model.net, model.images, log, workspace.quiet, model.search, shard.of(len(blocks)))
+    log.reload()
+    verdicts = verdicts_of(evaluation, log, len(judged))
+    if is_complete(evaluation, verdicts):
+        evaluation, file = (
+            replace(evaluation, until=None),
+            complete,
+        )  # every block is judged, so the limit had no effect
     elif evaluation.until is None:
-        n = min(len(verdicts[part]) for part in ("clean", *evaluation.answered))
+        n = min(len(verdicts[stage]) for stage in ("clean", *evaluation.first_attack_names))
         print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
         return None
-    about = (subject.known, evaluation, image_identity(images), verdicts, log.seconds(), judged, model.world, findings)
-    result = result_of(*about)
+    parts = (
+        subject.provenance,
+        evaluation,
+        image_identity(images),
+        verdicts,
+        log.seconds(),
+        judged,
+        model.world,
+        findings,
+    )
+    result = result_of(*parts)
     result |= {"date": datetime.now(UTC).date().isoformat(), "notes": log.identity, "seen": seen}
-    _tell_constant(result, workspace.quiet)
+    _note_constant(result, workspace.quiet)
     if file is not None:
-        _keep(result, file, held_out, workspace.quiet)
+        _write(result, file, held_out, workspace.quiet)
     return result
 
 
 def classifier_of(
     classifier: Path | str | Callable[[Tensor], Any] | Classifier, name: str, workspace: Workspace
 ) -> Classifier:
-    """The classifier of a run, or a module or function as a classifier."""
+    """Return the classifier of a run, or wrap a module or function as one."""
     if isinstance(classifier, Classifier):
         return classifier
     if isinstance(classifier, (str, Path)):
         return Classifier.of_run(Path(classifier))
     if not callable(classifier):
-        raise ValueError(f"what is judged is a run, a module or a function, not a {type(classifier).__name__}")
+        raise ValueError(f"a classifier is a run, a module or a function, not a {type(classifier).__name__}")
     return Classifier.of_module(classifier, name, None if workspace.root is None else Path(workspace.root))
 
 
 def images_of(
     subject: Classifier, images: Images | DataSource | tuple[Any, Any] | None, held_out: bool, name: str
 ) -> tuple[Images, DataSource | None]:
-    """The images to evaluate on, and where they come from, if that is known."""
+    """Return the images to evaluate on, and their source if they come from one."""
     if isinstance(images, (tuple, list)):
         images = Images.of(*images, name=f"{name}'s images")
     if isinstance(images, Images):
@@ -140,82 +153,82 @@ def images_of(
     return subject.images(images, held_out), source
 
 
-def _question(
+def _identity(
     subject: Classifier, evaluation: Evaluation, images: Images, model: PreparedClassifier, blocks: Sequence[Tensor]
 ) -> tuple[Any, ...]:
-    """All that the verdicts depend on: cached ones are found by it."""
-    question = (to_json(evaluation.place), subject.weights, images.digest, model.world)
-    if padding := subject.about.get("backbone", {}).get("padding", 1) - 1:
-        question += (f"padding {padding + 1}",)  # no weight shows it
-    if not subject.trained_here:  # what somebody's code computes does not follow from its weights alone
-        known = blocks if subject.weights.startswith("function-") else blocks[:1]
-        question += (model.answers(evaluation.of(model.images), known if subject.folder else ()),)
-    return question
+    """Return everything that the verdicts depend on: logged verdicts are found by it."""
+    identity = (to_json(evaluation.cache_key), subject.weights, images.digest, model.world)
+    if padding := subject.metadata.get("backbone", {}).get("padding", 1) - 1:
+        identity += (f"padding {padding + 1}",)  # it is not in the weights
+    if not subject.trained_here:  # the user's code may change while its weights do not
+        answered = blocks if subject.weights.startswith("function-") else blocks[:1]
+        identity += (model.answers(evaluation.select(model.images), answered if subject.folder else ()),)
+    return identity
 
 
 def _files(
     subject: Classifier, evaluation: Evaluation, usual: Evaluation, images: Images, held_out: bool
 ) -> tuple[Path | None, Path | None]:
-    """Where the result is written, and where if the evaluation comes to its end before its limit."""
+    """Return the result's file, and its file if all images are judged in spite of `until`."""
     if subject.folder is None:
         return None, None
-    suffix = file_suffix(evaluation, usual, subject.other_set(images))
+    suffix = file_suffix(evaluation, usual, subject.other_set_name(images))
     file = subject.folder / f"{'choice-held-out' if held_out else 'result'}{suffix}.json"
     return file, file.with_name(file.name.replace(f"-until{evaluation.until or 0:g}", ""))
 
 
-def _keep(result: dict[str, Any], file: Path, held_out: bool, quiet: bool) -> None:
+def _write(result: dict[str, Any], file: Path, held_out: bool, quiet: bool) -> None:
     file = write_result(result, file)
     if not held_out:
-        write_text(file.parent / "results" / log_name(result), paper_log(result))
+        write_text(file.parent / "results" / log_name(result), log_of_result(result))
     if not quiet:
-        print(f"{file} holds this", file=sys.stderr)
+        print(f"{file} holds this result", file=sys.stderr)
 
 
 def _without_gradients(evaluation: Evaluation) -> Evaluation:
-    """The evaluation for a network that gives no gradient: by attacks that need none."""
+    """Return the evaluation for a network that gives no gradient, with attacks that need none."""
     if evaluation.attacks == "queries":
         return evaluation
     print(
-        "note: no gradient comes through this network, so that it is attacked without: by Square, with "
-        f"{evaluation.queries:,} queries in the place of PGD",
+        "note: this network gives no gradient, so it is attacked by Square, which needs none, with "
+        f"{evaluation.queries:,} queries instead of PGD",
         file=sys.stderr,
     )
     return replace(evaluation, attacks="queries")
 
 
 def _quick_checks(evaluation: Evaluation, model: PreparedClassifier, quiet: bool) -> tuple[Finding, ...]:
-    """Signs that the numbers will be worth little, on images of the first block; with attacks if AutoAttack follows."""
-    images = evaluation.of(model.images)
+    """Check images of the first block for signs of an unreliable evaluation; with attacks if AutoAttack follows."""
+    images = evaluation.select(model.images)
     index = evaluation.blocks(len(images))[0][:CHECKED].to(images.pixels.device)
     x, y, key = images.floats(index), images.label[index], Key(evaluation.seed) / "checks"
     with frozen(model.net):
-        patient = ModelUnderTest(through(model.net), x, y, evaluation.attack.ball, key, model.net)
-        found = cheap(patient) if evaluation.autoattack == "none" else thorough(patient)
+        tested = ModelUnderTest(logits_of(model.net), x, y, evaluation.attack.ball, key, model.net)
+        found = quick_checks(tested) if evaluation.autoattack == "none" else all_checks(tested)
     for finding in () if quiet else found:
         print(f"doubtful ({finding.check}, {finding.sure}): {finding.says} {finding.do}", file=sys.stderr)
     return found
 
 
-def _tell_eps(candidate: Classifier, evaluation: Evaluation, quiet: bool) -> None:
-    """Say it where an encoder was trained against another adversary than it is judged by."""
-    for what, part in (("pre-trained", "pretrain"), ("fine-tuned", "finetune")):
-        ball = ball_of(candidate.about[part].get("recipe", {}).get("method"))
+def _note_eps(subject: Classifier, evaluation: Evaluation, quiet: bool) -> None:
+    """Print a note if the encoder was trained against another adversary than the one of the evaluation."""
+    for what, phase in (("pre-trained", "pretrain"), ("fine-tuned", "finetune")):
+        ball = ball_of(subject.metadata[phase].get("recipe", {}).get("method"))
         if ball is not None and ball != evaluation.attack.ball and not quiet:
             print(
-                f"note: {what} at {in_words(ball)}, and judged at {in_words(evaluation.attack.ball)}, which goes with the "
-                "set unless --attack.ball.eps says otherwise",
+                f"note: {what} at {in_words(ball)}, and evaluated at {in_words(evaluation.attack.ball)}, the default "
+                "for this set; --attack.ball.eps changes it",
                 file=sys.stderr,
             )
 
 
-def _tell_constant(result: dict[str, Any], quiet: bool) -> None:
-    """Say it where a score is no more than what one answer to everything gets."""
+def _note_constant(result: dict[str, Any], quiet: bool) -> None:
+    """Print a note if an accuracy is no higher than that of a constant answer."""
     usual = result["constant"]
     low = [word for word, key in (("SA", "standard"), ("RA", "robust")) if result[key]["percent"] <= usual["percent"]]
     if low and not quiet:
         print(
-            f"note: {' and '.join(low)} say little: whoever always answers {usual['class']!r} is right on "
+            f"note: {' and '.join(low)} say little: always answering {usual['class']!r} is correct on "
             f"{usual['percent']:.1f} %, clean or attacked",
             file=sys.stderr,
         )

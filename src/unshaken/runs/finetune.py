@@ -1,4 +1,4 @@
-"""Fine-tuning: train a classifier on a pre-trained encoder, resume it, or find it finished."""
+"""Fine-tuning: train a classifier on a pre-trained encoder, resume it, or return the finished run."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ CLASSIFIER = "classifier.safetensors"
 def finetune(
     encoder: Path | str, recipe: Finetune | AutoFinetune | str = "slf", workspace: Workspace = Workspace()
 ) -> Path:
-    """Train a classifier on an encoder, resume it, or find it finished. Returns the run's folder, with
-    classifier.safetensors.
+    """Train a classifier on an encoder, resume it, or return the finished run: its folder has classifier.safetensors.
 
     encoder    a pre-training run or an encoder file
-    recipe     a fine-tuning recipe, or a mode, slf, alf, aff or autolora, with the field's choices for this encoder
-    workspace  without a root, the run lies beside the encoder
+    recipe     a fine-tuning recipe, or a mode (slf, alf, aff or autolora) with the field's choices for this encoder
+    workspace  without a root, the run's folder is in the encoder's
 
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
@@ -47,7 +46,7 @@ def finetune(
     if isinstance(recipe, str):
         recipe = finetune_recipe(file, recipe)
     given = PretrainedEncoder.read(file)
-    tell_eps(given.about["pretrain"]["recipe"], recipe.method, workspace.quiet)
+    note_eps(given.metadata["pretrain"]["recipe"], recipe.method, workspace.quiet)
     train = finetune_autolora if isinstance(recipe, AutoFinetune) else finetune_classifier
     return train(recipe, given, file.parent, workspace)
 
@@ -59,11 +58,11 @@ def finetune_recipe(
     leaked: bool = False,
     like: str | None = None,
 ) -> Finetune | AutoFinetune:
-    """The field's choices for a mode and for what pre-trained the encoder, on the same images or on others.
+    """Return the field's choices for a mode and for the encoder's method, on the same images or on others.
 
     mode    slf, alf, aff or autolora
-    leaked  with the epochs that the published AIR numbers were in fact fine-tuned for (finetune_presets.LEAKED)
-    like    METHOD/SET: as for an encoder that this recipe pre-trained
+    leaked  with the epochs that the published numbers of AIR really used (finetune_presets.LEAKED)
+    like    METHOD/SET: with the choices for an encoder pre-trained by this recipe
     """
     if mode not in (*MODES, "autolora"):
         raise ValueError(
@@ -71,7 +70,7 @@ def finetune_recipe(
         )
     file = encoder_file(Path(encoder))
     given = PretrainedEncoder.read(file)
-    pretrained = given.about["pretrain"]["recipe"]
+    pretrained = given.metadata["pretrain"]["recipe"]
     origin = source_of(pretrained["data"], file.parent)
     if mode == "autolora":
         return autolora(data or origin)
@@ -79,15 +78,15 @@ def finetune_recipe(
 
 
 def protocol_for(encoder: Path, source: DataSource, like: str | None = None) -> Protocol:
-    """Which row of the presets an encoder takes, by what is noted about it."""
+    """Return the row of the presets for an encoder, by its metadata."""
     given = PretrainedEncoder.read(encoder_file(encoder))
-    pretrained = given.about["pretrain"]["recipe"]
-    origin = DataSource(pretrained["data"]["name"])  # only its name is used: nothing is opened
+    pretrained = given.metadata["pretrain"]["recipe"]
+    origin = DataSource(pretrained["data"]["name"])  # only its name is used, and no image is read
     return Protocol.of(pretrained["name"], origin, source, given.backbone.image_size, like)
 
 
 def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path, workspace: Workspace) -> Path:
-    """SLF, ALF or AFF of an encoder that has been read."""
+    """Train by SLF, ALF or AFF on an encoder."""
     images = load_labelled(recipe.data, given.backbone, recipe.holdout)
     data = {"images": image_identity(images), "encoder": given.identity}
     with workspace.open(f"{recipe.mode}-{images.name}", recipe, data, beside) as run:
@@ -105,7 +104,7 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         )  # fmt: skip
         how = (recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet)
         fit(step, batches.to(fabric.device), *how)
-        origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.about["pretrain"]}
+        origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
         classifier = merge_route(net, "adv")
         save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
         write_fingerprint(run.path)
@@ -114,9 +113,9 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
 
 
 def with_routes_for(method: Method, encoder: Encoder) -> Encoder:
-    """The encoder with the routes that the method asks for: all it has, or the adversarial one alone.
+    """Return the encoder with the routes that the method needs: all of them, or only the adversarial one.
 
-    An encoder that never saw an attack has only the clean route, which then takes every image.
+    An encoder pre-trained without attacks has a single route, which takes every image.
     """
     routes = routes_of(encoder)
     if set(method.routes) <= set(routes) and len(method.routes) > 1:
@@ -125,22 +124,22 @@ def with_routes_for(method: Method, encoder: Encoder) -> Encoder:
 
 
 def labelled_source(encoder: Path, data: str | None, size: int | None) -> DataSource:
-    """The set that an encoder was pre-trained on, or another one, in its stored size or another."""
+    """Return the set that an encoder was pre-trained on, or the set `data`, at its own size or at `size`."""
     file = encoder_file(encoder)
-    recipe = PretrainedEncoder.read(file).about["pretrain"]["recipe"]
+    recipe = PretrainedEncoder.read(file).metadata["pretrain"]["recipe"]
     if recipe["name"] == UNKNOWN:
         print(f"{file} does not say which method made it: the presets are those of unknown methods", file=sys.stderr)
-    known = source_of(recipe["data"], file.parent)
-    source = replace(known, name=data, size=None, limit=None) if data else known
+    own = source_of(recipe["data"], file.parent)
+    source = replace(own, name=data, size=None, limit=None) if data else own
     return replace(source, size=size) if size else source
 
 
-def tell_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
-    """Say so where an encoder was pre-trained against another adversary than it is fine-tuned against."""
+def note_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
+    """Print a note if fine-tuning uses another adversary than pre-training did."""
     before, now = ball_of(pretrained.get("method")), ball_of(to_json(method))
     if before is not None and now is not None and before != now and not quiet:
         print(
-            f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(now)}, which goes with the set "
-            "unless --method.attack.ball.eps says otherwise",
+            f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(now)}, the default for this set; "
+            "--method.attack.ball.eps changes it",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""The runs of a frontier: all images, a selector at several fractions, and chance at the same and at the same cost."""
+"""The runs of a frontier: all images, a selector at several fractions, and random images at equal size or cost."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from unshaken.train.run_dir import RUN_FILE
 @dataclass(frozen=True)
 @ranged
 class Frontier:
-    """Which runs to compare.
+    """The runs to compare.
 
-    part   the recipe on coresets; its selector is compared, whatever its fraction
+    part   the recipe on coresets, with the selector to compare; its fraction is replaced by each of `fractions`
     whole  the name of the same recipe on all images
-    mode   of fine-tuning: slf, alf, aff
+    mode   the mode of fine-tuning: slf, alf, aff
     """
 
     part: Pretrain
@@ -47,47 +47,47 @@ class Frontier:
         if len({*self.fractions}) < len(self.fractions) or len({*self.seeds}) < len(self.seeds):
             raise ValueError("each fraction and each seed is given once")
         if self.part.coreset is None or isinstance(self.part.coreset, (All, Random)):
-            raise ValueError("all images and images by chance are in the comparison anyhow: name a selector, RCS say")
+            raise ValueError("all images and random images are compared in any case: name a selector, such as RCS")
         if self.part.coreset.warmup >= self.part.epochs:
             raise ValueError(
                 f"nothing is selected in {self.part.epochs} epochs of which {self.part.coreset.warmup} are warm-up: "
                 "choose more --epochs, or a lower --coreset.warmup"
             )
         for fraction in self.fractions:
-            replace(self.part.coreset, fraction=fraction)  # which says what is wrong with one
+            replace(self.part.coreset, fraction=fraction)  # raises ValueError for a wrong fraction
 
     def run(self, workspace: Workspace, tell: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
-        """One result after the other: pre-trained, fine-tuned and examined, or found in the workspace, where all lie."""
-        load_labelled(self.part.data, self.part.backbone)  # without labels nothing could be judged in the end
+        """Pre-train, fine-tune and evaluate each run, or find it in the workspace, and yield its result."""
+        load_labelled(self.part.data, self.part.backbone)  # fails now if there are no labels, and not after hours
         for seed in self.seeds:
             part = replace(self.part, seed=seed)
-            judge = lambda chosen, what: self._judged(chosen, what, workspace, tell)  # noqa: E731
-            yield judge(replace(part, name=self.whole, coreset=None), "all images")[1]
+            measure = lambda chosen, what: self._measured(chosen, what, workspace, tell)  # noqa: E731
+            yield measure(replace(part, name=self.whole, coreset=None), "all images")[1]
             for fraction in self.fractions:
                 selector = replace(part.coreset, fraction=fraction)  # pyright: ignore[reportArgumentType]
-                by_chance = Random(fraction, selector.warmup, selector.every, selector.validation)
+                at_random = Random(fraction, selector.warmup, selector.every, selector.validation)
                 name = type(selector).__name__
-                run, result = judge(replace(part, coreset=selector), f"{name} {fraction:g}")
+                run, result = measure(replace(part, coreset=selector), f"{name} {fraction:g}")
                 yield result
-                yield judge(replace(part, coreset=by_chance), f"Random {fraction:g}")[1]
-                dear = self.as_dear(selector, run)
-                chosen = replace(part, coreset=replace(by_chance, fraction=dear))
-                yield judge(chosen, f"Random {dear:g}, at the cost of {name} {fraction:g}")[1]
+                yield measure(replace(part, coreset=at_random), f"Random {fraction:g}")[1]
+                cost = self.random_fraction_at_cost(selector, run)
+                chosen = replace(part, coreset=replace(at_random, fraction=cost))
+                yield measure(chosen, f"Random {cost:g}, at the cost of {name} {fraction:g}")[1]
 
-    def as_dear(self, selector: Selector, run: Path) -> float:
-        """The fraction by chance at the cost of a finished run: as long as that run lies there, the same."""
+    def random_fraction_at_cost(self, selector: Selector, run: Path) -> float:
+        """Return the fraction of random images at the cost of a finished run. It is fixed by the run."""
         spent = read_json(run / "run.json", RUN_FILE).get("spent")
         if spent is None:
             raise ValueError(
-                f"{run} does not say what its selections took, as an older version made it; move it away, or choose "
-                "another --runs"
+                f"{run} does not have the seconds of its selections, as an older version made it; move it away, or "
+                "choose another --runs"
             )
         return matched(selector.fraction, selector.warmup, self.part.epochs, spent)
 
-    def _judged(
+    def _measured(
         self, chosen: Pretrain, what: str, workspace: Workspace, tell: Callable[[str], None]
     ) -> tuple[Path, dict[str, Any]]:
-        """The pre-training run, and the result of the classifier on it."""
+        """Return the pre-training run, and the result of the classifier on it."""
         tell(f"seed {chosen.seed}, {what}")
         encoder, beside = pretrain(chosen, workspace), replace(workspace, root=None)
         tuned = finetune(encoder, replace(finetune_recipe(encoder, self.mode), seed=chosen.seed), beside)
@@ -97,19 +97,19 @@ class Frontier:
         return encoder, result  # pyright: ignore[reportReturnType]
 
 
-def compared(name: str) -> tuple[Pretrain, str]:
-    """The recipe of a name on coresets, and what the same on all images is called.
+def coreset_pair(name: str) -> tuple[Pretrain, str]:
+    """Return a recipe on coresets, and the name of the same recipe on all images.
 
-    acl/digits and acl-rcs/digits are one pair, and are compared as the second is trained. A method whose paper has no
-    coreset takes RCS, and keeps its name.
+    acl/digits and acl-rcs/digits are one pair, whichever of the two is named. A method whose paper has no coresets gets
+    RCS, under its own name.
     """
     chosen = recipe(name)
     if not isinstance(chosen, Pretrain):
-        raise ValueError(f"{name} selects no images; name what it goes on from, which is {chosen.teacher}")
+        raise ValueError(f"{name} selects no images; name the recipe that it starts from, {chosen.teacher}")
     data = name.partition("/")[2] or "cifar10"
     offered = DATASETS[data].methods or RECIPES
-    known = [recipe(f"{method}/{data}") for method in RECIPES if method in offered]
-    same = [other for other in known if isinstance(other, Pretrain) and other.method == chosen.method]
+    recipes = [recipe(f"{method}/{data}") for method in RECIPES if method in offered]
+    same = [other for other in recipes if isinstance(other, Pretrain) and other.method == chosen.method]
     whole = next((other.name for other in same if other.coreset is None), chosen.name)
     part = next((other for other in same if other.coreset is not None), None)
     return part or replace(chosen, coreset=rcs(defaults_for(chosen.data), chosen.epochs)), whole

@@ -28,9 +28,9 @@ from unshaken.train.training_images import pretrained_on
 
 
 def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Workspace) -> Path:
-    """Run all stages, from where the last call stopped. Returns the run's folder, with encoder.safetensors.
+    """Run or resume all stages. Returns the run's folder, with encoder.safetensors.
 
-    Each stage is kept as it ends: the labels in pseudo-labels.safetensors, the probe in a run of its own within.
+    Each finished stage is saved: the labels in pseudo-labels.safetensors, the probe in a run within this run.
     """
     images = load_images(recipe.data, recipe.split, encoder.backbone)
     data = {"images": image_identity(images), "teacher": encoder.identity}
@@ -49,7 +49,7 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
         net = Network(encoder.encoder if dual else encoder.adversarial_route(), probe.head)
         train_stage(recipe, "tune", net, images, label, run, workspace, fabric)
 
-        origin = {"recipe": to_json(recipe), "data": run.data, "teacher": encoder.about["pretrain"]}
+        origin = {"recipe": to_json(recipe), "data": run.data, "teacher": encoder.metadata["pretrain"]}
         save_encoder(run.path / "encoder.safetensors", net.encoder, encoder.backbone, {"pretrain": origin})
         write_fingerprint(run.path)
         run.finish(net, workspace.runtime.world(fabric.device))
@@ -59,7 +59,7 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
 def train_probe(
     recipe: LPAFF, probe: Network, images: Images, label: Tensor, run: Run, workspace: Workspace, fabric: Any
 ) -> None:
-    """Train the linear probe in a run of its own within the run, or read the head that it left there."""
+    """Train the linear probe in a run within this run, or read its head if it is finished."""
     with Run.open(run.path, "probe", recipe.probe, run.data) as first:
         first.note, first.worlds, first.same_world = run.note, [*run.worlds], run.same_world
         file = first.path / "head.safetensors"

@@ -1,4 +1,4 @@
-"""How far a recipe gets on this machine in a given time: epochs, attack steps and precision, from measured speed."""
+"""The plan for a given time on this machine: epochs, attack steps and precision, from measured speeds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from unshaken.train.batches import BatchStream
 from unshaken.train.image_sets import load_images
 from unshaken.train.throughput import Speed, seconds_of, step_speed
 
-TRIAL = 2.0
-"""Seconds of timed training steps for each speed that is measured, at most."""
+MEASURING = 2.0
+"""The most seconds of training steps that are timed for one speed."""
 FEW_EPOCHS = 20
-"""With fewer epochs than this, an attack of fewer steps is chosen where there is one."""
+"""With fewer epochs than this, the plan prefers an attack of fewer steps."""
 STEPS = (3, 2, 1)
 """Numbers of attack steps to fall back to."""
 SHARES = {"teacher": 0.45, "slf": 0.06, "evaluation": 0.12, "autoattack": 0.15}
-"""Parts of the time: a teacher's is of what is left for pre-training, the others are the most that each may take."""
+"""Shares of the time: the teacher's share of all pre-training, and the largest shares of the other stages."""
 ATTACK_STEPS = 20
 """PGD steps of the evaluation."""
 
@@ -46,9 +46,9 @@ ATTACK_STEPS = 20
 class Stage:
     """One command of a plan.
 
-    recipe    what is trained; None for an evaluation
+    recipe    the recipe to train; None for an evaluation
     images_s  expected images a second
-    seconds   expected seconds, start-up included
+    seconds   expected seconds, with start-up
     """
 
     name: str
@@ -63,7 +63,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done in a time, stage by stage, and how the networks compute."""
+    """The stages that fit in `budget` seconds, the runtime, the number of training images, and notes for the user."""
 
     budget: float
     runtime: Runtime
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """That all stages are expected to take."""
+        """The expected seconds of all stages."""
         return sum(stage.seconds for stage in self.stages)
 
     def stage(self, name: str) -> Stage:
@@ -87,35 +87,35 @@ def make_plan(
     images: Images | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """Measure the speed of each stage for a few seconds, and share out the time.
+    """Measure the speed of each stage for a few seconds, and divide the time among them.
 
-    The stages are: a teacher if the recipe names another recipe for one, the recipe, SLF, PGD-20 on the test images,
-    and AutoAttack for what is left. ValueError if not even one epoch of each fits.
+    The stages are: a teacher, if the recipe has another recipe as its teacher; the recipe; SLF; PGD-20 on the test
+    images; and AutoAttack in the time that is left. ValueError if one epoch of each does not fit.
 
-    images  the training images, if they are at hand already
+    images  the training images, if they are loaded already
     """
     if seconds <= 0:
         raise ValueError(f"a plan is for more than 0 seconds, not {seconds:g}")
     began = time.monotonic()
     images = load_images(wanted.data, wanted.split, wanted.backbone) if images is None else images
-    loading, trial = time.monotonic() - began, min(TRIAL, seconds / 200)
-    runtime, notes = precision_by_trial(wanted, images, runtime, trial, tell)
+    loading, measuring = time.monotonic() - began, min(MEASURING, seconds / 200)
+    runtime, notes = faster_precision(wanted, images, runtime, measuring, tell)
     slf, teacher = slf_of(wanted), teacher_recipe(wanted)
-    slf_speed = finetune_speed(wanted, slf, images, runtime, trial)
-    gradients = gradient_speed(wanted, images, runtime, trial)
+    slf_speed = finetune_speed(wanted, slf, images, runtime, measuring)
+    gradients = gradient_speed(wanted, images, runtime, measuring)
     tell(f"measured: SLF {slf_speed.images_s:,.0f} images/s, attacks {gradients:,.0f} gradients/s")
-    speeds = speeds_by_steps(wanted, images, runtime, trial)
+    speeds = speeds_by_steps(wanted, images, runtime, measuring)
     said = ", ".join(f"{speed.images_s:,.0f} with {steps} attack steps" for steps, speed in speeds.items() if steps)
     tell(f"measured: {wanted.name} {said or f'{speeds[0].images_s:,.0f}'} images/s")
 
     count, reserve = len(images), {name: share * seconds for name, share in SHARES.items()}
-    slf = scheduled(slf, epochs_in(reserve["slf"], slf_speed, count, most=slf.epochs))
+    slf = with_epochs(slf, epochs_in(reserve["slf"], slf_speed, count, most=slf.epochs))
     slf_stage = Stage("slf", slf, slf_speed.images_s, time_of(slf, slf_speed, count))
-    # the test set of a known set is a fifth of its training images; another size changes one share of the time alone
+    # in the usual sets there are five training images for a test image; elsewhere this one estimate is off
     attacked = min(reserve["evaluation"], count / 5 * (ATTACK_STEPS + 2) / gradients)
     stages, left = [], seconds - 4 * loading - slf_stage.seconds - attacked - reserve["autoattack"]
     if teacher is not None:
-        speed = pretrain_speed(teacher, images, runtime, trial)
+        speed = pretrain_speed(teacher, images, runtime, measuring)
         tell(f"measured: {teacher.name} {speed.images_s:,.0f} images/s")
         left -= time.monotonic() - began
         stages.append(pretrain_stage("teacher", teacher, {0: speed}, count, SHARES["teacher"] * left)[0])
@@ -129,7 +129,7 @@ def make_plan(
 
 
 def teacher_recipe(wanted: Pretrain) -> Pretrain | None:
-    """The recipe that is trained first, with the same images, network and seed; None if there is none."""
+    """Return the teacher's recipe with the same images, network and seed; None if no recipe is trained first."""
     name = wanted.teacher or ""
     if not name or Path(name).exists() or name.partition("/")[0] not in RECIPES:
         return None
@@ -139,9 +139,9 @@ def teacher_recipe(wanted: Pretrain) -> Pretrain | None:
 def pretrain_stage(
     name: str, one: Pretrain, speeds: dict[int, Speed], count: int, seconds: float
 ) -> tuple[Stage, list[str]]:
-    """As many epochs as fit, with fewer attack steps where there would be few epochs; and what to say of that.
+    """Return the stage with as many epochs as fit, and notes. It has fewer attack steps if there would be few epochs.
 
-    speeds  by the number of attack steps, the recipe's own first; 0 stands for a recipe without an attack
+    speeds  by the number of attack steps, the recipe's own first; 0 for a recipe without an attack
     """
     enough = min(FEW_EPOCHS, one.epochs)
     epochs = {steps: epochs_in(seconds, speed, count, most=one.epochs) for steps, speed in speeds.items()}
@@ -155,8 +155,8 @@ def pretrain_stage(
     said, own = [], next(iter(speeds))
     if steps != own:
         one = replace(one, method=with_attack_steps(one.method, steps))
-        said = [f"{one.name} attacks in {steps} step(s) in place of {own}, which reach as far together"]
-    one = scheduled(one, epochs[steps])
+        said = [f"{one.name} attacks in {steps} step(s) instead of {own}, with the same total length"]
+    one = with_epochs(one, epochs[steps])
     return Stage(name, one, speeds[steps].images_s, time_of(one, speeds[steps], count)), said
 
 
@@ -168,23 +168,23 @@ def time_of(one: Pretrain | Finetune, speed: Speed, count: int) -> float:
     return one.epochs * count / speed.images_s + speed.startup
 
 
-def scheduled(one: Any, epochs: int) -> Any:
-    """The same recipe in so many epochs: warm-ups are a tenth of them at most, stairs and milestones shrink alike."""
+def with_epochs(one: Any, epochs: int) -> Any:
+    """Return the recipe with this number of epochs. Schedules shrink alike; a warm-up is at most a tenth."""
     if epochs < 1:
         return replace(one, epochs=1)
-    part = epochs / one.epochs
+    ratio = epochs / one.epochs
 
     def shrunk(value: Any) -> Any:
         if isinstance(value, WarmupCosine):
             return replace(value, warmup=min(value.warmup, round(epochs / 10, 2)))
         if isinstance(value, StepSchedule):
-            return replace(value, every=max(1, round(value.every * part)))
+            return replace(value, every=max(1, round(value.every * ratio)))
         if isinstance(value, MultiStep):
-            return replace(value, at=tuple(max(1, round(at * part)) for at in value.at))
+            return replace(value, at=tuple(max(1, round(at * ratio)) for at in value.at))
         if isinstance(value, Constant) or not is_dataclass(value):
             return value
-        held = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
-        changed = {name: new for name, old in held.items() if (new := shrunk(old)) != old}
+        values = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+        changed = {name: new for name, old in values.items() if (new := shrunk(old)) != old}
         return replace(value, **changed) if changed else value
 
     changes = {
@@ -193,18 +193,18 @@ def scheduled(one: Any, epochs: int) -> Any:
         if hasattr(one, name)
     }
     if getattr(one, "coreset", None) is not None and hasattr(one.coreset, "warmup"):
-        every = max(1, round(one.coreset.every * part))
-        changes["coreset"] = replace(one.coreset, warmup=max(1, round(one.coreset.warmup * part)), every=every)
+        every = max(1, round(one.coreset.every * ratio))
+        changes["coreset"] = replace(one.coreset, warmup=max(1, round(one.coreset.warmup * ratio)), every=every)
     return replace(one, epochs=epochs, **changes)
 
 
-# what is measured
+# measurements
 
 
-def precision_by_trial(
+def faster_precision(
     one: Pretrain, images: Images, runtime: Runtime, seconds: float, tell: Callable[[str], None]
 ) -> tuple[Runtime, list[str]]:
-    """Where bf16 would be taken on a CPU, float32 is timed beside it, and the faster is taken."""
+    """Return the runtime with the faster precision, and notes: bf16 on a CPU is timed against float32."""
     if runtime.precision != "bf16" or runtime.kind != "cpu":
         return runtime, []
     plain = replace(runtime, precision="float32")
@@ -216,9 +216,9 @@ def precision_by_trial(
 
 
 def speeds_by_steps(one: Pretrain, images: Images, runtime: Runtime, seconds: float) -> dict[int, Speed]:
-    """Speeds by the number of attack steps, the recipe's own first.
+    """Return the speed for each number of attack steps, the recipe's own first.
 
-    Two numbers of steps are measured; an image's time is a + b · steps, so the others follow.
+    An image takes a + b · steps seconds, so the speeds for two numbers of steps are measured and give all others.
     """
     own = most_steps(one.method)
     measured = pretrain_speed(one, images, runtime, seconds)
@@ -231,14 +231,14 @@ def speeds_by_steps(one: Pretrain, images: Images, runtime: Runtime, seconds: fl
 
 
 def most_steps(method: Any) -> int:
-    """Steps of a method's longest attack; 0 if it makes none."""
+    """Return the number of steps of a method's longest attack; 0 without attacks."""
     found = [0]
     replace_attacks(method, lambda attack: found.append(attack.steps) or attack)
     return max(found)
 
 
-def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = TRIAL) -> Speed:
-    """Of real training steps of a recipe from new weights; what they learn is thrown away."""
+def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = MEASURING) -> Speed:
+    """Measure the speed of training steps of a recipe, from new weights, which are discarded."""
     fabric = runtime.open()
     counts, label = (), None
     if one.method.labels == "clusters":
@@ -257,8 +257,10 @@ def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
     return step_speed(step, feed.to(fabric.device), one.optimizer, seconds)
 
 
-def finetune_speed(first: Pretrain, slf: Finetune, images: Images, runtime: Runtime, seconds: float = TRIAL) -> Speed:
-    """Of a linear classifier's training on a frozen encoder."""
+def finetune_speed(
+    first: Pretrain, slf: Finetune, images: Images, runtime: Runtime, seconds: float = MEASURING
+) -> Speed:
+    """Measure the speed of training a linear classifier on a frozen encoder."""
     fabric = runtime.open()
     encoder = single_route(first.build_network().encoder, "adv")
     net = Network(encoder, zero_classifier(encoder.features, 10)).to(fabric.device)
@@ -268,8 +270,8 @@ def finetune_speed(first: Pretrain, slf: Finetune, images: Images, runtime: Runt
     return step_speed(Step(slf.method, net), feed.to(fabric.device), slf.optimizer, seconds)
 
 
-def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = TRIAL) -> float:
-    """Input gradients a second of a classifier on the encoder: what an attack of an evaluation costs."""
+def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = MEASURING) -> float:
+    """Measure the input gradients per second of a classifier on the encoder, which is the cost of attacks."""
     fabric = runtime.open()
     encoder = single_route(one.build_network().encoder, "adv")
     net = Network(encoder, zero_classifier(encoder.features, 10)).to(fabric.device)
@@ -291,5 +293,5 @@ def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
 
 
 def slf_of(one: Pretrain) -> Finetune:
-    """The linear fine-tuning that goes with a recipe."""
+    """Return the usual SLF recipe for a pre-training recipe."""
     return chosen("slf", one.name, one.data, one.data, one.backbone.image_size)

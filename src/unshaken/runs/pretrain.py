@@ -1,4 +1,4 @@
-"""Pre-training: run a recipe, resume it, or find it finished."""
+"""Pre-training: run a recipe, resume it, or return the finished run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENCODER = "encoder.safetensors"
 
 
 def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace()) -> Path:
-    """Run a pre-training recipe, resume it, or find it finished. Returns the run's folder, with encoder.safetensors.
+    """Run a pre-training recipe, resume it, or return the finished run: its folder has encoder.safetensors.
 
     recipe  a recipe, or the name of one: acl/cifar10
 
@@ -51,39 +51,40 @@ def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace())
 
 
 def takes_weights(recipe: Pretrain | LPAFF) -> bool:
-    """Whether the teacher's weights are used, so that its network must be this recipe's."""
+    """Return whether a recipe copies its teacher's weights, so that both need the same network."""
     return isinstance(recipe, Pretrain) and (recipe.method.teacher == "frozen" or recipe.start == "teacher")
 
 
 def resolve_encoder(
     name: str, like: Pretrain | LPAFF, workspace: Workspace, same_network: bool = False
 ) -> PretrainedEncoder:
-    """The encoder that a name stands for: a run, a file, or a recipe, which is then pre-trained first.
+    """Return the encoder of a run, of a file, or of a recipe, which is pre-trained first.
 
-    That recipe is given the images and the seed of `like`, and its network too if it is to be the same.
+    like          the recipe that needs the encoder: the other recipe takes its images and its seed
+    same_network  take its network too
     """
     if Path(name).exists():
         return PretrainedEncoder.read(encoder_file(Path(name)))
     if name.partition("/")[0] not in catalog.RECIPES:
         raise ValueError(f"{name!r} is neither a run, nor an encoder file, nor a recipe such as simclr/cifar10")
-    first = replace(catalog.recipe(name), data=like.data, split=like.split, seed=like.seed)
-    if same_network and isinstance(first, Pretrain) and isinstance(like, Pretrain):
-        first = replace(first, backbone=like.backbone)
+    needed = replace(catalog.recipe(name), data=like.data, split=like.split, seed=like.seed)
+    if same_network and isinstance(needed, Pretrain) and isinstance(like, Pretrain):
+        needed = replace(needed, backbone=like.backbone)
     if not workspace.quiet:
-        epochs = getattr(first, "epochs", None)
-        long = "" if epochs is None else f", {epochs:,} epoch{'s' * (epochs > 1)}"
+        epochs = getattr(needed, "epochs", None)
+        length = "" if epochs is None else f", {epochs:,} epoch{'s' * (epochs > 1)}"
         print(
-            f"{like.name} begins with {name}{long}: it is looked for under {workspace.root or 'runs'}, and trained "
-            "there first if it is not finished; name a run or a file in its place to use that encoder",
+            f"{like.name} starts from {name}{length}: it is looked for under {workspace.root or 'runs'}, and trained "
+            "there first if it is not finished; name a run or a file instead to use that encoder",
             file=sys.stderr,
         )
-    return PretrainedEncoder.read(pretrain(first, replace(workspace, profile=0)) / ENCODER)
+    return PretrainedEncoder.read(pretrain(needed, replace(workspace, profile=0)) / ENCODER)
 
 
 def pretrain_encoder(
     recipe: Pretrain, teacher: PretrainedEncoder | None, start: PretrainedEncoder | None, workspace: Workspace
 ) -> Path:
-    """Train an encoder from its images, its teacher and its first weights, all of which are at hand."""
+    """Train an encoder, given its teacher and its initial weights."""
     recipe = with_network_of(recipe, start or (teacher if takes_weights(recipe) else None))
     images = load_images(recipe.data, recipe.split, recipe.backbone)
     roles = {"teacher": teacher, "start": start}
@@ -113,7 +114,7 @@ def pretrain_encoder(
         else:
             fit_on_coresets(recipe.coreset, step, batches.to(fabric.device), *how)
         origin = {"recipe": to_json(recipe), "data": data}
-        origin |= {"teacher": teacher.about["pretrain"]} if teacher else {}
+        origin |= {"teacher": teacher.metadata["pretrain"]} if teacher else {}
         trained = net.teacher if recipe.method.teacher == "momentum" else net
         save_encoder(run.path / ENCODER, trained.encoder, recipe.backbone, {"pretrain": origin})
         write_fingerprint(run.path)
@@ -122,20 +123,22 @@ def pretrain_encoder(
 
 
 def with_network_of(recipe: Pretrain, encoder: PretrainedEncoder | None) -> Pretrain:
-    """The recipe with the network of the encoder whose weights it copies: it is settled before the run is named."""
+    """Return the recipe with the network of the encoder whose weights it copies. It is part of the run's name."""
     if encoder is None or encoder.backbone == recipe.backbone:
         return recipe
-    print(f"{recipe.name}: the network is that of the encoder it begins with, {encoder.backbone}", file=sys.stderr)
+    print(f"{recipe.name}: the network is the one of the encoder it starts from, {encoder.backbone}", file=sys.stderr)
     return replace(recipe, backbone=encoder.backbone)
 
 
 def labels_of(
     recipe: Pretrain, images: Images, teacher: PretrainedEncoder | None, folder: Path
 ) -> tuple[Tensor | None, tuple[int, ...]]:
-    """The labels that the method learns from, (N) or (N, L), and how many classes each labelling has."""
+    """Return the labels that the method learns from, (N) or (N, L), and the number of classes of each labelling."""
     if recipe.method.labels == "clusters":
         assert teacher is not None
-        if teacher.backbone.image_size != recipe.backbone.image_size:  # it sees the same images at its own size
+        if (
+            teacher.backbone.image_size != recipe.backbone.image_size
+        ):  # the teacher takes the same images at its own size
             images = load_images(recipe.data, recipe.split, teacher.backbone).to(images.device)
         check_images_fit(images, teacher.backbone)
         file, key = folder / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
@@ -153,7 +156,7 @@ def first_network(
     teacher: PretrainedEncoder | None = None,
     start: PretrainedEncoder | None = None,
 ) -> Network:
-    """The network before the first step: the weights to start from, and its teacher beside it."""
+    """Return the network before the first step, with its initial weights and its teacher."""
     net = recipe.build_network(classes)
     if start:
         start.load_into(net.encoder)

@@ -1,4 +1,4 @@
-"""What the selections of a run picked: read from its files, with the images from where the run had them."""
+"""The selections of a run: read from its files, together with its images."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ RECIPE_FILE = {
     },
     "data": {"images": {}},
 }
-"""What recipe.json says of a run of pre-training."""
+"""The shape of recipe.json of a pre-training run."""
 Picked = tuple[int, tuple[int, ...], float]
-"""The epoch before which a selection was made, the images in the order in which they were picked, the seconds taken."""
+"""The epoch before which a selection was made, the images in the order of selection, and its seconds."""
 
 
 def selections_in(run: Path) -> tuple[dict[Path, Picked], list[int], Images]:
-    """The selections by their files, in time, the candidates that they had, and the whole set of images.
+    """Return the selections by file, in time order, the indices of their candidates, and all images.
 
-    ValueError if there are none, or if the images are not those that the run met.
+    ValueError if there are none, or if the images are not those that the run was trained on.
     """
     if not (run / "recipe.json").exists():
         raise ValueError(f"{run} is not a run: it has no recipe.json")
-    begun = read_json(run / "recipe.json", RECIPE_FILE)
+    saved = read_json(run / "recipe.json", RECIPE_FILE)
     files = sorted(run.glob("coreset-*.safetensors"))
     if not files:
-        coreset = begun["recipe"].get("coreset")
+        coreset = saved["recipe"].get("coreset")
         why = f"the first is due before epoch {coreset['warmup']}" if coreset else "its recipe has no coreset"
         raise ValueError(f"there is no selection in {run}: {why}")
-    images = _images(begun, run)
+    images = _images(saved, run)
     found: dict[Path, Picked] = {}
-    held: list[int] = []
+    holdout: list[int] = []
     for file in files:
         tensors, about = read_tensors(file, SELECTION)
         found[file] = (about["epoch"], tuple(read_selection(file, len(images)).tolist()), about["seconds"])
-        held = tensors["held"].tolist()
-    return found, sorted({*range(len(images))} - {*held}), images
+        holdout = tensors["held"].tolist()
+    return found, sorted({*range(len(images))} - {*holdout}), images
 
 
-def _images(begun: dict, run: Path) -> Images:
-    recipe = begun["recipe"]
+def _images(saved: dict, run: Path) -> Images:
+    recipe = saved["recipe"]
     source = source_of(recipe["data"], run)
     images = replace(source, size=source.size or recipe["backbone"]["image_size"]).load(recipe["split"])
-    if image_identity(images) != begun["data"]["images"]:
+    if image_identity(images) != saved["data"]["images"]:
         raise ValueError(
-            f"{run} was trained on {begun['data']['images']}, but now there is {image_identity(images)}: put back what was there"
+            f"{run} was trained on {saved['data']['images']}, but now there is {image_identity(images)}: put the "
+            "former images back"
         )
     return images

@@ -1,4 +1,4 @@
-"""A result as a receipt: some of its images are attacked again, as they were, and their verdicts held against it."""
+"""Verification: attack some images of a result again and compare the verdicts; or compare a network's fingerprint."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
-from unshaken.evaluation.result import VERSION, by_part, evaluation_of, misstated
+from unshaken.evaluation.judge import judge
+from unshaken.evaluation.result import VERSION, evaluation_of, scores_that_disagree, verdicts_by_stage
 from unshaken.evaluation.result_file import read_result
 from unshaken.evaluation.verdicts import Verdicts
-from unshaken.interop.fingerprint import Comparison, verify_fingerprint
+from unshaken.interop.fingerprint import verify_fingerprint
 
 TOLERANCE = 0.02
-"""What part of the images may get other verdicts in another world, where sums round and generators draw otherwise;
-one image may in any case. In the same world none may."""
+"""The share of images whose verdicts may differ in another environment, where rounding and random numbers differ; one
+image always may. In the same environment none may."""
 
 
 @dataclass(frozen=True)
 class Recheck:
-    """What judging again found.
+    """How many verdicts agree with a result.
 
-    n      images, in whole blocks, drawn with the seed
-    same   whether versions, machine and program are those of the result
-    agree  by part, how many verdicts are those of the result
-    fewer  of how many, by part, where the result has not all of these images
+    n      number of images that are judged again: complete blocks, drawn with the seed
+    same   the versions, the machine and the program are the same as the result's
+    agree  by stage, the number of verdicts that agree
+    fewer  by stage, the number of images, where the result does not have all n of them
     """
 
     n: int
@@ -44,23 +45,24 @@ class Recheck:
 
     @property
     def allowed(self) -> int:
-        """How many verdicts of a part may differ."""
+        """The number of verdicts of a stage that may differ."""
         return 0 if self.same else ceil(TOLERANCE * self.n)
 
-    def lacking(self, part: str) -> bool:
-        """Whether too many verdicts of a part differ."""
-        n = self.fewer.get(part, self.n)
-        return n - self.agree[part] > (0 if self.same else ceil(TOLERANCE * n))
+    def fails(self, stage: str) -> bool:
+        """Return whether too many verdicts of a stage differ."""
+        n = self.fewer.get(stage, self.n)
+        return n - self.agree[stage] > (0 if self.same else ceil(TOLERANCE * n))
 
     @property
     def holds(self) -> bool:
-        return not any(map(self.lacking, self.agree))
+        """The verdicts agree, up to the number that may differ."""
+        return not any(map(self.fails, self.agree))
 
     def lines(self) -> Iterator[str]:
-        world = "the same world" if self.same else "another world (versions, machine or program)"
+        world = "the same environment" if self.same else "another environment (versions, machine or program)"
         yield f"{self.n} images (--seed {self.seed}) were judged again, in {world}, where {self.allowed} may differ"
-        for part, agree in self.agree.items():
-            yield f"{part}: {agree} of {self.fewer.get(part, self.n)} agree{', too few' if self.lacking(part) else ''}"
+        for stage, agree in self.agree.items():
+            yield f"{stage}: {agree} of {self.fewer.get(stage, self.n)} agree{', too few' if self.fails(stage) else ''}"
 
 
 def recheck(
@@ -72,74 +74,76 @@ def recheck(
     runtime: Runtime = Runtime(),
     quiet: bool = False,
 ) -> Recheck:
-    """Judge again whole blocks of a result's images, drawn at random, of together at least `sample` images.
+    """Judge random blocks of a result's images again, with at least `sample` images, and compare the verdicts.
 
-    An image's verdict depends on the block that it was attacked in, where its random starts are drawn; so in the same
-    world a block has the same bits again.
+    Blocks are judged as a unit, since the random starts of an attack are drawn for a block: so in the same environment
+    the same block gives the same bits.
 
-    seed  of the draw of blocks; a fresh one if it is not given, which is then said
-    run   the classifier's, if the result does not lie in it; data names the images if the run does not
-    Raises ValueError if weights or images are not those of the result.
+    seed  seed of the random blocks; by default a new one, which is printed
+    run   the folder of the classifier's run, if the result's file is not in it
+    data  the name of the set, if it is not in the run
+
+    Raises ValueError if the weights or the images are not the result's.
     """
     if sample < 1:
         raise ValueError(f"a sample has at least 1 image, not {sample}")
     result, seed = read_result(file), secrets.randbelow(1 << 31) if seed is None else seed
-    evaluation, candidate, images = evaluation_of(result), *_subject(file, result, run, data)
+    evaluation, classifier, images = evaluation_of(result), *_subject(file, result, run, data)
     evaluation = replace(evaluation, until=None)
-    if wrong := misstated(result):
+    if wrong := scores_that_disagree(result):
         raise ValueError(f"{file} was altered: the numbers of {wrong[0]} are not those of its verdicts")
-    recorded = by_part(evaluation, result)
-    blocks = evaluation.blocks(len(evaluation.of(images)))
+    recorded = verdicts_by_stage(evaluation, result)
+    blocks = evaluation.blocks(len(evaluation.select(images)))
     drawn = _drawn(blocks, recorded, sample, seed)
     runtime = replace(runtime, precision=result["world"].get("search", "float32"))
-    with candidate.prepared(images, runtime) as seat:
-        found = evaluation.judge(seat.net, seat.images, quiet=quiet, search=seat.search, chosen=drawn)
-        same = result.get("version") == VERSION and result["world"] == seat.world
-    if gone := next((part for part in recorded if part not in found), None):
+    with classifier.prepared(images, runtime) as model:
+        found = judge(evaluation, model.net, model.images, quiet=quiet, search=model.search, only=drawn)
+        same = result.get("version") == VERSION and result["world"] == model.world
+    if gone := next((stage for stage in recorded if stage not in found), None):
         raise ValueError(
             f"{file} has {gone}, and {evaluation.published} has other images now: put back those that were judged"
         )
     at = torch.cat([blocks[block] for block in drawn])
     agree, fewer = {}, {}
-    for part, known in recorded.items():
-        both = at[known.judged[at] & found[part].judged[at]]
-        agree[part] = int((found[part].bits[both] == known.bits[both]).sum())
-        fewer |= {part: len(both)} if len(both) < len(at) else {}
+    for stage, before in recorded.items():
+        both = at[before.judged[at] & found[stage].judged[at]]
+        agree[stage] = int((found[stage].bits[both] == before.bits[both]).sum())
+        fewer |= {stage: len(both)} if len(both) < len(at) else {}
     return Recheck(len(at), seed, same, agree, fewer)
 
 
 def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | None) -> tuple[Classifier, Images]:
-    """The classifier and the images that a result speaks of."""
+    """Return the classifier and the images that a result is about."""
     if run is None and result["method"].startswith(("timm/", "torchvision/")):
-        candidate, side = Classifier.of_name(result["method"])
+        classifier, size = Classifier.of_name(result["method"])
         if data is None:
-            raise ValueError(f"which images {result['method']} was judged on is not in the result: name them by --data")
-        source = DataSource(data, size=side)
+            raise ValueError(f"the result does not say where the images of {result['method']} are: name them by --data")
+        source = DataSource(data, size=size)
         if classes := result["finetune"]["recipe"].get("classes"):
-            candidate = candidate.answering(classes)
+            classifier = classifier.with_logits(classes)
     else:
-        candidate = Classifier.of_run(run or file.parent)
-        source = replace(candidate.source, name=data, size=None) if data else candidate.source
-    if candidate.weights != result["weights"]:
+        classifier = Classifier.of_run(run or file.parent)
+        source = replace(classifier.source, name=data, size=None) if data else classifier.source
+    if classifier.weights != result["weights"]:
         raise ValueError(
-            f"{file} is of weights {result['weights']}, and these have {candidate.weights}: name their run by --run"
+            f"{file} is of weights {result['weights']}, and these have {classifier.weights}: name their run by --run"
         )
-    images = candidate.images(source, held_out=result["data"]["split"] == "held-out")
+    images = classifier.images(source, held_out=result["data"]["split"] == "held-out")
     if images.digest != result["data"]["digest"]:
         raise ValueError(
             f"{file} is of images with digest {result['data']['digest']}, and these have {images.digest}: name them "
             "by --data"
         )
-    return candidate, images
+    return classifier, images
 
 
 def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], sample: int, seed: int) -> list[int]:
-    """Blocks at random, of those that the result has verdicts of, until they hold enough images.
+    """Return the numbers of random blocks that the result has verdicts of, until they hold enough images.
 
-    Of a part that is for some blocks alone, one of these is among them.
+    If a stage includes only some blocks, one of these is drawn too.
     """
     order = torch.randperm(len(blocks), generator=(Key(seed) / "receipt").on("cpu")).tolist()
-    has = {part: [b for b in order if bool(known.judged[blocks[b]].all())] for part, known in recorded.items()}
+    has = {stage: [b for b in order if bool(found.judged[blocks[b]].all())] for stage, found in recorded.items()}
     drawn = list(dict.fromkeys(mine[0] for mine in has.values() if mine and len(mine) < len(has["clean"])))
     for block in has["clean"]:
         if sum(len(blocks[each]) for each in drawn) >= sample:
@@ -150,11 +154,11 @@ def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], samp
     return drawn
 
 
-def verify(file: Path | str, **how: Any) -> Recheck | Comparison:
-    """Check that a result, or a network, is what it says. `.holds` tells whether, `.lines()` tell why.
+def verify(file: Path | str, **how: Any) -> Recheck | Proof:
+    """Check a result, or a network. The answer's `.holds` is the verdict, and `.lines()` give the reasons.
 
-    file  a result, NAME.json, some of whose images are then attacked again (see recheck for `how`); or an encoder or
-          classifier file or a run, whose answers are held against its fingerprint
+    file  a result, NAME.json: some of its images are attacked again (`how`: see `recheck`); or an encoder, a classifier
+          or a run: its network's answers are compared with its fingerprint
 
     Raises ValueError if a network has no fingerprint.
     """

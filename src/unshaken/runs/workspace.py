@@ -1,4 +1,4 @@
-"""Where and how runs are computed: the folder, the device, checkpoints, output."""
+"""The workspace: the folder of runs, the device, the interval of checkpoints, and the output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unshaken.train.run_dir import Run
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where runs are kept and how they are computed. Nothing here changes what a run computes, but for the runtime.
+    """The folder of runs and the way they are computed. Only the runtime changes what a run computes.
 
-    root        folder in which each run makes its own; None: pre-training uses runs/, fine-tuning the encoder's folder
+    root        the folder of runs; None: runs/ for pre-training, the encoder's folder for fine-tuning
     runtime     device, precision and threads
     save_every  seconds between checkpoints; 0 saves after every step
-    quiet       print no progress
-    profile     number of training steps to profile, from where the run begins or resumes
+    quiet       print neither progress nor notes
+    profile     number of training steps to profile, from where the run starts or resumes
     """
 
     root: Path | str | None = None
@@ -28,10 +28,10 @@ class Workspace:
     profile: int = 0
 
     def open(self, name: str, recipe: Any, data: dict[str, Any], beside: Path = Path("runs")) -> Run:
-        """Open the run of a recipe, new or begun, with its lock. Its folder is root/NAME-HASH.
+        """Open and lock the run of a recipe, a new one or one to resume. Its folder is root/NAME-HASH.
 
-        data    what the run is trained on; a run that is resumed must be given the same
-        beside  the folder to use where the workspace has no root
+        data    the identity of the training data; a run can be resumed only on the same data
+        beside  the folder if the workspace has no root
         """
         root = Path(beside if self.root is None else self.root).expanduser()
         return Run.open(root, name, recipe, data | self.runtime.identity)

@@ -1,4 +1,4 @@
-// Verdict bits, and the two tests that tell rows apart: the same as unshaken/board/paired.py, in the browser.
+// Verdict bits and the two paired tests of rows: the same as unshaken/board/paired.py, in the browser.
 "use strict";
 window.Board = window.Board || {};
 (function (B) {

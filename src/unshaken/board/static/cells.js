@@ -1,4 +1,4 @@
-// Numbers, tags and costs as text and as elements; everything that comes from a file goes in as text, never as HTML.
+// Numbers, tags and costs as text and as elements; content of files is inserted as text, never as HTML.
 "use strict";
 (function (B) {
   /** An element with attributes and children; text children are text. */

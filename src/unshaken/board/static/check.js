@@ -1,4 +1,4 @@
-// Whether a result agrees with itself: the same checks as unshaken/board/check.py, in the same words.
+// Checks that a result is consistent: the same as unshaken/board/check.py, with the same messages.
 "use strict";
 (function (B) {
   const NEEDED = ["method", "mode", "data", "standard", "robust", "seeds", "seconds", "weights", "evaluation", "finetune",
@@ -100,8 +100,8 @@
         }
       }
     }
-    const told = result.corruption_accuracy || {}, means = corruptionMeans(result.corruptions || {});
-    if (Object.entries(means).some(([key, value]) => key in told && Math.abs(told[key] - value) > 0.0051)) {
+    const stored = result.corruption_accuracy || {}, means = corruptionMeans(result.corruptions || {});
+    if (Object.entries(means).some(([key, value]) => key in stored && Math.abs(stored[key] - value) > 0.0051)) {
       yield "corruption_accuracy: its means are not those of its counts";
     }
   }

@@ -1,4 +1,4 @@
-// SHA-256 and BLAKE2b, and JSON read so that it can be written again as Python writes it: what digests of results are made of.
+// Digests of results: SHA-256, BLAKE2b, and JSON that is read so that it can be written as Python writes it.
 "use strict";
 (function (B) {
   const MASK = (1n << 64n) - 1n;
@@ -8,7 +8,7 @@
     "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0"]
     .map((line) => Array.from(line, (c) => parseInt(c, 16)));
 
-  /** Hexadecimal digits of a text's BLAKE2b digest (RFC 7693), of so many bytes. */
+  /** Return a text's BLAKE2b digest (RFC 7693) of `size` bytes, in hexadecimal digits. */
   function blake2b(text, size) {
     const data = new TextEncoder().encode(text), h = IV.slice();
     h[0] ^= 0x01010000n ^ BigInt(size);
