@@ -156,12 +156,12 @@ def _own(part: dict[str, Any], place: str) -> Iterator[str]:
         yield from of_method(name)
     if kind == "StepSchedule" and place in ("strength", "omega"):
         yield from OF_TYPE["DynACL"]
-    if kind == "Source":
+    if kind == "DataSource":
         called = Path(name).stem.lower()  # a folder called digits holds somebody's own
         yield from OF_DATA.get(name if called == "digits" else called, ())
     if kind == "Backbone":
         yield from of_network(name)
-    if kind == "Exam":
+    if kind == "Evaluation":
         asked = {"AutoAttack": part.get("autoattack", "none") != "none", "Corruption": part.get("corruptions")}
         yield from (key for attack, is_asked in asked.items() if is_asked for key in OF_TYPE[attack])
     if part.get("clusters"):

@@ -72,7 +72,7 @@ def on_its_split(chosen: Pretrain | LPAFF, default: Pretrain | LPAFF) -> Pretrai
 
 def remark(chosen: Any, default: Any = None) -> None:
     """Say what a short run makes of schedules that were made for a long one, and what another optimiser keeps."""
-    stairs = [(name, "every") for name in ("strength", "savings.steps", "savings.side")]
+    stairs = [(name, "every") for name in ("strength", "approximations.steps", "approximations.side")]
     epochs = getattr(chosen, "epochs", None)
     for name, field in (("lr", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)

@@ -135,5 +135,5 @@ def chosen(
 
 def _method(mode: str, ball: Ball, one_route: bool) -> Method:
     attack = PGD(ball, steps=10)
-    full = AFF(replace(attack, start="gaussian"), beta=6.0, natural="adv" if one_route else "clean")
+    full = AFF(replace(attack, init="gaussian"), beta=6.0, natural="adv" if one_route else "clean")
     return {"slf": SLF(), "alf": ALF(attack), "aff": full}[mode]
