@@ -29,8 +29,8 @@ from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.export import ExportOptions
 from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.options import flags, parse
-from unshaken.options.meant import ALIASES, ANSWERS
-from unshaken.options.parsing import parts
+from unshaken.options.aliases import ALIASES, ANSWERS
+from unshaken.options.fields import components
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
@@ -172,15 +172,15 @@ def named() -> dict[str, set[str]]:
 def test_messages_and_pages_of_help_name_options_that_there_are():
     """Each is shown by the help of some verb, or by its own text where a verb reads it by itself."""
     defaults = [PretrainOptions(unshaken.recipe(f"{name}/digits")) for name in RECIPES]
-    known = {flag for default in defaults for flag in (*flags(default), *parts(default))}
+    known = {flag for default in defaults for flag in (*flags(default), *components(default))}
     for kind in (
         FinetuneOptions(Finetune()),
         FinetuneOptions(AutoFinetune()),
         EvaluateOptions(Evaluation(), DataSource("digits")),
     ):
-        known |= {*flags(kind), *parts(kind)}
+        known |= {*flags(kind), *components(kind)}
     others = (
-        evaluate.Comparing(),
+        evaluate.CompareOptions(),
         ImportOptions(),
         ExportOptions(),
         VerifyOptions(),

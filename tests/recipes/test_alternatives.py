@@ -19,7 +19,7 @@ from unshaken.methods.acl import ACL
 from unshaken.methods.base import Method
 from unshaken.options import parse
 from unshaken.options.fields import alternatives, hints
-from unshaken.options.meant import suggestion
+from unshaken.options.aliases import suggestion
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.lp_aff import LPAFF, Stage
@@ -91,7 +91,7 @@ def test_fields_are_annotated_with_the_unions(kind):
 def test_one_of_your_own_goes_from_python():
     @dataclass(frozen=True)
     class Mine(Optimizer):
-        def over(self, parameters, lr):
+        def build(self, parameters, lr):
             raise NotImplementedError
 
     recipe = replace(unshaken.recipe("acl/digits"), optimizer=Mine())

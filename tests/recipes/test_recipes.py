@@ -330,5 +330,5 @@ def test_the_adversarial_route_is_tuned_on_training_images(encoder, mode):
 
 
 def test_training_on_the_test_images_is_refused():
-    with pytest.raises(ValueError, match="the test images are for the exam"):
+    with pytest.raises(ValueError, match="the test images are for the evaluation"):
         replace(unshaken.recipe("acl/digits"), split="test")

@@ -19,7 +19,7 @@ from unshaken.interop.load import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.checkpoint import ORIGIN, RECIPE, read_tensors
 from unshaken.nets.resnet import KINDS
-from unshaken.options import spelled
+from unshaken.options import number_text
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
 
@@ -111,7 +111,7 @@ def data() -> Table:
                 name,
                 s.split,
                 network,
-                f"{norm} {spelled(s.ball.eps)}",
+                f"{norm} {number_text(s.ball.eps)}",
                 str(s.epochs),
                 str(s.batch_size),
                 f"{origin.who} {origin.year}",

@@ -21,7 +21,7 @@ from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.interop.imported_files import import_file
 from unshaken.interop.load import file_in
 from unshaken.nets.checkpoint import FORMAT, backbone_of, read_tensors
-from unshaken.options import meant_for, parse, subject
+from unshaken.options import only_options_of, parse, subject
 from unshaken.recipes.datasets import defaults_for
 from unshaken.runs import doctor as checks
 
@@ -92,11 +92,11 @@ def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[s
         if read_tensors(file)[1].get("kind") == "encoder":
             raise ValueError(f"{file} is {BARE}: name a run of `unshaken finetune` on it")
         return file, rest
-    known = parse(known, meant_for(known, rest, [options]), f"unshaken import {path}")
+    known = parse(known, only_options_of(known, rest, [options]), f"unshaken import {path}")
     written = import_file(file, replace(known, out=folder / "theirs", classifier=True))
     if written.classifier is None:
         raise ValueError(f"{path} is {BARE}: `unshaken import` it, then `unshaken finetune` it")
-    return written.classifier / "classifier.safetensors", meant_for(options, rest, [known])
+    return written.classifier / "classifier.safetensors", only_options_of(options, rest, [known])
 
 
 def _ours(file: Path) -> bool:

@@ -16,7 +16,7 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result_names import write_means
-from unshaken.options import grouped, parse, subject
+from unshaken.options import flag_groups, parse, subject
 from unshaken.report import compare as comparison
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
@@ -103,7 +103,7 @@ def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path]
 
 def published(name: str, rest: list[str]) -> dict | None:
     """A network of timm's or torchvision's, on a user's images."""
-    if not any(group[0] in ("--data.name", "--help", "-h") for group in grouped(rest)):
+    if not any(group[0] in ("--data.name", "--help", "-h") for group in flag_groups(rest)):
         raise ValueError(f"{name} has no images of its own: name a set with its classes by --data")
     default = EvaluateOptions(Evaluation(), DataSource(""))
     source = parse(default, rest, f"unshaken evaluate {name}").data

@@ -13,7 +13,7 @@ from unshaken.base.json_files import read_json
 from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
-from unshaken.options import meant_for, parse, subject, taken
+from unshaken.options import only_options_of, parse, subject, take_option
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
@@ -48,10 +48,10 @@ class FinetuneOptions:
 def finetune(args: list[str]) -> None:
     shown = FinetuneOptions(Finetune())
     name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
-    mode, rest = taken(rest, "--mode")
-    data, rest = taken(rest, "--data.name")
-    size, rest = taken(rest, "--data.size")
-    epochs, rest = taken(rest, "--protocol")
+    mode, rest = take_option(rest, "--mode")
+    data, rest = take_option(rest, "--data.name")
+    size, rest = take_option(rest, "--data.size")
+    epochs, rest = take_option(rest, "--protocol")
     like = None if epochs in (None, "clean", "leaked") else epochs
     if like:
         named(like)  # which says what is wrong with it
@@ -69,7 +69,7 @@ def finetune(args: list[str]) -> None:
         print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     defaults = [FinetuneOptions(choice) for choice in choices]
     all_options = [
-        parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
+        parse(default, only_options_of(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
         for default in defaults
     ]
     for options, default in zip(all_options, defaults, strict=True):

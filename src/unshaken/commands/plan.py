@@ -11,7 +11,7 @@ import tyro
 
 from unshaken.base.ranges import Positive, ranged
 from unshaken.compute.runtime import Runtime
-from unshaken.options import parse, spelled, subject
+from unshaken.options import number_text, parse, subject
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
@@ -75,7 +75,7 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
 
 def _options(default: Pretrain | LPAFF, value: Any) -> str:
     return " ".join(
-        spelled(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
+        number_text(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
     ).replace("--data.name", "--data")
 
 
