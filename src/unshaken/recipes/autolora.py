@@ -60,7 +60,7 @@ def autolora(source: DataSource) -> AutoFinetune:
     recipe = AutoFinetune(
         AutoLoRa(PGD(defaults.ball, steps=10, init="gaussian")),
         source,
-        defaults.weak,
+        defaults.weak_views,
         validation=Evaluation(PGD(defaults.ball, steps=20)),
     )
     if source.name == "digits":

@@ -76,7 +76,7 @@ class Protocol:
         if like:
             method, first = named(like)
         large = side >= 224 or (first == "imagenet" and not own)  # what a side of 224 pixels needs
-        views = DATASETS["imagenet"].weak if large else defaults_for(source).weak
+        views = DATASETS["imagenet"].weak_views if large else defaults_for(source).weak_views
         return cls(method, first, "stl10@32" if target == "stl10" and side == 32 else target, views, own)
 
     @property
