@@ -50,7 +50,7 @@ DATASETS = {
     "cifar10": DatasetDefaults(DataSource("cifar10")),
     "cifar100": DatasetDefaults(DataSource("cifar100"), classes=100),
     "stl10": DatasetDefaults(DataSource("stl10"), "unlabeled", Backbone("resnet18", image_size=96)),
-    # 1,352 grey images of 8 pixels: minutes on a CPU. Batch, rate and views were chosen on a quarter that was set aside.
+    # 1,352 grey images of 8 pixels: minutes on a CPU. Batch, rate and views were chosen on a quarter set aside.
     "digits": DatasetDefaults(
         DataSource("digits"),
         backbone=Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,)),
