@@ -102,7 +102,7 @@ def test_other_methods_say_what_there_is():
                 assert unshaken.recipe(f"{method}/{data}").name == method
                 continue
             with pytest.raises(
-                ValueError, match=rf"no recipe '.*/{data}', for no paper says how: .*--data {data}"
+                ValueError, match=rf"no recipe '.*/{data}', because no paper has it: .*--data {data}"
             ) as e:
                 unshaken.recipe(f"{method}/{data}")
             assert "\n" not in str(e.value)

@@ -22,7 +22,7 @@ from unshaken.transforms.views import AnyTransform, CropFlip
 @dataclass(frozen=True)
 @ranged
 class Finetune:
-    """The recipe of a classifier on an encoder. Each mode is a run of its own: no setting leaks from one to the next."""
+    """The recipe of a classifier on an encoder. Each mode is a run of its own, and shares no setting."""
 
     method: AnyTuning = SLF()
     """Mode: which weights are trained, and on which images."""
@@ -60,7 +60,7 @@ MODES = ("slf", "alf", "aff")
 
 @dataclass(frozen=True)
 class Protocol:
-    """The row of the presets for a fine-tuning: a method, the set it was pre-trained on, and the set to fine-tune on."""
+    """The row of the presets for a fine-tuning: the method, the set of its pre-training, the set to fine-tune on."""
 
     method: str
     origin: str

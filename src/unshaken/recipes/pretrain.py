@@ -82,7 +82,7 @@ class Pretrain:
             raise ValueError(f"there have to be at least 2 clusters, not {min(self.clusters)}")
         if bool(self.clusters) != (self.method.labels == "clusters"):
             wants = (
-                "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels: add --clusters 10, say"
+                "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels: add --clusters 10"
             )
             raise ValueError(f"{self.name} learns from {wants}")
         needs_teacher = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
