@@ -1,4 +1,4 @@
-"""`unshaken import`, `verify`, `export`: others' checkpoints, whether a file is what it was, and ours for others."""
+"""`unshaken import`, `export` and `verify`: checkpoints of other code, for other code, and unchanged."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def import_(args: list[str]) -> None:
     if args and args[0] in ("-h", "--help"):
         print(layouts())
         raise SystemExit(0)
-    name, _ = subject(args, "import", "FILE", "a checkpoint of somebody else's; `unshaken import --help` lists layouts")
-    rest = [re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]]  # as pretrain calls it
+    name, _ = subject(args, "import", "FILE", "a checkpoint of other code; `unshaken import --help` lists layouts")
+    rest = [
+        re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]
+    ]  # the name of the option in `unshaken pretrain`
     known = parse(ImportOptions(), rest, f"unshaken import {name}")
     methods = list(dict.fromkeys([*RECIPES, *PRESETS, "imported"]))
     if known.method not in (None, *methods):
@@ -44,7 +46,7 @@ def import_(args: list[str]) -> None:
 
 
 def said(written: Written) -> list[str]:
-    """What was recognised, assumed and dropped, and what to do next."""
+    """Lines that say what was recognised, assumed and dropped, and what to do next."""
     width = max(map(len, written.said))
     lines = [f"{what:<{width}}  {text}" for what, text in written.said.items()]
     where = written.encoder.parent if written.encoder.name == "encoder.safetensors" else written.encoder
@@ -58,12 +60,11 @@ def layouts() -> str:
     rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
-        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. It is searched for\n"
-        "the one place and prefix under which all weights of a known network lie; all are there, or none are taken.\n"
-        "Where several networks fit, --key, --prefix and --drop say which is meant. A file with weights of\n"
-        "another network of timm's: --network timm/NAME. Or timm/NAME in the place of FILE, for weights that the\n"
-        "package timm has.\n\n"
-        f"Layouts, the first that fits is taken unless --layout names another:\n{rows}\n\n"
+        "FILE: a checkpoint that torch.save wrote, or a safetensors file. Nothing in it is run. The import searches\n"
+        "for the key and prefix under which all weights of a known network are, and takes all of them or none.\n"
+        "If several networks fit, --key, --prefix and --drop say which is meant. For weights of another network of\n"
+        "timm add --network timm/NAME. For weights that the package timm has, write timm/NAME instead of FILE.\n\n"
+        f"Layouts; the first that fits is taken, unless --layout names another:\n{rows}\n\n"
         "Options: unshaken import FILE --help"
     )
 
@@ -71,24 +72,26 @@ def layouts() -> str:
 @dataclass(frozen=True)
 @ranged
 class VerifyOptions:
-    """Whether networks still answer as their fingerprints say, and whether images get the verdicts again that a result
-    says; exit code 2 if one does not, or has no fingerprint."""
+    """Check that networks answer as their fingerprints say, and that images get the verdicts of a result again.
+
+    The exit code is 2 if one does not, or has no fingerprint.
+    """
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Encoder or classifier files, or the folders of runs; or results, NAME.json."""
+    """Encoder or classifier files, folders of runs, or results (NAME.json)."""
     write: bool = False
-    """Take the fingerprint of files that have none, and write it into them; and checksums into files of an earlier
-    version, and into the other files of their runs."""
+    """Write a fingerprint into files that have none, and checksums into files of an earlier version and the other files
+    of their runs."""
     sample: Count = 100
-    """Of a result: how many images at least are attacked again, in whole blocks drawn at random."""
+    """For a result: the least number of images to attack again, in whole blocks drawn at random."""
     seed: Whole | None = None
-    """Of that draw; a fresh one if it is not given."""
+    """For a result: seed of that draw; by default a new one each time."""
     run: Path | None = None
-    """Of a result that does not lie in the run of its classifier: that run."""
+    """For a result outside its classifier's run: that run."""
     data: str | None = None
-    """Of a result: the image set, if it is not the one that the run was fine-tuned on."""
+    """For a result: the data set, if it is not the one of the fine-tuning."""
     runtime: Runtime = Runtime()
-    """Of a result: where to compute."""
+    """For a result: device and precision."""
 
 
 def verify(args: list[str]) -> None:
@@ -106,14 +109,14 @@ def verify(args: list[str]) -> None:
         raise ValueError("; ".join(wrong))
 
 
-OWN = ("*.safetensors", "recipe.json", "run.json", "result*.json", "history.json", "verdicts*.jsonl", "log.jsonl")
-"""The files of a run that have checksums."""
+RUN_FILES = ("*.safetensors", "recipe.json", "run.json", "result*.json", "history.json", "verdicts*.jsonl", "log.jsonl")
+"""Patterns of the files of a run that have checksums."""
 
 
 def with_checksums(path: Path) -> None:
-    """Add checksums to the files of an earlier version, which had none: a file, or those in a run's folder."""
+    """Add checksums to a file, or to the files in a run's folder, that an earlier version wrote without them."""
     kinds = {".json": add_checksum, ".jsonl": add_checksums_to_lines, ".safetensors": saved.add_checksum}
-    found = sorted({file for name in OWN for file in path.glob(name)}) if path.is_dir() else [path]
+    found = sorted({file for name in RUN_FILES for file in path.glob(name)}) if path.is_dir() else [path]
     for file in found:
         if file.suffix in kinds:
             before = file.stat().st_mtime_ns
@@ -149,5 +152,5 @@ def export_(args: list[str]) -> None:
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
-    """Every result at or below a run; each says how many images it is of."""
+    """Every result at or below a run."""
     return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []

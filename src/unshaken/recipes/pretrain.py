@@ -81,9 +81,7 @@ class Pretrain:
         if self.clusters and min(self.clusters) < 2:
             raise ValueError(f"there have to be at least 2 clusters, not {min(self.clusters)}")
         if bool(self.clusters) != (self.method.labels == "clusters"):
-            wants = (
-                "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels: add --clusters 10"
-            )
+            wants = "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels: add --clusters 10"
             raise ValueError(f"{self.name} learns from {wants}")
         needs_teacher = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
         if needs_teacher and not self.teacher:
