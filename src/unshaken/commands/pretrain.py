@@ -74,7 +74,7 @@ def on_its_split(chosen: Pretrain | LPAFF, default: Pretrain | LPAFF) -> Pretrai
 
 
 def remark(chosen: Any, default: Any = None) -> None:
-    """Print a note about schedules that are longer than the run, and about a rate that was made for another optimizer."""
+    """Print a note about schedules longer than the run, and about a rate for another optimizer."""
     stairs = [(name, "every") for name in ("strength", "approximations.steps", "approximations.side")]
     epochs = getattr(chosen, "epochs", None)
     for name, field in (("lr", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
