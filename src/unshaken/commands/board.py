@@ -1,4 +1,4 @@
-"""`unshaken board` and `unshaken submit`: a site of all results, and one file of a run for a board."""
+"""`unshaken board` and `unshaken submit`: a site of results, and one file of a run for it."""
 
 from __future__ import annotations
 

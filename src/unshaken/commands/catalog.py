@@ -1,4 +1,4 @@
-"""`unshaken list` and `unshaken cite`: names, the values of a recipe, and the papers behind a run."""
+"""`unshaken list` and `unshaken cite`: names, a recipe's values, and the papers of a run."""
 
 from __future__ import annotations
 

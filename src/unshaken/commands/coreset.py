@@ -1,4 +1,4 @@
-"""`unshaken coreset show`: the images of each selection of a run, as a table and contact sheets."""
+"""`unshaken coreset show`: the images of each selection, in a table and contact sheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unshaken doctor`: check in two minutes that the evaluation of a classifier can be believed."""
+"""`unshaken doctor`: check in two minutes that an evaluation can be believed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unshaken evaluate` and `unshaken compare`: accuracy under attack, and a test of two results."""
+"""`unshaken evaluate` and `unshaken compare`: accuracy under attack; a test of two results."""
 
 from __future__ import annotations
 

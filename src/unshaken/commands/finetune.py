@@ -54,7 +54,7 @@ def finetune(args: list[str]) -> None:
     name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
     mode, rest = take_option(rest, "--mode")
     data, rest = take_option(rest, "--data.name")
-    rest = ["--data.size" if word in ("--image-size", "--image_size") else word for word in rest]
+    rest = ["--data.size" if word.replace("_", "-") == "--image-size" else word for word in rest]
     size, rest = take_option(rest, "--data.size")
     protocol, rest = take_option(rest, "--protocol")
     like = None if protocol in (None, "clean", "leaked") else protocol

@@ -1,4 +1,4 @@
-"""`unshaken frontier`: accuracy against speed-up on coresets, with the runs that are missing."""
+"""`unshaken frontier`: accuracy against speed-up on coresets, and the runs for it."""
 
 from __future__ import annotations
 

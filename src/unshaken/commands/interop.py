@@ -1,4 +1,4 @@
-"""`unshaken import`, `export` and `verify`: checkpoints of other code, for other code, and unchanged."""
+"""`unshaken import`, `export` and `verify`: checkpoints of other code, for it, and unchanged."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def import_(args: list[str]) -> None:
         print(layouts())
         raise SystemExit(0)
     name, _ = subject(args, "import", "FILE", "a checkpoint of other code; `unshaken import --help` lists layouts")
-    rest = [
-        re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]
-    ]  # the name of the option in `unshaken pretrain`
+    # `unshaken pretrain` calls this option --backbone.name.
+    rest = [re.sub(r"^--backbone\.name(?==|$)", "--network", arg) for arg in args[1:]]
     known = parse(ImportOptions(), rest, f"unshaken import {name}")
     methods = list(dict.fromkeys([*RECIPES, *PRESETS, "imported"]))
     if known.method not in (None, *methods):

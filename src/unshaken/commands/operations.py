@@ -1,4 +1,4 @@
-"""Count the operations of a pre-training: on small batches, then multiplied, so alike on all machines."""
+"""Count a pre-training's operations on small batches and multiply: alike on all machines."""
 
 from __future__ import annotations
 

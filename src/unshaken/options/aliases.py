@@ -1,4 +1,4 @@
-"""Flags of other programs: the option that each stands for, an answer, or the nearest option."""
+"""Flags of other programs: the option that each stands for, an answer, or the nearest."""
 
 from __future__ import annotations
 

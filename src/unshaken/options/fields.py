@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from unshaken.base.ranges import Range
 
 FLAT = ("recipe", "evaluation")
-"""Names of fields whose own fields become options without a prefix: --epochs, not --recipe.epochs."""
+"""Names of fields whose own fields become options without a prefix: a recipe's epochs are --epochs."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The recipe of AutoLoRa fine-tuning: rate, weights and epoch are chosen on held-out training images.
+"""The recipe of AutoLoRa: rate, weights and epoch are chosen on held-out training images.
 
 Xu et al., ICLR 2024, arXiv:2310.01818. The released code validates on the training images themselves, and takes the
 epoch that is best on the test images; here no test image is used.

@@ -1,4 +1,4 @@
-"""Recipes with a warm-up and a cosine of their own: RoCL, AdvCL, A-InfoNCE, DeACL, and training with labels."""
+"""Recipes with their own warm-up and cosine: RoCL, AdvCL, A-InfoNCE, DeACL, and with labels."""
 
 from __future__ import annotations
 
