@@ -49,3 +49,13 @@ def test_values_are_a_recipe_from_top_to_bottom():
     found = {row.option: row.value for row in values_of(unshaken.recipe("rocl/cifar10"))}
     assert (found["--method"], found["--method.attack.ball.eps"], found["--epochs"]) == ("RoCL", "8/255", "1000")
     assert (found["--optimizer"], found["--lr.peak"], found["--coreset"]) == ("LARS", "1.5", "None")
+
+
+UNDESCRIBED = {"--method.tau", "--backbone.std"}
+"""Options without a description, beside those of the views."""
+
+
+def test_options_have_descriptions():
+    missing = {row.option for row in values_of(ACL) if not row.meaning}
+    assert {flag for flag in missing if not flag.startswith("--views.")} <= UNDESCRIBED
+    assert all(row.meaning for name in RECIPES for row in values_of(unshaken.recipe(f"{name}/digits")) if "lr" in row[0])

@@ -123,12 +123,13 @@ def without_markers(hint: Any) -> Any:
 
 @cache
 def field_descriptions(kind: type) -> dict[str, str]:
-    """The string below each field in the class's source, in one line."""
+    """The string below each field in the source of a class and its bases, in one line."""
+    inherited = {name: text for base in kind.__bases__ for name, text in field_descriptions(base).items()}
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     except (OSError, TypeError, SyntaxError):  # a class that was typed in, say
-        return {}
-    found, last = {}, None
+        return inherited
+    found, last = inherited, None
     for line in node.body if isinstance(node, ast.ClassDef) else ():
         if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and last:
             found[last] = " ".join(str(line.value.value).split())
