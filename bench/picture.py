@@ -1,6 +1,6 @@
-"""The picture in the README: the answers of a SimCLR and an ACL classifier to digits, before and after an attack.
+"""The picture in the README: how a SimCLR and an ACL classifier answer to attacked digits.
 
-python -m bench.picture      # docs/readme.svg; takes the runs of `make demo` where they are, else some two minutes
+python -m bench.picture      # docs/readme.svg; with the runs of `make demo`, which are trained first if they are missing
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ RUNS = Path("demo/runs")
 OUT = Path("docs/readme.svg")
 METHODS = ("simclr", "acl")
 COUNT = 8
-"""Digits in the picture: the first of the test images, whatever the answers are."""
+"""Number of digits: the first of the test images, whatever the answers are."""
 CELL, LEFT, TOP = 76, 150, 44
-"""Pixels: the side of a digit with its margin, and where the first digit begins."""
+"""In pixels: the side of a digit with its margin, and the position of the first digit."""
 RIGHT, WRONG = "#1aa179", "#d8433b"
 Row = tuple[str, str, Tensor, Tensor]
 """Title, subtitle, images (N 1 8 8) and answers (N)."""
