@@ -1,6 +1,6 @@
 """The picture in the README: how a SimCLR and an ACL classifier answer to attacked digits.
 
-python -m bench.picture      # docs/readme.svg; with the runs of `make demo`, which are trained first if they are missing
+python -m bench.picture      # docs/readme.svg; the runs of `make demo` are trained first if they are missing
 """
 
 from __future__ import annotations

@@ -121,13 +121,14 @@ def test_a_recipe_is_listed_with_every_value(name, capsys):
     default = recipe(name)
     assert all(f"| {flag} | " in shown for flag in flags(default) if "--no-" not in flag and ".no-" not in flag)
     assert f"| recipe | {name if '/' in name else name + '/cifar10'} | " in shown
-    assert f"| --seed | {default.seed} | Seed of all random numbers. |" in shown
+    assert f"| --seed | {default.seed} | Seed of all random numbers |" in shown
 
 
 def test_a_recipe_s_values_in_a_table(capsys):
     shown = printed(capsys, list_, "rocl/cifar10")
     for row in ("--method | RoCL", "--method.attack.ball.eps | 8/255", "--optimizer | LARS", "--lr.peak | 1.5"):
         assert f"| {row} | " in shown
+    assert "arXiv:1706.06083) |" in shown  # a meaning is one sentence, and "et al." does not end it
     with pytest.raises(ValueError, match="there is no recipe 'rocl/cifar11' \\(did you mean 'cifar10'"):
         list_(["rocl/cifar11"])
 

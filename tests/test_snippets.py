@@ -34,7 +34,8 @@ SHOWN = ("text", "bibtex", "svg", "json", "toml", "yaml", "diff")
 PRINTED = (
     "demo/summary.json and demo/table.md hold this",  # the demo's last line
     ".........",  # of pytest
-    "src/unshaken/",  # the tree, which tests/test_readme.py holds
+    "src/unshaken/",  # the tree, which tests/test_tree.py compares
+    "base",  # the order of rooms, which tests/test_layers.py reads
 )
 """How blocks begin that show what a command prints."""
 HOW = {

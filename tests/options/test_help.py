@@ -58,4 +58,6 @@ UNDESCRIBED = {"--method.tau", "--backbone.std"}
 def test_options_have_descriptions():
     missing = {row.option for row in values_of(ACL) if not row.meaning}
     assert {flag for flag in missing if not flag.startswith("--views.")} <= UNDESCRIBED
-    assert all(row.meaning for name in RECIPES for row in values_of(unshaken.recipe(f"{name}/digits")) if "lr" in row[0])
+    assert all(
+        row.meaning for name in RECIPES for row in values_of(unshaken.recipe(f"{name}/digits")) if "lr" in row[0]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,8 +93,13 @@ def recipe_table(name: str) -> Table:
     found = recipe(name)
     method, _, data = name.partition("/")
     title = (RECIPES[method].__doc__ or "").splitlines()[0]
-    rows = [("recipe", f"{method}/{data or 'cifar10'}", title), *(tuple(row) for row in values_of(found))]
-    return ("option", "value", "meaning"), rows
+    values = [(row.option, row.value, first_sentence(row.meaning)) for row in values_of(found)]
+    return ("option", "value", "meaning"), [("recipe", f"{method}/{data or 'cifar10'}", title), *values]
+
+
+def first_sentence(text: str) -> str:
+    """The text up to its first full stop before a capital letter; "et al." is none."""
+    return re.split(r"(?<!\bal)\.\s+(?=[A-Z0])", text, maxsplit=1)[0].rstrip(".")
 
 
 def methods() -> Table:
