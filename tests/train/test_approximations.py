@@ -244,8 +244,8 @@ def test_asked_to_stop_it_ends_the_replays_first(unbroken, tmp_path, monkeypatch
     ("change", "words"),
     [
         ({"replays": 0}, "replays is a whole number ≥ 1, not 0"),
-        ({"steps": Constant(0.0)}, "approximations.steps is a part of the attack's steps, > 0, not 0"),
-        ({"side": Constant(1.5)}, r"approximations.side is a part of the images' side, in \(0, 1\], not 1.5"),
+        ({"steps": Constant(0.0)}, "savings.steps is a part of the attack's steps, > 0, not 0"),
+        ({"side": Constant(1.5)}, r"savings.side is a part of the images' side, in \(0, 1\], not 1.5"),
         ({"side": WarmupCosine(2.0, 1)}, r"in \(0, 1\], not 2"),
         ({"side": Constant(0.0)}, r"in \(0, 1\], not 0"),
     ],

@@ -42,9 +42,9 @@ class Approximations:
         for epoch in range(epochs):
             clock = all_through(epoch, epochs)
             if not self.steps(clock) > 0:
-                raise ValueError(f"approximations.steps is a part of the attack's steps, > 0, not {self.steps(clock):g}")
+                raise ValueError(f"savings.steps is a part of the attack's steps, > 0, not {self.steps(clock):g}")
             if not 0 < self.side(clock) < 1 + 1e-9:  # a schedule may come to 1 but for rounding
-                raise ValueError(f"approximations.side is a part of the images' side, in (0, 1], not {self.side(clock):g}")
+                raise ValueError(f"savings.side is a part of the images' side, in (0, 1], not {self.side(clock):g}")
         if not attacking(method) and (self.steps, self.replays) != (Approximations.steps, Approximations.replays):
             raise ValueError(f"{type(method).__name__} makes no attack, so there is nothing to save in it")
 
@@ -58,7 +58,7 @@ class Approximations:
                 encoder(torch.zeros(2, channels, least, least))
         except (AssertionError, RuntimeError):
             raise ValueError(
-                f"the network reads no images of {least} pixels, as approximations.side has them: choose a larger part, or "
+                f"the network reads no images of {least} pixels, as savings.side has them: choose a larger part, or "
                 "another backbone (a ViT reads one side only)"
             ) from None
 
