@@ -284,6 +284,7 @@ def test_commands(at, commands, place, capsys):
     """One after the other, in one folder, as a reader does."""
     for command in commands:
         if command in EXPECTED:
+            capsys.readouterr()
             assert cli.run(worded(command)[1:]) == EXPECTED[command]
             shown = next(text for found, _, text in BLOCKS if found == at)
             assert capsys.readouterr().err.strip() in shown

@@ -108,7 +108,7 @@ def usual_pretrain(name: str, data: str) -> Plain | None:
     from unshaken.train.approximations import Approximations
 
     for full in (f"{name}/{data}", name):
-        try:  # savings are left out of a recipe that has none
+        try:  # a recipe without approximations leaves them out
             return {"approximations": to_json(Approximations())} | to_json(recipe(full)) | {"@name": full}
         except (ValueError, KeyError):
             continue
@@ -120,11 +120,11 @@ def usual_finetune(mode: str, name: str, origin: str, target: str, size: int | N
     """Return the protocol's choices for a mode as plain values, as `unshaken finetune` takes them by default."""
     from unshaken.base.serialize import to_json
     from unshaken.data.source import DataSource
-    from unshaken.recipes.autolora import published
+    from unshaken.recipes.autolora import autolora
     from unshaken.recipes.finetune import chosen
 
     source = DataSource(target, size=size)
-    return to_json(published(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
+    return to_json(autolora(source) if mode == "autolora" else chosen(mode, name, DataSource(origin), source, side))
 
 
 @cache

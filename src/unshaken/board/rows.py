@@ -182,7 +182,7 @@ def spoken(key: str) -> str:
     """Return a choice's name for people: slf@rate.peak is the rate of fine-tuning by SLF."""
     mode, _, inner = key.rpartition("@")
     last = inner.rsplit(".", 1)[-1] if inner.endswith(".fraction") else inner.removeprefix("method.")
-    last = last.removeprefix("savings.").removesuffix(".value")
+    last = last.removeprefix("approximations.").removesuffix(".value")
     return f"{mode.upper()} {last}".strip()
 
 
