@@ -178,14 +178,14 @@ def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkey
 )
 def test_presets_from_32_pixels_to_other_sets(method, mode, lr, batch):
     row = preset(method, mode, "cifar10", origin="imagenet32")
-    assert (row.lr, row.epochs, row.batch, row.schedule) == (lr, 30, batch, WarmupCosine(lr, warmup=0))
+    assert (row.lr, row.epochs, row.batch_size, row.schedule) == (lr, 30, batch, WarmupCosine(lr, warmup=0))
     assert row.optimizer == SGD(0.9, 5e-4, nesterov=True)
     assert preset(method, mode, "cifar10", origin="cifar10") == preset(method, mode, "cifar10")
 
 
 def test_presets_from_224_pixels_to_other_sets():
     row = preset("sat", "slf", "cifar10", origin="imagenet")
-    assert (row.schedule, row.epochs, row.batch) == (MultiStep(0.01, at=(50, 100)), 150, 64)
+    assert (row.schedule, row.epochs, row.batch_size) == (MultiStep(0.01, at=(50, 100)), 150, 64)
     assert row.optimizer == SGD(0.9, 5e-4)
     assert preset("sat", "aff", "cifar10", origin="imagenet") == FALLBACK
 

@@ -21,6 +21,7 @@ from unshaken.report import compare as comparison
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
 from unshaken.runs.evaluate import default_evaluation, finetuning_data
+from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import slug
 
 Flat = tyro.conf.arg(name="")
