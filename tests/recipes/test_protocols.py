@@ -9,10 +9,8 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.serialize import to_json
 from unshaken.methods.linear import ALF, SLF
-from unshaken.nets.backbone import Backbone
 from unshaken.recipes.finetune import Protocol, named
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, preset
-from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.finetune import tell_eps
 from unshaken.transforms.views import CropFlip, ResizedCrop
 
@@ -20,16 +18,17 @@ MODES = ("slf", "alf", "aff")
 PHOTOS = unshaken.DataSource("/somewhere/photos")
 
 
-def encoder(method: str, data: str, stem: int = 32) -> PretrainedEncoder:
-    about = {"pretrain": {"recipe": {"name": method, "data": {"type": "DataSource", "name": data}}}}
-    return PretrainedEncoder(None, Backbone("resnet18", stem), about)
+def protocol(
+    method: str, origin: str, target: unshaken.DataSource, side: int = 32, like: str | None = None
+) -> Protocol:
+    return Protocol.of(method, unshaken.DataSource(origin), target, side, like)
 
 
 @pytest.mark.parametrize("stem", [32, 96, 224])
 def test_on_own_images_every_encoder_takes_the_same(stem):
     """Teacher and student: one named after ImageNet, one after its folder; and any other method."""
     rows = [
-        Protocol.of_encoder(encoder(method, data, stem), PHOTOS)
+        protocol(method, data, PHOTOS, stem)
         for method, data in (
             ("sat", "imagenet"),
             ("deacl", "/somewhere/photos"),
@@ -46,7 +45,7 @@ def test_on_own_images_every_encoder_takes_the_same(stem):
 
 
 def test_a_paper_s_protocol_by_its_name_for_any_encoder():
-    rows = [Protocol.of_encoder(encoder(method, "imagenet"), PHOTOS, "deacl/cifar10") for method in ("sat", "acl")]
+    rows = [protocol(method, "imagenet", PHOTOS, like="deacl/cifar10") for method in ("sat", "acl")]
     assert rows[0] == rows[1]
     assert rows[0].preset("slf") == PRESETS["deacl"]["slf"][""]
     assert rows[0].one_route
@@ -59,17 +58,17 @@ def test_a_paper_s_protocol_by_its_name_for_any_encoder():
 @pytest.mark.parametrize("method", ["acl", "dynacl-air", "deacl", "simclr"])
 @pytest.mark.parametrize("target", ["cifar10", "cifar100", "stl10", "digits"])
 def test_known_sets_take_what_the_papers_have(method, target):
-    row = Protocol.of_encoder(encoder(method, "cifar10", 96 if target == "stl10" else 32), unshaken.DataSource(target))
+    row = protocol(method, "cifar10", unshaken.DataSource(target), 96 if target == "stl10" else 32)
     for mode in MODES:
         assert row.preset(mode) == preset(method, mode, target, origin="cifar10")
     assert row.one_route == (method == "deacl")
 
 
 def test_from_imagenet_to_a_known_set_it_is_the_coreset_papers():
-    row = Protocol.of_encoder(encoder("sat", "imagenet", 224), unshaken.DataSource("cifar10"))
+    row = protocol("sat", "imagenet", unshaken.DataSource("cifar10"), 224)
     assert row.preset("slf") == TRANSFER["imagenet"][""]["slf"]
     assert (row.views, row.words) == (ResizedCrop(), "that of sat, from imagenet on cifar10")
-    small = Protocol.of_encoder(encoder("acl", "cifar10", 32), replace(unshaken.DataSource("stl10"), size=None))
+    small = protocol("acl", "cifar10", replace(unshaken.DataSource("stl10"), size=None))
     assert small.target == "stl10@32"
 
 

@@ -142,7 +142,8 @@ METHODS = {
 ROUTES = ("xie2020adversarial",)
 CLUSTERS = ("arthur2007kmeans", "pedregosa2011scikit")
 OF_TYPE: dict[str, tuple[str, ...]] = {
-    "SimCLR": ("chen2020simple",),  # the method, and the views of that name
+    "SimCLR": ("chen2020simple",),
+    "SimCLRViews": ("chen2020simple",),
     "ACL": ("jiang2020robust", "chen2020simple", *ROUTES),
     "DynACL": ("luo2023dynacl",),
     "LPAFF": ("luo2023dynacl",),
