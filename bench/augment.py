@@ -1,4 +1,4 @@
-"""SimCLR's views of a batch of images that are held as uint8, against torchvision on one PIL image at a time.
+"""SimCLR's views of a batch of uint8 images, against torchvision on one PIL image at a time.
 
 Both sides end with float32 views of a whole batch, (V N C H W), and start from decoded images in memory.
 """
@@ -27,7 +27,7 @@ TIMES = {"batched": 20, "torchvision": 4}
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """CIFAR-10 if there is some, else noise: of these the content changes no side's time by much."""
+    """Compare on CIFAR-10, or on noise without it: the content hardly changes the time of either side."""
     count, simclr = 32 if quick else 256, SimCLRViews()
     images = DataSource(str(data / "cifar10"), limit=count).load("train") if data else noise(count)
     sides = {
@@ -57,6 +57,6 @@ def pictures(images: Images) -> list[Image.Image]:
 
 
 def one_by_one(images: list[Image.Image], one: Callable[[Image.Image], Tensor], count: int, key: Key) -> Tensor:
-    """As a loader does in one process."""
+    """Augment one image at a time, as a loader does in one process."""
     torch.manual_seed(key.number)
     return torch.stack([torch.stack([one(image) for image in images]) for _ in range(count)])

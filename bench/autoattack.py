@@ -1,7 +1,7 @@
-"""AutoAttack: pyautoattack against ours, in float32 and with a bf16 search whose finds float32 verifies.
+"""AutoAttack: pyautoattack against ours, in float32 and with a bf16 search that float32 verifies.
 
-A network of six convolutions, 77 MFLOP an image, trained against one-step attacks; the first test images, all in one
-batch, ε = 8/255, `standard`. Both sides are given a network in eval mode without parameters to be differentiated:
+The network has six convolutions, 77 MFLOP per image, and is trained against one-step attacks. The first test images are
+one batch; ε = 8/255, `standard`. Both sides get a network in eval mode whose parameters need no gradient:
 pyautoattack in PyTorch's own layout, ours as the runtime prepares it, its batch norms folded into the convolutions.
 """
 
@@ -101,7 +101,7 @@ def ours(model: Model, x: Tensor, y: Tensor, ball: Ball, seed: int) -> Counts:
 
 
 def model(net: Network, precision: str = "float32") -> Model:
-    """Folded, in the runtime's layout; a search of lower precision beside it."""
+    """The network with folded batch norms in the runtime's layout, and one of lower precision for the search."""
 
     def prepared(precision: str) -> Any:
         copied = copy.deepcopy(net)
@@ -125,7 +125,7 @@ def network() -> Network:
 
 
 def trained(images: Images, steps: int, batch: int = 128) -> Network:
-    """Adversarially, by one long step from a random start, in bf16: it is only a subject."""
+    """A network trained adversarially, by one long step from a random start, in bf16."""
     net = seeded(network, Key(0) / "net")
     Runtime("cpu", "bf16").prepare(net)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)

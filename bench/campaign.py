@@ -1,10 +1,10 @@
-"""A robust encoder in a given time, from the plan to AutoAttack.
+"""A robust encoder in a given time: plan, pre-training, SLF, PGD-20 and AutoAttack.
 
 `python -m bench campaign --seconds 600 --data FOLDER --out FOLDER`, where FOLDER holds cifar10/ as Parquet, or the
-original archive. The stages are pre-training (a teacher first, where the recipe has one), SLF, clean and PGD-20
+original archive. The stages are pre-training (a teacher first, if the recipe has one), SLF, clean and PGD-20
 accuracy, and AutoAttack until the time is over. The speed is measured first and decides the epochs, so that everything
-ends within the time. Called again it goes on where it was; with more seconds than before it makes a longer plan. What
-comes out: result.json (clean and PGD-20), result-autoattack.json, and campaign.json with the plan and the seconds of
+ends within the time. The same command resumes it; with more seconds than before it makes a longer plan. The output is
+result.json (clean and PGD-20), result-autoattack.json, and campaign.json with the plan and the seconds of
 each stage.
 """
 
@@ -43,7 +43,7 @@ CLOSING = 4.0
 
 @dataclass
 class State:
-    """What is known of a campaign, in FOLDER/campaign.json.
+    """The state of a campaign, in FOLDER/campaign.json.
 
     budget   seconds for everything, over all calls
     used     seconds of all calls so far
@@ -58,7 +58,7 @@ class State:
 
 
 class Campaign:
-    """A recipe to be carried out in a time, in a folder where it can be found again."""
+    """A recipe with a time limit, and the folder in which it can be resumed."""
 
     def __init__(self, wanted: Pretrain, seconds: float, folder: Path, runtime: Runtime) -> None:
         self.wanted, self.folder, self.runtime, self.began = wanted, folder, runtime, time.monotonic()
@@ -92,7 +92,7 @@ class Campaign:
 
     @contextmanager
     def clocked(self, every: float = 5.0) -> Iterator[None]:
-        """The time that was used is written down again and again, so that a call that is killed is counted too."""
+        """Write the time used every few seconds, so that a call that is killed is counted too."""
         done = threading.Event()
 
         def beat() -> None:
@@ -117,7 +117,7 @@ class Campaign:
         self.save()
 
     def run(self) -> dict[str, Any]:
-        """Everything, or what is left of it."""
+        """Run all stages, or those that are left."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.clocked():
             if not self.state.choices:
@@ -159,7 +159,7 @@ class Campaign:
             tell(f"  note: {note}")
 
     def planned(self, role: str) -> Pretrain | None:
-        """The recipe of a stage as it was planned."""
+        """The recipe of a stage as planned."""
         one = teacher_recipe(self.wanted) if role == "teacher" else self.wanted
         if one is None:
             return None
@@ -169,7 +169,7 @@ class Campaign:
         return scheduled(one, choice["epochs"])
 
     def fit_to_what_is_left(self) -> None:
-        """A teacher that took more or less time than planned changes the epochs of what comes after it."""
+        """Change the epochs of the later stages if the teacher took more or less time than planned."""
         choices = self.state.choices
         later = sum(choices[name]["seconds"] for name in ("slf", "evaluation", "autoattack"))
         speed = Speed(choices["pretrain"]["images_s"], 1.0)
@@ -180,7 +180,7 @@ class Campaign:
             self.save()
 
     def judged(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
-        """Clean and PGD-20 accuracy: on all test images if there is time, else on random ones of them."""
+        """Measure clean and PGD-20 accuracy, on all test images if there is time, otherwise on random ones."""
         evaluation = default_evaluation(classifier)
         kept = min(self.state.choices["autoattack"]["seconds"], self.left / 2)
         result = self.anytime(classifier, runtime, evaluation, "evaluation", evaluation.attack.steps + 2, kept)
@@ -190,7 +190,7 @@ class Campaign:
         return result
 
     def attacked(self, classifier: Path, runtime: Runtime) -> dict[str, Any]:
-        """AutoAttack on random test images, for as long as another block of them fits into the time."""
+        """Run AutoAttack on random test images, block by block, until no further block fits into the time."""
         evaluation = replace(default_evaluation(classifier), autoattack="standard")
         result = self.anytime(classifier, runtime, evaluation, "autoattack", GRADIENTS, 0.0)
         write_json(self.folder / "result-autoattack.json", result)

@@ -1,4 +1,4 @@
-"""How things are timed: sides in turn, medians, and the spread of the paired ratios."""
+"""Timing: sides in turn, medians, and the spread of the paired ratios."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unshaken.compute.runtime import Runtime
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of processor time of this process, all its threads together, and what the work returned.
+    """Return the processor seconds of all threads of this process, and the result of the work.
 
     With one thread others on the machine hardly change it; with several it counts their waiting too.
     """
@@ -49,5 +49,5 @@ def as_it_was() -> None:
 
 
 def tell(line: str) -> None:
-    """What goes on, for people: on standard error, so that standard output ends with the JSON object."""
+    """Print a line about progress on standard error: standard output ends with the JSON object."""
     print(line, file=sys.stderr, flush=True)

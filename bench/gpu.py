@@ -1,4 +1,4 @@
-"""Training steps on a GPU: images a second, memory, and how much of the device's matrix products' speed they reach.
+"""Training steps on a GPU: images per second, memory, and the fraction of the peak speed.
 
 The steps are those of `Training` by recipes as they are, on synthetic images that lie on the device: augmentation,
 attack, update, and the log's readings. Each configuration runs in a process of its own, so that one that fails, or has
@@ -55,7 +55,7 @@ MEMORY = "not enough memory"
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe at a batch size in one of the runtime's ways."""
+    """A recipe with a batch size and a mode of the runtime."""
 
     recipe: str
     batch: int
@@ -65,13 +65,13 @@ class Case:
 
     @property
     def limit(self) -> float:
-        """Seconds it may take with all that comes before its first step."""
+        """Seconds that a case may take, start included."""
         return 60.0 if self.compile == "no" else 150.0
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is measured. plan: the most telling first; of several batch sizes the first that fits into memory counts."""
+    """What to measure. plan: the most informative first; the first batch size that fits into memory counts."""
 
     plan: tuple[tuple[Case, ...], ...]
     seconds: float
@@ -137,14 +137,14 @@ def compare(
 
 
 def noted(out: Path | None, row: dict[str, Any]) -> None:
-    """A line more of the file."""
+    """Append a line to the file."""
     if out is not None:
         with open(out, "a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 def there() -> bool:
-    """Whether there is a GPU that the comparison is for."""
+    """True if there is a CUDA device."""
     return torch.cuda.is_available()
 
 
@@ -191,7 +191,7 @@ def surveyed(
 
 
 def largest(cases: tuple[Case, ...], measure: Callable[[Case], dict[str, Any]]) -> dict[str, Any]:
-    """Of the first case that fits into memory."""
+    """The row of the first case that fits into memory."""
     for case in cases:
         row = asdict(case) | measure(case)
         if row.get("failed") != MEMORY:
@@ -220,7 +220,7 @@ def isolated(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> d
 
 
 def together(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """In this process: it saves the start of another each time, and nothing ends what takes too long."""
+    """Measure in this process: it saves starting others, but nothing ends a case that takes too long."""
     return attempted(work, *args) if limit > 0 else {"failed": "no time was left"}
 
 
@@ -229,7 +229,7 @@ def _answer(end: Connection, work: Callable[..., dict[str, Any]], args: tuple[An
 
 
 def attempted(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """What it returned, or why it did not."""
+    """The return value of a call, or the reason for its failure."""
     try:
         return work(*args)
     except Exception as error:  # of any kind: what the others show is worth having
@@ -243,7 +243,7 @@ def attempted(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
 
 
 def peak_speeds(device: str, sides: tuple[int, ...], seconds: float) -> dict[str, float]:
-    """TFLOP/s of products of square matrices, by precision. bf16 adds up in float32."""
+    """TFLOP/s of products of square matrices by precision; bf16 sums in float32."""
     Runtime(device=device).open()  # a setting of its library is read at the first product
     return {
         name: round(max(product_speed(device, dtype, tf32, side, seconds / 5) for side in sides), 3)
@@ -263,7 +263,7 @@ def product_speed(device: str, dtype: torch.dtype, tf32: bool, side: int, second
 
 
 def measured(case: Case, device: str, seconds: float, rounds: int) -> dict[str, Any]:
-    """Seconds of a step, by spans, and of its augmentation; images a second; memory at its largest."""
+    """Measure seconds of a step and of its augmentation, images per second, and peak memory."""
     runtime = Runtime(device=device, precision=case.precision, mode=case.mode, compile=case.compile)
     recipe = replace(unshaken.recipe(case.recipe), batch_size=case.batch)
     with TemporaryDirectory() as folder, at_work(recipe, runtime, Path(folder)) as (step, augment):
@@ -279,7 +279,7 @@ def measured(case: Case, device: str, seconds: float, rounds: int) -> dict[str, 
 
 
 def profile(case: Case, device: str, steps: int = 3) -> dict[str, float]:
-    """Parts of the device's time by kind of kernel, and the part of the time in which it has nothing to do."""
+    """Fractions of the device's time by kind of kernel, and the fraction in which it is idle."""
     from torch.profiler import ProfilerActivity, profile
 
     runtime = Runtime(device=device, precision=case.precision, mode=case.mode, compile=case.compile)
@@ -328,7 +328,7 @@ def shares_of(kernels: dict[str, float], whole: float) -> dict[str, float]:
 def at_work(
     recipe: Pretrain, runtime: Runtime, folder: Path
 ) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
-    """A call that makes the next step of the recipe's training, and one that only makes a batch's views."""
+    """A function that makes the next training step, and one that makes the views of a batch alone."""
     fabric = runtime.open()
     images = synthetic(recipe, SYNTHETIC // recipe.batch_size * recipe.batch_size)
     net = first_network(recipe).to(fabric.device)
@@ -348,13 +348,13 @@ def at_work(
 
 
 def synthetic(recipe: Pretrain, count: int) -> Images:
-    """Noise in the size that a recipe reads."""
+    """Noise of the image size of a recipe."""
     shape = (count, recipe.backbone.channels, recipe.backbone.image_size, recipe.backbone.image_size)
     return Images(torch.randint(256, shape, dtype=torch.uint8, generator=KEY.on("cpu")))
 
 
 def spans(work: Callable[[], Any], device: str, seconds: float, rounds: int) -> list[float]:
-    """Seconds of one call, as the mean of a span of many; a number for each of the rounds, after a warm-up."""
+    """Mean seconds of one call over a span of many, for each round after a warm-up."""
     for _ in range(WARM_UP):
         work()
     count = max(1, int(seconds / rounds / span(work, device, 2)))
@@ -381,7 +381,7 @@ def peak_memory(device: str) -> float | None:
 
 
 def world(device: str) -> dict[str, Any]:
-    """Without what a case chooses for itself."""
+    """Versions and hardware, without what each case sets itself."""
     found = Runtime(device=device).world(torch.device(device))
     return {name: value for name, value in found.items() if name not in ("precision", "mode")}
 
@@ -408,12 +408,12 @@ def operations(recipe: Pretrain) -> dict[str, float]:
 
 
 def utilised(row: dict[str, Any], work: dict[str, float], peaks: dict[str, float]) -> dict[str, float]:
-    """The part of the peak, of the row's own precision, that the counted operations took up."""
+    """The counted operations as a fraction of the peak of the row's precision."""
     return {"utilisation": round(work["step"] * row["images_s"] / 1e3 / peaks[row["precision"]], 4)}
 
 
 def price(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of repeatable bits: both ways of the first row's case."""
+    """The price of repeatable bits: both modes of the first row's case."""
     first = {name: rows[0][name] for name in ("recipe", "batch", "compile", "precision")}
     sides = {row["mode"]: row["step_s"] for row in rows if first.items() <= row.items() and "step_s" in row}
     if len(sides) < 2:
@@ -422,7 +422,7 @@ def price(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def projected(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Hours of the published schedules, by the fastest way that was measured of each recipe."""
+    """Hours of the published schedules at the fastest measured speed of each recipe."""
     speeds: dict[str, float] = {}
     for row in rows:
         speeds[row["recipe"]] = max(row.get("images_s", 0.0), speeds.get(row["recipe"], 0.0))
@@ -451,7 +451,7 @@ def on_coresets(speed: float, images: int) -> float:
 
 
 def described(row: dict[str, Any]) -> str:
-    """A row for people."""
+    """A row in words."""
     what = f"{row['recipe']:<20} batch {row['batch']:<5} {row['precision']:<8} {row['mode']:<11} {row['compile']:<8}"
     if "failed" in row:
         return f"{what} {row['failed']}"

@@ -1,4 +1,4 @@
-"""NT-Xent and its gradient, in time and in memory: ours against whole matrices of all pairs and autograd."""
+"""NT-Xent and its gradient, in time and memory: ours against full matrices and autograd."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """By rows, 2N embeddings of width 512; the ratios are of the most."""
+    """Compare by rows: 2N embeddings of width 512; the ratios are those of the largest N."""
     by_rows = {}
     for rows in (64, 512) if quick else (128, 256, 512, 1024, 2048, 4096, 8192):
         repeats, seconds = max(1, 2**22 // rows**2), {side: [] for side in SIDES}
@@ -48,7 +48,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def prepared(side: str, rows: int, repeats: int = 1, seed: int = 0) -> Callable[[], None]:
-    """Loss and gradient of embeddings drawn now, to be found later."""
+    """Draw embeddings, and return the function that computes loss and gradient."""
     z = torch.randn((2, rows // 2, WIDTH), generator=Key(seed).on("cpu")).requires_grad_()
     _gradient(SIDES[side], torch.randn(2, 8, 8).requires_grad_(), 1)  # what a first call loads
     return partial(_gradient, SIDES[side], z, repeats)

@@ -1,4 +1,4 @@
-"""How memory is measured: how far above what it was before a fresh process grows (Linux)."""
+"""Memory: how much a fresh process grows while it works (Linux)."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def _growth(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) ->
 
 
 def _resident(name: str) -> int:
-    """Bytes. (getrusage's peak is inherited from the parent.)"""
+    """The process's memory in bytes; getrusage's peak would include the parent's."""
     return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -10,14 +10,14 @@ from torch.utils.flop_counter import flop_registry
 
 
 def counted(work: Callable[[], Any]) -> int:
-    """Of products and convolutions, a multiplication and an addition each being one."""
+    """Count products and convolutions; a multiplication is one operation, and so is an addition."""
     with Counter() as counter:
         work()
     return counter.total
 
 
 class Counter(TorchDispatchMode):
-    """By PyTorch's own formulas; its FlopCounterMode follows modules too, which fails under `autograd.grad`."""
+    """Count by PyTorch's formulas. Its FlopCounterMode follows modules too, which fails under `autograd.grad`."""
 
     total = 0
 

@@ -1,4 +1,4 @@
-"""What an image costs in a small set and in a large one: order, views, digest, notes and selection, time and memory.
+"""Time and memory per image in a small set and in a large one: order, views, digest, log, selection.
 
 Pixels by chance, 32 x 32 x 3, a million of them 3 GB. What a step does to a batch is not looked at: it does not know of
 the others. Of views and notes a sample of an epoch's mini-batches is timed, scattered over the whole set as they are.
@@ -66,7 +66,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def once(images: Images, epoch: int) -> dict[str, float]:
-    """Processor seconds an image of each part; but notes, which wait for the disk, by the clock on the wall."""
+    """Processor seconds per image of each part; wall seconds for the log, which waits for the disk."""
     order, batches = timed(lambda: feed(images, SimCLRViews()).batches(epoch))
     digest, _ = timed(lambda: Images(images.pixels).digest)
     sample = batches[:: -(-len(batches) // SAMPLE)]
@@ -116,7 +116,7 @@ def prepared(n: int) -> Callable[[], tuple[float, Tensor]]:
 
 
 class Chance(SelectionObjective):
-    """Gradients and features by chance, of the head that the recipe for ImageNet has; their own time is counted."""
+    """Random gradients and features of the head in the recipe for ImageNet; their own time is counted."""
 
     def __init__(self, batches: tuple[Tensor, ...], held: int) -> None:
         self.batches, self.seconds = batches, 0.0
@@ -133,7 +133,7 @@ class Chance(SelectionObjective):
         return made[1]
 
     def _gradients(self, batches: Sequence[int]) -> Gradients:
-        """A mini-batch at a time, and then concatenated, as those of a network are."""
+        """Gradients of one mini-batch after the other, then joined, as those of a network are."""
         biased = frozenset(name for name, one in self.linear.items() if one.bias is not None)
         found = [{name: self._layer(name, name in biased, b) for name in self.linear} for b in batches]
         sizes = tuple(len(self.batches[b]) for b in batches)

@@ -41,7 +41,7 @@ KEPT = Path(__file__).parent / "kept"
 
 @dataclass(frozen=True)
 class Size:
-    """What is selected from, by which recipe, and how many steps the network has learned before."""
+    """The images to select from, the recipe, and the training steps before."""
 
     recipe: Pretrain
     images: int
@@ -68,7 +68,7 @@ def setting(data: Path | None, quick: bool) -> tuple[Size, Images]:
 
 
 def summed_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The numbers of all seeds."""
+    """The results of all seeds in one."""
     result = paired(sides(rows, "fast"), "fast", "literal") | {"unit": "processor seconds of a selection"}
     for name in ("exact", "fast", "recall"):
         those = [row for row in rows if name in row["same"]]
@@ -91,7 +91,7 @@ def sides(rows: list[dict[str, Any]], name: str) -> dict[str, list[float]]:
 
 
 def one(size: Size, images: Images, net: Network, key: Key, exactly: bool) -> dict[str, Any]:
-    """One seed: which images, an epoch of training on them, in place, and the selections after it, in turn."""
+    """Run one seed: the images, an epoch of training on them, and then each selection."""
     chosen = torch.randperm(len(images), generator=(key / "images").on("cpu"))[: size.images + size.held]
     recipe, images = replace(size.recipe, seed=key.seed), images[chosen]
     x, u = split(len(images), size.held / len(images), key)
@@ -121,7 +121,7 @@ def judged(
     epoch: dict[str, float],
     key: Key,
 ) -> dict[str, Any]:
-    """Seconds of each way, and what its picks are worth by the literal objective: random ones are 0, literal ones 1."""
+    """Seconds of each way, and the value of its images under the literal objective: 0 is random, 1 literal."""
     first, _ = ways["fast"]()
     sizes, picks = [len(batch) for batch in first.batches], 0
     while sum(sizes[:picks]) < count:
@@ -173,7 +173,7 @@ def selected(
 
 
 class Remembered:
-    """A problem that keeps the gradients it was asked for, so that they can be looked at without the time of others."""
+    """A selection objective that keeps its gradients, so that reading them again takes no time."""
 
     def __init__(self, problem: MethodObjective) -> None:
         self.problem = problem

@@ -1,7 +1,7 @@
-"""From a command to what it does: the help, and the first training step of a run on digits.
+"""From a command to its first effect: the help, and the first training step of a run on digits.
 
-Wall time, for it is what one waits for. The baseline is `import torch`, which nobody who trains gets under: the ratio
-is the part of the way to the first step that it alone takes, and 1 the best there can be.
+It is wall time, for a user waits for it. The baseline is `import torch`, which every training needs: the ratio is its
+fraction of the time to the first step, and 1 would be the best.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def python(*args: str) -> None:
 
 
 def begun(command: list[str], file: str) -> None:
-    """A command that trains, until it has written such a file: a checkpoint is after one step, the log after ten."""
+    """Run a training command until it has written a file: a checkpoint after one step, the log after ten."""
     command = [sys.executable, "-m", "unshaken.cli", *command, "--out"]
     piped = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with TemporaryDirectory() as out, subprocess.Popen([*command, out], **piped) as run:

@@ -83,7 +83,7 @@ def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
 
 
 def operations(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, float]:
-    """Counted, of a step, in units of 10⁹ an image: products of matrices and convolutions."""
+    """Count the matrix products and convolutions of a step, in 10⁹ operations per image."""
     slow = literal(recipe, net)
     found = {"literal": counted(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE))}
     for side, runtime in SIDES.items():
@@ -95,7 +95,7 @@ def operations(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, float]
 
 @dataclass(eq=False)
 class Ours:
-    """What a run does with a batch: method, optimiser, and a network as the runtime prepares it."""
+    """A training step as in a run: method, optimiser, and a network prepared by the runtime."""
 
     recipe: Pretrain
     net: Network
@@ -131,7 +131,7 @@ def acl(recipe: Pretrain) -> ACL:
 
 
 def noise(key: Key) -> torch.Generator:
-    """Where an attack begins, on either side."""
+    """The random start of an attack, equal on both sides."""
     return (key / "attack").on("cpu")
 
 

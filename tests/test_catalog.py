@@ -14,6 +14,7 @@ from unshaken.citations.cite import BIBLIOGRAPHY
 from unshaken.citations.credits import METHODS
 from unshaken.commands import catalog as inform
 from unshaken.commands.catalog import MODE_LINES, TOPICS, cite, list_
+from unshaken.options import flags
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.finetune import MODES
@@ -107,10 +108,29 @@ def test_a_word_that_is_no_topic(capsys):
     with pytest.raises(ValueError, match="did you mean 'methods'") as refused:
         list_(["method"])
     assert "takes no arguments" in str(refused.value)
-    with pytest.raises(ValueError, match="one of methods, modes, data, networks; not 'all'"):
+    with pytest.raises(ValueError, match="a recipe, or one of methods, modes, data, networks; not 'all'"):
         list_(["all"])
     with pytest.raises(ValueError, match="not 'modes'"):
         list_(["methods", "modes"])
+
+
+@pytest.mark.parametrize("name", ["rocl/cifar10", "dynacl++/stl10", "acl-rcs"])
+def test_a_recipe_is_listed_with_every_value(name, capsys):
+    """Every option of pretrain that is a field of the recipe is a row, with the recipe's own value."""
+    shown = printed(capsys, list_, name)
+    default = recipe(name)
+    assert all(f"| {flag} | " in shown for flag in flags(default) if "--no-" not in flag and ".no-" not in flag)
+    assert f"| recipe | {name if '/' in name else name + '/cifar10'} | " in shown
+    assert f"| --seed | {default.seed} | Seed of all random numbers |" in shown
+
+
+def test_a_recipe_s_values_in_a_table(capsys):
+    shown = printed(capsys, list_, "rocl/cifar10")
+    for row in ("--method | RoCL", "--method.attack.ball.eps | 8/255", "--optimizer | LARS", "--lr.peak | 1.5"):
+        assert f"| {row} | " in shown
+    assert "arXiv:1706.06083) |" in shown  # a meaning is one sentence, and "et al." does not end it
+    with pytest.raises(ValueError, match="there is no recipe 'rocl/cifar11' \\(did you mean 'cifar10'"):
+        list_(["rocl/cifar11"])
 
 
 @pytest.mark.parametrize(("verb", "words"), [(list_, "networks"), (cite, "RUN")])

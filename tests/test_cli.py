@@ -167,7 +167,7 @@ def test_help_is_quick():
         (["pretrain", "acl/cifar10", "--data.root", "nowhere"], "--data.download"),
         (["pretrain", "acl/digits", "--seed", "1", "--seed=2"], "--seed is given 2 times"),
         (["pretrain", "acl/digits", "--name", "mine"], "no option --name"),
-        (["pretrain", "acl/digits", "--split", "test"], "the test images are for the exam"),
+        (["pretrain", "acl/digits", "--split", "test"], "the test images are for the evaluation"),
         (["pretrain", "acl/digits", "--method.tau=-1"], "--method.tau is a number > 0, not -1"),
         (["pretrain", "acl/digits", "--lr.peak", "nan"], "--lr.peak is a number ≥ 0, not nan"),
         (

@@ -140,7 +140,7 @@ def test_no_network_is_one_line(monkeypatch, capsys):
     assert cli.run(["export"]) == 2
     assert capsys.readouterr().err == (
         "unshaken: the network failed: [Errno -3] Temporary failure in name resolution "
-        "(is this machine online, and does the server know what was asked for?)\n"
+        "(is this machine online, and does the server have what was requested?)\n"
     )
 
 

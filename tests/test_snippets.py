@@ -25,10 +25,6 @@ from unshaken.evaluation.classifier import Classifier
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import read_tensors, save_encoder, write_tensors
 from unshaken.nets.heads import zero_classifier
-from unshaken.recipes.autolora import AutoFinetune
-from unshaken.recipes.finetune import Finetune
-from unshaken.recipes.lp_aff import LPAFF
-from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.frontier import Frontier
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +34,8 @@ SHOWN = ("text", "bibtex", "svg", "json", "toml", "yaml", "diff")
 PRINTED = (
     "demo/summary.json and demo/table.md hold this",  # the demo's last line
     ".........",  # of pytest
-    "src/unshaken/",  # the tree, which tests/test_readme.py holds
+    "src/unshaken/",  # the tree, which tests/test_tree.py compares
+    "base",  # the order of rooms, which tests/test_layers.py reads
 )
 """How blocks begin that show what a command prints."""
 HOW = {
@@ -193,11 +190,12 @@ def published() -> dict:
 @pytest.fixture
 def place(made, tmp_path, monkeypatch):
     """A folder as a reader has it, and the work of hours left out."""
-    for kind in (Pretrain, LPAFF, Finetune, AutoFinetune, Frontier):
-        monkeypatch.setattr(kind, "run", reached)
-    monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "judged", reached)
+    monkeypatch.setattr(Frontier, "run", reached)
+    monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain", reached)
+    monkeypatch.setattr(import_module("unshaken.runs.finetune"), "finetune", reached)
+    monkeypatch.setattr(import_module("unshaken.runs.doctor"), "examine_images", reached)
+    monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "evaluate_one", reached)
     monkeypatch.setattr(import_module("unshaken.commands.plan"), "make_plan", reached)
-    monkeypatch.setattr(import_module("unshaken.commands.doctor"), "_examined", reached)
     monkeypatch.setattr(
         Classifier, "of_name", lambda name: (Classifier.of_module(torch.nn.Identity(), name, Path("runs")), 224)
     )
@@ -286,6 +284,7 @@ def test_commands(at, commands, place, capsys):
     """One after the other, in one folder, as a reader does."""
     for command in commands:
         if command in EXPECTED:
+            capsys.readouterr()
             assert cli.run(worded(command)[1:]) == EXPECTED[command]
             shown = next(text for found, _, text in BLOCKS if found == at)
             assert capsys.readouterr().err.strip() in shown
@@ -305,14 +304,19 @@ PRELUDE = "import unshaken\nfrom dataclasses import replace\n"
 def test_python(at, text, made, tmp_path, monkeypatch):
     """As it stands, but on fewer images and for an epoch: training is made quick, nothing is left out."""
     monkeypatch.chdir(tmp_path)
-    run = Pretrain.run
-    shorter = lambda self, *args, **named: run(  # noqa: E731
-        replace(self, data=replace(self.data, limit=64), epochs=1, batch_size=32), *args, **named | {"quiet": True}
-    )
-    monkeypatch.setattr(Pretrain, "run", shorter)
-    tune = Finetune.run
-    monkeypatch.setattr(
-        Finetune, "run", lambda self, *args, **named: tune(replace(self, epochs=1), *args, **named | {"quiet": True})
-    )
+    verbs = import_module("unshaken.runs.pretrain"), import_module("unshaken.runs.finetune")
+    pretrain, finetune = verbs[0].pretrain, verbs[1].finetune
+
+    def shorter(recipe, workspace=unshaken.Workspace()):
+        recipe = unshaken.recipe(recipe) if isinstance(recipe, str) else recipe
+        recipe = replace(recipe, data=replace(recipe.data, limit=64), epochs=1, batch_size=32)
+        return pretrain(recipe, replace(workspace, quiet=True))
+
+    def shorter_tuning(encoder, recipe="slf", workspace=unshaken.Workspace()):
+        recipe = unshaken.finetune_recipe(encoder, recipe) if isinstance(recipe, str) else recipe
+        return finetune(encoder, replace(recipe, epochs=1), replace(workspace, quiet=True))
+
+    monkeypatch.setattr(verbs[0], "pretrain", shorter)
+    monkeypatch.setattr(verbs[1], "finetune", shorter_tuning)
     exec(compile(PRELUDE + text, at, "exec"), {"__name__": "__snippet__"})
     assert "torch" in sys.modules

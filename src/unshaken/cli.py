@@ -1,4 +1,4 @@
-"""The command line: few verbs; a user's mistake is one line and exit code 2."""
+"""The command line: a few verbs; a user's mistake is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from unshaken.base.terminal import guarded
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
-    "plan": "what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
+    "plan": "say what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
-    "evaluate": "standard and robust accuracy, counted: unshaken evaluate RUN",
-    "compare": "whether two results differ by more than chance: unshaken compare A.json B.json",
-    "report": "results as a table, or as a page: unshaken report RUN [RUN ...] [--html FILE]",
-    "board": "results as a site of static pages: unshaken board results --out site",
-    "submit": "one file of a run, for a board: unshaken submit RUN --by NAME",
-    "doctor": "whether that can be believed: unshaken doctor RUN",
-    "frontier": "accuracy against speed-up on coresets, as a figure: unshaken frontier RUN [RUN ...]",
-    "coreset": "which images were picked: unshaken coreset show RUN",
-    "demo": "all of it on digits, in minutes on two CPU cores",
-    "import": "read a checkpoint of somebody else's, whole: unshaken import FILE",
-    "export": "write one for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
-    "verify": "whether networks, and results, are what they say: unshaken verify FILE",
-    "list": "what there is: unshaken list [methods, modes, data, networks]",
-    "cite": "BibTeX of what a run used: unshaken cite RUN",
+    "evaluate": "measure standard and robust accuracy: unshaken evaluate RUN",
+    "compare": "test if two results differ by more than chance: unshaken compare A.json B.json",
+    "report": "show results as a table, or as a page: unshaken report RUN [RUN ...] [--html FILE]",
+    "board": "make a site of static pages from results: unshaken board results --out site",
+    "submit": "write one file of a run, for a board: unshaken submit RUN --by NAME",
+    "doctor": "check if an evaluation can be believed: unshaken doctor RUN",
+    "frontier": "draw accuracy against speed-up on coresets: unshaken frontier RUN [RUN ...]",
+    "coreset": "show which images were selected: unshaken coreset show RUN",
+    "demo": "do all of it on digits, in minutes on two CPU cores",
+    "import": "read a checkpoint of other code: unshaken import FILE",
+    "export": "write an encoder for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
+    "verify": "check that a network or a result is what it says: unshaken verify FILE",
+    "list": "list methods, modes, data, networks, or a recipe's values: unshaken list acl/cifar10",
+    "cite": "print BibTeX of what a run used: unshaken cite RUN",
 }
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def run(args: list[str]) -> int:
-    """Do what the arguments say; returns the exit code. UNSHAKEN_TRACE=1 shows where an error came from."""
+    """Run a command and return its exit code. UNSHAKEN_TRACE=1 shows the traceback of an error."""
     with guarded():
         return _run(args)
 
@@ -45,14 +45,14 @@ def run(args: list[str]) -> int:
 def _run(args: list[str]) -> int:
     try:
         return dispatch(args)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("unshaken: interrupted; the same command goes on from what was saved", file=sys.stderr)
+        print("unshaken: interrupted; the same command resumes from what was saved", file=sys.stderr)
         return 130
     except Exception as error:
-        line = in_a_line(error, args[:1])
+        line = error_line(error, args[:1])
         if line is None or os.environ.get("UNSHAKEN_TRACE"):
             raise
         print(f"unshaken: {line}", file=sys.stderr)
@@ -60,7 +60,7 @@ def _run(args: list[str]) -> int:
 
 
 MEMORY = ("out of memory", "allocate memory", "not enough memory", "std::bad_alloc", "ALLOC_FAILED")
-"""What PyTorch says where memory runs out: on a CPU it raises no error of a type of its own."""
+"""Words in PyTorch's errors when memory runs out: on a CPU they have no type of their own."""
 SMALLER = {
     "pretrain": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
     "finetune": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
@@ -68,19 +68,19 @@ SMALLER = {
     "doctor": "fewer images (--limit)",
     "frontier": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
 }
-"""By verb, what takes less memory."""
+"""Advice by verb: what needs less memory."""
 NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub", "http")
-"""Packages whose errors are about a network, or about a server that said no."""
+"""Packages whose errors come from the network or a server."""
 
 
-def in_a_line(error: Exception, verb: list[str]) -> str | None:
-    """What an error says to a user; None for one that is a mistake of this library's."""
+def error_line(error: Exception, verb: list[str]) -> str | None:
+    """The line that a user reads about an error; None if it is a bug of this library."""
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(w in str(error) for w in MEMORY):
         hint = SMALLER.get(verb[0]) if verb else None
         return f"there is not enough memory{f'; try {hint}' if hint else ' for this'}"
     if type(error).__module__.partition(".")[0] in NETWORK:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return f"the network failed: {said} (is this machine online, and does the server know what was asked for?)"
+        return f"the network failed: {said} (is this machine online, and does the server have what was requested?)"
     if isinstance(error, (ValueError, OSError)):
         return " ".join(str(error).split())
     return None
@@ -99,18 +99,18 @@ def dispatch(args: list[str]) -> int:
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(VERBS)}"
         raise ValueError(f"there is no command {verb!r}; {hint}")
     pictured = {arg.partition("=")[0] for arg in rest} & {"--html", "--png", "--pdf"}
-    if verb == "report" and not pictured:  # needs no torch, and does not wait for it
+    if verb == "report" and not pictured:  # does not wait for the import of torch
         report(rest)
         return 0
-    if verb == "frontier" and rest and Path(rest[0]).exists():  # nor does it, to draw what is there
-        drawn(rest)
+    if verb == "frontier" and rest and Path(rest[0]).exists():  # draws results without torch
+        draw_frontier(rest)
         return 0
     return with_torch(verb, rest)
 
 
 def with_torch(verb: str, args: list[str]) -> int:
-    # GNU OpenMP's threads wait by spinning, without end: where others use the cores too, a run takes ten times as long.
-    # Not spinning at all costs half as much again on an idle machine (docs/log.md). It is read when torch is loaded.
+    # Threads of GNU OpenMP wait by spinning, without end: on a busy machine a run then takes ten times as long.
+    # Not spinning at all costs half as much again on an idle one (docs/log.md). torch reads this when it is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from unshaken.commands import VERBS as commands
@@ -137,7 +137,7 @@ def report(args: list[str]) -> None:
     show(results, kind)
 
 
-def drawn(args: list[str]) -> None:
+def draw_frontier(args: list[str]) -> None:
     from unshaken.options import parse
     from unshaken.report.frontier import FrontierFigureOptions, draw, read
 

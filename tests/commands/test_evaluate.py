@@ -24,13 +24,13 @@ def test_one_run_that_cannot_be_judged_does_not_stop_the_others(tmp_path, capsys
     recipe.write_text(recipe.read_text().replace('"name": "digits"', f'"name": "{tmp_path}/gone"'))
     assert cli.run(["evaluate", str(tmp_path / "runs"), *FEW]) == 2
     shown = capsys.readouterr()
-    assert "unshaken: 1 of 3 runs could not be judged" in shown.err
+    assert "unshaken: 1 of 3 runs could not be evaluated" in shown.err
     assert f"unshaken: {tmp_path}/runs/a:" in shown.err
     assert shown.out.count("| SLF |") == 2
     for name in ("b", "c"):
         assert list((tmp_path / "runs" / name).glob("result*.json"))
     assert cli.run(["evaluate", str(tmp_path / "runs" / "a"), *FEW]) == 2
-    assert "could not be judged" not in capsys.readouterr().err
+    assert "could not be evaluated" not in capsys.readouterr().err
 
 
 def test_numbers_of_single_corruptions_are_printed(tmp_path, capsys):

@@ -29,12 +29,11 @@ from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.export import ExportOptions
 from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.options import flags, parse
-from unshaken.options.meant import ALIASES, ANSWERS
-from unshaken.options.parsing import parts
+from unshaken.options.aliases import ALIASES, ANSWERS
+from unshaken.options.fields import components
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
-from unshaken.recipes.pretrain import Pretrain
 from unshaken.report.frontier import FrontierFigureOptions
 from unshaken.report.table import ReportOptions
 from unshaken.runs.frontier import Frontier, compared
@@ -92,13 +91,11 @@ def test_a_short_run_tells_no_time(capsys):
 
 
 def test_what_is_trained_first_is_said(tmp_path, capsys, monkeypatch):
-    def first(self, *args, **named):
-        if self.name == "simclr":
-            raise ValueError("here it would be trained")
-        return run(self, *args, **named)
+    def first(recipe, *_):
+        assert recipe.name == "simclr"
+        raise ValueError("here it would be trained")
 
-    run = Pretrain.run
-    monkeypatch.setattr(Pretrain, "run", first)
+    monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain_encoder", first)
     assert cli.run(["pretrain", "advcl/digits", "--epochs", "1", "--out", str(tmp_path)]) == 2
     assert "advcl begins with simclr/digits, 30 epochs" in capsys.readouterr().err
 
@@ -106,7 +103,7 @@ def test_what_is_trained_first_is_said(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--optimizer", "AdamW"], "AdamW takes the rate that goes with LARS, 5: --lr.peak sets another"),
+        (["--optimizer", "AdamW"], "AdamW keeps the rate of LARS, 5: --lr.peak sets another"),
         (["--optimizer", "AdamW", "--lr.peak", "1e-3"], ""),
         (["--optimizer", "LARS"], ""),
         (["--epochs", "2"], "--lr is made for more than 3 epochs, but there are 2"),
@@ -130,7 +127,8 @@ def test_a_frontier_takes_images_of_one_s_own_as_pre_training_does(tmp_path, cap
     for name in ("cats", "dogs"):
         photos(tmp_path / "labelled" / name, 10)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Pretrain, "run", lambda *_, **__: pytest.fail("nothing is to be trained"))
+    train = import_module("unshaken.runs.pretrain")
+    monkeypatch.setattr(train, "pretrain_encoder", lambda *_: pytest.fail("nothing is to be trained"))
     assert cli.run(["frontier", "acl", "--data", "photos"]) == 2
     assert "has no labels, and fine-tuning needs them" in capsys.readouterr().err
     found = []
@@ -172,15 +170,15 @@ def named() -> dict[str, set[str]]:
 def test_messages_and_pages_of_help_name_options_that_there_are():
     """Each is shown by the help of some verb, or by its own text where a verb reads it by itself."""
     defaults = [PretrainOptions(unshaken.recipe(f"{name}/digits")) for name in RECIPES]
-    known = {flag for default in defaults for flag in (*flags(default), *parts(default))}
+    known = {flag for default in defaults for flag in (*flags(default), *components(default))}
     for kind in (
         FinetuneOptions(Finetune()),
         FinetuneOptions(AutoFinetune()),
         EvaluateOptions(Evaluation(), DataSource("digits")),
     ):
-        known |= {*flags(kind), *parts(kind)}
+        known |= {*flags(kind), *components(kind)}
     others = (
-        evaluate.Comparing(),
+        evaluate.CompareOptions(),
         ImportOptions(),
         ExportOptions(),
         VerifyOptions(),

@@ -13,7 +13,7 @@ from unshaken.commands.pretrain import PretrainOptions
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.options import flags, parse
-from unshaken.options.meant import ALIASES, ANSWERS, say_taken, suggestion
+from unshaken.options.aliases import ALIASES, ANSWERS, announce, suggestion
 from unshaken.recipes.finetune import Finetune
 
 PRETRAIN = PretrainOptions(unshaken.recipe("acl/digits"))
@@ -23,20 +23,21 @@ EVALUATE = EvaluateOptions(Evaluation(), DataSource("digits"))
 
 @pytest.fixture(autouse=True)
 def anew():
-    say_taken.cache_clear()
+    announce.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("typed", "value", "option"),
     [
         ("--lr", "0.5", "--lr.peak"),
+        ("--lr", "1/2", "--lr.peak"),
         ("--learning-rate", "0.5", "--lr.peak"),
         ("--learning_rate", "0.5", "--lr.peak"),
         ("--eps", "4/255", "--method.attack.ball.eps"),
         ("--epsilon", "4/255", "--method.attack.ball.eps"),
         ("--batch-size", "64", "--batch-size"),
         ("--batch_size", "64", "--batch-size"),
-        ("--image-size", "8", "--data.size"),
+        ("--image-size", "8", "--backbone.image-size"),
         ("--weight-decay", "0.1", "--optimizer.weight-decay"),
         ("--momentum", "0.5", "--optimizer.momentum"),
         ("--temperature", "0.2", "--method.tau"),
@@ -57,6 +58,15 @@ def test_an_alias_is_what_the_verb_has():
     assert parse(FINETUNE, ["--lr", "0.3"], "test").recipe.lr.peak == 0.3
 
 
+def test_an_alias_sets_every_option_that_it_means(capsys):
+    """A coreset is selected with the ε that is trained against."""
+    coreset = PretrainOptions(unshaken.recipe("acl-rcs/digits"))
+    found = parse(coreset, ["--eps", "1/255"], "test").recipe
+    assert found.method.attack.ball.eps == found.coreset.attack.ball.eps == 1 / 255
+    said = capsys.readouterr().err
+    assert said == "note: --eps is taken for --method.attack.ball.eps and --coreset.attack.ball.eps\n"
+
+
 def test_an_alias_and_its_option_are_given_once():
     with pytest.raises(ValueError, match="--epochs is given 2 times"):
         parse(PRETRAIN, ["--epochs", "1", "--num-epochs", "2"], "test")
@@ -67,7 +77,7 @@ def test_an_alias_and_its_option_are_given_once():
     [
         ("--gpus", "--runtime.device cuda"),
         ("--config", "there are no configuration files"),
-        ("--resume", "the same command goes on"),
+        ("--resume", "the same command resumes"),
         ("--num-workers", "no workers"),
         ("--fp16", "--runtime.precision bf16"),
         ("--epoch", "did you mean --epochs?"),
@@ -144,5 +154,5 @@ def test_tyro_s_frame_is_taken_off_in_any_encoding(encoding, monkeypatch):
 def test_a_mistake_of_several_fields_together_is_by_the_part_s_flag():
     with pytest.raises(ValueError, match=r"^--attack.ball: an l∞ eps of 8"):
         parse(EVALUATE, ["--attack.ball.eps", "8"], "test")
-    with pytest.raises(ValueError, match=r"^the test images are for the exam"):
+    with pytest.raises(ValueError, match=r"^the test images are for the evaluation"):
         parse(PRETRAIN, ["--split", "test"], "test")

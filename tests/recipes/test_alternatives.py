@@ -18,8 +18,8 @@ from unshaken.coreset.selectors import AnySelector
 from unshaken.methods.acl import ACL
 from unshaken.methods.base import Method
 from unshaken.options import parse
+from unshaken.options.aliases import suggestion
 from unshaken.options.fields import alternatives, hints
-from unshaken.options.meant import suggestion
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.lp_aff import LPAFF, Stage

@@ -102,7 +102,7 @@ def test_other_methods_say_what_there_is():
                 assert unshaken.recipe(f"{method}/{data}").name == method
                 continue
             with pytest.raises(
-                ValueError, match=rf"no recipe '.*/{data}', for no paper says how: .*--data {data}"
+                ValueError, match=rf"no recipe '.*/{data}', because no paper has it: .*--data {data}"
             ) as e:
                 unshaken.recipe(f"{method}/{data}")
             assert "\n" not in str(e.value)
@@ -178,7 +178,7 @@ def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkey
 )
 def test_presets_from_32_pixels_to_other_sets(method, mode, lr, batch):
     row = preset(method, mode, "cifar10", origin="imagenet32")
-    assert (row.lr, row.epochs, row.batch, row.schedule) == (lr, 30, batch, WarmupCosine(lr, warmup=0))
+    assert (row.lr, row.epochs, row.batch_size, row.schedule) == (lr, 30, batch, WarmupCosine(lr, warmup=0))
     assert row.optimizer == SGD(0.9, 5e-4, nesterov=True)
     assert preset(method, mode, "cifar10", origin="cifar10") == preset(method, mode, "cifar10")
 

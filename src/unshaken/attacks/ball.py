@@ -56,6 +56,7 @@ class Linf(Ball):
     """The l∞ ball: every pixel changes by eps at most."""
 
     eps: Positive = 8 / 255
+    """Largest change of a pixel, in units of a [0, 1] pixel."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +84,7 @@ class L2(Ball):
     """The l2 ball: the Euclidean distance over all pixels of an image is eps at most."""
 
     eps: Positive = 0.5
+    """Largest Euclidean distance over all pixels, in units of a [0, 1] pixel."""
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         direction = torch.empty_like(x).normal_(generator=rng)

@@ -39,6 +39,7 @@ class Constant(Schedule):
     """A constant value."""
 
     value: NonNegative
+    """The value in every epoch."""
 
     def __call__(self, clock: Clock) -> float:
         return self.value
@@ -54,8 +55,11 @@ class StepSchedule(Schedule):
     """
 
     start: NonNegative
+    """The value of the first stair."""
     stop: NonNegative
+    """The value that the stairs approach."""
     every: Count
+    """Epochs of one stair."""
 
     def __call__(self, clock: Clock) -> float:
         done = floor(clock.epoch / self.every) * self.every / clock.epochs
@@ -68,8 +72,11 @@ class WarmupCosine(Schedule):
     """Linear warm-up from 0 to `peak` in `warmup` epochs, then half a cosine down to `floor` at the end."""
 
     peak: NonNegative
+    """The largest value, at the end of the warm-up."""
     warmup: NonNegative = 10.0
+    """Epochs of the warm-up."""
     floor: NonNegative = 1e-6
+    """The value at the end."""
 
     def __call__(self, clock: Clock) -> float:
         if clock.time < self.warmup:
@@ -86,8 +93,11 @@ class MultiStep(Schedule):
     """`peak`, multiplied by `gamma` at the beginning of each epoch in `at`."""
 
     peak: NonNegative
+    """The value at the beginning."""
     at: tuple[Natural, ...] = ()
+    """Epochs, counted from 0, at which the value falls."""
     gamma: Positive = 0.1
+    """Factor by which it falls."""
 
     def __call__(self, clock: Clock) -> float:
         return self.peak * self.gamma ** sum(clock.epoch >= epoch for epoch in self.at)

@@ -108,7 +108,7 @@ def usual_pretrain(name: str, data: str) -> Plain | None:
     from unshaken.train.approximations import Approximations
 
     for full in (f"{name}/{data}", name):
-        try:  # approximations are left out of a recipe that has none
+        try:  # a recipe without approximations leaves them out
             return {"approximations": to_json(Approximations())} | to_json(recipe(full)) | {"@name": full}
         except (ValueError, KeyError):
             continue

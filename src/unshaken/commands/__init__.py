@@ -1,4 +1,4 @@
-"""The verbs of the command line."""
+"""The verbs of the command line: each reads its options and calls the function of that name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""`unshaken board`, `unshaken submit`: results as a site of static pages, and a run as one file for a board."""
+"""`unshaken board` and `unshaken submit`: a site of results, and one file of a run for it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from unshaken.options import parse
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """Make static pages from results: tables with ranks by paired tests, and published numbers beside them."""
+    """Make static pages from results: tables with ranks by paired tests, beside published numbers."""
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Result files, or folders in which all results are looked for."""
+    """Result files, or folders that are searched for results."""
     out: Path = Path("site")
-    """The folder of the site. One that holds something else is refused."""
+    """Folder of the site. A folder with other files is refused."""
     reported: Path | None = None
-    """A file of published numbers, in the form of the package's own (board/reported.json), to show instead of those."""
+    """File of published numbers to show instead of the package's own (board/reported.json), in the same form."""
     count: bool = True
-    """Count the operations of each row's pre-training, which takes seconds a row."""
+    """Count the operations of each row's pre-training, which takes seconds per row."""
 
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """Make one file of a run's result, which can be sent to a board; or check such files."""
+    """Write a run's result as one file to send to a board, or check such files."""
 
     run: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """The folder of a fine-tuning run, or its result file. With --check: submissions or results, any number."""
+    """Folder of a fine-tuning run, or its result file. With --check: any number of submissions or results."""
     by: str = ""
-    """Who submits it, as the board is to say it."""
+    """Name of the submitter, as the board shows it."""
     weights: str = ""
-    """The address of the run's classifier.safetensors, so that others can attack it again."""
+    """Address of the run's classifier.safetensors, so that others can attack it again."""
     out: Path | None = None
-    """The file to write; submission-METHOD-MODE-seedS.json if it is not given."""
+    """File to write; by default submission-METHOD-MODE-seedS.json."""
     check: bool = False
-    """Check files that others made, and write nothing."""
+    """Check files, and write nothing."""
 
 
 def board(args: list[str]) -> None:

@@ -1,7 +1,8 @@
-"""`unshaken list`, `unshaken cite`: what there is, and the papers that a run used."""
+"""`unshaken list` and `unshaken cite`: names, a recipe's values, and the papers of a run."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,13 @@ from unshaken.interop.load import WITHIN, file_in
 from unshaken.nets.backbone import sides
 from unshaken.nets.checkpoint import ORIGIN, RECIPE, read_tensors
 from unshaken.nets.resnet import KINDS
-from unshaken.options import spelled
+from unshaken.options import number_text, values_of
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
 
 Row = tuple[str, ...]
 Table = tuple[Row, list[Row]]
-"""Names of columns, and rows."""
+"""The names of the columns, and the rows."""
 CREDITED = ("paper", "venue", "arXiv", "what differs from the released code")
 NONE = "–"
 QUOTED = "; did you mean {!r}?"
@@ -35,17 +36,18 @@ MODE_LINES = {
     "aff": "adversarial full (TRADES)",
     "autolora": "adversarial full, clean images in a low-rank branch",
 }
-"""All modes there are; --mode all is the first three."""
-LIST_USAGE = """usage: unshaken list [TOPIC]
+"""Every mode in one line; --mode all is the first three."""
+LIST_USAGE = """usage: unshaken list [TOPIC | RECIPE]
 
-  methods   recipes of pre-training: paper, venue, and what differs from the released code
-  modes     the same of fine-tuning
-  data      sets of images, and what a recipe takes for each
-  networks  names for --backbone.name
+  methods      recipes of pre-training: paper, venue, and what differs from the released code
+  modes        the same for fine-tuning
+  data         data sets, and the defaults of a recipe for each
+  networks     names for --backbone.name
+  acl/cifar10  or another recipe: each of its values, with the option that changes it
 
 A table on a terminal, Markdown in a pipe or a file."""
 RECORD = {"recipe?": RECIPE, "pretrain?": ORIGIN, "finetune?": ORIGIN}
-"""What is noted about a run, wherever that is."""
+"""The shape of a run's record, in whichever file it is."""
 CITE_USAGE = """usage: unshaken cite RUN
 
 RUN: a run's folder, an encoder or classifier file, a result; or a recipe (acl/cifar10), a method (acl), a mode (aff)
@@ -60,11 +62,13 @@ def list_(args: list[str]) -> None:
     if not args:
         print(summary())
         return
-    if args[0] not in TOPICS or len(args) > 1:
-        word = args[0] if args[0] not in TOPICS else args[1]
-        hint = did_you_mean(word, TOPICS, QUOTED)
-        raise ValueError(f"`unshaken list` takes no arguments, or one of {', '.join(TOPICS)}; not {word!r}{hint}")
-    columns, rows = TOPICS[args[0]]()
+    known = args[0] in TOPICS or args[0].partition("/")[0] in RECIPES
+    if not known or len(args) > 1:
+        word = args[1] if known else args[0]
+        hint = did_you_mean(word, [*TOPICS, *RECIPES], QUOTED)
+        topics = ", ".join(TOPICS)
+        raise ValueError(f"`unshaken list` takes no arguments, a recipe, or one of {topics}; not {word!r}{hint}")
+    columns, rows = TOPICS[args[0]]() if args[0] in TOPICS else recipe_table(args[0])
     show(columns, rows)
 
 
@@ -78,9 +82,24 @@ def summary() -> str:
             f"  SET is {', '.join(DATASETS)}; or any of them with --data PATH for images of your own.",
             "Fine-tuning, --mode:",
             *modes,
-            f"More: unshaken list {' | '.join(TOPICS)}; for BibTeX, unshaken cite METHOD or RUN.",
+            f"More: unshaken list {' | '.join(TOPICS)}; every value of a recipe, unshaken list METHOD/SET;",
+            "for BibTeX, unshaken cite METHOD or RUN.",
         ]
     )
+
+
+def recipe_table(name: str) -> Table:
+    """Every value of a recipe: the option that changes it, the value, and its meaning."""
+    found = recipe(name)
+    method, _, data = name.partition("/")
+    title = (RECIPES[method].__doc__ or "").splitlines()[0]
+    values = [(row.option, row.value, first_sentence(row.meaning)) for row in values_of(found)]
+    return ("option", "value", "meaning"), [("recipe", f"{method}/{data or 'cifar10'}", title), *values]
+
+
+def first_sentence(text: str) -> str:
+    """The text up to its first full stop before a capital letter; "et al." is none."""
+    return re.split(r"(?<!\bal)\.\s+(?=[A-Z0])", text, maxsplit=1)[0].rstrip(".")
 
 
 def methods() -> Table:
@@ -92,7 +111,7 @@ def modes() -> Table:
 
 
 def credited(name: str) -> Row:
-    """The cells under CREDITED: of the paper that introduced a method, if one did."""
+    """The cells under CREDITED: the paper that introduced a method, if there is one."""
     credit = METHODS[name]
     if not credit.papers:
         return NONE, NONE, NONE, credit.differs
@@ -111,7 +130,7 @@ def data() -> Table:
                 name,
                 s.split,
                 network,
-                f"{norm} {spelled(s.ball.eps)}",
+                f"{norm} {number_text(s.ball.eps)}",
                 str(s.epochs),
                 str(s.batch_size),
                 f"{origin.who} {origin.year}",
@@ -145,7 +164,7 @@ TOPICS: dict[str, Callable[[], Table]] = {
 
 
 def show(columns: Row, rows: list[Row]) -> None:
-    """On standard output: as a table on a terminal, as Markdown in a pipe or a file."""
+    """Print a table on a terminal, and Markdown to a pipe or a file."""
     if not sys.stdout.isatty():
         lines = [columns, ("---",) * len(columns), *rows]
         print("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
@@ -164,7 +183,7 @@ def show(columns: Row, rows: list[Row]) -> None:
 
 
 def stacked(columns: Row, rows: list[Row]) -> Table:
-    """With the four cells under CREDITED as two, the paper's in lines: a terminal is narrow."""
+    """Write the four columns under CREDITED as two, because a terminal is narrow."""
     if columns[-len(CREDITED) :] != CREDITED:
         return columns, rows
     stacks = []
@@ -181,12 +200,12 @@ def cite(args: list[str]) -> None:
     if len(args) != 1:
         raise ValueError("`unshaken cite` needs one thing to cite: a run, a file, or a method such as acl")
     what, papers = of_word(args[0])
-    comment = printable(" ".join(what.split())).replace("@", " at ")  # which begins an entry wherever it stands
+    comment = printable(" ".join(what.split())).replace("@", " at ")  # BibTeX reads an entry after every @
     print("\n\n".join([f"% {comment}", *(paper.bibtex for paper in papers)]))
 
 
 def of_word(name: str) -> tuple[str, list[Paper]]:
-    """What a word stands for, in one line, and its papers. ValueError if it stands for nothing."""
+    """Return a line about a run, file, recipe or method, and its papers. Raises ValueError for any other word."""
     path = Path(name)
     if path.exists():
         record = check_shape(record_of(path), RECORD, name)
@@ -201,14 +220,14 @@ def of_word(name: str) -> tuple[str, list[Paper]]:
 
 
 def planned(name: str) -> dict[str, Any]:
-    """A recipe by name, with the recipe that it begins with."""
-    chosen = to_json(recipe(name))
-    first = chosen.get("teacher")
-    return {"recipe": chosen} | ({"teacher": planned(first)} if first else {})
+    """A recipe by name as a record, with the recipe of its teacher."""
+    values = to_json(recipe(name))
+    teacher = values.get("teacher")
+    return {"recipe": values} | ({"teacher": planned(teacher)} if teacher else {})
 
 
 def record_of(path: Path) -> dict[str, Any]:
-    """What is noted about a run: in the header of its file, and in its result if it has one."""
+    """The record of a run: from the header of its file, and from its result if there is one."""
     if path.suffix == ".json":
         content = read_json(path)
         if not content.keys() & {"recipe", "pretrain"}:
@@ -216,21 +235,20 @@ def record_of(path: Path) -> dict[str, Any]:
         beside = path.with_name("classifier.safetensors")
         return (read_tensors(beside)[1] if beside.exists() else {}) | content
     if (path / "recipe.json").exists() and not any((path / name).exists() for name in WITHIN):
-        begun = read_json(path / "recipe.json")
-        if "encoder" in check_shape(begun, {"data?": {}}, str(path / "recipe.json")).get("data", {}):
+        unfinished = read_json(path / "recipe.json")
+        if "encoder" in check_shape(unfinished, {"data?": {}}, str(path / "recipe.json")).get("data", {}):
             raise ValueError(f"the fine-tuning in {path} has not finished; cite its encoder, in {path.parent}")
-        return begun
-    about = read_tensors(file_in(path))[1]
-    if about.get("kind") not in ("encoder", "classifier"):
-        raise ValueError(f"{path} is a file of kind {about.get('kind')!r}; name an encoder or a classifier")
-    results = sorted(
-        path.glob("result*.json"), key=lambda file: (len(file.name), file.name)
-    )  # the usual evaluation first
-    return about | ({"evaluation": read_json(results[0]).get("evaluation")} if results else {})
+        return unfinished
+    header = read_tensors(file_in(path))[1]
+    if header.get("kind") not in ("encoder", "classifier"):
+        raise ValueError(f"{path} is a file of kind {header.get('kind')!r}; name an encoder or a classifier")
+    # The shortest name is that of the usual evaluation.
+    results = sorted(path.glob("result*.json"), key=lambda file: (len(file.name), file.name))
+    return header | ({"evaluation": read_json(results[0]).get("evaluation")} if results else {})
 
 
 def made_by(record: dict[str, Any]) -> str:
-    """acl on digits, then AFF on digits."""
+    """The steps of a run in words: acl on digits, then AFF on digits."""
     steps = []
     for part in (record.get("pretrain", record), record.get("finetune", {})):
         made = part.get("recipe", {})

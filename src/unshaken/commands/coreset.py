@@ -1,4 +1,4 @@
-"""`unshaken coreset show`: the images that a run's selections picked, in numbers and as contact sheets."""
+"""`unshaken coreset show`: the images of each selection, in a table and contact sheets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unshaken.runs.selections import selections_in
 @dataclass(frozen=True)
 @ranged
 class CoresetOptions:
-    """The picked images of each selection: classes and overlaps as a table, the images as a contact sheet each."""
+    """Show the images of each selection: a table of classes and overlaps, and a contact sheet."""
 
     images: Count = 200
-    """On a sheet at most, the first that were picked."""
+    """The most images on a sheet: the first that were selected."""
     out: Path | None = None
-    """The folder for coreset-EPOCH.png; the run's own if it is not given."""
+    """Folder of coreset-EPOCH.png; by default the run's own."""
 
 
 def coreset(args: list[str]) -> None:

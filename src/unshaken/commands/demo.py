@@ -1,4 +1,4 @@
-"""`unshaken demo`: the main job on digits, and its table."""
+"""`unshaken demo`: pre-train, fine-tune and evaluate on digits, and print the table."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from unshaken.runs.workspace import Workspace
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """CL, ACL and ACL-AIR on digits: pre-training, SLF, ALF and AFF, standard and robust accuracy."""
+    """Pre-train digits by CL, ACL and ACL-AIR, fine-tune by SLF, ALF and AFF, and measure robust accuracy."""
 
     out: Path = Path("demo")
-    """Where runs, summary.json and table.md go."""
+    """Folder for the runs, summary.json and table.md."""
     runtime: Runtime = Runtime(precision="auto")
-    """Trained in bf16 where the processor multiplies in it; every verdict is float32 all the same."""
+    """Training uses bf16 where the processor has it; every verdict is float32."""
 
 
 def demo(args: list[str]) -> None:
     options = parse(DemoOptions(), args, "unshaken demo")
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    # bars where they can live, else a line before and after each part
+    # Progress bars need a terminal; elsewhere there is a line before and after each step.
     workspace = Workspace(options.out / "runs", options.runtime, quiet=not sys.stderr.isatty())
     results = list(demonstrate(workspace, tell=tell))
     write_text(options.out / "summary.json", json.dumps(summary(results), indent=1) + "\n")  # for other programs

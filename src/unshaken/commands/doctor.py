@@ -1,4 +1,4 @@
-"""`unshaken doctor`: whether the evaluation of a classifier can be believed, in two minutes."""
+"""`unshaken doctor`: check in two minutes that an evaluation can be believed."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.interop.imported_files import import_file
 from unshaken.interop.load import file_in
 from unshaken.nets.checkpoint import FORMAT, backbone_of, read_tensors
-from unshaken.options import meant_for, parse, subject
+from unshaken.options import only_options_of, parse, subject
 from unshaken.recipes.datasets import defaults_for
 from unshaken.runs import doctor as checks
 
-BARE = "an encoder without a classifier, and only answers can be examined"
+BARE = "an encoder without a classifier, and the doctor examines answers"
 
 
 @dataclass(frozen=True)
 @ranged
 class DoctorOptions:
-    """Look for signs that an attack fails, or the set-up does, and not the defence.
+    """Look for signs that a network seems robust only because an attack fails, or the set-up is wrong.
 
-    Exit code 0 if nothing was found, 1 if something was. A checkpoint of somebody else's takes the options of
-    `unshaken import` too.
+    The exit code is 0 without a finding, and 1 with one. A checkpoint of other code also takes the options of `unshaken
+    import`.
     """
 
     data: DataSource
-    """Whose test images; by default of the set that the classifier was fine-tuned on."""
+    """Data set whose test images are used; by default the one of the fine-tuning."""
     ball: Ball
-    """What the adversary of the evaluation may do; by default what goes with the set."""
+    """What the adversary of the evaluation may do; by default that of the data set."""
     limit: Count = 192
-    """So many test images, drawn from all of them."""
+    """Number of test images, drawn at random."""
     attacked: Natural = 48
-    """So many of these are attacked too; 0 leaves attacks out."""
+    """Number of these images that are attacked too; 0 makes no attacks."""
     seed: Whole = 1
+    """Seed of the draw and of the attacks."""
     runtime: Runtime = Runtime()
+    """Device and precision."""
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.attacked < 0:
@@ -54,49 +56,51 @@ class DoctorOptions:
 
 
 def doctor(args: list[str]) -> int:
-    """Exit code 1 if there are findings."""
+    """Check a classifier. Returns 1 if there are findings, and 0 otherwise."""
     what = "a fine-tuning run's folder, a classifier file, or a checkpoint that `unshaken import` reads"
     name, rest = subject(args, "doctor", "CHECKPOINT", what, DoctorOptions(DataSource("cifar10"), Linf()))
     with TemporaryDirectory() as folder:
         file, rest = _classifier(Path(name), rest, Path(folder))
         net, file, about, source = checks.read_classifier(file)
         options = DoctorOptions(source, defaults_for(source).ball)
-        # ε goes with the set that is named, unless it is named too
+        # ε is that of the named set, unless it is named too.
         data = parse(options, rest, f"unshaken doctor {name}").data
         options = parse(replace(options, ball=defaults_for(data).ball), rest, f"unshaken doctor {name}")
         images = checks.test_images(options.data, backbone_of(about), len(about["names"]))
         seen = checks.training_images_of(file, source, images)
     how = (options.limit, options.attacked, options.seed, options.runtime)
-    begun, findings, made = monotonic(), [], 0
+    start, findings, count = monotonic(), [], 0
     for checked in checks.check_images(net, images, options.ball, seen, *how):
         verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"
         style = "bold red" if checked.finding else "dim" if checked.left_out else "green"
         _say(f"{checked.name:<13}  {verdict}", style)
         findings += [checked.finding] if checked.finding else []
-        made += not checked.left_out
+        count += not checked.left_out
     for finding in findings:
         _tell(finding)
-    count = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
+    summary = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
     images = checks.random_images(images, options.limit, options.seed)
     attacked, usual = min(options.attacked, len(images)), constant(images)
-    _say(f"\n{count}: {made} checks on {len(images)} images, {attacked} of them to attack, {monotonic() - begun:.0f} s")
-    _say(f"whoever always answers {usual['class']!r} is right on {usual['correct']} of these images")
+    _say(
+        f"\n{summary}: {count} checks on {len(images)} images, {attacked} of them attacked, {monotonic() - start:.0f} s"
+    )
+    _say(f"always answering {usual['class']!r} is right on {usual['correct']} of these images")
     return int(bool(findings))
 
 
 def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[str]]:
-    """The classifier's file, imported into the folder if it is not one of ours; and the arguments that are left."""
+    """Return a classifier file and the words that are left. A checkpoint of other code is imported into the folder."""
     options, known = DoctorOptions(DataSource(), Linf()), ImportOptions()
     file = file_in(path)
     if _ours(file):
         if read_tensors(file)[1].get("kind") == "encoder":
             raise ValueError(f"{file} is {BARE}: name a run of `unshaken finetune` on it")
         return file, rest
-    known = parse(known, meant_for(known, rest, [options]), f"unshaken import {path}")
+    known = parse(known, only_options_of(known, rest, [options]), f"unshaken import {path}")
     written = import_file(file, replace(known, out=folder / "theirs", classifier=True))
     if written.classifier is None:
         raise ValueError(f"{path} is {BARE}: `unshaken import` it, then `unshaken finetune` it")
-    return written.classifier / "classifier.safetensors", meant_for(options, rest, [known])
+    return written.classifier / "classifier.safetensors", only_options_of(options, rest, [known])
 
 
 def _ours(file: Path) -> bool:
@@ -105,7 +109,7 @@ def _ours(file: Path) -> bool:
     try:
         return read_header(file).metadata.get("format") == FORMAT
     except ValueError:
-        return True  # whoever reads it will say what is wrong with it
+        return True  # reading it will say what is wrong with it
 
 
 def _tell(finding: Finding) -> None:
@@ -115,7 +119,7 @@ def _tell(finding: Finding) -> None:
 
 
 def _say(line: str, style: str = "") -> None:
-    """In colour on a terminal, as plain text elsewhere."""
+    """Print a line, in colour on a terminal."""
     if not sys.stdout.isatty():
         print(line, flush=True)
         return

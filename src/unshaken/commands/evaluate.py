@@ -1,4 +1,4 @@
-"""`unshaken evaluate`, `compare`: the evaluation of classifiers, and whether two results differ by more than chance."""
+"""`unshaken evaluate` and `unshaken compare`: accuracy under attack; a test of two results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result_names import write_means
-from unshaken.options import grouped, parse, subject
+from unshaken.options import flag_groups, parse, subject
 from unshaken.report import compare as comparison
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
@@ -30,27 +30,28 @@ PUBLISHED = ("timm/", "torchvision/")
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Judge classifiers on test images: standard and robust accuracy.
+    """Measure the standard and robust accuracy of classifiers on test images.
 
-    What was judged is kept, verdict by verdict: the same command goes on where it was stopped.
+    Every verdict is saved as it is reached: the same command resumes an evaluation that was stopped.
     """
 
     evaluation: Annotated[Evaluation, Flat]
+    """What is measured."""
     data: DataSource
-    """Whose test split; by default of the set that a run was fine-tuned on."""
+    """Data set whose test split is used; by default the one of the fine-tuning."""
     full: bool = False
-    """All that there is: AutoAttack and the fifteen common corruptions at five severities too."""
+    """Add AutoAttack, and the fifteen common corruptions at five severities."""
     classes: Path | None = None
-    """Of a published network: a file in JSON that says which of its logits each of the images' classes is, by number or
-    by name. Needed where the folders are not called by class names or WordNet ids."""
+    """JSON file for a published network: for each class of the images its logit, by number or by name. It is needed if
+    the folders' names are neither class names nor WordNet ids."""
     held_out: bool = False
-    """Judge on the training images that fine-tuning kept aside (--holdout), not on test images: for choices."""
+    """Measure on the training images that fine-tuning held out (--holdout), to make choices without test images."""
     allow_seen: bool = False
-    """Judge even on images of your own that the run has learned from; such an accuracy proves nothing."""
+    """Measure even on your own images that the run was trained on; such an accuracy proves nothing."""
     shard: str = "1/1"
-    """1/2 and 2/2, in two processes, share the work; the one that ends last writes the result."""
+    """Part of the work: 1/2 and 2/2 in two processes share it, and the last to finish writes the result."""
     runtime: Runtime = Runtime()
-    """With --runtime.precision bf16 attacks look for adversarial images in that; every answer is float32."""
+    """Device and precision. With bf16 attacks search in bf16; every answer is float32."""
 
 
 def evaluate(args: list[str]) -> int:
@@ -60,28 +61,38 @@ def evaluate(args: list[str]) -> int:
         show([result for result in [published(name, rest)] if result is not None])
         return 0
     runs = fine_tuned(Path(name))
-    # a mistake in the options is one of all runs, and is said once
+    # A mistake in the options concerns all runs, so it is found once, before the first run.
     options = parse(EvaluateOptions(Evaluation(), DataSource("cifar10")), rest, f"unshaken evaluate {name}")
-    mine, found, wrong = all_judged(runs, rest, name)
-    if len(mine) == len(runs) and not options.held_out:
+    evaluated, found, wrong = evaluate_all(runs, rest, name)
+    if len(evaluated) == len(runs) and not options.held_out:
         write_means(runs, found)
     if found:
         show(found)
     if wrong:
-        print(f"unshaken: {len(wrong)} of {len(runs)} runs could not be judged", file=sys.stderr)
+        print(f"unshaken: {len(wrong)} of {len(runs)} runs could not be evaluated", file=sys.stderr)
     return 2 if wrong else 0
 
 
-def judged(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
+def evaluate_one(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
+    """Evaluate a run or a classifier. None while other shards are missing."""
     evaluation, shard = options.evaluation.full if options.full else options.evaluation, Shard.read(options.shard)
-    given, seen = images or options.data, options.allow_seen
-    how = {"held_out": options.held_out, "shard": shard, "allow_seen": seen}
-    return evaluation_run.evaluate(model, given, evaluation, Workspace(runtime=options.runtime), **how)
+    return evaluation_run.evaluate(
+        model,
+        images or options.data,
+        evaluation,
+        Workspace(runtime=options.runtime),
+        held_out=options.held_out,
+        shard=shard,
+        allow_seen=options.allow_seen,
+    )
 
 
-def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
-    """The runs that were judged, their results, and what is wrong with the others; one run alone raises it."""
-    judged_runs, results, wrong = [], [], []
+def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
+    """Evaluate runs. Returns those with a result, the results, and a line about each failure.
+
+    A single run raises its error instead.
+    """
+    evaluated, results, wrong = [], [], []
     for run in runs:
         try:
             options = parse(
@@ -89,7 +100,7 @@ def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path]
             )
             if options.classes:
                 raise ValueError("--classes is for published networks: a run's classes are those it was fine-tuned on")
-            result = judged(options, run)
+            result = evaluate_one(options, run)
         except (ValueError, OSError) as error:
             if len(runs) == 1:
                 raise
@@ -97,32 +108,34 @@ def all_judged(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path]
             print(f"unshaken: {wrong[-1]}", file=sys.stderr)
             continue
         if result is not None:
-            judged_runs.append(run)
+            evaluated.append(run)
             results.append(result)
-    return judged_runs, results, wrong
+    return evaluated, results, wrong
 
 
 def published(name: str, rest: list[str]) -> dict | None:
-    """A network of timm's or torchvision's, on a user's images."""
-    if not any(group[0] in ("--data.name", "--help", "-h") for group in grouped(rest)):
+    """Evaluate a network of timm or torchvision on a user's images."""
+    if not any(group[0] in ("--data.name", "--help", "-h") for group in flag_groups(rest)):
         raise ValueError(f"{name} has no images of its own: name a set with its classes by --data")
     default = EvaluateOptions(Evaluation(), DataSource(""))
     source = parse(default, rest, f"unshaken evaluate {name}").data
     options = parse(replace(default, evaluation=default_evaluation(source)), rest, f"unshaken evaluate {name}")
-    candidate, side = Classifier.of_name(name)
-    images = candidate.images(replace(source, size=source.size or side))
-    candidate = replace(candidate, folder=candidate.folder / slug(source))
-    return judged(options, candidate.for_classes(images.names, options.classes) if images.names else candidate, images)
+    classifier, side = Classifier.of_name(name)
+    images = classifier.images(replace(source, size=source.size or side))
+    classifier = replace(classifier, folder=classifier.folder / slug(source))
+    if images.names:
+        classifier = classifier.for_classes(images.names, options.classes)
+    return evaluate_one(options, classifier, images)
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Whether two results on the same images differ by more than chance: a paired, exact test of each score."""
+    """Test if two results on the same images differ by more than chance: an exact paired test of each score."""
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """A and B: result files, or folders of runs that hold one each."""
+    """Two result files, or two folders of runs with one result each."""
     anyway: bool = False
-    """Compare classifiers that were fine-tuned by different protocols too."""
+    """Compare even classifiers that were fine-tuned by different protocols."""
 
 
 def compare(args: list[str]) -> None:
@@ -134,7 +147,7 @@ def compare(args: list[str]) -> None:
 
 
 def fine_tuned(path: Path) -> list[Path]:
-    """The fine-tuning runs at or below a folder that have come to their end."""
+    """The finished fine-tuning runs at or below a folder."""
     if not path.is_dir():
         raise ValueError(f"there is no folder {path}")
     runs = sorted(file.parent for file in path.rglob("run.json") if (file.parent / "classifier.safetensors").exists())

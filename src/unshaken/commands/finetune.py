@@ -1,4 +1,4 @@
-"""`unshaken finetune`: an encoder, one mode or all three."""
+"""`unshaken finetune`: train a classifier on an encoder, by one mode or by all three."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unshaken.base.json_files import read_json
 from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
-from unshaken.options import meant_for, parse, subject, taken
+from unshaken.options import only_options_of, parse, subject, take_option
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
@@ -29,62 +29,69 @@ Flat = tyro.conf.arg(name="")
 class FinetuneOptions:
     """Fine-tune an encoder with labels.
 
-    --mode slf, alf, aff, or all of these three (the default); or autolora. --protocol leaked takes the epochs that the
-    published AIR numbers were fine-tuned for in fact, where one mode's setting leaked into the next; clean, the
-    default, those meant; acl/cifar10, say, takes what goes with encoders of that recipe, whatever this one is.
+    --mode is slf, alf, aff, all (these three, the default) or autolora.
+
+    --protocol clean, the default, takes the epochs of the papers. --protocol leaked takes the epochs of the published
+    AIR numbers, where one mode's setting leaked into the next. --protocol acl/cifar10 takes the values for encoders of
+    that recipe, whatever pre-trained this one.
     """
 
     recipe: Annotated[Finetune | AutoFinetune, Flat]
+    """Recipe of the fine-tuning."""
     runtime: Runtime = Runtime()
+    """Device and precision."""
     out: Path | None = None
-    """Under which folder the run's own is made; beside the encoder if it is not given."""
+    """Folder in which the run makes its own; by default the encoder's."""
     save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
     stop_after: NonNegative = 0.0
-    """Seconds after which the command ends, with a checkpoint and exit code 75; given again, it goes on from there. 0:
-    never. It makes one step at least; nothing is stopped within a step or a selection."""
+    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
+    never stops. At least one step is made, and no step or selection is cut short."""
 
 
 def finetune(args: list[str]) -> None:
     shown = FinetuneOptions(Finetune())
     name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
-    mode, rest = taken(rest, "--mode")
-    data, rest = taken(rest, "--data.name")
-    size, rest = taken(rest, "--data.size")
-    epochs, rest = taken(rest, "--protocol")
-    like = None if epochs in (None, "clean", "leaked") else epochs
+    mode, rest = take_option(rest, "--mode")
+    data, rest = take_option(rest, "--data.name")
+    rest = ["--data.size" if word.replace("_", "-") == "--image-size" else word for word in rest]
+    size, rest = take_option(rest, "--data.size")
+    protocol, rest = take_option(rest, "--protocol")
+    like = None if protocol in (None, "clean", "leaked") else protocol
     if like:
-        named(like)  # which says what is wrong with it
+        named(like)  # raises the error about a wrong name
     if size and not size.isdecimal():
         raise ValueError(f"--data.size is a side in pixels, such as 32, not {size!r}")
     encoder = Path(name)
-    source = runs.labelled_source(encoder, data, int(size) if size else None)  # presets go by the set, and by its size
+    # Presets depend on the data set and on its image size.
+    source = runs.labelled_source(encoder, data, int(size) if size else None)
     if mode == "autolora":
-        if epochs not in (None, "clean"):
+        if protocol not in (None, "clean"):
             raise ValueError("autolora has one protocol; leave --protocol out")
         choices = [autolora(source)]
     else:
         modes = MODES if mode in (None, "all") else (mode,)
-        choices = [runs.finetune_recipe(encoder, each, source, epochs == "leaked", like) for each in modes]
+        choices = [runs.finetune_recipe(encoder, each, source, protocol == "leaked", like) for each in modes]
         print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     defaults = [FinetuneOptions(choice) for choice in choices]
+    program = f"unshaken finetune {name}"
     all_options = [
-        parse(default, meant_for(default, rest, defaults), f"unshaken finetune {name} --mode {default.recipe.mode}")
+        parse(default, only_options_of(default, rest, defaults), f"{program} --mode {default.recipe.mode}")
         for default in defaults
     ]
     for options, default in zip(all_options, defaults, strict=True):
         remark(options.recipe, default.recipe)
     with guard_signals(all_options[0].stop_after):
         for options in all_options:
-            print(f"{options.recipe.mode}: {described(options.recipe)}", file=sys.stderr)
+            print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
             workspace = Workspace(options.out, options.runtime, options.save_every)
             run = runs.finetune(encoder, options.recipe, workspace)
             print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
             print(f"next: unshaken evaluate {run}")
 
 
-def described(chosen: Finetune | AutoFinetune) -> str:
-    """The few choices that a reader of a table asks for."""
-    limit = f"the first {chosen.data.limit} images of " if chosen.data.limit else ""
-    views = type(chosen.views).__name__
-    return f"{limit}{chosen.data.name}, {chosen.epochs} epochs, batch {chosen.batch_size}, {chosen.lr}, views {views}"
+def summary(recipe: Finetune | AutoFinetune) -> str:
+    """The main values of a recipe in one line."""
+    limit = f"the first {recipe.data.limit} images of " if recipe.data.limit else ""
+    views = type(recipe.views).__name__
+    return f"{limit}{recipe.data.name}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.lr}, views {views}"

@@ -1,4 +1,4 @@
-"""`unshaken frontier RECIPE`: the runs that a frontier needs and that are not there yet, and its figure."""
+"""`unshaken frontier`: accuracy against speed-up on coresets, and the runs for it."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ Flat = tyro.conf.arg(name="")
 @dataclass(frozen=True)
 @ranged
 class FrontierOptions:
-    """What a speed-up of pre-training costs in accuracy: all images, a selector, and chance.
+    """Measure what a speed-up of pre-training costs in accuracy: all images, a selector, and random images.
 
-    For every seed and fraction a run on what the selector picks, one on as many images by chance, and one on so many by
-    chance that it takes as long as the first, selections included. Runs that are there are found again. Every field of
-    the recipe is an option, as of `unshaken pretrain`; --coreset KCenter exchanges the selector.
+    For each seed and fraction there are three runs: on the images of the selector, on as many random images, and on
+    more random images, so that it takes as long as the first run with its selections. Finished runs are not repeated.
+    The options of the recipe are those of `unshaken pretrain`; --coreset KCenter takes another selector.
     """
 
     recipe: Annotated[Pretrain, Flat]
+    """Recipe of the pre-training."""
     fractions: tuple[Share, ...] = (0.05, 0.1, 0.2)
+    """Fractions of the images that an epoch sees."""
     seeds: tuple[Whole, ...] = (1, 2, 3)
-    """Of pre-training and of fine-tuning."""
+    """Seeds of pre-training and fine-tuning."""
     mode: str = "slf"
-    """Of fine-tuning: slf, alf, aff."""
+    """Mode of fine-tuning: slf, alf or aff."""
     runtime: Runtime = Runtime()
+    """Device and precision."""
     runs: Path = Path("runs")
-    """Under which folder the runs are looked for and made."""
+    """Folder of the runs."""
     out: Path = Path("frontier")
-    """The figure goes into a file of this name and .svg, the table into one with .md."""
+    """Name of the files: the figure gets .svg, the table .md."""
 
 
 def frontier(args: list[str]) -> None:

@@ -105,14 +105,14 @@ def verify(args: list[str]) -> None:
         raise ValueError("; ".join(wrong))
 
 
-OWN = ("*.safetensors", "recipe.json", "run.json", "result*.json", "history.json", "verdicts*.jsonl", "log.jsonl")
+RUN_FILES = ("*.safetensors", "recipe.json", "run.json", "result*.json", "history.json", "verdicts*.jsonl", "log.jsonl")
 """Files of a run that have checksums."""
 
 
 def with_checksums(path: Path) -> None:
     """Add checksums to files of an earlier version, which had none: to one file, or to the files of a run."""
     kinds = {".json": add_checksum, ".jsonl": add_checksums_to_lines, ".safetensors": saved.add_checksum}
-    found = sorted({file for name in OWN for file in path.glob(name)}) if path.is_dir() else [path]
+    found = sorted({file for name in RUN_FILES for file in path.glob(name)}) if path.is_dir() else [path]
     for file in found:
         if file.suffix in kinds:
             before = file.stat().st_mtime_ns

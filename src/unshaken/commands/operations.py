@@ -1,4 +1,4 @@
-"""The operations that a row's pre-training took, counted on small batches and multiplied: the same on every machine."""
+"""Count a pre-training's operations on small batches and multiply: alike on all machines."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from unshaken.train.batches import BatchStream, Position, end_of_epoch
 from unshaken.train.selection_objective import objective_of
 
 BATCH = 16
-"""Images of the batch that is counted."""
+"""Images in the batch that is counted."""
 CANDIDATES = 512
-"""Images, at most, on which a selection is counted; of more images it takes as many times more."""
+"""The most images on which a selection is counted; the count is in proportion to their number."""
 COUNTED = Key(1) / "counted"
 
 
 def pflop_of(row: Row) -> float | None:
-    """Return 10^15 operations of pre-training: of views through the network, forwards and backwards, attacks included.
+    """Return the operations of pre-training in units of 10^15: forward and backward passes, attacks included.
 
-    Those of an encoder that it begins with are not among them, nor is k-means. None for what is no recipe of this
-    version, where the number of images is not in the result, and for selections that recall an epoch's attacks.
+    The pre-training of a teacher and k-means are not counted. Returns None for a recipe of another version, for a
+    result without the number of images, and for selections that reuse an epoch's attacks.
     """
-    told, usual = row.first.pretrain, usual_pretrain(row.method, row.first.pretrain.get("data", {}).get("name", ""))
+    found, usual = row.first.pretrain, usual_pretrain(row.method, row.first.pretrain.get("data", {}).get("name", ""))
     count = row.first.result["pretrain"].get("data", {}).get("images", {}).get("n")
-    if usual is None or usual.get("type") != told.get("type") or not count:
+    if usual is None or usual.get("type") != found.get("type") or not count:
         return None
-    words = tuple(word for option in options(told, usual) for word in option.split())
+    words = tuple(word for option in options(found, usual) for word in option.split())
     try:
         flop = flop_of(usual["@name"], words, count)
     except ValueError:  # an option of another version
@@ -54,7 +54,7 @@ def pflop_of(row: Row) -> float | None:
 
 @cache
 def flop_of(name: str, words: tuple[str, ...], count: int) -> float | None:
-    """Return the operations of a recipe on so many images."""
+    """Return the operations of a recipe on `count` images."""
     one = parse(recipe(name), list(words), "unshaken board")
     if isinstance(one, LPAFF):
         return of_plusplus(one, count)
@@ -64,7 +64,7 @@ def flop_of(name: str, words: tuple[str, ...], count: int) -> float | None:
 
 
 def of_coresets(one: Pretrain, coreset: Selector, count: int) -> float:
-    """Return the operations of an epoch after the other, on the images that it sees, and of the selections."""
+    """Return the operations of all epochs, each on the images that it sees, and of the selections."""
     candidates = len(split(count, coreset.validation, COUNTED)[0])
     due = [epoch for epoch in range(one.epochs) if coreset.due(epoch)]
     seen = [coreset.budget(candidates) if due and epoch >= due[0] else candidates for epoch in range(one.epochs)]
@@ -73,9 +73,9 @@ def of_coresets(one: Pretrain, coreset: Selector, count: int) -> float:
 
 
 def of_plusplus(one: LPAFF, count: int) -> float | None:
-    """Return the operations of a look at each image, of the probe and of the tuning.
+    """Return the operations of clustering's forward pass, of the probe and of the tuning.
 
-    None where it begins with another encoder than that of a recipe, whose network nobody knows.
+    Returns None if the teacher is a file, whose network is not in the recipe.
     """
     try:
         backbone = recipe(one.teacher).backbone  # pyright: ignore[reportAttributeAccessIssue]

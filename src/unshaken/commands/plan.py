@@ -1,4 +1,4 @@
-"""`unshaken plan RECIPE --seconds S`: what this machine can do in that time, and the commands that do it"""
+"""`unshaken plan`: what this machine can do with a recipe in a given time, as commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tyro
 
 from unshaken.base.ranges import Positive, ranged
 from unshaken.compute.runtime import Runtime
-from unshaken.options import parse, spelled, subject
+from unshaken.options import number_text, parse, subject
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
@@ -23,15 +23,17 @@ Flat = tyro.conf.arg(name="")
 @dataclass(frozen=True)
 @ranged
 class PlanOptions:
-    """Say what this machine can do with a recipe in a given time, and print the commands that do it.
+    """Plan what this machine can do with a recipe in a given time, and print the commands.
 
-    The speed of each stage is measured by a few seconds of real steps. Nothing is trained, and nothing is written.
+    A few seconds of real steps measure the speed of each stage. Nothing is trained, and nothing is written.
     """
 
     recipe: Annotated[Pretrain | LPAFF, Flat]
+    """Recipe of the pre-training."""
     seconds: Positive = 600.0
     """Time for everything: a teacher if the recipe has one, pre-training, SLF, PGD-20 and AutoAttack."""
     runtime: Runtime = Runtime(precision="auto")
+    """Device and precision."""
 
 
 def plan(args: list[str]) -> None:
@@ -46,7 +48,7 @@ def plan(args: list[str]) -> None:
 
 
 def table(found: Plan) -> list[str]:
-    """The stages as text, with what was chosen and why."""
+    """The stages of a plan as lines of text, with notes about the choices."""
     how = f"{found.images:,} images, {found.runtime.precision} on {found.runtime.kind}"
     lines = [f"{found.budget:,.0f} s on this machine: {how}; {found.seconds:,.0f} s are planned"]
     lines += [f"{'stage':<12}{'epochs':>7}{'batch':>7}{'images/s':>11}{'seconds':>9}"]
@@ -58,7 +60,7 @@ def table(found: Plan) -> list[str]:
 
 
 def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
-    """What to type to carry the plan out."""
+    """The commands that carry a plan out."""
     how = f"--runtime.precision {found.runtime.precision}"
     given, teacher = _options(recipe(name), wanted), teacher_recipe(wanted)
     lines, chosen = [], found.stage("pretrain").recipe
@@ -75,12 +77,12 @@ def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
 
 def _options(default: Pretrain | LPAFF, value: Any) -> str:
     return " ".join(
-        spelled(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
+        number_text(word) if isinstance(word, float) else f"{word}" for word in differences(default, value)
     ).replace("--data.name", "--data")
 
 
 def differences(default: Any, value: Any, prefix: str = "--") -> list[str | int | float | Path]:
-    """The command-line options that turn one recipe into the other: flags and values in turn."""
+    """The flags and values that turn one recipe into the other."""
     found: list[Any] = []
     for field in fields(value):
         old, new = getattr(default, field.name), getattr(value, field.name)

@@ -1,4 +1,4 @@
-"""`unshaken pretrain`: a recipe by name, with every field of it an option."""
+"""`unshaken pretrain`: run a recipe by name; each of its fields is an option."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ Flat = tyro.conf.arg(name="")
 @dataclass(frozen=True)
 @ranged
 class PretrainOptions:
-    """Train an encoder: without labels, but for st, sat, trades, sat-rcs and trades-rcs.
+    """Train an encoder without labels (st, sat, trades, sat-rcs and trades-rcs use labels).
 
-    Every field of the recipe is an option by its dotted name.
+    Every field of the recipe is an option. An option that takes a name, such as --optimizer SGD, replaces a component,
+    whose own options then follow.
     """
 
     recipe: Annotated[Pretrain | LPAFF, Flat]
+    """Recipe of the pre-training."""
     runtime: Runtime = Runtime()
+    """Device, precision and threads."""
     out: Path = Path("runs")
-    """Under which folder the run's own is made."""
+    """Folder in which the run makes its own."""
     save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
     stop_after: NonNegative = 0.0
-    """Seconds after which the command ends, with a checkpoint and exit code 75; given again, it goes on from there. 0:
-    never. It makes one step at least; nothing is stopped within a step or a selection."""
+    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
+    never stops. At least one step is made, and no step or selection is cut short."""
     profile: Natural = 0
-    """Steps to profile from where the run begins or goes on: profile.md and profile.json.gz in the run's folder."""
+    """Number of steps to profile, from where the run begins or resumes; the profile is in the run's folder."""
 
 
 def pretrain(args: list[str]) -> None:
@@ -64,14 +67,14 @@ def pretrain(args: list[str]) -> None:
 
 
 def on_its_split(chosen: Pretrain | LPAFF, default: Pretrain | LPAFF) -> Pretrain | LPAFF:
-    """On other images than STL-10, which alone has an unlabeled split, a recipe for that takes the train split."""
+    """Take the train split if a recipe for STL-10 gets other images: only STL-10 has an unlabeled split."""
     if chosen.data.name != default.data.name and chosen.split == default.split == "unlabeled":
         return replace(chosen, split="train")
     return chosen
 
 
 def remark(chosen: Any, default: Any = None) -> None:
-    """Say what a short run makes of schedules that were made for a long one, and what another optimiser keeps."""
+    """Print a note about schedules longer than the run, and about a rate for another optimizer."""
     stairs = [(name, "every") for name in ("strength", "approximations.steps", "approximations.side")]
     epochs = getattr(chosen, "epochs", None)
     for name, field in (("lr", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
@@ -89,7 +92,7 @@ def remark(chosen: Any, default: Any = None) -> None:
         if lr is not None:
             kind, was = type(rule).__name__, type(before).__name__
             value = getattr(chosen.lr, lr)
-            note(f"{kind} takes the rate that goes with {was}, {value:g}: --lr.{lr} sets another")
+            note(f"{kind} keeps the rate of {was}, {value:g}: --lr.{lr} sets another")
 
 
 def note(line: str) -> None:

@@ -1,4 +1,4 @@
-"""`unshaken report` where it makes a page or a figure about runs; its tables need no torch, and are in cli.py."""
+"""`unshaken report` as a page or a figure; its tables need no torch and are in cli.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def report(args: list[str]) -> None:
     if not options.runs:
         raise ValueError("`unshaken report` needs one or more runs, folders of runs or result files")
     if options.html:
-        if options.html.suffix.lower() not in (".html", ".htm"):  # a slip would overwrite a run's file
+        if options.html.suffix.lower() not in (".html", ".htm"):  # a typo would overwrite a file of the run
             raise ValueError(f"--html takes a file that ends in .html, not {options.html.name!r}")
         write_page(list(options.runs), options.html)
         print(options.html)

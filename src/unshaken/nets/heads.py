@@ -35,11 +35,13 @@ class Projection(Head):
     """
 
     layers: Literal[2, 3] = 3
+    """Number of linear layers."""
     hidden: Count | None = None
     """Width of the hidden layers; None: as many as features."""
     out: Count | None = None
     """Width of the embedding; None: as many as features."""
     norm: Literal["all", "hidden", "none"] = "all"
+    """Which layers a batch norm follows: all, all but the last (hidden), or none."""
 
     def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
         widths = [features, *[self.hidden or features] * (self.layers - 1), self.out or features]

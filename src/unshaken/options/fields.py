@@ -1,176 +1,141 @@
-"""Fields as options: which flags the fields of a value make, and which words each of them takes"""
+"""Fields as options: each field of a nested dataclass is an option with a dotted name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from unshaken.base.ranges import Range
-from unshaken.base.suggest import did_you_mean
-from unshaken.options.numbers import number, whole
 
 FLAT = ("recipe", "evaluation")
-"""Fields whose own fields are options without a prefix."""
+"""Names of fields whose own fields become options without a prefix: a recipe's epochs are --epochs."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its flag, the type of its field, and whether its values need no flag before them."""
+    """One field of a value as an option.
+
+    hint        type of the field, with its range
+    positional  its values need no flag before them
+    default     the field's value
+    owner, name the dataclass and its field, by which the description is found
+    """
 
     flag: str
     hint: Any
     positional: bool = False
+    default: Any = None
+    owner: type | None = None
+    name: str = ""
 
     @property
     def is_switch(self) -> bool:
         return self.hint is bool
 
+    @property
+    def is_component(self) -> bool:
+        """The field holds a dataclass, or could hold one and is None."""
+        return is_dataclass(self.default) or (self.default is None and bool(alternatives(self.hint)))
 
-def options_of(value: Any, prefix: str = "--") -> list[Option]:
-    """Every option that the fields of a value make."""
-    found = []
+    @property
+    def own_description(self) -> str:
+        """The text below the field in the source."""
+        return field_descriptions(self.owner).get(self.name, "") if self.owner else ""
+
+    @property
+    def description(self) -> str:
+        """The text below the field. A component without one is described by its class."""
+        return self.own_description or (first_paragraph(type(self.default)) if is_dataclass(self.default) else "")
+
+
+def all_fields(value: Any, prefix: str = "--") -> Iterator[Option]:
+    """Yield the fields of a value and of the components in it, an outer one before its own fields."""
     for name, hint in hints(type(value)).items():
-        field, flat = getattr(value, name), name in FLAT
-        if "tyro.conf.Fixed" in repr(hint) or "Fixed" in str(type(value).__annotations__.get(name)):
+        field, annotation = getattr(value, name), str(type(value).__annotations__.get(name))
+        if "tyro.conf.Fixed" in repr(hint) or "Fixed" in annotation:
             continue
-        flag = prefix if flat else f"{prefix}{name.replace('_', '-')}"
+        if name in FLAT and is_dataclass(field):
+            yield from all_fields(field, prefix)
+            continue
+        flag = f"{prefix}{name.replace('_', '-')}"
+        yield Option(flag, hint, "Positional" in annotation, field, type(value), name)
         if is_dataclass(field):
-            found += options_of(field, flag if flat else f"{flag}.")
-            continue
-        if field is None and alternatives(hint):
-            continue  # a part that is left out has no options
-        positional = "Positional" in str(type(value).__annotations__.get(name))
-        found.append(Option(flag, bare(hint), positional))
-    return found
+            yield from all_fields(field, f"{flag}.")
+
+
+def options_of(value: Any) -> list[Option]:
+    """The fields that take a typed value: all but components, which are replaced by the name of another kind."""
+    return [
+        Option(each.flag, without_markers(each.hint), each.positional, each.default, each.owner, each.name)
+        for each in all_fields(value)
+        if not each.is_component
+    ]
+
+
+def components(value: Any) -> dict[str, Any]:
+    """The dataclasses in a value by flag, outer ones first."""
+    return {each.flag: each.default for each in all_fields(value) if is_dataclass(each.default)}
 
 
 def flags(value: Any) -> list[str]:
-    """The flags of a value's options, with --no-NAME for those that are yes or no."""
-    names = []
-    for option in options_of(value):
-        names.append(option.flag)
-        if option.is_switch:
-            names.append(denied(option.flag))
-    return names
+    """The flags of a value's options, and --no-NAME for each switch."""
+    return [
+        flag
+        for option in options_of(value)
+        for flag in ((option.flag, negated(option.flag)) if option.is_switch else (option.flag,))
+    ]
 
 
-def denied(flag: str) -> str:
-    """--data.download: --data.no-download."""
+def negated(flag: str) -> str:
+    """--data.no-download for --data.download."""
     path, dot, name = flag.removeprefix("--").rpartition(".")
     return f"--{path}{dot}no-{name}"
 
 
 @cache
 def hints(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, with what they are annotated with."""
-    known = get_type_hints(kind, include_extras=True)
-    return {f.name: known[f.name] for f in fields(kind)}
+    """The types of a dataclass's fields by name, annotations included."""
+    found = get_type_hints(kind, include_extras=True)
+    return {f.name: found[f.name] for f in fields(kind)}
 
 
 def alternatives(hint: Any) -> list[type]:
-    """The kinds that a field takes by name: SGD and LARS of `Annotated[Optimizer, SGD | LARS]`, HN of `HN | None`."""
+    """The dataclasses that a field can hold: SGD and LARS for Annotated[Optimizer, SGD | LARS], HN for HN | None."""
     if get_origin(hint) is Annotated:
         return [kind for union in hint.__metadata__ if isinstance(union, UnionType) for kind in get_args(union)]
     return [kind for each in get_args(hint) for kind in alternatives(each) or [each] if is_dataclass(kind)]
 
 
-def bare(hint: Any) -> Any:
-    """A type without the annotations that are not about its numbers."""
+def without_markers(hint: Any) -> Any:
+    """A type with its range, and without any other annotation."""
     if get_origin(hint) is Annotated:
         inner, *others = get_args(hint)
         ranges = [each for each in others if isinstance(each, Range)]
-        return Annotated[inner, ranges[0]] if ranges else bare(inner)
+        return Annotated[inner, ranges[0]] if ranges else without_markers(inner)
     return hint
 
 
-def check_words(option: Option, words: list[str]) -> None:
-    """ValueError, by the option's flag, if its field does not take these words."""
-    if option.is_switch:
-        if words:
-            raise ValueError(
-                f"{option.flag} is written without a value ({option.flag}, or {denied(option.flag)}), not {words[0]!r}"
-            )
-        return
-    if get_origin(option.hint) is tuple or _one_of_union(option.hint) is not None and _many(option.hint):
-        inner = option.hint if get_origin(option.hint) is tuple else _one_of_union(option.hint)
-        _check_many(option.flag, inner, words, none=inner is not option.hint)
-        return
-    if len(words) != 1:
-        given = f"{len(words)}: {' '.join(words)}" if words else "none"
-        raise ValueError(f"{option.flag} takes one value, not {given}")
-    _check_one(option.flag, option.hint, words[0])
-
-
-def _many(hint: Any) -> bool:
-    return get_origin(_one_of_union(hint)) is tuple
-
-
-def _one_of_union(hint: Any) -> Any:
-    """X of `X | None`; None if the type is no such union."""
-    if get_origin(hint) not in (Union, UnionType):
-        return None
-    others = [each for each in get_args(hint) if each is not NoneType]
-    return others[0] if len(others) == 1 else None
-
-
-def _check_many(flag: str, hint: Any, words: list[str], none: bool) -> None:
-    if none and words == ["None"]:
-        return
-    inner = get_args(hint)
-    if len(inner) == 2 and inner[1] is Ellipsis:
-        for word in words:
-            _check_one(flag, inner[0], word)
-        return
-    if len(words) != len(inner):
-        raise ValueError(f"{flag} takes {len(inner)} values, not {len(words)}")
-    for each, word in zip(inner, words, strict=True):
-        _check_one(flag, each, word)
-
-
-def _check_one(flag: str, hint: Any, word: str) -> None:
-    """A single word of an option."""
-    inner = _one_of_union(hint)
-    if inner is not None:
-        if word != "None":
-            _check_one(flag, inner, word) if inner is Path or inner is str else _or_none(flag, inner, word)
-        return
-    if get_origin(hint) is Literal:
-        _check_choice(flag, [str(each) for each in get_args(hint)], word)
-    elif (reader := _reader(hint)) is not None:
-        _check_number(flag, hint, word, *reader)
-
-
-def _or_none(flag: str, hint: Any, word: str) -> None:
+@cache
+def field_descriptions(kind: type) -> dict[str, str]:
+    """The string below each field in the source of a class and its bases, in one line."""
+    inherited = {name: text for base in kind.__bases__ for name, text in field_descriptions(base).items()}
     try:
-        _check_one(flag, hint, word)
-    except ValueError as error:
-        raise ValueError(f"{error} (or None)") from None
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except (OSError, TypeError, SyntaxError):  # a class that was typed in, say
+        return inherited
+    found, last = inherited, None
+    for line in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and last:
+            found[last] = " ".join(str(line.value.value).split())
+        last = line.target.id if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) else None
+    return found
 
 
-def _check_choice(flag: str, choices: list[str], word: str) -> None:
-    if word not in choices:
-        raise ValueError(f"{flag} is one of {', '.join(choices)}, not {word!r}{did_you_mean(word.lower(), choices)}")
-
-
-def _reader(hint: Any) -> tuple[Callable[[str], float], str, Range] | None:
-    """What reads a number of a type, what it is called, and its range; None for other types."""
-    inner, limits = get_args(hint) if get_origin(hint) is Annotated else (hint, Range())
-    if inner is int:
-        return whole, "a whole number", limits
-    if inner is float:
-        return number, "a number" if str(limits) else "a finite number", limits
-    return None
-
-
-def _check_number(flag: str, hint: Any, word: str, read: Callable[[str], float], what: str, limits: Range) -> None:
-    try:
-        value = read(word)
-    except ValueError as error:
-        wanted = f"{flag} is {what}{limits}"
-        raise ValueError(f"{wanted}, and {error}" if read is number else f"{wanted}, not {word!r}") from None
-    if value not in limits:
-        raise ValueError(f"{flag} is {what}{limits}, not {word}")
+def first_paragraph(kind: type) -> str:
+    return " ".join(inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0].split())

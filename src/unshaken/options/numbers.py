@@ -1,4 +1,4 @@
-"""Numbers as people write them: 8/255 is what is meant by ε"""
+"""Numbers as people type them: a float may be a fraction such as 8/255."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 
 def number(text: str) -> float:
+    """Read a float or a fraction. Raises ValueError for anything else."""
     over, slash, under = text.partition("/")
     try:
         return float(over) / float(under) if slash else float(over)
@@ -16,20 +17,21 @@ def number(text: str) -> float:
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
-def whole(text: str) -> int:
+def whole_number(text: str) -> int:
+    """Read an integer. Raises ValueError for anything else, 1.0 and 1e3 included."""
     if not re.fullmatch(r"[+-]?\d+", text):
         raise ValueError(f"{text!r} is not a whole number")
     return int(text)
 
 
-def spelled(value: float) -> str:
-    """8/255 where that is how it was meant."""
+def number_text(value: float) -> str:
+    """Write a float as a fraction if it is one with a denominator up to 255: 8/255."""
     ratio = Fraction(value).limit_denominator(255)
     return str(ratio) if len(repr(value)) > 8 and float(ratio) == value else repr(value)
 
 
-def rules() -> ConstructorRegistry:
-    """For tyro: floats may be written as fractions."""
+def tyro_rules() -> ConstructorRegistry:
+    """The rule by which tyro reads floats with `number`."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -41,7 +43,7 @@ def rules() -> ConstructorRegistry:
             metavar="FLOAT",
             instance_from_str=lambda args: number(args[0]),
             is_instance=lambda value: isinstance(value, (int, float)),
-            str_from_instance=lambda value: [spelled(value)],
+            str_from_instance=lambda value: [number_text(value)],
         )
 
     return registry

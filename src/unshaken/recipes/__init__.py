@@ -1,1 +1,1 @@
-"""Recipes: every choice of a run as a value. They open no file and run nothing."""
+"""Recipes: every choice of a run as one value. A recipe opens no file and runs nothing."""

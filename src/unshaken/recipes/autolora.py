@@ -1,7 +1,7 @@
-"""AutoLoRa as a recipe: rate, weights and the epoch that is kept are chosen on training images kept aside.
+"""The recipe of AutoLoRa: rate, weights and epoch are chosen on held-out training images.
 
 Xu et al., ICLR 2024, arXiv:2310.01818. The released code validates on the training images themselves, and takes the
-epoch that is best on the test images; no test image is seen here.
+epoch that is best on the test images; here no test image is used.
 """
 
 from __future__ import annotations
@@ -23,30 +23,36 @@ from unshaken.transforms.views import AnyTransform, CropFlip
 @dataclass(frozen=True)
 @ranged
 class AutoFinetune:
-    """A classifier on an encoder by AutoLoRa. A recipe like `Finetune`, and a run like its runs."""
+    """The recipe of a classifier on an encoder by AutoLoRa."""
 
     method: AutoLoRa = AutoLoRa()
+    """Which weights are trained, and on which images."""
     data: DataSource = DataSource("cifar10")
+    """Labelled training images."""
     views: AnyTransform = CropFlip()
+    """Random augmentation of the images."""
     optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=2e-4)
+    """Optimizer of the weights."""
     lr: AutoRate = AutoRate()
+    """Learning rate, which falls when the validation accuracy no longer rises."""
     epochs: Count = 50
+    """Passes over the training images."""
     batch_size: Several = 128
+    """Images in a batch."""
     aside: Several = 20
-    """Every so many-th training image of each class is not trained on: after each epoch the robust accuracy there says
-    what becomes of the rate, and which epoch is kept."""
+    """Use one training image in this many, in each class, for validation instead of training. After each epoch their
+    robust accuracy decides on the learning rate, and in the end on the epoch whose weights are saved."""
     validation: Evaluation = Evaluation()
-    """That robust accuracy: under PGD-20."""
+    """How that robust accuracy is measured: by PGD-20."""
     holdout: Natural = 0
-    """Every so many-th training image of each class is kept from all this too, for choices between recipes
-    (`evaluate --held-out` judges there); 0 keeps none."""
+    """Hold out one more training image in this many, in each class, for choices between recipes: `evaluate --held-out`
+    measures on them. 0 holds out none."""
     seed: Whole = 1
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         if self.aside < 2:
-            raise ValueError(
-                f"aside is how many images of a class there are to one kept aside, 2 or more; not {self.aside}"
-            )
+            raise ValueError(f"aside is 2 or more: one image in that many is used for validation; not {self.aside}")
         Finetune(self.method, self.data, self.views, holdout=self.holdout)  # checks views and holdout
 
     @property
@@ -55,12 +61,12 @@ class AutoFinetune:
 
 
 def autolora(source: DataSource) -> AutoFinetune:
-    """The published choices for a set of labelled images; for digits our own."""
+    """The published recipe for a set of labelled images; for digits our own."""
     defaults = defaults_for(source)
     recipe = AutoFinetune(
         AutoLoRa(PGD(defaults.ball, steps=10, init="gaussian")),
         source,
-        defaults.weak,
+        defaults.weak_views,
         validation=Evaluation(PGD(defaults.ball, steps=20)),
     )
     if source.name == "digits":
@@ -69,4 +75,4 @@ def autolora(source: DataSource) -> AutoFinetune:
 
 
 DIGITS: dict[str, Any] = {"epochs": 15, "aside": 10}
-"""Chosen on a quarter held out of the training images, for accuracy within the demo's minutes."""
+"""Chosen on a quarter of the training images that was held out, for accuracy within the demo's minutes."""

@@ -1,4 +1,4 @@
-"""Fine-tuning: SLF, ALF and AFF as values, and the run that each names."""
+"""The recipe of a fine-tuning run: SLF, ALF or AFF, with the field's hyper-parameters."""
 
 from __future__ import annotations
 
@@ -21,25 +21,31 @@ from unshaken.transforms.views import AnyTransform, CropFlip
 @dataclass(frozen=True)
 @ranged
 class Finetune:
-    """A classifier on an encoder. Each protocol is a recipe and a run of its own: nothing goes from one to the next."""
+    """The recipe of a classifier on an encoder. Each mode is a run of its own, and shares no setting."""
 
     method: AnyTuning = SLF()
+    """Mode: which weights are trained, and on which images."""
     data: DataSource = DataSource("cifar10")
+    """Labelled training images."""
     views: AnyTransform = CropFlip()
+    """Random augmentation of the images."""
     optimizer: AnyOptimizer = SGD(momentum=0.9, weight_decay=2e-4)
+    """Optimizer of the weights."""
     lr: AnySchedule = MultiStep(0.01, at=(10, 20))
+    """Learning rate over the epochs."""
     epochs: Count = 25
+    """Passes over the training images."""
     batch_size: Several = 512
+    """Images in a batch."""
     holdout: Natural = 0
-    """One training image in so many is kept aside, for choices that must not see test images (`evaluate --held-out`
-    judges there): every so many-th of each class, of a set of one's own by each image's content; 0 keeps none."""
+    """Hold out one training image in this many, in each class, for choices that must not see test images:
+    `evaluate --held-out` measures on them. 0 holds out none."""
     seed: Whole = 1
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         if self.holdout < 0 or self.holdout == 1:
-            raise ValueError(
-                f"holdout is 0, or how many images of a class there are to one kept aside; not {self.holdout}"
-            )
+            raise ValueError(f"holdout is 0, or 2 and more: one image in that many is held out; not {self.holdout}")
         if self.views.count != 1:
             raise ValueError(f"fine-tuning takes 1 view, not {self.views.count}")
 
@@ -53,7 +59,7 @@ MODES = ("slf", "alf", "aff")
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which row of the presets a fine-tuning takes: that of a method, from one set to another."""
+    """The row of the presets for a fine-tuning: the method, the set of its pre-training, the set to fine-tune on."""
 
     method: str
     origin: str
@@ -63,40 +69,43 @@ class Protocol:
 
     @classmethod
     def of(cls, method: str, origin: DataSource, source: DataSource, side: int, like: str | None = None) -> Protocol:
-        """By what is asked: the paper's for known sets, by what pre-trained the encoder; for images of one's own one
-        and the same for every encoder, so that encoders can be compared.
+        """Find the protocol: the paper's for a known set. A user's own images have one protocol for every encoder,
+        so that encoders can be compared.
 
-        method, origin  what pre-trained the encoder, and on which set
-        side            of the images that the encoder reads, in pixels
-        like            METHOD/SET in the place of method and origin, for images of one's own too
+        method, origin  the method that pre-trained the encoder, and its data set
+        side            side in pixels of the images that the encoder reads
+        like            METHOD/SET to use instead of method and origin, for a user's own images too
         """
         first, target, side = standard_name(origin), standard_name(source), source.size or side
         own = target not in DATASETS and like is None
         if like:
             method, first = named(like)
-        large = side >= 224 or (first == "imagenet" and not own)  # what a side of 224 pixels needs
-        views = DATASETS["imagenet"].weak if large else defaults_for(source).weak
+        large = side >= 224 or (first == "imagenet" and not own)  # images of 224 pixels need a resized crop
+        views = DATASETS["imagenet"].weak_views if large else defaults_for(source).weak_views
         return cls(method, first, "stl10@32" if target == "stl10" and side == 32 else target, views, own)
 
     @property
     def words(self) -> str:
+        """The protocol in words, as `unshaken finetune` prints it."""
         if self.own:
             return "the same for every encoder on images of your own; --protocol METHOD/SET takes that of a paper"
         moved = f", from {self.origin}" if self.origin in TRANSFER else ""
         return f"that of {self.method}{moved} on {self.target}"
 
     def preset(self, mode: str, leaked: bool = False) -> Preset:
+        """The hyper-parameters of a mode; leaked: with the epochs of the published runs."""
         if self.own and not leaked:
             return FALLBACK
         return preset(self.method, mode, self.target, leaked, self.origin)
 
     @property
     def one_route(self) -> bool:
+        """True if the authors fine-tune the adversarial route alone."""
         return not self.own and single(self.method, self.origin, self.target)
 
 
 def named(like: str) -> tuple[str, str]:
-    """The method and the set of a protocol by name. ValueError if there are no presets of that name."""
+    """Split METHOD/SET. Raises ValueError if there are no presets of that name."""
     method, slash, data = like.partition("/")
     if method not in PRESETS or not slash or data not in DATASETS:
         raise ValueError(
@@ -115,9 +124,11 @@ def chosen(
     leaked: bool = False,
     like: str | None = None,
 ) -> Finetune:
-    """The field's choices for an encoder that a method pre-trained on one set, for the same or another set.
+    """The field's recipe for an encoder: `name` pre-trained it on `origin`, and it is fine-tuned on `source`.
 
-    side  of the images that the encoder reads, in pixels
+    side    side in pixels of the images that the encoder reads
+    leaked  take the epochs that the published AIR numbers were fine-tuned for in fact
+    like    METHOD/SET whose protocol to use, whatever pre-trained this encoder
     """
     row = Protocol.of(name, origin, source, side, like)
     choice = row.preset(mode, leaked)

@@ -1,8 +1,8 @@
 """The field's hyper-parameters of fine-tuning, by mode, method and data set.
 
-The rows are those of the code that AIR's numbers come from (finetuning_utils.py at 15cf0a7), which
-names no validation set for them. There one object carries `epochs` from SLF into ALF into AFF, so
-that DynACL-AIR on CIFAR-10 is fully fine-tuned for 5 epochs instead of 25; here nothing carries over.
+The rows come from the code behind AIR's numbers (finetuning_utils.py at 15cf0a7), which names no validation set for
+them. There one object carries `epochs` from SLF to ALF to AFF, so DynACL-AIR on CIFAR-10 is fully fine-tuned for 5
+epochs instead of 25. Here nothing carries over.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unshaken.train.optim import SGD
 
 @dataclass(frozen=True)
 class Preset:
-    """SGD at `rate`, a tenth of it from each epoch in `at` on; or from it down to nothing by half a cosine."""
+    """SGD at rate `lr`, divided by ten at each epoch in `at`; or, with `cosine`, falling to 0 by half a cosine."""
 
     lr: float
     at: tuple[int, ...] = (10, 20)
@@ -66,14 +66,16 @@ PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "a-infonce": _OTHERS,
     "deacl": _OTHERS,
 }
-"""Method, mode, data set ("" is any other set) to preset. AFF of DynACL-AIR++ on CIFAR-10 was to have 19 epochs, but a
-slip of the pen (`args.epoch`) kept it at 25."""
+"""Presets by method, mode and data set ("" is any other set).
+
+AFF of DynACL-AIR++ on CIFAR-10 was meant to have 19 epochs, but a typo (`args.epoch`) left it at 25.
+"""
 
 LEAKED = {
     ("dynacl-air", "cifar10"): {"slf": 5, "alf": 5, "aff": 5},
     ("dynacl-air++", "cifar10"): {"slf": 25, "alf": 4, "aff": 4},
 }
-"""Epochs in fact, when one command runs the three modes: what SLF or ALF sets is still there for what comes after."""
+"""The epochs in fact, if one command runs the three modes: a setting of SLF or ALF stays for the modes after it."""
 
 _COSINE = Preset(0.01, (), epochs=30, batch_size=128, optimizer=SGD(0.9, 5e-4, nesterov=True), cosine=True)
 _OF_32 = {"slf": replace(_COSINE, batch_size=64), "alf": _COSINE, "aff": replace(_COSINE, lr=0.1)}
@@ -82,25 +84,29 @@ TRANSFER: dict[str, dict[str, dict[str, Preset]]] = {
     "imagenet32": {"": _OF_32, "sat": _OF_SAT, "sat-rcs": _OF_SAT},
     "imagenet": {"": {"slf": Preset(0.01, at=(50, 100), epochs=150, batch_size=64, optimizer=SGD(0.9, 5e-4))}},
 }
-"""From a set that was pre-trained on to whatever set, by method ("" is any other) and mode: the scripts of the coreset
-papers (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef; their text has a rate of 0.1 for ALF and AFF). For ImageNet at 224
-pixels they have standard training alone."""
+"""Presets for transfer, by the set of the pre-training, method ("" is any other) and mode.
+
+They come from the scripts of the coreset papers (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef); the papers' text has a
+rate of 0.1 for ALF and AFF. For ImageNet at 224 pixels the scripts have standard training alone.
+"""
 
 FALLBACK = _SHORT[""]
-"""For a method or a set that the table does not know, in every mode."""
+"""The preset of every mode for a method or a set without a row."""
 
 DIGITS = {
     "slf": Preset(0.1, batch_size=128),
     "alf": Preset(0.1, at=(6, 8), epochs=10, batch_size=128),
     "aff": Preset(0.05, at=(10, 13), epochs=15, batch_size=128),
 }
-"""Chosen on a quarter held out of the training images, for accuracy within the demo's minutes."""
+"""Chosen on a quarter of the training images that was held out, for accuracy within the demo's minutes."""
 
 
 def preset(method: str, mode: str, data: str, leaked: bool = False, origin: str = "") -> Preset:
-    """`data` is a set's name, stl10@32 for STL-10 resized to 32 pixels, `origin` the name of what was pre-trained on.
+    """Return the hyper-parameters of a mode.
 
-    ValueError if nothing leaked there.
+    data    name of the set to fine-tune on; stl10@32 is STL-10 resized to 32 pixels
+    leaked  with the epochs of LEAKED; raises ValueError if it has none
+    origin  name of the set of the pre-training
     """
     if leaked:
         if (method, data) not in LEAKED:
@@ -118,6 +124,6 @@ def preset(method: str, mode: str, data: str, leaked: bool = False, origin: str 
 
 
 def single(method: str, origin: str, target: str) -> bool:
-    """Whether the authors' scripts fine-tune fully (AFF) over one batch-norm route, the adversarial one."""
+    """Return True if the authors' AFF has one batch-norm route, the adversarial one."""
     one = origin == "imagenet32" or (origin, target) == ("cifar10", "stl10@32")
     return method in ("advcl", "a-infonce", "deacl") or one

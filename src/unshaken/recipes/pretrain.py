@@ -1,4 +1,4 @@
-"""Pre-training: every choice as one value, and the run that it names."""
+"""The recipe of a pre-training run: every choice as one frozen value."""
 
 from __future__ import annotations
 
@@ -27,45 +27,53 @@ from unshaken.transforms.views import AnyViews, SimCLRViews
 @dataclass(frozen=True)
 @ranged
 class Pretrain:
-    """An encoder from images. Equal values, equal bits: the run is named by their hash.
+    """The recipe of an encoder. Equal recipes give equal bits; the run's folder is named by the recipe's hash.
 
-    What a recipe begins with (teacher, start) is a recipe's name, then run first on the same images from the same seed;
-    or a run's folder; or an encoder file. An encoder that lends its weights has this recipe's network, or is a file,
-    and then it is this recipe that takes the file's.
+    `teacher` and `start` each name an encoder: a run's folder, an encoder file, or a recipe, which is then run first on
+    the same images with the same seed. If weights are copied from an encoder, the recipe takes that encoder's network.
     """
 
     name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "acl"
-    """Of the paper's method: runs and results are called by it, and presets of fine-tuning go by it."""
+    """Name of the method. Runs and results are called by it, and fine-tuning takes its presets."""
     method: Method = ACL()
+    """Method of pre-training: its loss, its attack and their hyper-parameters."""
     data: DataSource = DataSource("cifar10")
-    """Images are resized to backbone.image_size, unless data.size says otherwise."""
+    """Training images. They are resized to --backbone.image-size, unless --data.size says otherwise."""
     split: str = "train"
-    """Of the images; of a set of one's own without parts also "all", which leaves none to test on."""
+    """Split of the data set to train on. Your own images without a test folder also have "all": no image is set aside
+    for the test."""
     backbone: Backbone = Backbone()
+    """Network of the encoder."""
     head: AnyHead = Projection()
+    """Layers between the encoder and the loss; they are dropped after pre-training."""
     views: AnyViews = SimCLRViews()
+    """Random augmentation that makes the views of an image."""
     strength: AnySchedule = Constant(1.0)
-    """Of the augmentation, over time."""
+    """Strength of the augmentation over the epochs, from 0 to 1."""
     optimizer: AnyOptimizer = LARS()
+    """Optimizer of the weights."""
     lr: AnySchedule = WarmupCosine(peak=5.0, warmup=10)
-    """Of learning, over time."""
+    """Learning rate over the epochs."""
     epochs: Count = 1000
+    """Passes over the training images."""
     batch_size: Several = 512
+    """Images in a batch, each with all of its views."""
     seed: Whole = 1
+    """Seed of all random numbers."""
     teacher: str | None = None
-    """An encoder to learn from, for the methods that do: simclr/cifar10, a run, a file."""
+    """Encoder to learn from, for methods with a teacher: a run, a file, or a recipe such as simclr/cifar10."""
     start: str | None = None
-    """An encoder whose weights to start from; "teacher" for the teacher's."""
+    """Encoder whose weights are copied before the first step; "teacher" copies the teacher's."""
     clusters: tuple[Several, ...] = ()
-    """Into how many clusters the teacher's features are divided, to be pseudo-labels; one labelling for each number."""
-
+    """Numbers of clusters of the teacher's features. Each number gives one set of pseudo-labels."""
     coreset: AnySelector | None = None
-    """Which images an epoch sees, once the selector's warm-up is over; None: all of them, none set aside."""
+    """Selector of the images that an epoch sees after the selector's warm-up. None: every epoch sees all images."""
     approximations: Approximations = field(default=Approximations(), metadata=LATER)
+    """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 
     def __post_init__(self) -> None:
         if self.split == "test":
-            raise ValueError("the test images are for the evaluation: an encoder that saw them proves nothing")
+            raise ValueError("the test images are for the evaluation: an encoder that has seen them proves nothing")
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
@@ -73,18 +81,18 @@ class Pretrain:
         if self.clusters and min(self.clusters) < 2:
             raise ValueError(f"there have to be at least 2 clusters, not {min(self.clusters)}")
         if bool(self.clusters) != (self.method.labels == "clusters"):
-            wants = "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels, of --clusters 10 say"
+            wants = "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels: add --clusters 10"
             raise ValueError(f"{self.name} learns from {wants}")
-        looks_up = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
-        if looks_up and not self.teacher:
+        needs_teacher = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
+        if needs_teacher and not self.teacher:
             raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")
-        if self.teacher and not looks_up:
-            raise ValueError(f"{self.name} learns from no teacher; to begin with an encoder's weights, use --start")
+        if self.teacher and not needs_teacher:
+            raise ValueError(f"{self.name} learns from no teacher; to copy an encoder's weights, use --start")
 
     def build_network(self, classes: tuple[int, ...] = ()) -> Network:
-        """h = g ∘ f as it is born: a function of the recipe alone, but for what it starts from.
+        """Build h = g ∘ f with its first random weights, which depend on the recipe alone.
 
-        classes  of each labelling, for a head that classifies
+        classes  number of classes of each set of labels, for a head that classifies
         """
 
         def build() -> Network:

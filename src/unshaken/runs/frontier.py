@@ -11,9 +11,10 @@ from unshaken.base.json_files import read_json
 from unshaken.base.ranges import Share, Whole, ranged
 from unshaken.coreset.cost import matched
 from unshaken.coreset.selector import All, Random, Selector
-from unshaken.recipes.catalog import RECIPES, rcs, recipe
+from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune import MODES
+from unshaken.recipes.on_coresets import rcs
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import evaluate
 from unshaken.runs.finetune import finetune, finetune_recipe

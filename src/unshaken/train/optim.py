@@ -28,8 +28,11 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum, and weight decay on all parameters, as in the papers' code."""
 
     momentum: BelowOne = 0.9
+    """Momentum of the updates."""
     weight_decay: NonNegative = 2e-4
+    """Weight decay."""
     nesterov: bool = False
+    """Nesterov momentum."""
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
@@ -45,6 +48,7 @@ class AdamW(Optimizer):
     beta1: BelowOne = 0.9
     beta2: BelowOne = 0.999
     weight_decay: NonNegative = 0.05
+    """Weight decay."""
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         decaying, other = by_dimension(learning(net))
@@ -62,7 +66,9 @@ class LARS(Optimizer):
     """
 
     momentum: BelowOne = 0.9
+    """Momentum of the updates."""
     weight_decay: NonNegative = 1e-6
+    """Weight decay."""
     trust_coefficient: Positive = 0.001
     """The trust coefficient η."""
     exclude_bias_and_norm: bool = False

@@ -1,4 +1,4 @@
-"""Flags that there are not: what people type for those that there are, and the nearest ones"""
+"""Flags of other programs: the option that each stands for, an answer, or the nearest."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "num-epochs": ("epochs",),
     "n-epochs": ("epochs",),
     "max-epochs": ("epochs",),
-    "image-size": ("data.size",),
-    "img-size": ("data.size",),
-    "size": ("data.size",),
-    "resolution": ("data.size",),
+    "image-size": ("backbone.image-size", "data.size"),
+    "img-size": ("backbone.image-size", "data.size"),
+    "size": ("backbone.image-size", "data.size"),
+    "resolution": ("backbone.image-size", "data.size"),
     "arch": ("backbone.name",),
     "network": ("backbone.name",),
     "wd": ("optimizer.weight-decay",),
@@ -43,64 +43,64 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "download": ("data.download",),
     "normalization": ("normalisation",),
 }
-"""What people type, and what it stands for: the first that is an option here. * is any path."""
+"""Flag to options: the first that the verb has is meant. *.NAME means every option that ends in .NAME."""
 
 ANSWERS: dict[str, tuple[str, str]] = {
     "gpus": ("runtime.device", "a command uses one device: --runtime.device cuda"),
     "gpu": ("runtime.device", "a command uses one device: --runtime.device cuda"),
     "cuda": ("runtime.device", "a command uses one device: --runtime.device cuda"),
-    "workers": ("runtime.threads", "images are decoded once and then lie in memory: there are no workers to set"),
-    "num-workers": ("runtime.threads", "images are decoded once and then lie in memory: there are no workers to set"),
+    "workers": ("runtime.threads", "there are no workers to set: images are decoded once and then stay in memory"),
+    "num-workers": ("runtime.threads", "there are no workers to set: images are decoded once and then stay in memory"),
     "amp": ("runtime.precision", "did you mean --runtime.precision bf16?"),
     "fp16": ("runtime.precision", "did you mean --runtime.precision bf16?"),
     "bf16": ("runtime.precision", "did you mean --runtime.precision bf16?"),
-    "config": ("", "there are no configuration files: every choice is an option, and in Python a value"),
-    "cfg": ("", "there are no configuration files: every choice is an option, and in Python a value"),
-    "resume": ("", "none is needed: the same command goes on where it was stopped"),
-    "checkpoint": ("", "none is needed: the same command goes on where it was stopped"),
-    "pretrained": ("start", "did you mean --start, an encoder to begin with?"),
+    "config": ("", "there are no configuration files: every choice is an option, and in Python a field"),
+    "cfg": ("", "there are no configuration files: every choice is an option, and in Python a field"),
+    "resume": ("", "none is needed: the same command resumes a run that was stopped"),
+    "checkpoint": ("", "none is needed: the same command resumes a run that was stopped"),
+    "pretrained": ("start", "did you mean --start, an encoder whose weights are copied?"),
     "opt": ("optimizer", "did you mean --optimizer SGD, AdamW or LARS?"),
 }
-"""What people type and what no option stands for: the answer, where the option that it names is one here."""
+"""Flag to (option, answer): the answer is given if the verb has an option of that name."""
 
 NEAR = 0.75
-"""How alike a flag has to be to be suggested, from 0 to 1."""
+"""The least likeness of a flag that is suggested, from 0 to 1."""
 
 
-def by_their_names(args: list[str], known: list[str], flagged: list[list[str]]) -> list[str]:
-    """The arguments with what people type for an option replaced by the option, which is said on stderr."""
-    found = {}
-    for flag, *_ in flagged:
-        if flag.startswith("--") and flag not in known and (meant := alias(flag, known)):
-            found[flag] = meant
-            if meant != flag.replace("_", "-"):
-                say_taken(flag, meant)
-    return [word for flag, *words in flagged for word in (found.get(flag, flag), *words)] if found else args
+def resolve_aliases(args: list[str], known: list[str], groups: list[list[str]]) -> list[str]:
+    """Replace each alias by the options it stands for, and say so on stderr."""
+    words = []
+    for flag, *values in groups:
+        options = alias(flag, known) if flag.startswith("--") and flag not in known else []
+        if options and options != [flag.replace("_", "-")]:
+            announce(flag, " and ".join(options))
+        for each in options or [flag]:
+            words += [each, *values]
+    return words if groups else args
 
 
 @cache
-def say_taken(flag: str, meant: str) -> None:
-    """Once, though a verb may read its options several times."""
-    print(f"note: {flag} is taken for {meant}", file=sys.stderr)
+def announce(flag: str, meaning: str) -> None:
+    """Say it once, for a verb may read its options several times."""
+    print(f"note: {flag} is taken for {meaning}", file=sys.stderr)
 
 
-def alias(flag: str, known: list[str]) -> str | None:
-    """The option that a flag stands for, if it is no option itself: its name with dashes, or an alias."""
+def alias(flag: str, known: list[str]) -> list[str]:
+    """The options that a flag stands for: its name with dashes for underscores, or what ALIASES has for it."""
     name = flag.removeprefix("--").replace("_", "-")
     if f"--{name}" in known:
-        return f"--{name}"
-    for stands_for in ALIASES.get(name, ()):
-        if stands_for.startswith("*"):
-            ends = [option for option in known if option.endswith(stands_for[1:])]
-            if ends:
-                return min(ends, key=lambda option: (option.count("."), known.index(option)))
-        elif f"--{stands_for}" in known:
-            return f"--{stands_for}"
-    return None
+        return [f"--{name}"]
+    for meaning in ALIASES.get(name, ()):
+        if meaning.startswith("*"):
+            if found := [option for option in known if option.endswith(meaning[1:])]:
+                return found
+        elif f"--{meaning}" in known:
+            return [f"--{meaning}"]
+    return []
 
 
 def suggestion(flag: str, known: list[str]) -> str:
-    """What was meant by an unknown flag, as the end of a sentence; nothing where there is no good match."""
+    """The end of a sentence about an unknown flag: an answer, the likeliest options, or nothing."""
     name = flag.removeprefix("--").replace("_", "-")
     option, answer = ANSWERS.get(name, ("", ""))
     if answer and (not option or any(each.startswith(f"--{option}") for each in known)):
@@ -113,12 +113,12 @@ def suggestion(flag: str, known: list[str]) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
-    """The option most like a name, as a whole or by its last part, if it is like it enough."""
+    """The option that is most like a name, or whose last word is, if it is like it enough."""
     last = name.rpartition(".")[2]
 
     def likeness(option: str) -> float:
-        whole, end = option.removeprefix("--"), option.removeprefix("--").rpartition(".")[2]
-        return max(_likeness(name, whole), _likeness(last, end) - 0.01)
+        path, end = option.removeprefix("--"), option.removeprefix("--").rpartition(".")[2]
+        return max(_likeness(name, path), _likeness(last, end) - 0.01)
 
     best = max(known, key=likeness, default=None)
     return [best] if best is not None and likeness(best) >= NEAR else []
