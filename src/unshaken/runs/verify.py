@@ -154,7 +154,7 @@ def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], samp
     return drawn
 
 
-def verify(file: Path | str, **how: Any) -> Recheck | Proof:
+def verify(file: Path | str, **how: Any) -> Recheck | Comparison:
     """Check a result, or a network. The answer's `.holds` is the verdict, and `.lines()` give the reasons.
 
     file  a result, NAME.json: some of its images are attacked again (`how`: see `recheck`); or an encoder, a classifier
