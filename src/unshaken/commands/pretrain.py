@@ -79,7 +79,7 @@ def remark(chosen: Any, default: Any = None) -> None:
     epochs = getattr(chosen, "epochs", None)
     for name, field in (("lr", "warmup"), ("coreset", "warmup"), *stairs) if epochs else ():
         lasting = getattr(reduce(lambda part, word: getattr(part, word, None), name.split("."), chosen), field, 0)
-        if lasting and lasting >= epochs:
+        if lasting and lasting >= epochs:  # pyright: ignore[reportOperatorIssue]
             note(f"--{name} is made for more than {lasting} epochs, but there are {epochs}")
     lr = getattr(chosen, "lr", None)
     at = lr.at if isinstance(lr, MultiStep) else ()

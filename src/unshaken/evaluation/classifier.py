@@ -190,9 +190,9 @@ class Classifier:
             if runtime.precision == "bf16":
                 search, world = search or copy.deepcopy(net), world | {"search": "bf16"}
                 runtime.prepare(search)
-            yield PreparedClassifier(
-                net, fold_batch_norms(search) if self.trained_here else search, images, world, gradients
-            )  # pyright: ignore[reportArgumentType]
+            if self.trained_here and search is not None:
+                search = fold_batch_norms(search)
+            yield PreparedClassifier(net, search, images, world, gradients)
         finally:
             self.net.to(home)
 

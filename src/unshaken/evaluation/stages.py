@@ -52,7 +52,7 @@ def attack_stage(name: str, attack: Attack, after: str) -> EvaluationStage:
     def perturb(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
         return attack(model, x, y, key)
 
-    return EvaluationStage(name, perturb, after, attack.ball, most_calls(attack))
+    return EvaluationStage(name, perturb, after, attack.ball, most_calls(attack))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def pgd_stages(attack: PGD) -> Iterator[EvaluationStage]:

@@ -266,9 +266,8 @@ def import_timm_network(name: str, options: ImportOptions = ImportOptions()) -> 
     encoder, backbone = timm_encoder(name, options.image_size)
     if options.mean or options.normalisation:
         given = (options.mean, options.std) if options.mean and options.std else None
-        (mean, std), _ = pixel_normalisation(
-            Reading(None, "", channels=backbone.channels), given, options.normalisation, None
-        )  # pyright: ignore[reportArgumentType]
+        reading = Reading(None, "", channels=backbone.channels)  # pyright: ignore[reportArgumentType]
+        (mean, std), _ = pixel_normalisation(reading, given, options.normalisation, None)
         backbone = replace(backbone, mean=mean, std=std)
         encoder.normalize = backbone.build().normalize
     report = {

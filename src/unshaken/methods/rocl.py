@@ -59,7 +59,8 @@ class RoCL(Method):
         """Return the embeddings of t(x), t′(x) and t(x)ᵃᵈᵛ, and those of t(x)ᵃᵈᵛ and t′(x) for λ's term."""
         x_adv = self.adversarial(h, batch.views, key)
         _, embed = FORMS[self.form]
-        return embed(h, *batch.views, x_adv)
+        x, x_other = batch.views
+        return embed(h, x, x_other, x_adv)
 
     def adversarial(self, h: Network, views: Float[Tensor, "2 N C H W"], key: Key) -> Float[Tensor, "N C H W"]:
         """Return t(x)ᵃᵈᵛ: the first view moves away from the second, which stays."""

@@ -65,7 +65,7 @@ DATASETS = {
     # 1,281,167 images, as in the coreset papers (GodXuxilie/Efficient_ACL_via_RCS at 6fc9aef)
     "imagenet32": DatasetDefaults(
         DataSource("imagenet32"),
-        backbone=Backbone("wrn-28-10", image_size=32, **WITHOUT_NORMALISATION),
+        backbone=Backbone("wrn-28-10", image_size=32, **WITHOUT_NORMALISATION),  # pyright: ignore[reportArgumentType]
         lr=WarmupCosine(peak=0.6, warmup=2),
         epochs=200,
         classes=1000,
@@ -75,7 +75,7 @@ DATASETS = {
     ),
     "imagenet": DatasetDefaults(
         DataSource("imagenet"),
-        backbone=Backbone("resnet50", image_size=224, **WITHOUT_NORMALISATION),
+        backbone=Backbone("resnet50", image_size=224, **WITHOUT_NORMALISATION),  # pyright: ignore[reportArgumentType]
         weak_views=ResizedCrop(),
         ball=Linf(4 / 255),
         optimizer=SGD(0.9, 1e-4, nesterov=True),

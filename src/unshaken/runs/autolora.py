@@ -101,14 +101,14 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
         lr, reload = recipe.lr(history.values, recipe.epochs)
         if place.batch == 0 and place.epoch > 0:
             line = {"validation": history.values[-1], "lr": lr, "reloaded": reload}
-            loop.run.log({"step": place.step, "epoch": place.epoch} | line)
+            loop.run.log({"step": place.step, "epoch": place.epoch} | line)  # pyright: ignore[reportArgumentType]
         if place.epoch == recipe.epochs or (place.batch == 0 and reload):
             history.restore(net)
         if place.epoch == recipe.epochs:
             return
         ends = quarters(len(loop.feed))
         if place.batch in ends:
-            net.memory.accuracy.fill_(accuracy(recipe.method, net, loop.feed, place))
+            net.memory.accuracy.fill_(accuracy(recipe.method, net, loop.feed, place))  # pyright: ignore[reportCallIssue]
         onward = next(batch for batch in (*ends, len(loop.feed)) if batch > place.batch)
         loop.go(Constant(lr), place.step + onward - place.batch)
 

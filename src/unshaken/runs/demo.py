@@ -46,4 +46,4 @@ def evaluate_mode(run: Path, mode: str, workspace: Workspace) -> dict[str, Any]:
     evaluation = replace(default_evaluation(run), corruptions=("fifteen",), batch_size=BLOCK)
     if mode == "slf":
         evaluation = replace(evaluation, autoattack="standard", autoattack_limit=BLOCK)
-    return evaluate(run, evaluation=evaluation, workspace=workspace)
+    return evaluate(run, evaluation=evaluation, workspace=workspace) or {}

@@ -54,7 +54,7 @@ def doctor(
     if callable(classifier) and not isinstance(classifier, (str, Path)):
         if not isinstance(images, Images):
             raise ValueError("a module has no images of its own: give labelled ones, unshaken.Images.of(x, y)")
-        net = classifier if isinstance(classifier, Network) else Network(Adapter(classifier), nn.Identity())
+        net = classifier if isinstance(classifier, Network) else Network(Adapter(classifier), nn.Identity())  # pyright: ignore[reportArgumentType]
         ball = ball or defaults_for(DataSource(images.name)).ball
         return list(check_images(net, images, ball, None, limit, attacked, seed, runtime))
     net, file, about, source = read_classifier(Path(classifier))
@@ -121,9 +121,10 @@ def check_images(
     images = random_images(images, limit, seed)
     fabric = replace(runtime, precision="float32").open()
     net, images = net.to(fabric.device), images.to(fabric.device)
-    model = ModelUnderTest(
-        lambda x: net(x, "adv"), images.floats(), images.label, ball, Key(seed) / "doctor", net
-    )  # fmt: skip
+    if images.label is None:
+        raise ValueError(f"{images.name} has no labels, and the doctor counts right answers: give labelled images")
+    key = Key(seed) / "doctor"
+    model = ModelUnderTest(lambda x: net(x, "adv"), images.floats(), images.label, ball, key, net)
     yield from chain(first, run_checks(model, attacked))
 
 

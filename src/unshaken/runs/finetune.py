@@ -47,8 +47,9 @@ def finetune(
         recipe = finetune_recipe(file, recipe)
     given = PretrainedEncoder.read(file)
     note_eps(given.metadata["pretrain"]["recipe"], recipe.method, workspace.quiet)
-    train = finetune_autolora if isinstance(recipe, AutoFinetune) else finetune_classifier
-    return train(recipe, given, file.parent, workspace)
+    if isinstance(recipe, AutoFinetune):
+        return finetune_autolora(recipe, given, file.parent, workspace)
+    return finetune_classifier(recipe, given, file.parent, workspace)
 
 
 def finetune_recipe(
