@@ -188,12 +188,12 @@ def test_flip_mirrors_the_chosen():
 
 @pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("sides", [(32, 32), (8, 8), (32, 12), (12, 32)])
-def test_weights_are_the_same_looked_up_and_laid_down(filter, sides):
+def test_weights_are_the_same_by_gather_and_by_scatter(filter, sides):
     """A GPU has each pixel look for its weight, a CPU lays each weight where its pixel is: the same bits."""
     source, target = sides
     length = torch.arange(1, source + 1)
     start = ((source - length + 1) * torch.rand(source, generator=rng())).long()
-    for mirrored in (None, torch.arange(source) % 2):
+    for mirrored in (None, torch.arange(source) % 2 == 1):
         taps = crop.resampling(start, length, source, target, filter, mirrored)
         assert torch.equal(taps.matrix_by_gather(source), taps.matrix(source))
         assert (taps.pixel.diff(dim=2) == 1).all()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from unshaken.base.ranges import BelowOne, Count, NonNegative, ranged
 from unshaken.base.rng import Key
 from unshaken.base.serialize import LATER
 from unshaken.base.types import Float, Int
+from unshaken.coreset import released
 from unshaken.coreset.gradients import Gradients, Theta
 from unshaken.coreset.objective import Granularity, SelectionObjective
 from unshaken.coreset.selector import Selector, check_budget, chunks, random_subset
@@ -82,8 +83,8 @@ class RCS(Selector):
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
-        rng, released = (key / "glance").on("cpu"), self.form == "released"
-        distance = "minmax" if released else self.distance
+        rng, form = (key / "glance").on("cpu"), FORMS[self.form]
+        distance = form.distance or self.distance
         theta, rd, age, picked = problem.theta, None, 0, []
         for batches, budget in chunks(problem, self.granularity, count, self.chunk):
             q = problem.gradients(batches, self.granularity)
@@ -92,11 +93,11 @@ class RCS(Selector):
             while budget > 0:
                 if rd is None or (self.refresh and age >= self.refresh):
                     rd, age = problem.validation(theta, distance, self.attack), 0
-                r = average_outputs(gradient(rd, theta)) if released else gradient(rd, theta)
+                r = form.direction(gradient(rd, theta))
                 for best in self._best(q, r, left, picks, rng):
                     picked.append(q.images(best)[:budget])
                     budget, age, left[best] = budget - len(picked[-1]), age + 1, False
-                    theta = step(theta, q.of(best), 2 * self.eta if released else self.eta)
+                    theta = step(theta, q.of(best), form.moves * self.eta)
                     if budget == 0:
                         break
             del q  # frees the memory before the next chunk
@@ -120,11 +121,25 @@ def gradient(rd: Callable[[Theta], Float[Tensor, ""]], theta: Theta) -> Theta:
     return dict(zip(theta, gradients, strict=True))
 
 
-def average_outputs(r: Theta) -> Theta:
-    """Return the direction whose inner product with any q is ⟨mean over outputs of q, mean over outputs of r⟩."""
-    return {name: (value.mean(0) / len(value)).expand_as(value) for name, value in r.items()}
-
-
 def step(theta: Theta, q: Theta, eta: float) -> Theta:
     """Return θ − η q."""
     return {name: value - eta * q[name] for name, value in theta.items()}
+
+
+class Form(NamedTuple):
+    """The steps in which the paper and the released code differ.
+
+    distance   d, instead of the field `distance`; None: that field
+    direction  what the gains are inner products with, from ∇L_RD
+    moves      number of steps of size η′ for each pick
+    """
+
+    distance: Distance | None
+    direction: Callable[[Theta], Theta]
+    moves: int
+
+
+FORMS = {
+    "paper": Form(None, lambda r: r, 1),
+    "released": Form(released.DISTANCE, released.average_outputs, released.MOVES),
+}
