@@ -78,7 +78,7 @@ def once(images: Images, epoch: int) -> dict[str, float]:
         attacks, (x, x_adv) = AttackCache(Path(folder) / "attacks", len(images)), torch.rand(2, 2, BATCH + 1, 3, 32, 32)
         began = time.perf_counter()
         for index in sample:
-            attacks.note(index, x[:, : len(index)], x_adv[:, : len(index)])
+            attacks.write(index, x[:, : len(index)], x_adv[:, : len(index)])
         return seconds | {"notes": (time.perf_counter() - began) / count}
 
 

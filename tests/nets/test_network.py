@@ -1,6 +1,7 @@
 """Networks: pixels in, float32 out; all views one batch; modes put back; births that depend on a key."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_low_precision_is_inside_only():
     seen = []
     net.head.register_forward_hook(lambda _, __, z: seen.append(z.dtype))
     full = net(x, "clean").detach()
-    net.computation = FoldingComputation(torch.bfloat16)
+    net.computation = FoldingComputation(torch.bfloat16, partial(torch.autocast, "cpu", torch.bfloat16))
     low = net(x, "clean").detach()
     assert seen == [torch.float32, torch.bfloat16]
     assert low.dtype == torch.float32

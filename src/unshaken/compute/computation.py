@@ -19,25 +19,22 @@ from unshaken.nets.network import Computation, Encoder
 class FoldingComputation(Computation):
     """Compute layers in a precision, and with folded batch norms while the network is frozen.
 
-    precision  the precision of the layers, by autocast unless it is float32
-    device     the type of the network's device, which autocast needs
+    precision  the precision of the layers
+    context    makes the context in which layers compute in that precision
     folder     folds the encoder's batch norms; None: never
     at_most    the number of views that go through a frozen network at a time; 0: all. It needs a folder.
     """
 
     precision: torch.dtype = torch.float32
-    device: str = "cpu"
+    context: Callable[[], AbstractContextManager] = nullcontext
     folder: BatchNormFolder | None = None
     at_most: int = 0
-
-    def autocast(self) -> AbstractContextManager:
-        return nullcontext() if self.precision == torch.float32 else torch.autocast(self.device, self.precision)
 
     def encoder(self, encoder: Encoder, route: str) -> Encoder:
         return encoder
 
     def run(self, layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"]) -> Tensor:
-        with self.autocast():
+        with self.context():
             return layers(x)
 
     def while_frozen(self) -> Computation:
@@ -70,7 +67,7 @@ class FrozenComputation(Computation):
 
     def run(self, layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"]) -> Tensor:
         at_most = self.general.at_most
-        with self.general.autocast():
+        with self.general.context():
             return in_chunks(layers, x, at_most) if at_most else layers(x)
 
     def while_frozen(self) -> Computation:

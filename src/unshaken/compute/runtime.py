@@ -9,9 +9,9 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
@@ -115,11 +115,13 @@ class Runtime:
         device = next(net.parameters()).device
         if device.type == "cpu":
             use_matmul_convs(net)
-        precision = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        low = self.precision == "bf16"
+        precision = torch.bfloat16 if low else torch.float32
+        context = partial(torch.autocast, device.type, dtype=precision) if low else nullcontext
         for network in net.modules():  # the network, and possibly a teacher within it
             if isinstance(network, Network):
                 folder = BatchNormFolder(precision, self.finish)
-                network.computation = FoldingComputation(precision, device.type, folder, self.at_most)
+                network.computation = FoldingComputation(precision, context, folder, self.at_most)
                 checkpoint_activations(network.encoder.backbone, self.at_most > 0)
                 self.finish(network.encoder.backbone)
 
