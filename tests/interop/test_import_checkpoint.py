@@ -324,8 +324,8 @@ def test_the_stem_is_asked_for_only_where_a_file_cannot_tell():
     [
         ({"layout": "aclwrn"}, "did you mean 'acl-wrn'"),
         ({"mean": (0.5,) * 3}, "--mean and --std go together"),
-        ({"out": Path("x.pt")}, "NAME.safetensors, and not x.pt"),
-        ({"mean": (0.5,) * 3, "std": (1.0,) * 3, "normalisation": "none"}, "give one of them"),
+        ({"out": Path("x.pt")}, "NAME.safetensors, not x.pt"),
+        ({"mean": (0.5,) * 3, "std": (1.0,) * 3, "normalisation": "none"}, "give either --normalisation"),
     ],
 )
 def test_wrong_options(known: dict[str, Any], words: str):
