@@ -358,7 +358,7 @@ def test_an_imported_encoder_goes_on_like_one_of_ours(tmp_path: Path):
     assert unshaken.finetune_recipe(tmp_path / "run", "aff").data.name == "unknown"
     source = DataSource(photos(tmp_path / "photos"), root=str(tmp_path / "data"))
     recipe = replace(unshaken.finetune_recipe(tmp_path / "run", "slf", source), epochs=1)
-    run = unshaken.pretrain(recipe, unshaken.Workspace(written.encoder.parent, quiet=True))
+    run = unshaken.finetune(written.encoder, recipe, unshaken.Workspace(written.encoder.parent, quiet=True))
     result = evaluate(run, evaluation=Evaluation(PGD(Linf(1 / 255), steps=1)), workspace=unshaken.Workspace(quiet=True))
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("advcl", "slf", 24)
     assert "unknown/1/1" in rows([result])[0]
