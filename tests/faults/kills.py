@@ -77,9 +77,11 @@ def made_tiny() -> None:
     recipe = demo.recipe
     demo.recipe = lambda name: replace(_small(recipe(name)), epochs=1)
     for module in (demo, frontier):
-        protocol, examine = module.protocol, module.examine
-        module.protocol = lambda *args, protocol=protocol: replace(_small(protocol(*args)), epochs=1)
-        module.examine = lambda *args, examine=examine, **named: examine(*args, **_quick(named, *args))
+        finetune, evaluate = module.finetune, module.evaluate
+        module.finetune = lambda encoder, mode, workspace, finetune=finetune: finetune(
+            encoder, _one_epoch(encoder, mode), workspace
+        )
+        module.evaluate = lambda run, evaluate=evaluate, **named: evaluate(run, **_quick(named, run))
     given = {f.name: f.default for f in fields(AutoAttack)} | {"steps": 2, "queries": 4, "targets": 2}
     AutoAttack.__init__.__defaults__ = tuple(given[f.name] for f in fields(AutoAttack) if f.default is not MISSING)
     demo.demo.__defaults__ = (("simclr",), ("slf", "alf"), *demo.demo.__defaults__[2:])
@@ -88,6 +90,14 @@ def made_tiny() -> None:
 
 def _small(recipe: Any) -> Any:
     return replace(recipe, data=replace(recipe.data, limit=64), batch_size=32)
+
+
+def _one_epoch(encoder: Path, mode: Any) -> Any:
+    """One epoch of a mode, by its name or its recipe."""
+    import unshaken
+
+    recipe = unshaken.finetune_recipe(encoder, mode) if isinstance(mode, str) else mode
+    return replace(_small(recipe), epochs=1)
 
 
 def _quick(named: dict[str, Any], run: Path) -> dict[str, Any]:

@@ -324,8 +324,8 @@ def test_the_stem_is_asked_for_only_where_a_file_cannot_tell():
     [
         ({"layout": "aclwrn"}, "did you mean 'acl-wrn'"),
         ({"mean": (0.5,) * 3}, "--mean and --std go together"),
-        ({"out": Path("x.pt")}, "NAME.safetensors, and not x.pt"),
-        ({"mean": (0.5,) * 3, "std": (1.0,) * 3, "normalisation": "none"}, "give one of them"),
+        ({"out": Path("x.pt")}, "NAME.safetensors, not x.pt"),
+        ({"mean": (0.5,) * 3, "std": (1.0,) * 3, "normalisation": "none"}, "give either --normalisation"),
     ],
 )
 def test_wrong_options(known: dict[str, Any], words: str):
@@ -358,7 +358,7 @@ def test_an_imported_encoder_goes_on_like_one_of_ours(tmp_path: Path):
     assert unshaken.finetune_recipe(tmp_path / "run", "aff").data.name == "unknown"
     source = DataSource(photos(tmp_path / "photos"), root=str(tmp_path / "data"))
     recipe = replace(unshaken.finetune_recipe(tmp_path / "run", "slf", source), epochs=1)
-    run = unshaken.pretrain(recipe, unshaken.Workspace(written.encoder.parent, quiet=True))
+    run = unshaken.finetune(written.encoder, recipe, unshaken.Workspace(written.encoder.parent, quiet=True))
     result = evaluate(run, evaluation=Evaluation(PGD(Linf(1 / 255), steps=1)), workspace=unshaken.Workspace(quiet=True))
     assert (result["method"], result["mode"], result["standard"]["n"]) == ("advcl", "slf", 24)
     assert "unknown/1/1" in rows([result])[0]

@@ -119,7 +119,7 @@ ROWS = {
     "counted": Row(beside(total_ops=torch.zeros(1), layer1__0__total_params=torch.zeros(1)),
                    dropped={"counters of tools"}),
     "an unused block": Row(beside(sub_block1__layer__0__conv1__weight=torch.ones(4, 4, 3, 3)), net=wrn,
-                           dropped={"parts that no forward pass uses"}),
+                           dropped={"modules that the forward pass does not use"}),
     "a head and prototypes": Row(beside(projection_head__0__weight=torch.ones(8, 64),
                                         projection_head__1__running_mean=torch.ones(8),
                                         prototypes__weight=torch.ones(9, 8)),
@@ -344,7 +344,7 @@ def test_a_file_with_weights_of_timm_s(name: str, tmp_path: Path):
     ("known", "words"),
     [
         ({"layout": "timm"}, "--layout timm needs the network's name: --network timm/NAME"),
-        ({"network": "resnet18"}, "--network is timm/NAME, and not resnet18"),
+        ({"network": "resnet18"}, "--network must be timm/NAME, not resnet18"),
         ({"std": (0.0, 1.0, 1.0), "mean": (0.0,) * 3}, "each of std is a number > 0"),
     ],
 )
