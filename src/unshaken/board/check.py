@@ -1,4 +1,4 @@
-"""Checks that a result is consistent: counts with bits, seeds with recipes, digests with contents."""
+"""Checks that a result is consistent: counts with bits, seeds with recipes, digests."""
 
 from __future__ import annotations
 
