@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from unshaken import cli
-from unshaken.evaluation.class_map import index_of, read_map, normalised
+from unshaken.evaluation.class_map import index_of, normalised, read_map
 from unshaken.evaluation.classifier import Classifier
 from unshaken.runs.verify import recheck
 
