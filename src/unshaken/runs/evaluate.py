@@ -82,9 +82,8 @@ def evaluate(
     """
     subject = classifier_of(classifier, name, workspace)
     images, source = images_of(subject, images, held_out, name)
-    asked = DataSource(images.name) if source is None else source
     usual = default_evaluation(subject.source if subject.trained_here else DataSource(images.name))
-    evaluation = evaluation or default_evaluation(asked)
+    evaluation = evaluation or default_evaluation(source or DataSource(images.name))
     if evaluation.until is not None and shard.count > 1:
         raise ValueError("--until depends on all verdicts, so it needs a single process: leave --shard out")
     seen = check_unseen(subject.folder, evaluation.select(images), source, held_out, allow_seen)
