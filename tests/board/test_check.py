@@ -56,6 +56,9 @@ def test_the_digest_is_that_of_a_real_evaluation(tmp_path):
     assert found["notes"] == identity(found)
     assert fault(found) is None
     assert scores_that_disagree(found) == []
+    queries = Evaluation(limit=40, batch_size=20, attacks="queries", queries=2, autoattack_limit=20)
+    square = evaluate(run, evaluation=queries, workspace=unshaken.Workspace(quiet=True))
+    assert square["notes"] == identity(json.loads((run / f"{square['file']}.json").read_text()))
     found["evaluation"]["seed"] = found["seeds"]["evaluation"] = 5
     assert fault(found).startswith("notes: ")
 

@@ -59,7 +59,7 @@ def test_attack_steps_fall_only_where_epochs_are_few():
     stage, said = pretrain_stage("pretrain", acl, SPEEDS, 1000, 101.0)  # 10 epochs with five steps, 20 with two
     assert (stage.recipe.method.attack.steps, stage.epochs) == (2, 20)
     assert stage.recipe.method.attack.rel_step_size * 2 == pytest.approx(acl.method.attack.rel_step_size * 5)
-    assert "2 step(s) in place of 5" in said[0]
+    assert "2 step(s) instead of 5" in said[0]
 
 
 def test_what_does_not_fit_is_one_line():

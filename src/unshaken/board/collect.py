@@ -1,4 +1,4 @@
-"""Collecting result files for a board: each is checked, and damaged or copied ones are refused by name."""
+"""Collecting result files for a board: each is checked, damaged or copied ones are refused."""
 
 from __future__ import annotations
 

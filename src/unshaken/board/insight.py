@@ -1,4 +1,4 @@
-"""Findings from verdict bits: agreement of rows, the hardest images, and robustness against ε."""
+"""Findings from verdict bits: agreement of rows, hardest images, robustness against ε."""
 
 from __future__ import annotations
 

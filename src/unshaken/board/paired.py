@@ -1,4 +1,4 @@
-"""Paired tests of rows: an exact sign test over images and Welch's t-test over seeds; a difference needs both."""
+"""Paired tests of rows: a sign test over images, Welch's t-test over seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bars and curves of a run's page as a figure for a paper: PNG or PDF, by matplotlib (extra `plots`)."""
+"""The bars and curves of a run's page as a PNG or PDF, by matplotlib (extra `plots`)."""
 
 from __future__ import annotations
 

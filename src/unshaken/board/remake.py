@@ -1,4 +1,4 @@
-"""The commands that reproduce a row: its recipes by name, and an option for each field that differs."""
+"""The commands that reproduce a row: recipes by name, and an option for each other field."""
 
 from __future__ import annotations
 

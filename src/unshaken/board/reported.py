@@ -1,4 +1,4 @@
-"""Published numbers with their sources, disagreements between sources, and later corrections."""
+"""Published numbers with their sources, disagreements and later corrections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a board: all seeds of one recipe, its modes side by side, and how it differs from rows of its name."""
+"""Rows of a board: all seeds of one recipe, with its modes side by side."""
 
 from __future__ import annotations
 

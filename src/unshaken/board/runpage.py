@@ -1,4 +1,4 @@
-"""The page of `unshaken report --html`: a single HTML file about one run, or about several side by side."""
+"""The page of `unshaken report --html`: one HTML file about one run or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a submission: a run's result, its author and address, and a checksum of everything."""
+"""The file of a submission: a run's result, author, address, and a checksum of everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks of a board: a pair of image sets, a threat model and a network, in words and as a key."""
+"""Tasks of a board: image sets, threat model and network, in words and as a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that run attacks: more steps, a larger ε, a huge ε and an attack without gradients have to break more."""
+"""Checks that run attacks: stronger attacks have to break more images."""
 
 from __future__ import annotations
 

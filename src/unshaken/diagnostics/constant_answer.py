@@ -1,4 +1,4 @@
-"""The constant answer: the accuracy of always naming the most frequent class, and the check against it."""
+"""The constant answer: the accuracy of always naming the most frequent class."""
 
 from __future__ import annotations
 

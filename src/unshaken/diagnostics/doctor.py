@@ -1,4 +1,4 @@
-"""The doctor's checks in their order: signs that the attack or the setup failed, and not the defence."""
+"""The doctor's checks in their order: signs that the attack or the setup failed."""
 
 from __future__ import annotations
 

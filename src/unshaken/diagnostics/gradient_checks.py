@@ -1,4 +1,4 @@
-"""Checks of the gradient of cross-entropy by the pixels: not finite, exactly zero, or only rounding."""
+"""Checks of the gradient by the pixels: not finite, exactly zero, or only rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of normalisation: a network that does better on images normalised once more, or once less."""
+"""Checks of normalisation: a network that does better if images are normalised otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that ask again: train mode, randomness, dependence on the batch, and another batch-norm route."""
+"""Checks that ask again: train mode, randomness, dependence on the batch, another route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapter: any callable as a network whose answers are logits in float32, whatever it returns."""
+"""Adapter: any callable as a network that returns logits in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Map a set's classes to a published network's logits: by class names, by WordNet ids, or by a file."""
+"""Map a set's classes to a network's logits: by class names, WordNet ids, or a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier to evaluate: from a fine-tuning run, from timm or torchvision by name, or any module or function."""
+"""The classifier to evaluate: from a run, from timm or torchvision, or any module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judging: the network answers every block of images at every stage of an evaluation, and verdicts are logged."""
+"""Judging: the network answers every block of images at every stage, and verdicts are logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress of an evaluation on stderr: a bound on the last score, where it will end, the speed, the attack's step."""
+"""Progress of an evaluation on stderr: a bound, a forecast, speed, attack steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result as JSON: counts and bits with recipes, seeds, digests and environment; and the log that papers use."""
+"""A result as JSON: counts and bits with recipes, seeds, digests and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a result file: its checksum, the shape of its fields, and its counts against its verdicts are checked."""
+"""Reading a result file, with checks of its checksum, its fields, and its counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of result files, by what was evaluated; and writing them without replacing a result that says more."""
+"""Names of result files, and writing one without replacing a result that says more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of verdicts: one line in a file for each block and stage, so that an evaluation can be resumed anywhere."""
+"""The log of verdicts: a line for each block and stage, so that an evaluation can resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frontier of coresets: accuracy against the speed-up of pre-training, as a figure and as a table."""
+"""The frontier of coresets: accuracy against speed-up, as a figure and as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding results in folders, grouping those that agree, and naming the fields in which they differ."""
+"""Finding results in folders, grouping those that agree, naming the fields that differ."""
 
 from __future__ import annotations
 

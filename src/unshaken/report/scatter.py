@@ -1,4 +1,4 @@
-"""A scatter plot as SVG: points with error bars in panels, a legend, and labels that avoid each other."""
+"""A scatter plot as SVG: panels with error bars, a legend, and labels that avoid each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of selections: their overlap and their classes, beside what random selections would give."""
+"""A table of selections: their overlap and their classes, beside random selections."""
 
 from __future__ import annotations
 

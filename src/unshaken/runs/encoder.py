@@ -1,4 +1,4 @@
-"""A pre-trained encoder: read from a run or a file, its weights copied, its features clustered."""
+"""A pre-trained encoder: read from a run or a file, its weights copied, features clustered."""
 
 from __future__ import annotations
 

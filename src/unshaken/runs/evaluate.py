@@ -1,4 +1,4 @@
-"""Evaluation: measure a classifier's accuracies, resume it, or extend an earlier one; writes result.json."""
+"""Evaluation: measure a classifier's accuracies, resume, or extend an earlier result."""
 
 from __future__ import annotations
 
@@ -82,9 +82,8 @@ def evaluate(
     """
     subject = classifier_of(classifier, name, workspace)
     images, source = images_of(subject, images, held_out, name)
-    asked = DataSource(images.name) if source is None else source
     usual = default_evaluation(subject.source if subject.trained_here else DataSource(images.name))
-    evaluation = evaluation or default_evaluation(asked)
+    evaluation = evaluation or default_evaluation(source or DataSource(images.name))
     if evaluation.until is not None and shard.count > 1:
         raise ValueError("--until depends on all verdicts, so it needs a single process: leave --shard out")
     seen = check_unseen(subject.folder, evaluation.select(images), source, held_out, allow_seen)
@@ -95,32 +94,21 @@ def evaluate(
         blocks = evaluation.blocks(len(judged))
         identity = _identity(subject, evaluation, images, model, blocks)
         log = VerdictLog(subject.folder, *identity, label=verdict_suffix(evaluation, held_out), shard=shard)
-        file, complete = _files(subject, evaluation, usual, images, held_out)
-        evaluation = with_earlier_stages(evaluation, complete, log, len(judged))
+        file, file_if_complete = _files(subject, evaluation, usual, images, held_out)
+        evaluation = with_earlier_stages(evaluation, file_if_complete, log, len(judged))
         findings = _quick_checks(evaluation, model, workspace.quiet)
         judge(evaluation, model.net, model.images, log, workspace.quiet, model.search, shard.of(len(blocks)))
     log.reload()
     verdicts = verdicts_of(evaluation, log, len(judged))
-    if is_complete(evaluation, verdicts):
-        evaluation, file = (
-            replace(evaluation, until=None),
-            complete,
-        )  # every block is judged, so the limit had no effect
-    elif evaluation.until is None:
+    complete = is_complete(evaluation, verdicts)
+    if not complete and evaluation.until is None:
         n = min(len(verdicts[stage]) for stage in ("clean", *evaluation.first_attack_names))
         print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
         return None
-    parts = (
-        subject.provenance,
-        evaluation,
-        image_identity(images),
-        verdicts,
-        log.seconds(),
-        judged,
-        model.world,
-        findings,
-    )
-    result = result_of(*parts)
+    if complete:  # `until` had no effect
+        evaluation, file = replace(evaluation, until=None), file_if_complete
+    data, seconds = image_identity(images), log.seconds()
+    result = result_of(subject.provenance, evaluation, data, verdicts, seconds, judged, model.world, findings)
     result |= {"date": datetime.now(UTC).date().isoformat(), "notes": log.identity, "seen": seen}
     _note_constant(result, workspace.quiet)
     if file is not None:

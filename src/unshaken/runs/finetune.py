@@ -1,4 +1,4 @@
-"""Fine-tuning: train a classifier on a pre-trained encoder, resume it, or return the finished run."""
+"""Fine-tuning: train a classifier on a pre-trained encoder, resume, or find it finished."""
 
 from __future__ import annotations
 

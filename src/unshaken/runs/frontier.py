@@ -1,4 +1,4 @@
-"""The runs of a frontier: all images, a selector at several fractions, and random images at equal size or cost."""
+"""The runs of a frontier: all images, a selector, and random images at equal size or cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LP-AFF, stage by stage: cluster the features, train a linear probe, then train everything by TRADES."""
+"""LP-AFF: cluster the features, train a linear probe, then train everything by TRADES."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan for a given time on this machine: epochs, attack steps and precision, from measured speeds."""
+"""The plan for a given time: epochs, attack steps and precision, from measured speeds."""
 
 from __future__ import annotations
 

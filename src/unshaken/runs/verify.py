@@ -1,4 +1,4 @@
-"""Verification: attack some images of a result again and compare the verdicts; or compare a network's fingerprint."""
+"""Verification: attack images of a result again, or compare a network's fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workspace: the folder of runs, the device, the interval of checkpoints, and the output."""
+"""The workspace: the folder of runs, the device, the interval of checkpoints, the output."""
 
 from __future__ import annotations
 

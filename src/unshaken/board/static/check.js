@@ -149,6 +149,7 @@
       ["published", null], ["until", null]]) {
       if (evaluation.has(key)) evaluation.set(key, value);
     }
+    for (const key of ["autoattack_limit", "attacks", "queries"]) evaluation.delete(key);
     const parts = [B.printed(evaluation), node.get("weights"), node.get("data").get("digest"), B.printed(node.get("world"))];
     return B.blake2b(B.canonical(parts), 4);
   }
