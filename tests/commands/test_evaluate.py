@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from unshaken import cli
-from unshaken.evaluation.class_map import index_of, read_map, spoken
+from unshaken.evaluation.class_map import index_of, normalised, read_map
 from unshaken.evaluation.classifier import Classifier
 from unshaken.runs.verify import recheck
 
@@ -137,4 +137,4 @@ def test_names_that_are_not_all_known_or_not_clear():
         index_of(("white", "grey"), WORDS)
     with pytest.raises(ValueError, match="are both logit 4"):
         index_of(("white", "n05"), WORDS)
-    assert spoken("great_white-Shark") == "great white shark"
+    assert normalised("great_white-Shark") == "great white shark"
