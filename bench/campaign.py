@@ -27,7 +27,7 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.verdicts import forecast
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import default_evaluation, evaluate
-from unshaken.runs.plan import epochs_in, make_plan, scheduled, teacher_recipe
+from unshaken.runs.plan import epochs_in, make_plan, teacher_recipe, with_epochs
 from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.throughput import Speed
 
@@ -134,7 +134,7 @@ class Campaign:
                     wanted = replace(self.planned("pretrain"), teacher=wanted.teacher)
             with self.stage("pretrain"):
                 encoder = unshaken.pretrain(wanted, unshaken.Workspace(**how))
-            slf = scheduled(unshaken.finetune_recipe(encoder, "slf"), self.state.choices["slf"]["epochs"])
+            slf = with_epochs(unshaken.finetune_recipe(encoder, "slf"), self.state.choices["slf"]["epochs"])
             with self.stage("slf"):
                 classifier = unshaken.finetune(encoder, slf, unshaken.Workspace(runtime=runtime, save_every=30.0))
             with self.stage("evaluation"):
@@ -166,7 +166,7 @@ class Campaign:
         choice = self.state.choices[role]
         if choice.get("steps"):
             one = replace(one, method=with_attack_steps(one.method, choice["steps"]))
-        return scheduled(one, choice["epochs"])
+        return with_epochs(one, choice["epochs"])
 
     def fit_to_what_is_left(self) -> None:
         """Change the epochs of the later stages if the teacher took more or less time than planned."""

@@ -13,7 +13,7 @@ from bench.literal.augment import repeated, transform
 from unshaken.base.rng import Key
 from unshaken.transforms.color import ColorJitter
 from unshaken.transforms.crop import Boxes
-from unshaken.transforms.views import Chance, SimCLRViews
+from unshaken.transforms.views import SimCLRDraws, SimCLRViews
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def test_the_timed_transform_is_these_functions():
             greyed = torch.rand(1) < 0.5
         blends = order[order < 3][None]  # 3 is the hue
         how = ColorJitter(torch.tensor([factor]), torch.tensor([shift]), blends, (order == 3).nonzero()[0])
-        result = repeated(picture, simclr, Chance(box, flipped, jittered, how, greyed), 0)
+        result = repeated(picture, simclr, SimCLRDraws(box, flipped, jittered, how, greyed), 0)
         assert torch.allclose(result, expected, atol=1e-6)
 
 

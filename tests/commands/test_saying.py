@@ -36,7 +36,7 @@ from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
 from unshaken.report.frontier import FrontierFigureOptions
 from unshaken.report.table import ReportOptions
-from unshaken.runs.frontier import Frontier, compared
+from unshaken.runs.frontier import Frontier, coreset_pair
 from unshaken.train import workload as pace
 from unshaken.train.workload import Pace
 
@@ -190,7 +190,10 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
         SubmitOptions(),
     )
     known |= {flag for other in others for flag in flags(other)}
-    known |= {*flags(FrontierOptions(compared("acl/digits")[0])), *flags(DoctorOptions(DataSource("digits"), Linf()))}
+    known |= {
+        *flags(FrontierOptions(coreset_pair("acl/digits")[0])),
+        *flags(DoctorOptions(DataSource("digits"), Linf())),
+    }
     known |= {*flags(PlanOptions(unshaken.recipe("acl/digits"))), *READ_BY_THEMSELVES, *NOT_OURS}
     known |= {f"--{name}" for name in ALIASES} | {f"--{name}" for name in ANSWERS}
     wrong = {option: files for option, files in named().items() if option not in known}
