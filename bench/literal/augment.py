@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unshaken.nets.torchvision_ops import declare_operators
 from unshaken.transforms.color import BRIGHTNESS, CONTRAST, SATURATION
-from unshaken.transforms.views import Chance, SimCLRViews
+from unshaken.transforms.views import SimCLRDraws, SimCLRViews
 
 
 def transform(like: SimCLRViews, side: int) -> Callable[[Image], Tensor]:
@@ -28,7 +28,7 @@ def transform(like: SimCLRViews, side: int) -> Callable[[Image], Tensor]:
     return t.Compose(steps)
 
 
-def repeated(image: Image, like: SimCLRViews, how: Chance, n: int) -> Tensor:
+def repeated(image: Image, like: SimCLRViews, how: SimCLRDraws, n: int) -> Tensor:
     """What the same functions make of an image by the n-th of our draws."""
     declare_operators()
     from torchvision.transforms import InterpolationMode
