@@ -76,7 +76,7 @@ class Campaign:
     def identity(self) -> str:
         one, data = self.wanted, self.wanted.data
         images = f"{Path(data.name).name}, {data.limit or 'all'} images"
-        return f"{one.name} on {images}, {one.backbone.name}, batch {one.batch}, seed {one.seed}"
+        return f"{one.name} on {images}, {one.backbone.name}, batch {one.batch_size}, seed {one.seed}"
 
     @property
     def used(self) -> float:

@@ -105,7 +105,7 @@ class Ours:
         net = copy.deepcopy(self.net)
         self.runtime.prepare(net)
         self.step = Step(self.recipe.method, net)
-        self.rule = self.recipe.optimizer.over(self.step)
+        self.rule = self.recipe.optimizer.build(self.step)
         self.rule.param_groups[0]["lr"] = RATE
 
     def update(self, batch: Batch, key: Key) -> None:

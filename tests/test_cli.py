@@ -172,7 +172,7 @@ def test_help_is_quick():
         (["pretrain", "acl/digits", "--lr.peak", "nan"], "--lr.peak is a number ≥ 0, not nan"),
         (
             ["pretrain", "acl/digits", "--method.attack.rel_step_size", "inf"],
-            "stride is a number > 0, not inf",
+            "rel-step-size is a number > 0, not inf",
         ),
         (["pretrain", "acl/digits", "--views.count", "3"], "takes 2 views of an image"),
         (["pretrain", "acl/digits", "--backbone.image-size", "32"], "such as acl/digits"),
@@ -188,7 +188,7 @@ def test_help_is_quick():
         (["frontier"], "needs RUNS or RECIPE"),
         (["frontier", "nowhere/digits"], "neither a file or folder of results nor a recipe, such as acl/digits"),
         (["frontier", "acl/digit"], "did you mean 'digits'"),
-        (["frontier", "dynacl++/digits"], "which is dynacl/digits"),
+        (["frontier", "dynacl++/digits"], "that it starts from, dynacl/digits"),
         (["frontier", "acl/digits", "--fractions", "0.1", "1.5"], "--fractions is a number in (0, 1], not 1.5"),
         (["frontier", "acl/digits", "--fractions", "0.1", "0.1"], "given once"),
         (["frontier", "acl/digits", "--mode", "all"], "one figure each"),

@@ -193,7 +193,7 @@ def place(made, tmp_path, monkeypatch):
     monkeypatch.setattr(Frontier, "run", reached)
     monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain", reached)
     monkeypatch.setattr(import_module("unshaken.runs.finetune"), "finetune", reached)
-    monkeypatch.setattr(import_module("unshaken.runs.doctor"), "examine_images", reached)
+    monkeypatch.setattr(import_module("unshaken.runs.doctor"), "check_images", reached)
     monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "evaluate_one", reached)
     monkeypatch.setattr(import_module("unshaken.commands.plan"), "make_plan", reached)
     monkeypatch.setattr(

@@ -16,7 +16,7 @@ SHAPE = (5, 3, 4, 4)
 W = torch.randn(SHAPE[1:], generator=Key("w").on("cpu")) + 0.01
 BALLS = [Linf(8 / 255), L2(0.5)]
 each_ball = pytest.mark.parametrize("ball", BALLS, ids=str)
-each_start = pytest.mark.parametrize("start", ["ball", "gaussian"])
+each_start = pytest.mark.parametrize("start", ["uniform", "gaussian"])
 
 
 def key(seed: int = 0) -> torch.Generator:

@@ -23,7 +23,7 @@ def test_the_same_draws_make_the_same_images(filter):
     """PIL rounds to 8 bits after every operation."""
     images, simclr, key = noise(64), SimCLRViews(count=1, filter=filter), Key(3)
     ours = simclr(images.floats(), 1.0, key)[0]
-    how = simclr.chance(images.floats(), 1.0, key / 0)
+    how = simclr.sample(images.floats(), 1.0, key / 0)
     theirs = torch.stack([repeated(picture, simclr, how, n) for n, picture in enumerate(pictures(images))])
     error = (255 * (ours - theirs)).abs()
     assert error.mean() < 1.5

@@ -222,7 +222,7 @@ def test_the_comparison_runs(monkeypatch, capsys):
     assert 0.2 < result["ratio"] < 5
     assert set(result["peak_tflops"]) == set(PEAKS)
     for row in result["rows"]:
-        assert row["images_s"] == pytest.approx(row["batch"] / sum(row["step_s"]) * 2, rel=1e-3)
+        assert row["images_s"] == pytest.approx(row["batch"] / sum(row["step_s"]) * 2, rel=1e-3, abs=0.05)
         assert 0 < row["augmentation"] < 1
         assert row["utilisation"] > 0
     assert torch.get_num_threads() == threads

@@ -97,7 +97,7 @@ def test_what_is_trained_first_is_said(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain_encoder", first)
     assert cli.run(["pretrain", "advcl/digits", "--epochs", "1", "--out", str(tmp_path)]) == 2
-    assert "advcl begins with simclr/digits, 30 epochs" in capsys.readouterr().err
+    assert "advcl starts from simclr/digits, 30 epochs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

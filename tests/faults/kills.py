@@ -185,7 +185,7 @@ def command(verb: str) -> Callable[[], int]:
     return work
 
 
-VOLATILE = ("seconds", "spent", "world", "images_per_s", "host", "time", "checksum")
+VOLATILE = ("seconds", "spent", "world", "images_per_s", "host", "time", "checksum", "memory_gb", "date")
 """What differs between two runs of one recipe."""
 UNREAD = (".lock", ".svg", ".md", ".txt", "log.jsonl", "summary.json")
 """Ends of files that are drawn from others, or tell how it went."""

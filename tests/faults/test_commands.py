@@ -219,7 +219,7 @@ def test_damaged_verdicts_are_said_and_judged_again(root: Path, capsys):
     lines[2] = lines[2].replace(block["bits"][:6], "//////")
     file.write_text("".join(lines))
     result_of(run).unlink()
-    notes._SAID.clear()
+    notes._WARNED.clear()
     again = evaluate(run, evaluation=EXAM, workspace=unshaken.Workspace(quiet=True))
     assert again["robust"]["bits"] == sound["robust"]["bits"]
     said = capsys.readouterr().err

@@ -71,7 +71,7 @@ def tried(kind: Kind, folder: Path, place: Path, work: Path, content: bytes | No
         file.write_bytes(content)
         os.utime(file, ns=(file.stat().st_atime_ns, (folder / place).stat().st_mtime_ns))
     said = io.StringIO()
-    notes._SAID.clear()
+    notes._WARNED.clear()
     try:
         with (
             alarm(),

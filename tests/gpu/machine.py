@@ -139,13 +139,13 @@ class Course:
 
 def from_the_ball(made: Course) -> Course:
     """With attacks that start anywhere in the ball: next to an image a divergence's gradient is mere rounding."""
-    method = replace_attacks(made.method, lambda attack: replace(attack, start="ball"))
+    method = replace_attacks(made.method, lambda attack: replace(attack, init="uniform"))
     return replace(made, method=method)
 
 
 def without_steps(made: Course) -> Course:
     """With attacks that stay where they start, anywhere in the ball."""
-    return replace(made, method=replace_attacks(made.method, lambda attack: replace(attack, start="ball", steps=0)))
+    return replace(made, method=replace_attacks(made.method, lambda attack: replace(attack, init="uniform", steps=0)))
 
 
 def course(name: str, data: str = "digits", batch: int = 16, network: str | None = None) -> Course:

@@ -135,7 +135,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(device, optimizer, tmp_path)
 def test_optimisers_move_as_in_float64(device, optimizer):
     def moved(where, dtype):
         layer = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).to(where, dtype)
-        rule = optimizer.over(layer.to(memory_format=torch.channels_last))
+        rule = optimizer.build(layer.to(memory_format=torch.channels_last))
         rng = (KEY / "optimiser").on("cpu")
         with torch.no_grad():
             for p in layer.parameters():

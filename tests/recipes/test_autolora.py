@@ -297,16 +297,16 @@ def test_killed_between_checkpoints(recipe, encoder, unbroken, tmp_path, step):
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_asked_to_stop_while_validating(recipe, encoder, unbroken, tmp_path, monkeypatch, epoch):
     """The signal is noted, and the step that follows is saved."""
-    robust = AutoFinetune._robust
+    robust = module.robust_accuracy
 
-    def asked(self, net, aside) -> float:
+    def asked(recipe, net, aside) -> float:
         asked.count += 1
         if asked.count == epoch:
             os.kill(os.getpid(), signal.SIGTERM)
-        return robust(self, net, aside)
+        return robust(recipe, net, aside)
 
     asked.count = 0
-    monkeypatch.setattr(AutoFinetune, "_robust", asked)
+    monkeypatch.setattr(module, "robust_accuracy", asked)
     with pytest.raises(Interrupted) as stop:
         unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, save_every=1e9, quiet=True))
     assert stop.value.code == 143

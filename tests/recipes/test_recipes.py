@@ -27,6 +27,7 @@ from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.evaluate import default_evaluation
 from unshaken.runs.pretrain import first_network
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.image_sets import load_labelled
 from unshaken.train.optim import LARS, SGD
 from unshaken.transforms.views import Concat, CropFlip
 from unshaken.transforms.views import SimCLRViews as SimCLRViews
@@ -255,7 +256,7 @@ def test_images_kept_aside_are_of_every_class_and_not_trained_on(encoder):
     protocol = replace(unshaken.finetune_recipe(encoder, "slf"), data=unshaken.DataSource(), holdout=10, epochs=1)
     whole = unshaken.DataSource().load("train")
     network = Backbone("resnet-small", 8, 1, (0.5,), (0.5,))
-    kept, aside = protocol.images(network), protocol.images(network, held_out=True)
+    kept, aside = (load_labelled(protocol.data, network, 10, held_out) for held_out in (False, True))
     assert len(kept) + len(aside) == len(whole)
     assert (aside.split, kept.split) == ("held-out", "train")
     assert all(abs(int((aside.label == c).sum()) - int((whole.label == c).sum()) / 10) < 1 for c in range(10))

@@ -89,7 +89,7 @@ def test_weights_are_lent_route_by_route(given, wanted):
         return net
 
     theirs, ours = encoder(given, 0), encoder(wanted, 1)
-    PretrainedEncoder(theirs, GREY, {}).lend(ours)
+    PretrainedEncoder(theirs, GREY, {}).load_into(ours)
     for route in wanted or ("",):
         source = route if route in given else "clean" if "clean" in given else next(iter(given), "")
         a, b = merge_route(ours, route).state_dict(), merge_route(theirs, source).state_dict()

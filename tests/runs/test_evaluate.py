@@ -192,7 +192,7 @@ def test_verdicts_of_other_weights_are_not_taken(tmp_path):
 
 def test_what_a_module_lacks_is_said():
     images = DataSource("digits").load("test")
-    with pytest.raises(ValueError, match=r"answers of shape \(7,\), and digits has 10 classes"):
+    with pytest.raises(ValueError, match=r"has the shape \(7,\), and digits has 10 classes"):
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), images, CHEAP)
     with pytest.raises(ValueError, match="has no images of its own"):
         evaluate(nn.Flatten())

@@ -58,14 +58,14 @@ def test_the_fraction_that_costs_as_much_is_of_the_runs_own_seconds(tmp_path):
     write_json(tmp_path / "run.json", {"digest": "d", "seconds": 33.0, "spent": spent})
     assert plan.random_fraction_at_cost(RCS(0.1, warmup=4), tmp_path) == 0.725
     write_json(tmp_path / "run.json", {"digest": "d", "seconds": 33.0})
-    with pytest.raises(ValueError, match="does not say what its selections took"):
+    with pytest.raises(ValueError, match="does not have the seconds of its selections"):
         plan.random_fraction_at_cost(RCS(0.1, warmup=4), tmp_path)
 
 
 @pytest.mark.slow
 def test_a_frontier_is_run_found_again_and_drawn(tmp_path, capsys, monkeypatch):
     """Four pre-training runs, each fine-tuned with the same seed; a second time nothing is trained."""
-    monkeypatch.setattr(frontier, "examine", partial(evaluate, evaluation=Evaluation(PGD(Linf(0.1), 1), limit=40)))
+    monkeypatch.setattr(frontier, "evaluate", partial(evaluate, evaluation=Evaluation(PGD(Linf(0.1), 1), limit=40)))
     args = ["frontier", "acl/digits", "--fractions", "0.25", "--seeds", "2", *QUICK, *SELECT]
     args += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "figure"), "--runtime.threads", "1"]
     assert cli.run(args) == 0
@@ -107,9 +107,9 @@ def test_chance_is_chosen_anew_when_the_selector_is():
     part = replace(coreset_pair("acl/digits")[0], coreset=RCS(0.3, warmup=2, every=3, validation=0.05))
     plan = Frontier(part, "acl", fractions=(0.1, 0.4), seeds=(7, 8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Frontier, "_judged", judged)
-        patch.setattr(Frontier, "as_dear", lambda plan, selector, run: 2 * selector.fraction)
-        assert len(list(plan.run("nowhere", None))) == 14
+        patch.setattr(Frontier, "_measured", judged)
+        patch.setattr(Frontier, "random_fraction_at_cost", lambda plan, selector, run: 2 * selector.fraction)
+        assert len(list(plan.run(unshaken.Workspace("nowhere")))) == 14
     assert [chosen.seed for chosen in seen] == [7] * 7 + [8] * 7
     by_chance = [Random(f, warmup=2, every=3, validation=0.05) for f in (0.1, 0.2, 0.4, 0.8)]
     rcs = [replace(part.coreset, fraction=f) for f in (0.1, 0.4)]

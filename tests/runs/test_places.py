@@ -69,5 +69,5 @@ def test_the_own_run_s_places_are_kept():
 
 
 def test_an_unknown_set_is_asked_for():
-    with pytest.raises(ValueError, match="is not known here: name a set by --data"):
+    with pytest.raises(ValueError, match="are not known: name a set with --data"):
         source_of({"name": "/somewhere"}).load()

@@ -88,4 +88,4 @@ def test_other_images_than_the_runs_are_refused(run, tmp_path, capsys):
     recipe["recipe"]["data"]["limit"] = 79
     write_json(tmp_path / "recipe.json", recipe)
     assert cli.run(["coreset", "show", str(tmp_path)]) == 2
-    assert "put back what was there" in capsys.readouterr().err
+    assert "put the former images back" in capsys.readouterr().err

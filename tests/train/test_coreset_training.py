@@ -169,7 +169,7 @@ def test_what_is_recalled_is_not_attacked_again(tmp_path):
     chosen = selections(unshaken.pretrain(recipe(RECALLING), unshaken.Workspace(tmp_path, quiet=True)))
     assert list(chosen) == [1, 3]
     assert [len(set(index.tolist())) for index in chosen.values()] == [14, 14]
-    with pytest.raises(ValueError, match="no epoch before a selection at epoch 0"):
+    with pytest.raises(ValueError, match="there is none before a selection at epoch 0"):
         replace(RECALLING, warmup=0)
     without = unshaken.pretrain(
         recipe(RECALLING, method=unshaken.recipe("simclr/digits").method, epochs=2),

@@ -266,7 +266,7 @@ def test_of_a_head_that_also_classifies_the_projection_is_compared(scenes):
     with torch.no_grad():
         z_adv, z = (net.head.split(net(x, route))[0] for route in ("adv", "clean"))
     rd = problem.validation(problem.theta, "kl", PGD(Linf(1e-9), steps=0))
-    assert float(rd(problem.theta)) == pytest.approx(float(kl_rows(z_adv, z).mean()), abs=2e-8)
+    assert float(rd(problem.theta)) == pytest.approx(float(kl_rows(z_adv, z).mean()), abs=2e-7)
     r = gradient(rd, problem.theta)
     assert all(bool(value.any()) == n.startswith("projection") for n, value in r.items())
 
