@@ -215,7 +215,11 @@ class Campaign:
         n, until, quiet = 0, 100.0, False
         while True:
             began = time.monotonic()
-            result = evaluate(classifier, evaluation=replace(evaluation, until=until), runtime=runtime, quiet=quiet)
+            result = evaluate(
+                classifier,
+                evaluation=replace(evaluation, until=until),
+                workspace=unshaken.Workspace(runtime=runtime, quiet=quiet),
+            )
             done, total = result[score]["n"], result[score].get("of", result[score]["n"])
             block = (time.monotonic() - began) / max(1, (done - n) // size)
             more = min(int((self.left - kept - CLOSING) / block), -(-(total - done) // size))

@@ -378,11 +378,13 @@ KINDS = (
     Kind("encoder, verified", make_encoder, lambda file: verify_fingerprint(file).digest, form="tensors"),
     Kind("encoder, stamped", make_encoder, lambda file: write_fingerprint(file), form="tensors"),
     Kind("classifier", make_classifier, lambda file: load_classifier(file)[1]["names"], form="tensors"),
-    Kind("classifier of a run", make_classifier, lambda file: Classifier.of_run(file.parent).known, form="tensors"),
+    Kind(
+        "classifier of a run", make_classifier, lambda file: Classifier.of_run(file.parent).provenance, form="tensors"
+    ),
     Kind(
         "run.json of a classifier",
         lambda folder: make_classifier(folder).with_name("run.json"),
-        lambda file: Classifier.of_run(file.parent).known,
+        lambda file: Classifier.of_run(file.parent).provenance,
         form="json",
     ),
     Kind(

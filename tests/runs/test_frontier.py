@@ -20,7 +20,7 @@ from unshaken.runs.evaluate import evaluate
 from unshaken.runs.frontier import Frontier, coreset_pair
 
 QUICK = ["--epochs", "2", "--batch-size", "32", "--data.limit", "64", "--method.attack.steps", "1"]
-SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.steps", "1", "--coreset.batch", "16"]
+SELECT = ["--coreset.warmup", "1", "--coreset.every", "1", "--coreset.attack.steps", "1", "--coreset.batch-size", "16"]
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,9 @@ def test_an_encoder_without_a_note_is_not_known(
     draw(other / "test", 3, seed=5)
     (other / "test" / "cat" / "copy.png").write_bytes(Path(source.name, source.load().files[0]).read_bytes())
     assert cli.run(["doctor", str(run), "--data.name", str(other), "--attacked", "0"]) == 1
-    assert "Pixel for pixel, of the 7 test images of other, 1 the classifier was" in capsys.readouterr().out
+    assert (
+        "Pixel for pixel, of the 7 test images of other, the classifier was fine-tuned on 1" in capsys.readouterr().out
+    )
     assert finetune(tmp_path / "encoder.safetensors", source) == run  # it is found finished, and noted anew
     assert len(TrainingImages.beside(run).finetune) == len(source.load())
 

@@ -1,4 +1,4 @@
-"""The page of `unshaken report --html`: one HTML file about one run or several."""
+"""The page about one run or several, as a single HTML file."""
 
 from __future__ import annotations
 
