@@ -243,7 +243,7 @@ def make_attacks(folder: Path) -> Path:
 
 def attacked(file: Path) -> Any:
     x = torch.full((2, 3, 1, 4, 4), 0.5)
-    return AttackCache(file, 3).again(PGD(Linf(0.1), steps=1), torch.arange(3), x).tolist()
+    return AttackCache(file, 3).read(PGD(Linf(0.1), steps=1), torch.arange(3), x).tolist()
 
 
 def make_hub(folder: Path) -> Path:
