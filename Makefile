@@ -18,7 +18,7 @@ test-browser: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium
 	test -e .venv/axe/node_modules/axe-core/axe.min.js || npm install --silent --prefix .venv/axe axe-core || echo "no npm: accessibility is not tested"
-	UNSHAKEN_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+	UNSHAKEN_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/browser
 
 board: .venv/ready
 	$(BIN)/unshaken board results --out site
