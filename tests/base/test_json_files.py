@@ -15,7 +15,7 @@ from unshaken.base.json_files import (
     write_json,
     write_text,
 )
-from unshaken.base.json_shapes import Each, Items, Number, Or, Whole
+from unshaken.base.json_shapes import Each, Items, Number, Or, Whole, check_shape
 
 
 def refused(path: Path, shape: object, match: str, read=read_json) -> None:
@@ -251,3 +251,9 @@ def test_lines_of_another_shape(tmp_path: Path):
     found = Lines(path, {"step": Whole()})
     assert found.values == values
     assert "line 6: 'step' is 'six'" in found.fault
+
+
+@pytest.mark.parametrize("value", ["1", [1], {"a": 1}, None, True, float("nan"), 10**400])
+def test_what_is_no_number_is_refused_in_one_line(value):
+    with pytest.raises(ValueError, match="file.json: 'seconds' is .*, but must be a finite number"):
+        check_shape({"seconds": value}, {"seconds": Number(0)}, "file.json")

@@ -124,8 +124,9 @@ def _has_shape(value: Any, shape: Shape, type_only: bool = False) -> bool:
     if isinstance(shape, Whole):
         return type(value) is int and (type_only or _within(value, shape.least, shape.most))
     if isinstance(shape, Number):
-        in_bounds = type_only or (_finite(value) and _within(value, shape.least, shape.most))
-        return type(value) in (int, float) and in_bounds
+        if type(value) not in (int, float):
+            return False
+        return type_only or (_finite(value) and _within(value, shape.least, shape.most))
     return isinstance(shape, type) and isinstance(value, shape)
 
 
