@@ -133,7 +133,7 @@ def teacher_recipe(wanted: Pretrain) -> Pretrain | None:
     name = wanted.teacher or ""
     if not name or Path(name).exists() or name.partition("/")[0] not in RECIPES:
         return None
-    return replace(recipe(name), data=wanted.data, split=wanted.split, seed=wanted.seed, backbone=wanted.backbone)
+    return replace(recipe(name), data=wanted.data, split=wanted.split, seed=wanted.seed, backbone=wanted.backbone)  # pyright: ignore[reportReturnType]
 
 
 def pretrain_stage(
@@ -185,7 +185,7 @@ def with_epochs(one: Any, epochs: int) -> Any:
             return value
         values = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
         changed = {name: new for name, old in values.items() if (new := shrunk(old)) != old}
-        return replace(value, **changed) if changed else value
+        return replace(value, **changed) if changed else value  # pyright: ignore[reportArgumentType]
 
     changes = {
         name: shrunk(getattr(one, name))

@@ -43,6 +43,7 @@ def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace())
         recipe = catalog.recipe(recipe)
     teacher = resolve_encoder(recipe.teacher, recipe, workspace, takes_weights(recipe)) if recipe.teacher else None
     if isinstance(recipe, LPAFF):
+        assert teacher is not None  # LP-AFF always has one
         return pretrain_lp_aff(recipe, teacher, workspace)
     start = teacher if recipe.start == "teacher" else None
     if recipe.start and not start:
@@ -103,7 +104,8 @@ def pretrain_encoder(
             side=recipe.approximations.side, replays=recipe.approximations.replays,
         )  # fmt: skip
         net = first_network(recipe, classes, teacher, start)
-        recipe.approximations.fit(net.encoder, *images.pixels.shape[1:3], recipe.epochs)
+        channels, side = images.pixels.shape[1:3]
+        recipe.approximations.fit(net.encoder, channels, side, recipe.epochs)
         net = net.to(fabric.device)
         workspace.runtime.prepare(net)
         step = Step(recipe.method, net)

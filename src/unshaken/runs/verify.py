@@ -20,7 +20,7 @@ from unshaken.evaluation.judge import judge
 from unshaken.evaluation.result import VERSION, evaluation_of, scores_that_disagree, verdicts_by_stage
 from unshaken.evaluation.result_file import read_result
 from unshaken.evaluation.verdicts import Verdicts
-from unshaken.interop.fingerprint import verify_fingerprint
+from unshaken.interop.fingerprint import Comparison, verify_fingerprint
 
 TOLERANCE = 0.02
 """The share of images whose verdicts may differ in another environment, where rounding and random numbers differ; one

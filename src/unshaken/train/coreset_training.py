@@ -96,7 +96,7 @@ class CoresetTraining:
             if loop.position.step < last:
                 loop.go(lr, last, account)
             policy = self.step.policy
-            self.step.policy = replace(policy or AttackPolicy(), record=self.attacks(end))
+            self.step.policy = replace(policy or AttackPolicy(), record=self.attacks(end))  # pyright: ignore[reportArgumentType]
             loop.go(lr, steps_until(loop.feed, loop.position, end), account)
             self.step.policy = policy
         else:

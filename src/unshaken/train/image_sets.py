@@ -33,7 +33,7 @@ def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held
             "needs them; name a labelled set by --data"
         )
     if len(images.names) < 2:
-        raise ValueError(f"{source.name} has one class, {images.names[0]!r}: a classifier needs at least two")
+        raise ValueError(f"{source.name} has one class, {images.names[0]!r}: a classifier needs at least two")  # pyright: ignore[reportGeneralTypeIssues]
     if held_out and not holdout:
         raise ValueError("this run has no held-out images; fine-tune with --holdout 10, for example")
     if not holdout:

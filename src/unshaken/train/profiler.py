@@ -40,7 +40,7 @@ def profiled(step: Step, folder: Path, steps: int) -> Iterator[Callable[[], None
     policy, device = step.policy, next(step.parameters()).device.type
     activities = {ProfilerActivity.CPU} if device == "cpu" else supported_activities()
     plan = schedule(skip_first=LEFT_OUT, wait=0, warmup=1, active=steps, repeat=1)
-    step.policy = replace(policy or AttackPolicy(), timed=True)
+    step.policy = replace(policy or AttackPolicy(), timed=True)  # pyright: ignore[reportArgumentType]
 
     traces = []
 
