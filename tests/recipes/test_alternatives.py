@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 import unshaken
 from components import final, modules
@@ -92,10 +93,12 @@ def test_one_of_your_own_goes_from_python():
     @dataclass(frozen=True)
     class Mine(Optimizer):
         def build(self, net):
-            raise NotImplementedError
+            return torch.optim.Adagrad(net.parameters())
 
     recipe = replace(unshaken.recipe("acl/digits"), optimizer=Mine())
-    assert parse(PretrainOptions(recipe), ["--epochs", "3"], "test").recipe.optimizer == Mine()
+    kept = parse(PretrainOptions(recipe), ["--epochs", "3"], "test").recipe
+    assert kept.optimizer == Mine()
+    assert isinstance(kept.optimizer.build(kept.build_network()), torch.optim.Adagrad)
     assert parse(PretrainOptions(recipe), ["--optimizer", "SGD"], "test").recipe.optimizer != Mine()
 
 
