@@ -36,7 +36,7 @@ from unshaken.methods.base import Step
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.pretrain import first_network
 from unshaken.train.batches import BatchStream, Position
-from unshaken.train.loop import training
+from unshaken.train.loop import Execution, training
 from unshaken.train.run_dir import Run
 from unshaken.train.selection_objective import objective_of
 
@@ -335,7 +335,10 @@ def at_work(
     runtime.prepare(net)
     feed = BatchStream(images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, KEY).to(fabric.device)
     made = Step(recipe.method, net)
-    with Run(folder, {}, {}) as run, training(made, feed, recipe.optimizer, run, fabric, quiet=True) as course:
+    with (
+        Run(folder, {}, {}) as run,
+        training(made, feed, recipe.optimizer, Execution(run, fabric, quiet=True)) as course,
+    ):
         places, index = feed.after(Position()), feed.batches(0, fabric.device)[0]
 
         def step() -> None:

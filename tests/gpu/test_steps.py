@@ -28,7 +28,7 @@ from unshaken.methods.acl import ACL
 from unshaken.nets.checkpoint import digest
 from unshaken.nets.network import frozen
 from unshaken.train.batches import BatchStream, Position
-from unshaken.train.loop import training
+from unshaken.train.loop import Execution, training
 from unshaken.train.optim import LARS, SGD, AdamW
 from unshaken.train.run_dir import Run
 from unshaken.transforms.views import SimCLRViews
@@ -121,7 +121,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(device, optimizer, tmp_path)
         step, feed = made.on(runtime)
         with (
             Run(tmp_path / folder, {}, {}) as run,
-            training(step, feed, made.optimizer, run, runtime.open(), quiet=True) as course_,
+            training(step, feed, made.optimizer, Execution(run, runtime.open(), quiet=True)) as course_,
         ):
             course_.go(Constant(0.05), until)
         return digest(step.net)

@@ -14,7 +14,9 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.options import parse
 from unshaken.runs import plan as planning
-from unshaken.runs.plan import Plan, Stage, make_plan, pretrain_stage, speeds_by_steps, with_epochs
+from unshaken.runs import speeds as measuring
+from unshaken.runs.plan import Plan, Stage, make_plan, pretrain_stage, with_epochs
+from unshaken.runs.speeds import speeds_by_steps
 from unshaken.train.throughput import Speed
 
 SPEEDS = {5: Speed(100.0, 1.0), 3: Speed(150.0, 1.0), 2: Speed(200.0, 1.0), 1: Speed(300.0, 1.0)}
@@ -23,11 +25,12 @@ SPEEDS = {5: Speed(100.0, 1.0), 3: Speed(150.0, 1.0), 2: Speed(200.0, 1.0), 1: S
 @pytest.fixture
 def measured(monkeypatch):
     """Speeds as they would be measured, so that what follows from them is known."""
-    monkeypatch.setattr(
-        planning, "pretrain_speed", lambda one, *_: Speed(4000.0 if one.teacher is None else 1000.0, 1.0)
-    )
-    monkeypatch.setattr(planning, "finetune_speed", lambda *_: Speed(20_000.0, 1.0))
-    monkeypatch.setattr(planning, "gradient_speed", lambda *_: 10_000.0)
+    for module in (planning, measuring):
+        monkeypatch.setattr(
+            module, "pretrain_speed", lambda one, *_: Speed(4000.0 if one.teacher is None else 1000.0, 1.0)
+        )
+    monkeypatch.setattr(measuring, "finetune_speed", lambda *_: Speed(20_000.0, 1.0))
+    monkeypatch.setattr(measuring, "gradient_speed", lambda *_: 10_000.0)
     return Images(torch.zeros(2000, 1, 8, 8, dtype=torch.uint8))
 
 
@@ -71,7 +74,7 @@ def test_what_does_not_fit_is_one_line():
 
 def test_time_is_a_line_in_the_steps(monkeypatch):
     """With 1 ms an image beside the attack and 1 ms a step."""
-    monkeypatch.setattr(planning, "pretrain_speed", lambda one, *_: Speed(1000 / (1 + one.method.attack.steps), 0.0))
+    monkeypatch.setattr(measuring, "pretrain_speed", lambda one, *_: Speed(1000 / (1 + one.method.attack.steps), 0.0))
     images = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
     found = speeds_by_steps(unshaken.recipe("acl/digits"), images, Runtime(device="cpu"), 1.0)
     assert {steps: speed.images_s for steps, speed in found.items()} == pytest.approx(

@@ -17,8 +17,12 @@ from unshaken.compute.runtime import Runtime
 from unshaken.methods.base import Method, Step
 from unshaken.nets.checkpoint import digest, read_tensors
 from unshaken.train.batches import BatchStream, Position
-from unshaken.train.loop import Meter, training
+from unshaken.train.loop import Execution, Meter, training
 from unshaken.train.run_dir import Run
+
+
+def _training(step, feed, run, fabric):
+    return training(step, feed, RECIPE.optimizer, Execution(run, fabric, save_every=1e9, quiet=True))
 
 
 def test_a_loss_that_heals_was_still_lost(tmp_path):
@@ -70,7 +74,10 @@ def learned(folder: Path, until: tuple[int, ...]) -> str:
     key = Key(RECIPE.seed)
     feed = BatchStream(images, RECIPE.views, RECIPE.strength, RECIPE.batch_size, RECIPE.epochs, key)
     step, fabric = Step(RECIPE.method, RECIPE.build_network()), Runtime(device="cpu").open()
-    with Run(folder, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
+    with (
+        Run(folder, {}, {}) as run,
+        training(step, feed, RECIPE.optimizer, Execution(run, fabric, 1e9, True)) as course,
+    ):
         for end in until:
             course.go(RECIPE.lr, None if end == STEPS else end)
             assert course.position.step == end
@@ -112,7 +119,10 @@ def test_what_happens_to_the_network_between_legs_counts(tmp_path):
     images, fabric = RECIPE.data.load("train"), Runtime(device="cpu").open()
     feed = BatchStream(images, RECIPE.views, RECIPE.strength, RECIPE.batch_size, RECIPE.epochs, Key(1))
     step = Step(RECIPE.method, RECIPE.build_network())
-    with Run(tmp_path, {}, {}) as run, training(step, feed, RECIPE.optimizer, run, fabric, 1e9, True) as course:
+    with (
+        Run(tmp_path, {}, {}) as run,
+        training(step, feed, RECIPE.optimizer, Execution(run, fabric, 1e9, True)) as course,
+    ):
         course.go(Constant(0.0), 2)
         mark = step.net.encoder.backbone.conv1.weight
         with torch.no_grad():

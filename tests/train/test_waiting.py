@@ -27,7 +27,7 @@ from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.nets.lora import with_lora
 from unshaken.nets.network import Network
 from unshaken.train.batches import BatchStream, Position
-from unshaken.train.loop import Loop
+from unshaken.train.loop import Execution, Loop
 from unshaken.train.optim import LARS, SGD, Optimizer
 from unshaken.train.run_dir import Run
 from unshaken.transforms.views import CropFlip
@@ -73,7 +73,7 @@ def trained(
         feed = feed.to(THERE)
         before = len(apart.moved)
         halt, advance = SimpleNamespace(code=None), None
-        course = Loop(step, feed, optimizer.build(step), run, fabric, 1e9, Position(), halt, advance)
+        course = Loop(step, feed, optimizer.build(step), Execution(run, fabric, 1e9), Position(), halt, advance)
         for _, (place, _, batch) in zip(range(3), feed.after(Position()), strict=False):
             course._update(batch, feed.clock(place), place, 0.1)
             assert course.meter.terms["loss"].device == THERE

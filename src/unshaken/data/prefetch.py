@@ -161,19 +161,10 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
         _cached_digests(cache, of_all) if by_content else None,
     )
     pixels, metadata = _pixels(reading, cache)
-    digests, broken = metadata["digests"], metadata["unreadable"]
-    all_read = len(digests) == len(listing)
-    if by_content and all_read and reading.digests is None:
+    digests = metadata["digests"]
+    if by_content and len(digests) == len(listing) and reading.digests is None:
         cached(cache, of_all, lambda: (digests, {}))
-    if by_content and all_read:
-        test = int(in_split(digests[digests != 0], EVERY, TEST).sum())
-        found.report(int((digests != 0).sum()) - test, test)
-    else:
-        found.report()
-    if broken:
-        _report_unreadable(found.location, len(listing), list(broken.values()), wanted.unreadable)
-    if wanted.bits is None:
-        _check_bits(found.location, *metadata["deep"])
+    _report_reading(found, listing, wanted, metadata, by_content)
     rows = reading.selected_rows(digests, len(pixels))
     if not len(rows):
         raise ValueError(
@@ -193,6 +184,22 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
         files=listing.called(rows),
         reason=listing.reason,
     )
+
+
+def _report_reading(
+    found: Found, listing: Listing, wanted: SplitRequest, metadata: dict[str, Any], by_content: bool
+) -> None:
+    """Report the sizes of the splits, and images that could not be read or have more than 8 bits."""
+    digests, broken = metadata["digests"], metadata["unreadable"]
+    if by_content and len(digests) == len(listing):
+        test = int(in_split(digests[digests != 0], EVERY, TEST).sum())
+        found.report(int((digests != 0).sum()) - test, test)
+    else:
+        found.report()
+    if broken:
+        _report_unreadable(found.location, len(listing), list(broken.values()), wanted.unreadable)
+    if wanted.bits is None:
+        _check_bits(found.location, *metadata["deep"])
 
 
 def _cached_digests(cache: Path, key: object) -> np.ndarray | None:

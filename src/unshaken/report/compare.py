@@ -79,13 +79,7 @@ def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iter
             f"A was judged on {_images(a)} and B on {_images(b)}: results can be compared only on the same images"
         )
     if unlike := protocols(a, b):
-        words = f"A and B were fine-tuned by different protocols ({'; '.join(unlike)})"
-        if not anyway:
-            raise ValueError(
-                f"{words}, so a difference may come from these and not from the encoders: fine-tune both alike, or "
-                "compare them --anyway"
-            )
-        yield f"CAUTION: {words}; the tests below compare these too"
+        yield _caution(unlike, anyway)
     how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["evaluation"], b["evaluation"]))
     yield _paired("standard accuracy", [a["standard"]], [b["standard"]])
     if how_a["attack"] == how_b["attack"]:
@@ -101,14 +95,30 @@ def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iter
             else f"{alike}: not compared, because the attacks differ"
         )
     if "corruptions" in a and "corruptions" in b:
-        scores = [_corrupted(result) for result in (a, b)]
-        common = [name for name in scores[0] if name in scores[1]]
-        alike = [(r.get("corrupted", {}).get("constants"), r["seeds"].get("evaluation")) for r in (a, b)]
-        if alike[0][0] != alike[1][0] or (alike[0][0] != "published" and alike[0] != alike[1]):
-            yield "accuracy under corruptions: not compared, because the corrupted images differ"
-        elif common:
-            title = f"accuracy under {len(common)} corruptions"
-            yield _paired(title, *([of[name] for name in common] for of in scores))
+        yield from _compared_corruptions(a, b)
+
+
+def _caution(unlike: list[str], anyway: bool) -> str:
+    """Return a caution about different protocols of fine-tuning; a ValueError unless they are compared `anyway`."""
+    words = f"A and B were fine-tuned by different protocols ({'; '.join(unlike)})"
+    if not anyway:
+        raise ValueError(
+            f"{words}, so a difference may come from these and not from the encoders: fine-tune both alike, or "
+            "compare them --anyway"
+        )
+    return f"CAUTION: {words}; the tests below compare these too"
+
+
+def _compared_corruptions(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Paired | str]:
+    """Yield the test over all corruptions that both results have. The corrupted images must be equal."""
+    scores = [_corrupted(result) for result in (a, b)]
+    common = [name for name in scores[0] if name in scores[1]]
+    alike = [(r.get("corrupted", {}).get("constants"), r["seeds"].get("evaluation")) for r in (a, b)]
+    if alike[0][0] != alike[1][0] or (alike[0][0] != "published" and alike[0] != alike[1]):
+        yield "accuracy under corruptions: not compared, because the corrupted images differ"
+    elif common:
+        title = f"accuracy under {len(common)} corruptions"
+        yield _paired(title, *([of[name] for name in common] for of in scores))
 
 
 def _images(result: dict[str, Any]) -> str:

@@ -53,8 +53,7 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
             step = Step(recipe.method, net)
             workspace.runtime.prepare(net)
             batches, aside = batches.to(fabric.device), aside.to(fabric.device)
-            how = (run, fabric, workspace.save_every, workspace.quiet)
-            with training(step, batches, recipe.optimizer, *how) as loop:
+            with training(step, batches, recipe.optimizer, workspace.execution(run, fabric)) as loop:
                 train(recipe, net, loop, aside, History(run.path, loop.position))
             net.memory = None
             classifier = without_lora(merge_route(net, "adv"))

@@ -28,6 +28,7 @@ from unshaken.evaluation.result import log_of_result, result_of
 from unshaken.evaluation.result_names import file_suffix, log_name, verdict_suffix, with_earlier_stages, write_result
 from unshaken.evaluation.stages import logits_of
 from unshaken.evaluation.verdict_log import VerdictLog
+from unshaken.evaluation.verdicts import Verdicts
 from unshaken.nets.network import frozen
 from unshaken.recipes.datasets import defaults_for
 from unshaken.runs.workspace import Workspace
@@ -102,8 +103,7 @@ def evaluate(
     verdicts = verdicts_of(evaluation, log, len(judged))
     complete = is_complete(evaluation, verdicts)
     if not complete and evaluation.until is None:
-        n = min(len(verdicts[stage]) for stage in ("clean", *evaluation.first_attack_names))
-        print(f"shard {shard} is done; {n} of {len(judged)} images are judged so far", file=sys.stderr)
+        _report_share(shard, evaluation, verdicts, len(judged))
         return None
     if complete:  # `until` had no effect
         evaluation, file = replace(evaluation, until=None), file_if_complete
@@ -114,6 +114,12 @@ def evaluate(
     if file is not None:
         _write(result, file, held_out, workspace.quiet)
     return result
+
+
+def _report_share(shard: Shard, evaluation: Evaluation, verdicts: dict[str, Verdicts], total: int) -> None:
+    """Print how many images are judged so far, if other processes have not finished their shares."""
+    n = min(len(verdicts[stage]) for stage in ("clean", *evaluation.first_attack_names))
+    print(f"shard {shard} is done; {n} of {total} images are judged so far", file=sys.stderr)
 
 
 def classifier_of(

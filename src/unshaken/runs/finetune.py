@@ -103,8 +103,7 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         batches = BatchStream(
             images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, key, images.label
         )  # fmt: skip
-        how = (recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet)
-        fit(step, batches.to(fabric.device), *how)
+        fit(step, batches.to(fabric.device), recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
         origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
         classifier = merge_route(net, "adv")
         save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)

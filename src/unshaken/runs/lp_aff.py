@@ -85,5 +85,4 @@ def train_stage(
     workspace.runtime.prepare(net.to(fabric.device))
     key = Key(recipe.seed) / name
     batches = BatchStream(images, recipe.views, Constant(1.0), stage.batch_size, stage.epochs, key, label)
-    how = (stage.optimizer, stage.lr, run, fabric, workspace.save_every, workspace.quiet)
-    fit(Step(stage.method, net), batches, *how)
+    fit(Step(stage.method, net), batches, stage.optimizer, stage.lr, workspace.execution(run, fabric))

@@ -8,34 +8,19 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from unshaken.attacks.pgd import PGD
-from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant, MultiStep, StepSchedule, WarmupCosine
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
-from unshaken.methods.base import Step
-from unshaken.nets.dual_bn import single_route
-from unshaken.nets.heads import zero_classifier
-from unshaken.nets.network import Network, frozen
 from unshaken.recipes.catalog import RECIPES, recipe
-from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import Finetune, chosen
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.runs.pretrain import first_network
-from unshaken.train.attack_policy import replace_attacks, with_attack_steps
-from unshaken.train.batches import BatchStream
+from unshaken.runs.speeds import MEASURING, faster_precision, measured_speeds, pretrain_speed
+from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.image_sets import load_images
-from unshaken.train.throughput import Speed, seconds_of, step_speed
+from unshaken.train.throughput import Speed
 
-MEASURING = 2.0
-"""The most seconds of training steps that are timed for one speed."""
 FEW_EPOCHS = 20
 """With fewer epochs than this, the plan prefers an attack of fewer steps."""
-STEPS = (3, 2, 1)
-"""Numbers of attack steps to fall back to."""
 SHARES = {"teacher": 0.45, "slf": 0.06, "evaluation": 0.12, "autoattack": 0.15}
 """Shares of the time: the teacher's share of all pre-training, and the largest shares of the other stages."""
 ATTACK_STEPS = 20
@@ -101,12 +86,7 @@ def make_plan(
     loading, measuring = time.monotonic() - began, min(MEASURING, seconds / 200)
     runtime, notes = faster_precision(wanted, images, runtime, measuring, tell)
     slf, teacher = slf_of(wanted), teacher_recipe(wanted)
-    slf_speed = finetune_speed(wanted, slf, images, runtime, measuring)
-    gradients = gradient_speed(wanted, images, runtime, measuring)
-    tell(f"measured: SLF {slf_speed.images_s:,.0f} images/s, attacks {gradients:,.0f} gradients/s")
-    speeds = speeds_by_steps(wanted, images, runtime, measuring)
-    said = ", ".join(f"{speed.images_s:,.0f} with {steps} attack steps" for steps, speed in speeds.items() if steps)
-    tell(f"measured: {wanted.name} {said or f'{speeds[0].images_s:,.0f}'} images/s")
+    slf_speed, gradients, speeds = measured_speeds(wanted, slf, images, runtime, measuring, tell)
 
     count, reserve = len(images), {name: share * seconds for name, share in SHARES.items()}
     slf = with_epochs(slf, epochs_in(reserve["slf"], slf_speed, count, most=slf.epochs))
@@ -196,100 +176,6 @@ def with_epochs(one: Any, epochs: int) -> Any:
         every = max(1, round(one.coreset.every * ratio))
         changes["coreset"] = replace(one.coreset, warmup=max(1, round(one.coreset.warmup * ratio)), every=every)
     return replace(one, epochs=epochs, **changes)
-
-
-# measurements
-
-
-def faster_precision(
-    one: Pretrain, images: Images, runtime: Runtime, seconds: float, tell: Callable[[str], None]
-) -> tuple[Runtime, list[str]]:
-    """Return the runtime with the faster precision, and notes: bf16 on a CPU is timed against float32."""
-    if runtime.precision != "bf16" or runtime.kind != "cpu":
-        return runtime, []
-    plain = replace(runtime, precision="float32")
-    speeds = {each.precision: pretrain_speed(one, images, each, seconds).images_s for each in (runtime, plain)}
-    best = max(speeds, key=lambda name: speeds[name])
-    said = ", ".join(f"{name} {speed:,.1f} images/s" for name, speed in speeds.items())
-    tell(f"measured: {said}")
-    return replace(runtime, precision=best), [f"{best} is the faster precision for {one.backbone.name} here ({said})"]
-
-
-def speeds_by_steps(one: Pretrain, images: Images, runtime: Runtime, seconds: float) -> dict[int, Speed]:
-    """Return the speed for each number of attack steps, the recipe's own first.
-
-    An image takes a + b · steps seconds, so the speeds for two numbers of steps are measured and give all others.
-    """
-    own = most_steps(one.method)
-    measured = pretrain_speed(one, images, runtime, seconds)
-    if own < 2:
-        return {own: measured}
-    single = pretrain_speed(replace(one, method=with_attack_steps(one.method, 1)), images, runtime, seconds)
-    each = max(0.0, 1 / measured.images_s - 1 / single.images_s) / (own - 1)
-    between = {n: Speed(1 / (1 / single.images_s + each * (n - 1)), measured.startup) for n in STEPS if 1 < n < own}
-    return {own: measured, **between, 1: single}
-
-
-def most_steps(method: Any) -> int:
-    """Return the number of steps of a method's longest attack; 0 without attacks."""
-    found = [0]
-    replace_attacks(method, lambda attack: found.append(attack.steps) or attack)
-    return max(found)
-
-
-def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = MEASURING) -> Speed:
-    """Measure the speed of training steps of a recipe, from new weights, which are discarded."""
-    fabric = runtime.open()
-    counts, label = (), None
-    if one.method.labels == "clusters":
-        counts, n = one.clusters, len(images)
-        label = torch.stack([torch.arange(n) % count for count in counts], dim=-1)
-    elif one.method.labels == "true":
-        counts, label = (len(images.names),), images.label
-    net = first_network(one, counts)
-    if one.method.teacher == "frozen":
-        net.teacher = Network(one.backbone.build(), nn.Identity())
-    net = net.to(fabric.device)
-    runtime.prepare(net)
-    step = Step(one.method, net)
-    step.policy = one.approximations.policy()
-    feed = BatchStream(images, one.views, one.strength, one.batch_size, one.epochs, Key(one.seed) / "trial", label)
-    return step_speed(step, feed.to(fabric.device), one.optimizer, seconds)
-
-
-def finetune_speed(
-    first: Pretrain, slf: Finetune, images: Images, runtime: Runtime, seconds: float = MEASURING
-) -> Speed:
-    """Measure the speed of training a linear classifier on a frozen encoder."""
-    fabric = runtime.open()
-    encoder = single_route(first.build_network().encoder, "adv")
-    net = Network(encoder, zero_classifier(encoder.features, 10)).to(fabric.device)
-    runtime.prepare(net)
-    label = torch.arange(len(images)) % 10
-    feed = BatchStream(images, slf.views, Constant(1.0), slf.batch_size, slf.epochs, Key(1) / "trial", label)
-    return step_speed(Step(slf.method, net), feed.to(fabric.device), slf.optimizer, seconds)
-
-
-def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = MEASURING) -> float:
-    """Measure the input gradients per second of a classifier on the encoder, which is the cost of attacks."""
-    fabric = runtime.open()
-    encoder = single_route(one.build_network().encoder, "adv")
-    net = Network(encoder, zero_classifier(encoder.features, 10)).to(fabric.device)
-    runtime.prepare(net)
-    attack, batch = PGD(defaults_for(one.data).ball, steps=2), min(16, len(images))
-    images = images.to(fabric.device)
-    with frozen(net):
-        while True:
-            x = images.floats(slice(0, batch))
-
-            def climb(x: torch.Tensor = x) -> None:
-                attack(lambda x: net(x, "adv").square().sum(), x, Key(1).on(x.device)).sum().item()
-
-            seconds_of(climb)
-            taken = seconds_of(climb)
-            if batch >= min(256, len(images)) or 4 * taken > seconds / 2:
-                return batch * attack.steps / taken
-            batch = min(4 * batch, 256, len(images))
 
 
 def slf_of(one: Pretrain) -> Finetune:

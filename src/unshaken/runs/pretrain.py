@@ -110,7 +110,7 @@ def pretrain_encoder(
         workspace.runtime.prepare(net)
         step = Step(recipe.method, net)
         step.policy = recipe.approximations.policy()
-        how = (recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet, workspace.profile)
+        how = (recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
         if recipe.coreset is None:
             fit(step, batches.to(fabric.device), *how)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -104,12 +104,19 @@ def recheck(
             f"{file} has {gone}, and {evaluation.published} has other images now: put back those that were judged"
         )
     at = torch.cat([blocks[block] for block in drawn])
+    return Recheck(len(at), seed, same, *_agreement(at, recorded, found))
+
+
+def _agreement(
+    at: torch.Tensor, recorded: dict[str, Verdicts], found: Mapping[str, Verdicts]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return by stage how many verdicts agree, and on how many images, where these are fewer than all of `at`."""
     agree, fewer = {}, {}
     for stage, before in recorded.items():
         both = at[before.judged[at] & found[stage].judged[at]]
         agree[stage] = int((found[stage].bits[both] == before.bits[both]).sum())
         fewer |= {stage: len(both)} if len(both) < len(at) else {}
-    return Recheck(len(at), seed, same, agree, fewer)
+    return agree, fewer
 
 
 def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | None) -> tuple[Classifier, Images]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.compute.runtime import Runtime
+from unshaken.train.loop import Execution
 from unshaken.train.run_dir import Run
 
 
@@ -35,3 +36,7 @@ class Workspace:
         """
         root = Path(beside if self.root is None else self.root).expanduser()
         return Run.open(root, name, recipe, data | self.runtime.identity)
+
+    def execution(self, run: Run, fabric: Any) -> Execution:
+        """Return how a training loop of this run computes, saves and reports."""
+        return Execution(run, fabric, self.save_every, self.quiet, self.profile)

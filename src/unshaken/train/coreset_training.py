@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,14 +18,10 @@ from unshaken.nets.checkpoint import read_tensors, write_tensors
 from unshaken.train.attack_cache import AttackCache
 from unshaken.train.attack_policy import AttackPolicy, attacking
 from unshaken.train.batches import BatchStream, Position
-from unshaken.train.loop import Loop, training
+from unshaken.train.loop import Execution, Loop, training
 from unshaken.train.optim import Optimizer
 from unshaken.train.run_dir import Run
 from unshaken.train.selection_objective import CachedObjective, objective_of
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
 
 SELECTION = {"kind": ("coreset",), "selector?": str, "seconds": Number(0), "epoch": Whole(0)}
 """The shape of the header of a selection's file."""
@@ -48,11 +43,7 @@ def fit_on_coresets(
     feed: BatchStream,
     optimizer: Optimizer,
     lr: Schedule,
-    run: Run,
-    fabric: Fabric,
-    save_every: float = 60.0,
-    quiet: bool = False,
-    profile: int = 0,
+    execution: Execution,
 ) -> None:
     """Train like `fit`, but on all candidates until the first selection, and then on the latest selection.
 
@@ -60,10 +51,10 @@ def fit_on_coresets(
     before each selection, and each selection is a file, so a run that is killed at any moment resumes to the same bits.
     """
     coreset_training = CoresetTraining(
-        coreset, step, feed, run, *split(len(feed.images), coreset.validation, feed.key / "coreset")
+        coreset, step, feed, execution.run, *split(len(feed.images), coreset.validation, feed.key / "coreset")
     )
     first = replace(feed, index=coreset_training.candidates)
-    with training(step, first, optimizer, run, fabric, save_every, quiet, profile) as loop:
+    with training(step, first, optimizer, execution) as loop:
         while loop.position.epoch < feed.epochs:
             coreset_training.train_to_next_selection(loop, lr)
 

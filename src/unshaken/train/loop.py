@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,47 +32,43 @@ SHOW_AFTER = 5.0
 """Seconds after which progress is shown even if no line of the log is due."""
 
 
-def fit(
-    step: Step,
-    feed: BatchStream,
-    optimizer: Optimizer,
-    lr: Schedule,
-    run: Run,
-    fabric: Fabric,
-    save_every: float = 60.0,
-    quiet: bool = False,
-    profile: int = 0,
-) -> None:
-    """Train the network in place to the end, starting at the run's checkpoint if there is one.
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """Where a training loop computes and writes, and how often it saves. It does not change what is computed.
 
+    run         the run's folder, with its log and checkpoint
     save_every  seconds between checkpoints; 0 saves after every step
     profile     the number of steps to profile: see train/profiler.py
+    """
+
+    run: Run
+    fabric: Fabric
+    save_every: float = 60.0
+    quiet: bool = False
+    profile: int = 0
+
+
+def fit(step: Step, feed: BatchStream, optimizer: Optimizer, lr: Schedule, execution: Execution) -> None:
+    """Train the network in place to the end, starting at the run's checkpoint if there is one.
+
     Raises Interrupted after a signal, once a checkpoint is written, and ValueError if the loss is not finite.
     """
-    with training(step, feed, optimizer, run, fabric, save_every, quiet, profile) as loop:
+    with training(step, feed, optimizer, execution) as loop:
         loop.go(lr)
 
 
 @contextmanager
-def training(
-    step: Step,
-    feed: BatchStream,
-    optimizer: Optimizer,
-    run: Run,
-    fabric: Fabric,
-    save_every: float = 60.0,
-    quiet: bool = False,
-    profile: int = 0,
-) -> Iterator[Loop]:
-    """Open a training loop that can be run in parts. While it is open, a signal stops it at the next checkpoint."""
+def training(step: Step, feed: BatchStream, optimizer: Optimizer, execution: Execution) -> Iterator[Loop]:
+    """Open a training loop that can be run in several goes. While it is open, a signal stops it at a checkpoint."""
+    run, fabric, quiet = execution.run, execution.fabric, execution.quiet
     rule = optimizer.build(step)
     position = run.restore(step, rule, fabric.device)
     if not quiet:
         print(work(run.path.name, feed, position, describe(step, fabric)), file=sys.stderr)
     bar = progress(run.path.name, feed.epochs, "epochs", feed.elapsed(position), quiet)
-    with SignalGuard() as guard, bar as advance, profiled(step, run.path, profile) as after_step:
+    with SignalGuard() as guard, bar as advance, profiled(step, run.path, execution.profile) as after_step:
         pace = Pace(run.path.name, feed.epochs, quiet)
-        yield Loop(step, feed, rule, run, fabric, save_every, position, guard, advance, after_step, pace)
+        yield Loop(step, feed, rule, execution, position, guard, advance, after_step, pace)
 
 
 def describe(step: Step, fabric: Fabric) -> str:
@@ -90,21 +87,19 @@ class Loop:
         step: Step,
         feed: BatchStream,
         rule: torch.optim.Optimizer,
-        run: Run,
-        fabric: Fabric,
-        save_every: float,
+        execution: Execution,
         position: Position,
         guard: SignalGuard,
         advance: Advance,
         after_step: Callable[[], None] = lambda: None,
         pace: Pace | None = None,
     ) -> None:
-        self.step, self.feed, self.rule, self.run, self.fabric = step, feed, rule, run, fabric
-        self.save_every, self.position = save_every, position
+        self.step, self.feed, self.rule, self.position = step, feed, rule, position
+        self.run, self.fabric, self.save_every = execution.run, execution.fabric, execution.save_every
         self.guard, self.advance, self.after_step = guard, advance, after_step
-        self.pace = pace or Pace(run.path.name, feed.epochs, quiet=True)
-        self.module, self.stepper = fabric.setup(step.train(), rule)
-        self.meter, self.saved = Meter(run, feed.elapsed(position)), time.monotonic()
+        self.pace = pace or Pace(self.run.path.name, feed.epochs, quiet=True)
+        self.module, self.stepper = self.fabric.setup(step.train(), rule)
+        self.meter, self.saved = Meter(self.run, feed.elapsed(position)), time.monotonic()
 
     def go(self, lr: Schedule, until: int | None = None, account: str = "training") -> None:
         """Train until `until` updates have been made in total, or to the end, and save a checkpoint there.
