@@ -35,8 +35,8 @@ bench: .venv/ready
 	for name in $$($(BIN)/python -m bench --names); do OMP_NUM_THREADS=1 $(BIN)/python -m bench $$name --keep --data $(DATA) || exit 1; done
 
 check: .venv/ready
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench examples
+	$(BIN)/ruff format --check src tests bench examples
 	test -e $(PYRIGHT) || npm install --silent --prefix .venv/pyright pyright@1.1.414 || echo "no npm: types are not checked"
 	test ! -e $(PYRIGHT) || $(PYRIGHT) --pythonpath $(BIN)/python
 

@@ -15,6 +15,9 @@ ASIDE = {"aside": True}
 LATER = {"later": True}
 """Metadata of a field that was added later: left out while it has its default, so that older runs keep their names."""
 
+UNSAVED = {"unsaved": True}
+"""Metadata of a field that is never written: an object in memory, of which another field holds the digest."""
+
 
 def to_json(value: Any, whole: bool = True) -> Any:
     """Turn dataclasses, tuples and paths into dictionaries, lists and strings.
@@ -24,7 +27,8 @@ def to_json(value: Any, whole: bool = True) -> Any:
     whole  include the fields that say where something lies
     """
     if is_dataclass(value) and not isinstance(value, type):
-        included = [f for f in fields(value) if whole or not f.metadata.get("aside")]
+        included = [f for f in fields(value) if not f.metadata.get("unsaved")]
+        included = [f for f in included if whole or not f.metadata.get("aside")]
         included = [f for f in included if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
         code = code_of(type(value))
         head = {"type": type(value).__name__} | ({"code": code} if code else {})

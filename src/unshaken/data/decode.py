@@ -76,11 +76,19 @@ def picture(encoded: Encoded, side: int, bits: int | None = None) -> Picture:
             upright, top = _rgb(ImageOps.exif_transpose(image), _declared_bits(image) or bits)
             if deep and top < 0:
                 top = _highest_of_colour(upright, bits)
-            return Picture(_fitted(upright, side), image_digest(upright), top)
+            return Picture(fitted(upright, side), image_digest(upright), top)
 
 
-def _fitted(image: Image.Image, side: int) -> np.ndarray:
-    """Return the centre as (3, side, side). The resized image is never much larger than the original or the square."""
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image that Pillow has opened as RGB, rotated as EXIF says."""
+    return _rgb(ImageOps.exif_transpose(image), _declared_bits(image))[0]
+
+
+def fitted(image: Image.Image, side: int) -> np.ndarray:
+    """Return the centre of an RGB image as (3, side, side).
+
+    The resized image is never much larger than the original or the square.
+    """
     short, long = sorted(image.size)
     if long > LONGEST * short:
         left, top = (image.width - short) // 2, (image.height - short) // 2

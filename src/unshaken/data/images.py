@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
+from unshaken.data.convert import convert
 from unshaken.data.image_digests import image_digests
 from unshaken.storage.memmap import Checksums
 
@@ -103,21 +104,32 @@ class Images:
         return replace(self, pixels=pixels, label=label, wanted=torch.device(device))
 
     @classmethod
-    def of(cls, x: Any, y: Any = None, names: Sequence[str] = (), name: str = "images", split: str = "test") -> Images:
-        """Make a set from images and labels given as arrays, tensors or lists.
+    def of(
+        cls,
+        x: Any,
+        y: Any = None,
+        names: Sequence[str] = (),
+        name: str = "images",
+        split: str = "test",
+        size: int | None = None,
+    ) -> Images:
+        """Make a set from arrays, tensors, a torch Dataset, a Hugging Face data set, Pillow images or a list of files.
 
-        x      (N C H W), (N H W C) with 1 or 3 channels, or (N H W): integers in 0..255, or floats in [0, 1]. Floats
-               are rounded to the nearest of the 256 levels; if that changes them, a line on stderr says by how much
-        y      (N) class numbers, of any integer type; None for images without labels
-        names  the class names; by default the class numbers
+        x      an array or tensor, (N C H W), (N H W C) with 1 or 3 channels, or (N H W): integers in 0..255, or floats
+               in [0, 1]. Floats are rounded to the nearest of the 256 levels; if that changes them, a line on stderr
+               says by how much. Or a set with a length, whose items are images, (image, label), or dictionaries
+        y      (N) class numbers, of any integer type; None for the labels of a set's items, or no labels
+        names  the class names; by default those that the set knows, or the class numbers
+        size   resize the shorter side to this and cut out the centre; by default all images keep their size
         """
-        pixels = pixels_of(x)
-        label = None if y is None else labels_of(y, len(pixels))
+        found = convert(x, y, size)
+        label = found.label
+        names = tuple(names) or (found.names if label is not None else ())
         if label is not None and not names and label.numel():
             if int(label.min()) < 0:
                 raise ValueError(f"labels are counted from 0, and one is {int(label.min())}")
             names = tuple(str(k) for k in range(int(label.max()) + 1))
-        return cls(pixels, label, tuple(names), name, split)
+        return cls(found.pixels, label, names, name, split, digests=found.digests, files=found.files)
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
 from unshaken.base.json_shapes import Or, Whole, check_shape
@@ -22,6 +23,7 @@ from unshaken.data.digits import digits
 from unshaken.data.folder import folder
 from unshaken.data.folder_index import Found
 from unshaken.data.folder_tree import LeftOut, read_tree
+from unshaken.data.given import GivenImages
 from unshaken.data.holdout import holdout_split
 from unshaken.data.image_digests import in_split
 from unshaken.data.imagenet import imagenet, imagenet32
@@ -76,6 +78,9 @@ class DataSource:
     """Number of bits that are used in grey images of 16 bits per pixel, such as 12. None: the number that a file
     declares, else 16; reading stops if all images seem to use fewer."""
 
+    given: Annotated[GivenImages | None, tyro.conf.Fixed, tyro.conf.Suppress] = field(default=None, metadata=LATER)
+    """Images of a user's own program, in place of a set on disk; `name` is then only what they are called."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _normalised(self.name))
         for name in ("size", "limit"):
@@ -90,6 +95,8 @@ class DataSource:
 
         "all" needs a set that comes without splits. ValueError for a user's mistake.
         """
+        if self.given is not None:
+            return self.given.load(self.name, split, self.limit)
         more = {"stl10": ("unlabeled",)}.get(self.name, () if self.name in STANDARD else ("all",))
         splits = ("train", "test", *more)
         if split not in splits:
@@ -99,13 +106,23 @@ class DataSource:
             print(f"{self.name}: all {len(images)} {split} images are of the same class", file=sys.stderr)
         return images
 
+    @classmethod
+    def of(cls, data: Any) -> DataSource:
+        """Return the source of a user's own images: of `Images`, or of anything that `Images.of` reads."""
+        if isinstance(data, (str, Path)):
+            return cls(str(data))
+        if isinstance(data, DataSource):
+            return data
+        given, name = GivenImages.of(data)
+        return cls(name, given=given)
+
     def holdout_mask(self, images: Images, every: int, split: int) -> Bool[Tensor, "N"]:
         """Return which labelled training images to hold out, about one in `every`.
 
         In a standard set it is the `every`-th image of each class. In a user's own set each image's content decides, as
         it does for test images.
         """
-        if self.name in STANDARD:
+        if self.name in STANDARD and self.given is None:
             return torch.from_numpy(holdout_split(images.label.numpy(), every))
         return torch.from_numpy(in_split(images.image_digests.numpy().view(np.uint64), every, split))
 
@@ -181,6 +198,7 @@ SOURCE = {
     "download?": bool,
     "unreadable?": ("stop", "skip"),
     "bits?": Or((Whole(8, 16), None)),
+    "given?": {"digest": str},
 }
 """The shape of a `DataSource` in a recipe's JSON."""
 
@@ -196,6 +214,8 @@ def source_of(saved: dict[str, Any], run: Path | None = None) -> DataSource:
     """
     saved = check_shape(saved, SOURCE, "the recipe's data")
     fields = {name: value for name, value in saved.items() if name not in ("type", "root", "download")}
+    if "given" in fields:
+        fields["given"] = GivenImages(fields["given"]["digest"])
     own = run is not None and (run / "recipe.json").exists()
     root = Path(saved.get("root") or "data").expanduser()
     if own and "root" in saved and ((root / "cache").is_dir() or root.is_dir() and not os.access(root, os.W_OK)):

@@ -35,7 +35,7 @@ LIMIT, ATTACKED = 192, 48
 
 def doctor(
     classifier: Path | str | Callable[[Tensor], Any],
-    images: DataSource | Images | None = None,
+    images: DataSource | Images | Any = None,
     ball: Ball | None = None,
     *,
     limit: int = LIMIT,
@@ -46,11 +46,14 @@ def doctor(
     """Look for signs that the attack or the setup fails, and not the defence. Returns every check.
 
     classifier  a fine-tuning run, a classifier file, or a module or function from images in [0, 1] to logits
-    images      labelled test images; by default those of the set that a run was fine-tuned on
+    images      labelled test images, or anything that `Images.of` reads; by default those of the set that a run was
+                fine-tuned on
     ball        the ball of the attack; by default the set's
     limit       number of test images, drawn at random
     attacked    number of these that are attacked too; 0 leaves attacks out
     """
+    if images is not None and not isinstance(images, (Images, DataSource)):
+        images = Images.of(*images) if isinstance(images, tuple) and len(images) == 2 else Images.of(images)
     if callable(classifier) and not isinstance(classifier, (str, Path)):
         if not isinstance(images, Images):
             raise ValueError("a module has no images of its own: give labelled ones, unshaken.Images.of(x, y)")
@@ -97,7 +100,7 @@ def test_images(source: DataSource, backbone: Backbone, classes: int) -> Images:
 def training_images_of(file: Path, tuned_on: DataSource, images: Images) -> TrainingImages:
     """Return the images that the classifier was trained on: by its run, else the user's training images."""
     seen = TrainingImages.beside(file)
-    if seen.finetune is None and tuned_on.name not in (*STANDARD, UNKNOWN):
+    if seen.finetune is None and tuned_on.given is None and tuned_on.name not in (*STANDARD, UNKNOWN):
         train = replace(tuned_on, size=images.pixels.shape[-1]).load("train")
         seen = replace(seen, finetune=train.image_digests.numpy())
     return seen

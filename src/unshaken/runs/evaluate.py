@@ -54,7 +54,7 @@ def finetuning_data(run: Path) -> DataSource:
 
 def evaluate(
     classifier: Path | str | Callable[[Tensor], Any] | Classifier,
-    images: Images | DataSource | tuple[Any, Any] | None = None,
+    images: Images | DataSource | Any = None,
     evaluation: Evaluation | None = None,
     workspace: Workspace = Workspace(),
     *,
@@ -67,8 +67,8 @@ def evaluate(
 
     classifier  a fine-tuning run; or a module or function from images in [0, 1] (N C H W) to logits (N K), with its
                 normalisation inside. A module is evaluated in eval mode, and its mode is restored
-    images      labelled images; by default the test split of the set that a run was fine-tuned on. They may be a pair
-                of arrays: images in [0, 1] or of 0 to 255, and their labels
+    images      labelled images; by default the test split of the set that a run was fine-tuned on. They may be
+                anything that `Images.of` reads: a pair of arrays, images and labels; a torch Dataset; ...
     evaluation  what to measure; by default clean accuracy and PGD-20 at the ε of the set
     workspace   device and precision. A module's result is written into its root, if it has one; a run's result is
                 written into the run's folder
@@ -136,11 +136,12 @@ def classifier_of(
 
 
 def images_of(
-    subject: Classifier, images: Images | DataSource | tuple[Any, Any] | None, held_out: bool, name: str
+    subject: Classifier, images: Images | DataSource | Any, held_out: bool, name: str
 ) -> tuple[Images, DataSource | None]:
     """Return the images to evaluate on, and their source if they come from one."""
-    if isinstance(images, (tuple, list)):
-        images = Images.of(*images, name=f"{name}'s images")
+    if images is not None and not isinstance(images, (Images, DataSource)):
+        pair = images if isinstance(images, tuple) and len(images) == 2 else (images,)
+        images = Images.of(*pair, name=f"{name}'s images")
     if isinstance(images, Images):
         return images, None
     source = images or subject.source

@@ -32,19 +32,27 @@ CLASSIFIER = "classifier.safetensors"
 
 
 def finetune(
-    encoder: Path | str, recipe: Finetune | AutoFinetune | str = "slf", workspace: Workspace = Workspace()
+    encoder: Path | str,
+    recipe: Finetune | AutoFinetune | str = "slf",
+    workspace: Workspace = Workspace(),
+    *,
+    data: Any = None,
 ) -> Path:
     """Train a classifier on an encoder, resume it, or return the finished run: its folder has classifier.safetensors.
 
     encoder    a pre-training run or an encoder file
     recipe     a fine-tuning recipe, or a mode (slf, alf, aff or autolora) with the field's choices for this encoder
     workspace  without a root, the run's folder is in the encoder's
+    data       labelled images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
 
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
     file = encoder_file(Path(encoder))
+    source = None if data is None else DataSource.of(data)
     if isinstance(recipe, str):
-        recipe = finetune_recipe(file, recipe)
+        recipe = finetune_recipe(file, recipe, source)
+    elif source is not None:
+        recipe = replace(recipe, data=source)
     given = PretrainedEncoder.read(file)
     note_eps(given.metadata["pretrain"]["recipe"], recipe.method, workspace.quiet)
     if isinstance(recipe, AutoFinetune):
@@ -130,7 +138,7 @@ def labelled_source(encoder: Path, data: str | None, size: int | None) -> DataSo
     if recipe["name"] == UNKNOWN:
         print(f"{file} does not say which method made it: the presets are those of unknown methods", file=sys.stderr)
     own = source_of(recipe["data"], file.parent)
-    source = replace(own, name=data, size=None, limit=None) if data else own
+    source = replace(own, name=data, size=None, limit=None, given=None) if data else own
     return replace(source, size=size) if size else source
 
 

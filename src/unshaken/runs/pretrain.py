@@ -6,12 +6,14 @@ import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
+from unshaken.data.source import DataSource
 from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import save_encoder
@@ -31,16 +33,20 @@ from unshaken.train.training_images import pretrained_on
 ENCODER = "encoder.safetensors"
 
 
-def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace()) -> Path:
+def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace(), *, data: Any = None) -> Path:
     """Run a pre-training recipe, resume it, or return the finished run: its folder has encoder.safetensors.
 
     recipe  a recipe, or the name of one: acl/cifar10
+    data    training images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
 
     Equal recipes on equal images give equal bits, and the run's folder is named by the recipe's hash.
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
     if isinstance(recipe, str):
         recipe = catalog.recipe(recipe)
+    if data is not None:
+        source = DataSource.of(data)
+        recipe = replace(recipe, data=source, split="train" if source.given else recipe.split)
     teacher = resolve_encoder(recipe.teacher, recipe, workspace, takes_weights(recipe)) if recipe.teacher else None
     if isinstance(recipe, LPAFF):
         assert teacher is not None  # LP-AFF always has one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ def load_images(source: DataSource, split: str, backbone: Backbone) -> Images:
 
     Raises ValueError if the network cannot read the images.
     """
-    return check_images_fit(replace(source, size=source.size or backbone.image_size).load(split), backbone)
+    images = replace(source, size=source.size or backbone.image_size).load(split)
+    if source.given is not None and (side := images.pixels.shape[-1]) != backbone.image_size:
+        print(
+            f"note: {images.name} has images of {side} pixels, and the network is made for {backbone.image_size}: they "
+            f"are used as they are; Images.of(..., size={backbone.image_size}) resizes them",
+            file=sys.stderr,
+        )
+    return check_images_fit(images, backbone)
 
 
 def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held_out: bool = False) -> Images:
