@@ -47,6 +47,7 @@ def test_the_verbs_are_these():
         "verify",
         "list",
         "cite",
+        "completion",
     ]
     assert list(cli.VERBS) == ours
     assert {*commands.VERBS, "report"} == set(cli.VERBS)

@@ -56,6 +56,7 @@ HOW = {
     "export": "run",
     "list": "run",
     "cite": "run",
+    "completion": "run",
 }
 """What is done with the commands of a verb: run, or taken as far as the work for which its options are."""
 COMPARISON = {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}

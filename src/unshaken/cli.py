@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from unshaken import __version__
 from unshaken.base.suggest import closest
-from unshaken.base.terminal import guarded
+from unshaken.base.terminal import guarded, quiet
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
@@ -28,7 +29,12 @@ VERBS = {
     "verify": "check that a network or a result is what it says: unshaken verify FILE",
     "list": "list methods, modes, data, networks, or a recipe's values: unshaken list acl/cifar10",
     "cite": "print BibTeX of what a run used: unshaken cite RUN",
+    "completion": "print a script by which a shell completes words: unshaken completion bash",
 }
+
+
+QUIET = ("--quiet", "-q")
+"""Flags that every verb takes: print nothing but results and errors."""
 
 
 def main() -> None:
@@ -38,8 +44,9 @@ def main() -> None:
 
 def run(args: list[str]) -> int:
     """Run a command and return its exit code. UNSHAKEN_TRACE=1 shows the traceback of an error."""
-    with guarded():
-        return _run(args)
+    words = [word for word in args if word not in QUIET]
+    with guarded(), quiet() if len(words) < len(args) else nullcontext():
+        return _run(words)
 
 
 def _run(args: list[str]) -> int:
@@ -90,7 +97,7 @@ def dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if args else 2
-    if args[0] == "--version":
+    if args[0] in ("--version", "-V", "version"):
         print(__version__)
         return 0
     verb, rest = args[0], args[1:]
@@ -134,7 +141,7 @@ def report(args: list[str]) -> None:
     kind = "board" if options.board else "means" if options.means else "runs"
     if options.out:
         write_text(options.out, markdown(results, kind))
-    show(results, kind)
+    show(results, kind, options)
 
 
 def draw_frontier(args: list[str]) -> None:
@@ -142,13 +149,13 @@ def draw_frontier(args: list[str]) -> None:
     from unshaken.report.frontier import FrontierFigureOptions, draw, read
 
     options = parse(FrontierFigureOptions(), args, "unshaken frontier")
-    draw(read(options), options.out)
+    draw(read(options), options.out, options)
 
 
 def usage() -> str:
-    verbs = "\n".join(f"  {verb:<9} {line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
     title = f"unshaken {__version__}: robust vision encoders, learned without labels"
-    return f"{title}\n\n{verbs}\n\n`unshaken VERB --help` says more."
+    return f"{title}\n\n{verbs}\n\n`unshaken VERB --help` says more; --quiet prints only results and errors."
 
 
 if __name__ == "__main__":

@@ -200,5 +200,8 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
     assert not wrong
 
 
-READ_BY_THEMSELVES = {"--mode", "--protocol", "--data", "--dataset", "--lr.value", "--optimizer.momentum"}
+READ_BY_THEMSELVES = {
+    *("--mode", "--protocol", "--data", "--dataset", "--lr.value", "--optimizer.momentum"),
+    *("--config", "--quiet", "--json", "--csv"),
+}
 """Options that a verb reads before the others, and those of kinds that a part can be exchanged for."""

@@ -13,7 +13,7 @@ from unshaken import cli
 
 KILLS = Path(__file__).parent / "kills.py"
 QUICK = ["pretrain", "evaluate", "export", "board", "submit"]
-WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan"}
+WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan", "completion"}
 """Verbs that write no file of their own, or only draw what there is."""
 
 

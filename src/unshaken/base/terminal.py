@@ -67,6 +67,37 @@ def guarded() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+class OnlyErrors:
+    """A text stream that drops all lines but errors, which begin with `unshaken: `. It is no terminal."""
+
+    def __init__(self, to: TextIO) -> None:
+        self.to, self.line = to, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.line = (self.line + text).split("\n")
+        for line in lines:
+            if line.startswith("unshaken: "):
+                self.to.write(f"{line}\n")
+        return len(text)
+
+    def isatty(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        self.to.flush()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing on stderr but errors while the block runs: no progress and no notes."""
+    before = sys.stderr
+    sys.stderr = OnlyErrors(before)
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
 def console(stderr: bool = False) -> Console:
     """Return Rich's console on stdout or stderr, for tables and bars; escape text for it with `printable`."""
     from rich.console import Console

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from unshaken.commands.board import board, submit
 from unshaken.commands.catalog import cite, list_
+from unshaken.commands.completion import completion
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
 from unshaken.commands.doctor import doctor
@@ -33,4 +34,5 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "verify": verify,
     "list": list_,
     "cite": cite,
+    "completion": completion,
 }

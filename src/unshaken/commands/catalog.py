@@ -23,6 +23,7 @@ from unshaken.nets.resnet import KINDS
 from unshaken.options import number_text, values_of
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
+from unshaken.report.records import TableOptions, cell_records, print_records
 
 Row = tuple[str, ...]
 Table = tuple[Row, list[Row]]
@@ -45,7 +46,7 @@ LIST_USAGE = """usage: unshaken list [TOPIC | RECIPE]
   networks     names for --backbone.name
   acl/cifar10  or another recipe: each of its values, with the option that changes it
 
-A table on a terminal, Markdown in a pipe or a file."""
+A table on a terminal, Markdown in a pipe or a file; for other programs --json or --csv."""
 RECORD = {"recipe?": RECIPE, "pretrain?": ORIGIN, "finetune?": ORIGIN}
 """The shape of a run's record, in whichever file it is."""
 CITE_USAGE = """usage: unshaken cite RUN
@@ -62,18 +63,33 @@ def list_(args: list[str]) -> None:
     if not args:
         print(summary())
         return
-    known = args[0] in TOPICS or args[0].partition("/")[0] in RECIPES
+    args, form = [word for word in args if word not in FORMS], list_form(args)
+    if not args and form.for_programs:
+        print_records([{"recipe": name, "what": first_line(make)} for name, make in RECIPES.items()], form)
+        return
+    known = args and (args[0] in TOPICS or args[0].partition("/")[0] in RECIPES)
     if not known or len(args) > 1:
         word = args[1] if known else args[0]
         hint = did_you_mean(word, [*TOPICS, *RECIPES], QUOTED)
         topics = ", ".join(TOPICS)
         raise ValueError(f"`unshaken list` takes no arguments, a recipe, or one of {topics}; not {word!r}{hint}")
     columns, rows = TOPICS[args[0]]() if args[0] in TOPICS else recipe_table(args[0])
-    show(columns, rows)
+    if form.for_programs:
+        print_records(cell_records(columns, rows), form)
+    else:
+        show(columns, rows)
+
+
+def list_form(args: list[str]) -> TableOptions:
+    return TableOptions(json="--json" in args, csv="--csv" in args)
+
+
+def first_line(make: Callable[..., Any]) -> str:
+    return (make.__doc__ or "").splitlines()[0]
 
 
 def summary() -> str:
-    recipes = [f"  {name:<14} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()]
+    recipes = [f"  {name:<14} {first_line(make)}" for name, make in RECIPES.items()]
     modes = [f"  {mode:<14} {line}" for mode, line in MODE_LINES.items()]
     return "\n".join(
         [
@@ -92,7 +108,7 @@ def recipe_table(name: str) -> Table:
     """Every value of a recipe: the option that changes it, the value, and its meaning."""
     found = recipe(name)
     method, _, data = name.partition("/")
-    title = (RECIPES[method].__doc__ or "").splitlines()[0]
+    title = first_line(RECIPES[method])
     values = [(row.option, row.value, first_sentence(row.meaning)) for row in values_of(found)]
     return ("option", "value", "meaning"), [("recipe", f"{method}/{data or 'cifar10'}", title), *values]
 
@@ -155,6 +171,7 @@ NETWORK_NOTES = {
     "vit-small": "needs unshaken[timm]",
     "timm/NAME": "any name of timm's; needs unshaken[timm]",
 }
+FORMS = ("--json", "--csv")
 TOPICS: dict[str, Callable[[], Table]] = {
     "methods": methods,
     "modes": modes,

@@ -11,6 +11,7 @@ from unshaken.base.json_files import naming
 from unshaken.base.ranges import Count, ranged
 from unshaken.options import parse, subject
 from unshaken.report.contact_sheet import contact_sheet
+from unshaken.report.records import TableOptions
 from unshaken.report.selection_table import CLASS_COLUMNS, CLASS_LEGEND, COLUMNS, LEGEND, Selection, rows
 from unshaken.report.table import display
 from unshaken.runs.selections import selections_in
@@ -18,7 +19,7 @@ from unshaken.runs.selections import selections_in
 
 @dataclass(frozen=True)
 @ranged
-class CoresetOptions:
+class CoresetOptions(TableOptions):
     """Show the images of each selection: a table of classes and overlaps, and a contact sheet."""
 
     images: Count = 200
@@ -52,7 +53,8 @@ def show(args: list[str]) -> None:
         print(picture, file=sys.stderr)
     label = None if images.label is None else images.label.tolist()
     table = rows(selections, candidates, label, images.names)
-    display(*((COLUMNS, table, LEGEND) if label is None else (COLUMNS + CLASS_COLUMNS, table, LEGEND + CLASS_LEGEND)))
+    columns, legend = (COLUMNS, LEGEND) if label is None else (COLUMNS + CLASS_COLUMNS, LEGEND + CLASS_LEGEND)
+    display(columns, table, legend, options)
 
 
 WORDS: dict[str, Callable[[list[str]], None]] = {"show": show}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
+from typing import Any
 
 from unshaken.attacks.ball import Ball, Linf
 from unshaken.base.ranges import Count, Natural, Whole, ranged
@@ -15,6 +16,7 @@ from unshaken.base.terminal import console, printable
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
 from unshaken.diagnostics.constant_answer import constant
+from unshaken.diagnostics.doctor import Checked
 from unshaken.diagnostics.subject import Finding
 from unshaken.interop.foreign import file_format
 from unshaken.interop.import_checkpoint import ImportOptions
@@ -23,6 +25,7 @@ from unshaken.interop.load import file_in
 from unshaken.nets.checkpoint import FORMAT, backbone_of, read_tensors
 from unshaken.options import only_options_of, parse, subject
 from unshaken.recipes.datasets import defaults_for
+from unshaken.report.records import TableOptions, print_records
 from unshaken.runs import doctor as checks
 
 BARE = "an encoder without a classifier, and the doctor examines answers"
@@ -30,7 +33,7 @@ BARE = "an encoder without a classifier, and the doctor examines answers"
 
 @dataclass(frozen=True)
 @ranged
-class DoctorOptions:
+class DoctorOptions(TableOptions):
     """Look for signs that a network seems robust only because an attack fails, or the set-up is wrong.
 
     The exit code is 0 without a finding, and 1 with one. A checkpoint of other code also takes the options of `unshaken
@@ -69,6 +72,10 @@ def doctor(args: list[str]) -> int:
         images = checks.test_images(options.data, backbone_of(about), len(about["names"]))
         seen = checks.training_images_of(file, source, images)
     how = (options.limit, options.attacked, options.seed, options.runtime)
+    if options.for_programs:
+        found = list(checks.check_images(net, images, options.ball, seen, *how))
+        print_records([record(each) for each in found], options)
+        return int(any(each.finding for each in found))
     start, findings, count = monotonic(), [], 0
     for checked in checks.check_images(net, images, options.ball, seen, *how):
         verdict = "left out" if checked.left_out else f"finding, {checked.finding.sure}" if checked.finding else "fine"
@@ -86,6 +93,13 @@ def doctor(args: list[str]) -> int:
     )
     _say(f"always answering {usual['class']!r} is right on {usual['correct']} of these images")
     return int(bool(findings))
+
+
+def record(checked: Checked) -> dict[str, Any]:
+    """Return a check as a record: its verdict is fine, finding or left out."""
+    verdict = "left out" if checked.left_out else "finding" if checked.finding else "fine"
+    found = {key: getattr(checked.finding, key, None) for key in ("sure", "says", "do")}
+    return {"check": checked.name, "verdict": verdict} | found
 
 
 def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[str]]:

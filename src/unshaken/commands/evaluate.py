@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from unshaken.base.progress import format_duration
 from unshaken.base.shard import Shard
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
@@ -18,9 +19,12 @@ from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result_names import write_means
 from unshaken.options import flag_groups, parse, subject
 from unshaken.report import compare as comparison
+from unshaken.report.records import TableOptions, print_records
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
 from unshaken.runs.evaluate import default_evaluation, finetuning_data
+from unshaken.runs.evaluation_trial import evaluation_lines
+from unshaken.runs.trial import scratch
 from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import slug
 
@@ -29,7 +33,7 @@ PUBLISHED = ("timm/", "torchvision/")
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(TableOptions):
     """Measure the standard and robust accuracy of classifiers on test images.
 
     Every verdict is saved as it is reached: the same command resumes an evaluation that was stopped.
@@ -50,6 +54,9 @@ class EvaluateOptions:
     """Measure even on your own images that the run was trained on; such an accuracy proves nothing."""
     shard: str = "1/1"
     """Part of the work: 1/2 and 2/2 in two processes share it, and the last to finish writes the result."""
+    dry_run: bool = False
+    """Print the plan and judge nothing: images, stages, the expected time by measured attacks, and memory. No file is
+    written."""
     runtime: Runtime = Runtime()
     """Device and precision. With bf16 attacks search in bf16; every answer is float32."""
 
@@ -58,7 +65,9 @@ def evaluate(args: list[str]) -> int:
     what = "a fine-tuning run's folder, a folder that holds several, or timm/NAME"
     name, rest = subject(args, "evaluate", "RUN", what, EvaluateOptions(Evaluation(), DataSource("cifar10")))
     if name.startswith(PUBLISHED) and not Path(name).exists():
-        show([result for result in [published(name, rest)] if result is not None])
+        result, options = published(name, rest)
+        if result is not None:
+            show([result], form=options)
         return 0
     runs = fine_tuned(Path(name))
     # A mistake in the options concerns all runs, so it is found once, before the first run.
@@ -67,15 +76,22 @@ def evaluate(args: list[str]) -> int:
     if len(evaluated) == len(runs) and not options.held_out:
         write_means(runs, found)
     if found:
-        show(found)
+        show(found, form=options)
+    if found and not wrong and not options.for_programs:
+        total = format_duration(sum(result["seconds"]["evaluation"] or 0 for result in found))
+        print(f"{len(found)} result{'s' * (len(found) > 1)} in {total} of attacks and answers", file=sys.stderr)
+        print(f"next: unshaken doctor {runs[0]}; unshaken report {name} --html report.html", file=sys.stderr)
     if wrong:
         print(f"unshaken: {len(wrong)} of {len(runs)} runs could not be evaluated", file=sys.stderr)
     return 2 if wrong else 0
 
 
 def evaluate_one(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
-    """Evaluate a run or a classifier. None while other shards are missing."""
+    """Evaluate a run or a classifier. None while other shards are missing, and for a dry run."""
     evaluation, shard = options.evaluation.full if options.full else options.evaluation, Shard.read(options.shard)
+    if options.dry_run:
+        plan_of(model, images or options.data, evaluation, options)
+        return None
     return evaluation_run.evaluate(
         model,
         images or options.data,
@@ -85,6 +101,17 @@ def evaluate_one(options: EvaluateOptions, model: Path | Classifier, images: Ima
         shard=shard,
         allow_seen=options.allow_seen,
     )
+
+
+def plan_of(
+    model: Path | Classifier, images: Images | DataSource, evaluation: Evaluation, options: EvaluateOptions
+) -> None:
+    """Print the work of an evaluation and its expected time. Decoded copies of the images are not kept."""
+    subject = model if isinstance(model, Classifier) else Classifier.of_run(model)
+    if isinstance(images, DataSource):
+        with scratch(images) as source:
+            images = subject.images(source, options.held_out)
+    print("\n".join(evaluation_lines(subject, images, evaluation, options.runtime)))
 
 
 def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
@@ -113,8 +140,8 @@ def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Pat
     return evaluated, results, wrong
 
 
-def published(name: str, rest: list[str]) -> dict | None:
-    """Evaluate a network of timm or torchvision on a user's images."""
+def published(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
+    """Evaluate a network of timm or torchvision on a user's images. Returns its result and the options."""
     if not any(group[0] in ("--data.name", "--help", "-h") for group in flag_groups(rest)):
         raise ValueError(f"{name} has no images of its own: name a set with its classes by --data")
     default = EvaluateOptions(Evaluation(), DataSource(""))
@@ -125,11 +152,11 @@ def published(name: str, rest: list[str]) -> dict | None:
     classifier = replace(classifier, folder=classifier.folder / slug(source))
     if images.names:
         classifier = classifier.for_classes(images.names, options.classes)
-    return evaluate_one(options, classifier, images)
+    return evaluate_one(options, classifier, images), options
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(TableOptions):
     """Test if two results on the same images differ by more than chance: an exact paired test of each score."""
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -142,7 +169,13 @@ def compare(args: list[str]) -> None:
     options = parse(CompareOptions(), args, "unshaken compare")
     if len(options.results) != 2:
         raise ValueError("`unshaken compare` needs two results: A.json B.json, or the folders of two runs")
-    for line in comparison.compare(*options.results, anyway=options.anyway):
+    found = comparison.compare(*options.results, anyway=options.anyway)
+    if options.for_programs:
+        print_records(
+            [{"score": each} if isinstance(each, str) else asdict(each) | {"p": each.p} for each in found], options
+        )
+        return
+    for line in found:
         print(line if isinstance(line, str) else line.line())
 
 

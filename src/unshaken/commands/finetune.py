@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from unshaken.base.json_files import read_json
 from unshaken.base.ranges import NonNegative, ranged
+from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
-from unshaken.options import only_options_of, parse, subject, take_option
-from unshaken.recipes.autolora import AutoFinetune, autolora
+from unshaken.options import Config, only_options_of, parse, subject, take_list, take_option
+from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
+from unshaken.runs.trial import finetune_lines
 from unshaken.runs.workspace import Workspace
-from unshaken.train.run_dir import RUN_FILE
 from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
@@ -29,7 +29,7 @@ Flat = tyro.conf.arg(name="")
 class FinetuneOptions:
     """Fine-tune an encoder with labels.
 
-    --mode is slf, alf, aff, all (these three, the default) or autolora.
+    --mode is slf, alf, aff, autolora, several of them (--mode slf,alf), or all (the first three, the default).
 
     --protocol clean, the default, takes the epochs of the papers. --protocol leaked takes the epochs of the published
     AIR numbers, where one mode's setting leaked into the next. --protocol acl/cifar10 takes the values for encoders of
@@ -42,6 +42,9 @@ class FinetuneOptions:
     """Device and precision."""
     out: Path | None = None
     """Folder in which the run makes its own; by default the encoder's."""
+    dry_run: bool = False
+    """Print the plan and train nothing: images, steps, the expected time by some measured steps, and memory. No file is
+    written."""
     save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
     stop_after: NonNegative = 0.0
@@ -52,11 +55,15 @@ class FinetuneOptions:
 def finetune(args: list[str]) -> None:
     shown = FinetuneOptions(Finetune())
     name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
-    mode, rest = take_option(rest, "--mode")
+    config, rest = Config.take(rest)
+    wanted, rest = take_list(rest, "--mode")
     data, rest = take_option(rest, "--data.name")
     rest = ["--data.size" if word.replace("_", "-") == "--image-size" else word for word in rest]
     size, rest = take_option(rest, "--data.size")
     protocol, rest = take_option(rest, "--protocol")
+    given, config = of_file(config)
+    wanted, data, size = wanted or given["mode"], data or given["data"], size or given["size"]
+    protocol = protocol or given["protocol"]
     like = None if protocol in (None, "clean", "leaked") else protocol
     if like:
         named(like)  # raises the error about a wrong name
@@ -65,29 +72,55 @@ def finetune(args: list[str]) -> None:
     encoder = Path(name)
     # Presets depend on the data set and on its image size.
     source = runs.labelled_source(encoder, data, int(size) if size else None)
-    if mode == "autolora":
-        if protocol not in (None, "clean"):
-            raise ValueError("autolora has one protocol; leave --protocol out")
-        choices = [autolora(source)]
-    else:
-        modes = MODES if mode in (None, "all") else (mode,)
-        choices = [runs.finetune_recipe(encoder, each, source, protocol == "leaked", like) for each in modes]
+    modes = modes_of(wanted)
+    if "autolora" in modes and protocol not in (None, "clean"):
+        raise ValueError("autolora has one protocol; leave --protocol out")
+    choices = [runs.finetune_recipe(encoder, each, source, protocol == "leaked", like) for each in modes]
+    if modes != ["autolora"]:
         print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     defaults = [FinetuneOptions(choice) for choice in choices]
     program = f"unshaken finetune {name}"
     all_options = [
-        parse(default, only_options_of(default, rest, defaults), f"{program} --mode {default.recipe.mode}")
+        parse(
+            default,
+            only_options_of(default, rest, defaults),
+            f"{program} --mode {default.recipe.mode}",
+            config,
+            defaults,
+        )
         for default in defaults
     ]
     for options, default in zip(all_options, defaults, strict=True):
         remark(options.recipe, default.recipe)
+    if all_options[0].dry_run:
+        for options in all_options:
+            print("\n".join(finetune_lines(encoder, options.recipe, options.runtime)))
+        return
     with guard_signals(all_options[0].stop_after):
         for options in all_options:
             print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
             workspace = Workspace(options.out, options.runtime, options.save_every)
             run = runs.finetune(encoder, options.recipe, workspace)
-            print(f"{run}/classifier.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
-            print(f"next: unshaken evaluate {run}")
+            close(run, "classifier.safetensors", f"unshaken evaluate {run}")
+
+
+def of_file(config: Config) -> tuple[dict[str, Any], Config]:
+    """Return what a file of options says of the modes, the images and the protocol, and the file without these."""
+    given: dict[str, Any] = {}
+    given["mode"], config = config.take_value("mode")
+    if config.of_run:  # its method says the mode
+        given["mode"] = str(config.values.get("method", {}).get("type", "")).lower()
+    given["mode"] = given["mode"].split(",") if given["mode"] else []
+    given["data"], config = config.take_value("data", "name")
+    given["size"], config = config.take_value("data", "size")
+    given["protocol"], config = config.take_value("protocol")
+    return {key: None if value == "None" else value for key, value in given.items()}, config
+
+
+def modes_of(words: list[str]) -> list[str]:
+    """The modes to run, each once: all means slf, alf and aff, and so does no word."""
+    found = [mode for word in words or ["all"] for mode in (MODES if word.lower() == "all" else (word.lower(),))]
+    return list(dict.fromkeys(found))
 
 
 def summary(recipe: Finetune | AutoFinetune) -> str:

@@ -16,6 +16,7 @@ from unshaken.options import parse, subject
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.report.frontier import draw
+from unshaken.report.records import TableOptions
 from unshaken.runs.frontier import Frontier, coreset_pair
 from unshaken.runs.workspace import Workspace
 
@@ -24,7 +25,7 @@ Flat = tyro.conf.arg(name="")
 
 @dataclass(frozen=True)
 @ranged
-class FrontierOptions:
+class FrontierOptions(TableOptions):
     """Measure what a speed-up of pre-training costs in accuracy: all images, a selector, and random images.
 
     For each seed and fraction there are three runs: on the images of the selector, on as many random images, and on
@@ -64,4 +65,4 @@ def frontier(args: list[str]) -> None:
     plan = Frontier(chosen, whole, options.fractions, options.seeds, options.mode)  # pyright: ignore[reportArgumentType]
     tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     workspace = Workspace(options.runs, options.runtime, quiet=not sys.stderr.isatty())
-    draw(list(plan.run(workspace, tell)), options.out)
+    draw(list(plan.run(workspace, tell)), options.out, options)

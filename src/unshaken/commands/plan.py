@@ -15,6 +15,7 @@ from unshaken.options import number_text, parse, subject
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.report.records import TableOptions, print_records
 from unshaken.runs.plan import Plan, make_plan, teacher_recipe
 
 Flat = tyro.conf.arg(name="")
@@ -22,7 +23,7 @@ Flat = tyro.conf.arg(name="")
 
 @dataclass(frozen=True)
 @ranged
-class PlanOptions:
+class PlanOptions(TableOptions):
     """Plan what this machine can do with a recipe in a given time, and print the commands.
 
     A few seconds of real steps measure the speed of each stage. Nothing is trained, and nothing is written.
@@ -43,6 +44,9 @@ def plan(args: list[str]) -> None:
     if not isinstance(options.recipe, Pretrain):
         raise ValueError(f"{options.recipe.name} is made of several recipes: plan {options.recipe.teacher} first")
     found = make_plan(options.recipe, options.seconds, options.runtime, tell=lambda line: print(line, file=sys.stderr))
+    if options.for_programs:
+        print_records(records(found, commands(name, options.recipe, found)), options)
+        return
     for line in [*table(found), "", *commands(name, options.recipe, found)]:
         print(line)
 
@@ -57,6 +61,23 @@ def table(found: Plan) -> list[str]:
         batch = stage.recipe.batch_size if stage.recipe else "-"
         lines.append(f"{stage.name:<12}{stage.epochs or '-':>7}{batch:>7}{speed:>11}{stage.seconds:>9,.0f}")
     return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def records(found: Plan, lines: list[str]) -> list[dict[str, Any]]:
+    """Return the stages of a plan as records, each with the command that carries it out, if it has one of its own."""
+    own = dict(zip([stage.name for stage in found.stages if stage.recipe], lines, strict=False))
+    own["evaluation"] = lines[-1]
+    return [
+        {
+            "stage": stage.name,
+            "epochs": stage.epochs,
+            "batch": stage.recipe.batch_size if stage.recipe else None,
+            "images_per_second": round(stage.images_s, 1),
+            "seconds": round(stage.seconds, 1),
+            "command": own.get(stage.name),
+        }
+        for stage in found.stages
+    ]
 
 
 def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:

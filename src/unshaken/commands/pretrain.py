@@ -10,17 +10,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from unshaken.base.json_files import read_json
 from unshaken.base.ranges import Natural, NonNegative, ranged
 from unshaken.base.schedule import MultiStep
+from unshaken.commands.closing import close
 from unshaken.compute.runtime import Runtime
-from unshaken.options import parse, subject
+from unshaken.options import Config, expand_data, parse, subject
 from unshaken.recipes.catalog import recipe
+from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs import pretrain as runs
+from unshaken.runs.trial import pretrain_lines
 from unshaken.runs.workspace import Workspace
-from unshaken.train.run_dir import RUN_FILE
 from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
@@ -46,24 +47,46 @@ class PretrainOptions:
     stop_after: NonNegative = 0.0
     """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
     never stops. At least one step is made, and no step or selection is cut short."""
+    dry_run: bool = False
+    """Print the plan and train nothing: images, steps, the expected time by some measured steps, and memory. No file is
+    written."""
     profile: Natural = 0
     """Number of steps to profile, from where the run begins or resumes; the profile is in the run's folder."""
 
 
 def pretrain(args: list[str]) -> None:
     shown = PretrainOptions(recipe("acl/cifar10"))
-    name, rest = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
+    config, args = Config.take(args)
+    name, config = named_recipe(config)
+    if name is None or (args and not args[0].startswith("-")):
+        name, args = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
     default = recipe(name)
-    options = parse(PretrainOptions(default), rest, f"unshaken pretrain {name}")
+    options = parse(PretrainOptions(default), expand_data(args), f"unshaken pretrain {name}", config)
     chosen = on_its_split(options.recipe, default)
     remark(chosen, default)
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
+    if options.dry_run:
+        if not isinstance(chosen, Pretrain):
+            raise ValueError(f"{chosen.name} is made of several runs: --dry-run {chosen.teacher} first")
+        print("\n".join(pretrain_lines(chosen, options.runtime)))
+        return
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
         run = runs.pretrain(chosen, workspace)
-    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
-    print(f"next: unshaken finetune {run}")
+    close(run, "encoder.safetensors", f"unshaken finetune {run}")
+
+
+def named_recipe(config: Config) -> tuple[str | None, Config]:
+    """Return the recipe that a file names, METHOD or METHOD/SET, and the file without it.
+
+    A run's recipe.json names the method, and the set if it is a standard one; others may have `recipe: acl/digits`.
+    """
+    if not config.of_run:
+        return config.take_value("recipe")
+    name, config = config.take_value("name")
+    data = config.values.get("data", {}).get("name")
+    return (f"{name}/{data}" if data in DATASETS else name), config
 
 
 def on_its_split(chosen: Pretrain | LPAFF, default: Pretrain | LPAFF) -> Pretrain | LPAFF:

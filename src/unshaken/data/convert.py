@@ -87,9 +87,7 @@ def _from_files(files: list[Path], size: int | None) -> Converted:
     if size is None:
         sizes = {_size(file) for file in files[:64]}
         if len(sizes) > 1 or len({*next(iter(sizes))}) > 1:
-            raise ValueError(
-                "the files are not squares of one size: say what size to make them, such as size=32"
-            )
+            raise ValueError("the files are not squares of one size: say what size to make them, such as size=32")
         size = next(iter(sizes))[0]
     found = []
     for file in files:

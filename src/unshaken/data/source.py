@@ -25,7 +25,7 @@ from unshaken.data.folder_index import Found
 from unshaken.data.folder_tree import LeftOut, read_tree
 from unshaken.data.given import GivenImages
 from unshaken.data.holdout import holdout_split
-from unshaken.data.image_digests import in_split
+from unshaken.data.image_digests import EVERY, in_split
 from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
 from unshaken.data.parquet import parquet
@@ -115,6 +115,15 @@ class DataSource:
             return data
         given, name = GivenImages.of(data)
         return cls(name, given=given)
+
+    def estimated(self, split: str) -> int:
+        """Return about how many images a split of a user's own set has, before any is decoded."""
+        if self.given is not None:
+            return len(self.load(split))
+        listing, by_content = self._found(self._path()).split(split)
+        if not by_content:
+            return len(listing)
+        return len(listing) // EVERY if split == "test" else len(listing) - len(listing) // EVERY
 
     def holdout_mask(self, images: Images, every: int, split: int) -> Bool[Tensor, "N"]:
         """Return which labelled training images to hold out, about one in `every`.

@@ -1,13 +1,17 @@
 """Options: the words of a command line become values, and every mistake is one line."""
 
+from unshaken.options.config import Config
 from unshaken.options.fields import flags
-from unshaken.options.help import Value, values_of
+from unshaken.options.help import Value, described, values_of
 from unshaken.options.numbers import number, number_text, whole_number
 from unshaken.options.parsing import only_options_of, parse, subject
-from unshaken.options.words import flag_groups, take_option
+from unshaken.options.words import expand_data, flag_groups, take_list, take_option
 
 __all__ = [
+    "Config",
     "Value",
+    "described",
+    "expand_data",
     "flag_groups",
     "flags",
     "number",
@@ -15,6 +19,7 @@ __all__ = [
     "only_options_of",
     "parse",
     "subject",
+    "take_list",
     "take_option",
     "values_of",
     "whole_number",

@@ -54,10 +54,10 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "amp": ("runtime.precision", "did you mean --runtime.precision bf16?"),
     "fp16": ("runtime.precision", "did you mean --runtime.precision bf16?"),
     "bf16": ("runtime.precision", "did you mean --runtime.precision bf16?"),
-    "config": ("", "there are no configuration files: every choice is an option, and in Python a field"),
-    "cfg": ("", "there are no configuration files: every choice is an option, and in Python a field"),
+    "cfg": ("", "did you mean --config, a file of options?"),
     "resume": ("", "none is needed: the same command resumes a run that was stopped"),
     "checkpoint": ("", "none is needed: the same command resumes a run that was stopped"),
+    "dryrun": ("dry-run", "did you mean --dry-run?"),
     "pretrained": ("start", "did you mean --start, an encoder whose weights are copied?"),
     "opt": ("optimizer", "did you mean --optimizer SGD, AdamW or LARS?"),
 }

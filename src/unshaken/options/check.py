@@ -43,6 +43,12 @@ def optional_inner(hint: Any) -> Any:
     return others[0] if len(others) == 1 else None
 
 
+def is_list(hint: Any) -> bool:
+    """The field takes several values, and none of them is a path, which may have a comma."""
+    kind = hint if get_origin(hint) is tuple else optional_inner(hint)
+    return get_origin(kind) is tuple and Path not in get_args(kind)
+
+
 def _check_tuple(flag: str, hint: Any, words: list[str]) -> None:
     inner = get_args(hint)
     if len(inner) == 2 and inner[1] is Ellipsis:

@@ -53,7 +53,14 @@ def help_page(default: Any, program: str, width: int | None = None) -> str:
         lines += [*textwrap.wrap(paragraph, width), ""]
     for title, section in sections(default, rows):
         lines += [*textwrap.wrap(title, width), *(line for row in section for line in row_lines(row, width)), ""]
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, *(line for flag, words in ALWAYS.items() for line in columns(flag, words, width))])
+
+
+ALWAYS = {
+    "--config FILE": "Options from a YAML or JSON file, or a run's recipe.json; options that are typed win.",
+    "--quiet": "Print only results and errors: no progress and no notes.",
+}
+"""Options of every verb."""
 
 
 def is_option(field: Option) -> bool:
@@ -64,6 +71,20 @@ def is_option(field: Option) -> bool:
 def kind_names(field: Option) -> list[str]:
     """The kinds that can replace a component; a recipe's method cannot be replaced."""
     return [] if field.flag == "--method" else [kind.__name__ for kind in alternatives(field.hint)]
+
+
+def described(value: Any) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return each option of a value with its description and, where they are few and known, the words that it takes."""
+    found = []
+    for row in filter(is_option, all_fields(value)):
+        if row.positional:
+            continue
+        kind = without_markers(row.hint)
+        choices = kind_names(row) if row.is_component else get_args(kind) if get_origin(kind) is Literal else ()
+        found.append((row.flag, row.description, tuple(map(str, choices))))
+        if row.is_switch:
+            found.append((negated(row.flag), f"Not: {row.description}", ()))
+    return found
 
 
 def sections(default: Any, rows: list[Option]) -> list[tuple[str, list[Option]]]:
@@ -83,10 +104,14 @@ def sections(default: Any, rows: list[Option]) -> list[tuple[str, list[Option]]]
 
 def row_lines(option: Option, width: int) -> list[str]:
     """An option in two columns: its flag and what it takes, its description and default."""
-    left = f"  {option_text(option)}"
     words = option.own_description or "Another kind has its own options." if option.is_component else option.description
     right = f"{words} (default: {default_text(option)})".strip()
-    lines = textwrap.wrap(right, max(width - COLUMN, 30))
+    return columns(option_text(option), right, width)
+
+
+def columns(flag: str, words: str, width: int) -> list[str]:
+    """A flag and its description in two columns."""
+    left, lines = f"  {flag}", textwrap.wrap(words, max(width - COLUMN, 30))
     if len(left) < COLUMN:
         return [f"{left:<{COLUMN}}{lines[0]}", *(" " * COLUMN + line for line in lines[1:])]
     heads = textwrap.wrap(left, width, subsequent_indent="      ", break_on_hyphens=False)

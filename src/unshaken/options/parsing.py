@@ -6,30 +6,56 @@ import contextlib
 import io
 import itertools
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 from unshaken.options.aliases import resolve_aliases, suggestion
-from unshaken.options.check import check_words
+from unshaken.options.check import check_words, is_list
+from unshaken.options.config import Config
 from unshaken.options.exchange import exchange_components, names_missing_component
 from unshaken.options.fields import FLAT, Option, components, flags, options_of
 from unshaken.options.help import help_page
 from unshaken.options.numbers import tyro_rules
-from unshaken.options.words import check_no_repeats, first_word, flag_groups
+from unshaken.options.words import check_no_repeats, first_word, flag_groups, split_commas
 
 Options = TypeVar("Options")
 
 
-def parse(default: Options, args: list[str], program: str) -> Options:
+def parse(
+    default: Options, args: list[str], program: str, config: Config | None = None, others: Sequence[Any] = ()
+) -> Options:
     """Return the default with the options applied. --help prints the help page and raises SystemExit.
+
+    config  options that are applied before; by default those of the file that --config names
+    others  values whose options the file may have too; only those of the default are applied
 
     Raises ValueError for a mistake, in one line that names the nearest right option.
     """
+    if config is None:
+        config, args = Config.take(args)
+    if config.file is not None:
+        default = _configured(default, config, program, others)
+    return _parse(default, args, program)
+
+
+def _configured(default: Options, config: Config, program: str, others: Sequence[Any]) -> Options:
+    """Return the default with the options of a file applied. ValueError names the file."""
+    words = config.words(default)
+    try:
+        return _parse(default, only_options_of(default, words, list(others)) if others else words, program)
+    except ValueError as error:
+        raise ValueError(f"{config.file}: {error}") from None
+
+
+def _parse(default: Options, args: list[str], program: str) -> Options:
+    """Return the default with the typed options applied."""
     check_no_repeats(args)
     default, args = exchange_components(default, args)
     args = resolve_aliases(args, flags(default), flag_groups(args))
     check_no_repeats(args)
+    args = with_lists(default, args)
     if {"-h", "--help"} & set(args):
         print(help_page(default, program))
         raise SystemExit(0)
@@ -49,6 +75,16 @@ def parse(default: Options, args: list[str], program: str) -> Options:
         if not exit.code:
             raise
     raise ValueError(f"{_plain_message(errors.getvalue(), default)} (`{program} --help` shows all options)")
+
+
+def with_lists(default: Any, args: list[str]) -> list[str]:
+    """The words with the values of lists separated at commas: --corruptions fog,snow. Paths keep their commas."""
+    lists = {option.flag for option in options_of(default) if not option.positional and is_list(option.hint)}
+    return [
+        word
+        for flag, *values in flag_groups(args)
+        for word in (flag, *(split_commas(values) if flag in lists else values))
+    ]
 
 
 def subject(args: list[str], verb: str, noun: str, example: str, shown: Any = None) -> tuple[str, list[str]]:

@@ -28,6 +28,24 @@ def flag_groups(args: list[str]) -> list[list[str]]:
     return groups
 
 
+def take_list(args: list[str], flag: str) -> tuple[list[str], list[str]]:
+    """A flag's values, also if commas separate them (slf,alf), and the words that are left.
+
+    Without the flag the list is empty; a flag without a value is a ValueError.
+    """
+    groups = flag_groups(args)
+    found = [group for group in groups if group[0] == flag]
+    values = [value for group in found for value in split_commas(group[1:])]
+    if len(found) > 1 or (found and not values):
+        raise ValueError(f"{flag} is given once, with one value or more")
+    return values, [word for group in groups if group[0] != flag for word in group]
+
+
+def split_commas(values: list[str]) -> list[str]:
+    """Separate values at commas: fog,snow and fog, snow are two."""
+    return [each for value in values for each in value.split(",") if each]
+
+
 def take_option(args: list[str], flag: str) -> tuple[str | None, list[str]]:
     """A flag's value, or None without the flag, and the words that are left.
 

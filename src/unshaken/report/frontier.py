@@ -16,6 +16,7 @@ from unshaken.base.json_files import write_text
 from unshaken.coreset.cost import matched
 from unshaken.report.cells import attack, spread
 from unshaken.report.grouping import results_in, unseeded
+from unshaken.report.records import TableOptions, print_records
 from unshaken.report.scatter import Dot, figure
 from unshaken.report.table import Row, display, page
 
@@ -32,7 +33,7 @@ ALL, CHANCE = "all images", "Random"
 
 
 @dataclass(frozen=True)
-class FrontierFigureOptions:
+class FrontierFigureOptions(TableOptions):
     """Draw accuracy against the speed-up of pre-training, for random images and selectors at several fractions."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -70,14 +71,20 @@ def read(options: FrontierFigureOptions) -> list[Result]:
     return results
 
 
-def draw(results: list[Result], out: Path) -> None:
-    """Write the figure and the table into files, and print the table. A result that is given twice counts once."""
+def draw(results: list[Result], out: Path, form: TableOptions = TableOptions()) -> None:
+    """Write the figure and the table into files, and print the table or its numbers.
+
+    A result that is given twice counts once.
+    """
     results = [result for k, result in enumerate(results) if result not in results[:k]]
     found, name = points(results), str(out).removesuffix(".svg")
     table = rows(found)
     write_text(Path(f"{name}.svg"), picture(found))
     write_text(Path(f"{name}.md"), page(COLUMNS, table, LEGEND))
-    display(COLUMNS, table, LEGEND)
+    if form.for_programs:
+        print_records([record(point) for point in found], form)
+    else:
+        display(COLUMNS, table, LEGEND)
     print(f"{name}.svg and {name}.md hold this frontier", file=sys.stderr)
 
 
@@ -178,6 +185,20 @@ def speedups(runs: list[Result], on_all: list[Result]) -> list[float]:
     by_seed = {r["seeds"]["pretrain"]: total_seconds(r) for r in on_all}
     usual = mean(by_seed.values())
     return [by_seed.get(r["seeds"]["pretrain"], usual) / total_seconds(r) for r in runs]
+
+
+def record(point: Point) -> dict[str, Any]:
+    """Return the numbers of one point: lists have one value for each of its runs."""
+    scores = {name: [run[key]["percent"] for run in point.runs] for name, key in (("sa", "standard"), ("ra", "robust"))}
+    return {
+        "selector": point.series,
+        "fraction": list(point.fraction),
+        "at_the_cost_of": point.of,
+        "seeds": [run["seeds"]["pretrain"] for run in point.runs],
+        "n": point.runs[0]["standard"]["n"],
+        **scores,
+        "speedup": [each if isfinite(each) else None for each in point.speedups],
+    }
 
 
 def rows(found: list[Point]) -> list[Row]:

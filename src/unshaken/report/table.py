@@ -16,6 +16,7 @@ import tyro
 from unshaken.base.terminal import console, printable
 from unshaken.report.cells import MEASURED, adversary, judged, percent, seconds, spread
 from unshaken.report.grouping import ALIKE, differences, grouped, once_each
+from unshaken.report.records import TableOptions, cell_records, print_records, result_records
 
 Row = tuple[str, ...]
 Kind = Literal["runs", "means", "board"]
@@ -24,7 +25,7 @@ CONSTANT, CORRUPTIONS, DIFFERS = "constant", "corruptions", "differs in"
 
 
 @dataclass(frozen=True)
-class ReportOptions:
+class ReportOptions(TableOptions):
     """Show results as a table."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -235,12 +236,19 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def show(results: list[dict[str, Any]], kind: Kind = "runs") -> None:
-    display(*table_of(results, kind))
+def show(results: list[dict[str, Any]], kind: Kind = "runs", form: TableOptions = TableOptions()) -> None:
+    """Print the table of results, or its numbers as JSON or CSV."""
+    if form.for_programs:
+        print_records(result_records(results if kind == "runs" else once_each(results), kind), form)
+    else:
+        display(*table_of(results, kind))
 
 
-def display(columns: Row, body: list[Row], legend: str) -> None:
-    """Print a table on standard output: drawn on a terminal, in Markdown in a pipe or a file."""
+def display(columns: Row, body: list[Row], legend: str, form: TableOptions = TableOptions()) -> None:
+    """Print a table on standard output: drawn on a terminal, in Markdown in a pipe or a file, or as JSON or CSV."""
+    if form.for_programs:
+        print_records(cell_records(columns, body), form)
+        return
     if not sys.stdout.isatty():
         print(page(columns, body, legend), end="")
         return

@@ -22,10 +22,12 @@ class Speed:
 
     images_s  images per second, without the first step
     startup   seconds of the first step
+    batch     images in each measured step; 0 if it is not known
     """
 
     images_s: float
     startup: float
+    batch: int = 0
 
 
 MARGIN = 0.9
@@ -47,7 +49,7 @@ def step_speed(step: Step, feed: BatchStream, optimizer: Optimizer, seconds: flo
             break
         batch = min(4 * batch, full)
     count = max(1, int(seconds / max(second, 1e-4)))
-    return Speed(MARGIN * batch * count / seconds_of(lambda: [one() for _ in range(count)]), startup)
+    return Speed(MARGIN * batch * count / seconds_of(lambda: [one() for _ in range(count)]), startup, batch)
 
 
 def endless(feed: BatchStream) -> Iterator[tuple[Position, Any]]:

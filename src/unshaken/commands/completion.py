@@ -1,0 +1,215 @@
+"""`unshaken completion`: a script by which bash, zsh or fish completes verbs, recipes, options and runs"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from unshaken.attacks.ball import Linf
+from unshaken.commands.board import BoardOptions, SubmitOptions
+from unshaken.commands.catalog import FORMS, TOPICS
+from unshaken.commands.coreset import CoresetOptions
+from unshaken.commands.demo import DemoOptions
+from unshaken.commands.doctor import DoctorOptions
+from unshaken.commands.evaluate import CompareOptions, EvaluateOptions
+from unshaken.commands.finetune import FinetuneOptions
+from unshaken.commands.frontier import FrontierOptions
+from unshaken.commands.interop import VerifyOptions
+from unshaken.commands.plan import PlanOptions
+from unshaken.commands.pretrain import PretrainOptions
+from unshaken.data.source import STANDARD, DataSource
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.interop.export import ExportOptions
+from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.options import described
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.catalog import RECIPES, recipe
+from unshaken.recipes.datasets import DATASETS
+from unshaken.recipes.finetune import MODES, Finetune
+from unshaken.report.frontier import FrontierFigureOptions
+from unshaken.report.table import ReportOptions
+from unshaken.runs.frontier import coreset_pair
+
+SHELLS = ("bash", "zsh", "fish")
+USAGE = """usage: unshaken completion bash|zsh|fish
+
+Prints a script for the shell. For good:
+  bash   unshaken completion bash > ~/.local/share/bash-completion/completions/unshaken
+  zsh    unshaken completion zsh > ~/.unshaken.zsh, and in ~/.zshrc: source ~/.unshaken.zsh
+  fish   unshaken completion fish > ~/.config/fish/completions/unshaken.fish
+Once: source <(unshaken completion bash)"""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """An option as a shell completes it: its description, and the words that it takes if they are known."""
+
+    flag: str
+    about: str
+    words: tuple[str, ...] = ()
+
+
+ALWAYS = (
+    Completed("--config", "File of options"),
+    Completed("--quiet", "Print only results and errors"),
+    Completed("--help", "Show all options"),
+)
+
+
+def completion(args: list[str]) -> None:
+    if args and args[0] in ("-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0)
+    if len(args) != 1 or args[0] not in SHELLS:
+        given = f", not {' '.join(args)!r}" if args else ""
+        raise ValueError(f"`unshaken completion` needs one of {', '.join(SHELLS)}{given}")
+    from unshaken.cli import VERBS
+
+    print({"bash": bash, "zsh": zsh, "fish": fish}[args[0]](VERBS))
+
+
+def defaults() -> dict[str, list[Any]]:
+    """Return the values whose fields are a verb's options."""
+    recipes = [recipe(f"{name}/digits") for name in RECIPES]
+    return {
+        "pretrain": [PretrainOptions(each) for each in recipes],
+        "plan": [PlanOptions(each) for each in recipes],
+        "finetune": [FinetuneOptions(Finetune()), FinetuneOptions(AutoFinetune())],
+        "evaluate": [EvaluateOptions(Evaluation(), DataSource())],
+        "compare": [CompareOptions()],
+        "report": [ReportOptions()],
+        "board": [BoardOptions()],
+        "submit": [SubmitOptions()],
+        "doctor": [DoctorOptions(DataSource(), Linf())],
+        "frontier": [FrontierOptions(coreset_pair("acl/digits")[0]), FrontierFigureOptions()],
+        "coreset": [CoresetOptions()],
+        "demo": [DemoOptions()],
+        "import": [ImportOptions()],
+        "export": [ExportOptions()],
+        "verify": [VerifyOptions()],
+    }
+
+
+READ_FIRST = {
+    "finetune": (
+        Completed("--mode", "Modes of fine-tuning", (*MODES, "all", "autolora")),
+        Completed("--protocol", "Epochs and rates of fine-tuning", ("clean", "leaked")),
+    ),
+    "list": tuple(Completed(flag, "Print for other programs") for flag in FORMS),
+}
+"""Options that a verb reads before the others."""
+SUBJECTS = {
+    **dict.fromkeys(("pretrain", "plan"), "recipes"),
+    **dict.fromkeys(("finetune", "evaluate", "doctor", "export", "verify", "compare", "report", "submit"), "runs"),
+    **dict.fromkeys(("board", "import"), "files"),
+    **dict.fromkeys(("frontier", "cite"), "recipes runs"),
+    "list": "recipes topics",
+    "coreset": "show",
+    "completion": "shells",
+}
+"""What the word after a verb is."""
+
+
+def options_by_verb(verbs: dict[str, str]) -> dict[str, list[Completed]]:
+    """Return the options of each verb, each once."""
+    found: dict[str, list[Completed]] = {}
+    for verb in verbs:
+        options = [*READ_FIRST.get(verb, ())]
+        for value in defaults().get(verb, ()):
+            options += [Completed(*each) for each in described(value)]
+        if any(option.flag == "--data.name" for option in options):
+            options.append(Completed("--data", "Data set, or a folder of images", STANDARD))
+        found[verb] = list({option.flag: option for option in (*options, *ALWAYS)}.values())
+    return found
+
+
+def recipes() -> list[str]:
+    """Return the names of recipes: METHOD for images of one's own, and METHOD/SET."""
+    return [name for method in RECIPES for name in (method, *(f"{method}/{data}" for data in DATASETS))]
+
+
+def words() -> dict[str, list[str]]:
+    """Return the lists of words that take the place of the names in SUBJECTS."""
+    return {"recipes": recipes(), "topics": [*TOPICS], "shells": [*SHELLS], "show": ["show"]}
+
+
+BASH = """# bash completion of unshaken
+_unshaken() {{
+  local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" verb="${{COMP_WORDS[1]}}" words="" run
+  COMPREPLY=()
+  if [[ $COMP_CWORD -eq 1 ]]; then
+    COMPREPLY=($(compgen -W "{verbs}" -- "$cur"))
+    return
+  fi
+  if [[ "$cur" == -* ]]; then
+    case "$verb" in
+{options}
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    return
+  fi
+  case "$verb $prev" in
+{values}
+  esac
+  if [[ -z "$words" && "$prev" != --* ]]; then
+    case "$verb" in
+{subjects}
+    esac
+  fi
+  if [[ "$words" == *RUNS* ]]; then
+    words="${{words/RUNS/}}"
+    for run in runs/*/recipe.json runs/*/*/recipe.json demo/runs/*/recipe.json demo/runs/*/*/recipe.json; do
+      [[ -e "$run" ]] && words+=" ${{run%/recipe.json}}"
+    done
+  fi
+  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}}
+complete -o default -F _unshaken unshaken"""
+
+
+def bash(verbs: dict[str, str]) -> str:
+    """Return the script for bash. Where it knows no words, bash completes files."""
+    by_verb, lists = options_by_verb(verbs), words()
+    options = "\n".join(f'      {verb}) words="{" ".join(o.flag for o in each)}" ;;' for verb, each in by_verb.items())
+    values = "\n".join(
+        f'    "{verb} {option.flag}") words="{" ".join(option.words)}" ;;'
+        for verb, each in by_verb.items()
+        for option in each
+        if option.words
+    )
+    subjects = "\n".join(
+        f'      {verb}) words="{" ".join(w for part in kind.split() for w in lists.get(part, [part.upper()]))}" ;;'
+        for verb, kind in SUBJECTS.items()
+        if kind != "files"
+    )
+    return BASH.format(verbs=" ".join(verbs), options=options, values=values, subjects=subjects)
+
+
+def zsh(verbs: dict[str, str]) -> str:
+    """Return the script for zsh, which reads the one for bash."""
+    head = "autoload -Uz +X compinit && compinit\nautoload -Uz +X bashcompinit && bashcompinit"
+    return f"{head}\n{bash(verbs)}"
+
+
+def fish(verbs: dict[str, str]) -> str:
+    """Return the script for fish, which shows a description beside each word."""
+    lines = ["# fish completion of unshaken"]
+    lines += [
+        f"complete -c unshaken -n __fish_use_subcommand -f -a {verb} -d {shlex.quote(about.partition(':')[0])}"
+        for verb, about in verbs.items()
+    ]
+    lists = words() | {"runs": ["(ls -d runs/*/ runs/*/*/ 2>/dev/null)"]}
+    for verb, kind in SUBJECTS.items():
+        found = " ".join(word for part in kind.split() for word in lists.get(part, []))
+        if found:
+            lines.append(f"complete -c unshaken -n '__fish_seen_subcommand_from {verb}' -a {shlex.quote(found)}")
+    for verb, options in options_by_verb(verbs).items():
+        for option in options:
+            takes = f" -x -a {shlex.quote(' '.join(option.words))}" if option.words else ""
+            about = option.about.partition(". ")[0][:100]
+            lines.append(
+                f"complete -c unshaken -n '__fish_seen_subcommand_from {verb}' -l {option.flag[2:]}{takes} "
+                f"-d {shlex.quote(about)}"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,212 @@
+"""A trial: some real steps of a run, measured, and what they say about its time and memory"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+
+from unshaken.base.progress import format_duration
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.compute.runtime import Runtime, measured_memory, multiplies_bf16
+from unshaken.data.images import Images
+from unshaken.data.source import STANDARD, DataSource
+from unshaken.methods.base import Step
+from unshaken.nets.heads import zero_classifier
+from unshaken.nets.network import Network
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.catalog import RECIPES
+from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.runs.finetune import with_routes_for
+from unshaken.runs.speeds import most_steps, pretrain_speed
+from unshaken.train.attack_policy import with_attack_steps
+from unshaken.train.batches import BatchStream
+from unshaken.train.image_sets import load_images, load_labelled
+from unshaken.train.throughput import Speed, step_speed
+from unshaken.train.workload import HOUR
+
+SECONDS = 4.0
+"""The most seconds of steps that are timed."""
+MOST = 2048
+"""Images of a user's own set that a trial decodes; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The measured speed of a run's steps, and its work.
+
+    images  training images of an epoch
+    exact   all of them were read; otherwise their number is estimated
+    speed   of the measured steps
+    passes  passes over the images in all: the epochs, or fewer on a coreset
+    memory  peak memory of the trial in GB
+    """
+
+    name: str
+    data: str
+    side: int
+    images: int
+    exact: bool
+    epochs: int
+    batch_size: int
+    passes: float
+    weights: int
+    runtime: Runtime
+    speed: Speed
+    memory: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        full, left = divmod(self.images, self.batch_size)
+        return full + (left > 1) if full else 1
+
+    @property
+    def epoch_seconds(self) -> float:
+        return self.images / self.speed.images_s
+
+    @property
+    def seconds(self) -> float:
+        """Expected seconds of the run."""
+        return self.passes * self.epoch_seconds + self.speed.startup
+
+    def lines(self) -> list[str]:
+        """Describe the work, its expected time and its memory."""
+        about, batch = "" if self.exact else "about ", min(self.batch_size, self.images)
+        s = "s" * (self.steps > 1)
+        work = f"{self.epochs:,} epoch{'s' * (self.epochs > 1)} of {self.steps:,} step{s} of {batch:,} images"
+        how = f"{self.weights / 1e6:.1f} million weights, {self.runtime.precision} on {self.runtime.kind}"
+        small = "" if self.speed.batch >= batch else f", of {batch:,} in the run, which take more"
+        return [
+            f"{self.name}: {about}{self.images:,} images of {self.side} pixels ({self.data}); {work}; {how}",
+            f"measured: {self.speed.images_s:,.1f} images/s; the first step took {self.speed.startup:.1f} s",
+            f"expected: about {format_duration(self.seconds)}, {self.epoch_seconds:,.1f} s an epoch",
+            f"memory: {self.memory:.1f} GB at most in the trial, with batches of {self.speed.batch:,}{small}",
+        ]
+
+
+@contextmanager
+def scratch(source: DataSource) -> Iterator[DataSource]:
+    """Lend the images with another place for decoded copies, which is removed afterwards: nothing else is written.
+
+    Copies that are there already are read.
+    """
+    root = Path(source.root).expanduser().absolute()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "cache").mkdir()
+        for file in [*root.glob("*"), *root.glob("cache/*")] if root.is_dir() else []:
+            if file != root / "cache":
+                (Path(folder) / file.relative_to(root)).symlink_to(file)
+        yield replace(source, root=folder)
+
+
+def some_images(source: DataSource, load: Callable[[DataSource], Images], split: str) -> tuple[Images, int | None]:
+    """Return training images for a trial, and their estimated number in all if these are only the first of them."""
+    if source.name in STANDARD or source.given is not None or source.limit is not None:
+        return load(source), None
+    images = load(replace(source, limit=MOST))
+    return images, source.estimated(split) if len(images) == MOST else None
+
+
+def pretrain_lines(recipe: Pretrain, runtime: Runtime) -> list[str]:
+    """Describe the work of a pre-training, its expected time, its memory, and what would be cheaper. Writes nothing."""
+    with scratch(recipe.data) as source:
+        images, count = some_images(source, lambda few: load_images(few, recipe.split, recipe.backbone), recipe.split)
+    trial = pretrain_trial(recipe, runtime, images, count)
+    return [*trial.lines(), *notes_on(recipe, trial), *single_step(recipe, trial, images)]
+
+
+def pretrain_trial(recipe: Pretrain, runtime: Runtime, images: Images, count: int | None = None) -> Trial:
+    """Measure some steps of a pre-training, from new weights.
+
+    count  the estimated number of its images, if these are some of them
+    """
+    fabric = runtime.open()
+    memory = measured_memory(fabric.device)
+    speed = pretrain_speed(recipe, images, runtime, SECONDS)
+    weights = weights_of(recipe.build_network((2,) * len(recipe.clusters)))
+    return Trial(
+        recipe.name, f"{images.name}, {images.split}", images.pixels.shape[-1], count or len(images), count is None,
+        recipe.epochs, recipe.batch_size, passes_of(recipe), weights, runtime, speed, memory(),
+    )  # fmt: skip
+
+
+def passes_of(recipe: Pretrain) -> float:
+    """Return the passes over all images, without those of the selections."""
+    chosen = recipe.coreset
+    if chosen is None or getattr(chosen, "warmup", recipe.epochs) >= recipe.epochs:
+        return recipe.epochs
+    return chosen.warmup + chosen.fraction * (recipe.epochs - chosen.warmup)
+
+
+def notes_on(recipe: Pretrain, trial: Trial) -> list[str]:
+    """Return what the expected time leaves out, and what would be cheaper, with its time."""
+    notes = []
+    if recipe.coreset is not None:
+        notes.append("not in it: the selections of the coreset, which were not measured")
+    if recipe.teacher and not Path(recipe.teacher).exists() and recipe.teacher.partition("/")[0] in RECIPES:
+        notes.append(f"not in it: the teacher, {recipe.teacher}, which is trained first if there is no finished run")
+    if trial.seconds > HOUR:
+        fits = int((HOUR - trial.speed.startup) / trial.epoch_seconds * recipe.epochs / trial.passes)
+        notes.append(f"cheaper: --epochs {fits:,} takes about an hour" if fits else "an epoch takes over an hour")
+    if recipe.name + "-rcs" in RECIPES:
+        notes.append(
+            f"cheaper: unshaken pretrain {recipe.name}-rcs, on a fifth of the images at a time (docs/speed.md)"
+        )
+    if trial.runtime.precision == "float32" and multiplies_bf16(trial.runtime.kind):
+        notes.append("cheaper: --runtime.precision auto, which is bf16 where that is faster")
+    return notes
+
+
+def single_step(recipe: Pretrain, trial: Trial, images: Images) -> list[str]:
+    """Measure the recipe with attacks of one step, and say what they would save."""
+    own = most_steps(recipe.method)
+    if own < 2:
+        return []
+    quick = pretrain_speed(replace(recipe, method=with_attack_steps(recipe.method, 1)), images, trial.runtime, SECONDS)
+    total = format_duration(trial.passes * trial.images / quick.images_s)
+    return [
+        f"cheaper: attacks of 1 step instead of {own} (--approximations.steps.value {1 / own:g}) take about {total}"
+    ]
+
+
+def finetune_lines(encoder: Path, recipe: Finetune | AutoFinetune, runtime: Runtime) -> list[str]:
+    """Describe the work of a fine-tuning, its expected time and its memory. Writes nothing."""
+    if isinstance(recipe, AutoFinetune):
+        return ["autolora: not measured, because its validation decides on its learning rate"]
+    return finetune_trial(encoder, recipe, runtime).lines()
+
+
+def finetune_trial(encoder: Path, recipe: Finetune, runtime: Runtime) -> Trial:
+    """Measure some steps of a fine-tuning by SLF, ALF or AFF. No copy of the images is kept."""
+    given = PretrainedEncoder.read(encoder_file(encoder))
+    with scratch(recipe.data) as source:
+        load = partial(load_labelled, backbone=given.backbone, holdout=recipe.holdout)
+        images, count = some_images(source, load, "train")
+    if recipe.holdout and count is not None:
+        count -= count // recipe.holdout
+    fabric = runtime.open()
+    memory = measured_memory(fabric.device)
+    head = zero_classifier(given.encoder.features, len(images.names))
+    net = Network(with_routes_for(recipe.method, given.encoder), head).to(fabric.device)
+    runtime.prepare(net)
+    feed = BatchStream(
+        images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, Key(recipe.seed) / "trial", images.label
+    )  # fmt: skip
+    speed = step_speed(Step(recipe.method, net), feed.to(fabric.device), recipe.optimizer, SECONDS)
+    return Trial(
+        recipe.mode, f"{images.name}, train, labelled", images.pixels.shape[-1], count or len(images), count is None,
+        recipe.epochs, recipe.batch_size, recipe.epochs, weights_of(net), runtime, speed, memory(),
+    )  # fmt: skip
+
+
+def weights_of(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())

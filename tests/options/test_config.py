@@ -1,0 +1,97 @@
+"""Options in a file: nested or dotted; what is typed wins; a recipe.json goes back in; mistakes name the file."""
+
+from dataclasses import replace
+
+import pytest
+
+import unshaken
+from unshaken.base.json_files import write_json
+from unshaken.base.serialize import short_hash, to_json
+from unshaken.commands.pretrain import PretrainOptions, named_recipe
+from unshaken.options import Config, parse
+from unshaken.recipes.catalog import RECIPES
+from unshaken.train.optim import SGD
+
+YAML = """
+epochs: 3
+optimizer: SGD
+optimizer.momentum: 1/2
+method:
+  attack.steps: 2
+  tau: 0.3
+data: photos
+data.limit: 64
+runtime:
+  compile: no
+views.ratio: [0.5, 2]
+"""
+
+
+def test_names_may_be_nested_or_dotted_and_what_is_typed_wins(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(YAML)
+    found = parse(PretrainOptions(unshaken.recipe("acl/cifar10")), ["--config", str(file), "--epochs", "5"], "test")
+    recipe = found.recipe
+    assert (recipe.epochs, recipe.optimizer, recipe.views.ratio) == (5, SGD(momentum=0.5), (0.5, 2))
+    assert (recipe.method.attack.steps, recipe.method.tau) == (2, 0.3)
+    assert (recipe.data.name, recipe.data.limit, found.runtime.compile) == ("photos", 64, "no")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipe_of_a_run_goes_back_in(name, tmp_path):
+    """Whatever was changed: a number, a component's kind, a switch."""
+    words = ["--seed", "3", "--data.download"]
+    default = unshaken.recipe(f"{name}/digits")
+    if hasattr(default, "lr"):
+        words += ["--lr", "Constant", "--lr.value", "0.5", "--backbone.std", "0.3"]
+    chosen = parse(PretrainOptions(default), words, "test").recipe
+    file = tmp_path / "recipe.json"
+    write_json(file, {"hash": short_hash(chosen), "recipe": to_json(chosen), "data": {}})
+    found, config = named_recipe(Config.read(file))
+    assert found == f"{name}/digits"
+    assert parse(PretrainOptions(unshaken.recipe(found)), [], "test", config).recipe == chosen
+
+
+BLOWN_UP = "a: &a [1, 1, 1, 1]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 8)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epohcs: 3", "mine.yaml: there is no option --epohcs; did you mean --epochs?"),
+        ("epochs: many", "mine.yaml: --epochs is a whole number ≥ 1, not 'many'"),
+        ("method: {tua: 1}", "mine.yaml: there is no option --method.tua; did you mean --method.tau?"),
+        ("epochs: 3\nepochs: 4", "mine.yaml cannot be read as YAML (a name is there twice"),
+        ("method.tau: 1\nmethod: {tau: 2}", "mine.yaml gives method twice"),
+        ("- epochs", "has to map names of options to values"),
+        ("epochs: [3", "cannot be read as YAML"),
+        (BLOWN_UP, "aliases make it too large"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_file(text, words, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        parse(PretrainOptions(unshaken.recipe("acl/digits")), ["--config", str(file)], "test")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_makes_no_objects(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("epochs: !!python/object/apply:os.getpid []")
+    assert Config.read(file).values == {"epochs": []}
+
+
+def test_fields_of_another_mode_are_left_out(tmp_path):
+    """A file for several modes may have what only one of them has."""
+    slf, aff = (replace(unshaken.recipe("acl/digits"), name=name) for name in ("a", "b"))
+    file = tmp_path / "mine.yaml"
+    file.write_text("method.attack.steps: 3\nepochs: 2")
+    config = Config.read(file)
+    plain = unshaken.recipe("simclr/digits")
+    assert parse(plain, [], "test", config, [plain, slf, aff]).epochs == 2
+    with pytest.raises(ValueError, match="no option --method.attack.steps"):
+        parse(plain, [], "test", config)
