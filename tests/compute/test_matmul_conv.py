@@ -7,7 +7,7 @@ from torch import nn
 
 from unshaken.base.rng import Key
 from unshaken.compute import matmul_conv as small
-from unshaken.compute.matmul_conv import MatmulConv2d, Product, Shifts, patches, use_matmul_convs
+from unshaken.compute.matmul_conv import MatmulConv2d, PatchProduct, ShiftedSum, patches, use_matmul_convs
 
 SHAPES = [(4, 4, 3, 1, 1), (8, 8, 3, 2, 1), (5, 3, 3, 1, 1), (7, 7, 3, 2, 0), (6, 6, 5, 1, 2), (4, 4, 2, 2, 0)]
 
@@ -16,13 +16,13 @@ def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=Key("small").on("cpu"), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("form", [Product, Shifts])
+@pytest.mark.parametrize("form", [PatchProduct, ShiftedSum])
 @pytest.mark.parametrize(("high", "wide", "k", "stride", "padding"), [*SHAPES, (1, 2, 3, 1, 1), (2, 2, 3, 1, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_products_are_the_convolution(form, high, wide, k, stride, padding, layout):
-    if form is Shifts and stride > 1:
+    if form is ShiftedSum and stride > 1:
         return
-    given = (padding,) if form is Shifts else (stride, padding)
+    given = (padding,) if form is ShiftedSum else (stride, padding)
     x = drawn(3, 4, high, wide).contiguous(memory_format=layout).requires_grad_()
     weight = drawn(5, 4, k, k).contiguous(memory_format=layout).requires_grad_()
     y, ours = F.conv2d(x, weight, None, stride, padding), form.apply(x, weight, *given)
@@ -42,7 +42,7 @@ def test_patches_are_what_a_convolution_looks_at():
 
 
 def convolutions() -> nn.Sequential:
-    wide = small.CHANNELS
+    wide = small.LEAST_CHANNELS
     return nn.Sequential(
         nn.Conv2d(wide, 4, 3, padding=1),
         nn.Conv2d(wide - 1, 4, 3, padding=1),  # few weights
@@ -63,24 +63,24 @@ def test_those_that_may_profit_are_exchanged_and_keep_their_parameters():
     assert state == list(net.state_dict())
 
 
-@pytest.mark.parametrize(("side", "stride", "form"), [(4, 1, Shifts), (8, 2, Product), (5, 1, None)])
+@pytest.mark.parametrize(("side", "stride", "form"), [(4, 1, ShiftedSum), (8, 2, PatchProduct), (5, 1, None)])
 def test_large_maps_stay_with_pytorch(side, stride, form, monkeypatch):
     used = []
-    for each in (Product, Shifts):
+    for each in (PatchProduct, ShiftedSum):
         noted = lambda *given, make=each.apply, each=each: used.append(each) or make(*given)  # noqa: E731
         monkeypatch.setattr(each, "apply", noted)
-    conv = nn.Conv2d(small.CHANNELS, 4, 3, stride, padding=1)
+    conv = nn.Conv2d(small.LEAST_CHANNELS, 4, 3, stride, padding=1)
     net = nn.Sequential(conv)
     use_matmul_convs(net)
-    x = drawn(2, small.CHANNELS, side, side).float()
+    x = drawn(2, small.LEAST_CHANNELS, side, side).float()
     assert torch.allclose(net(x), conv(x), atol=1e-4)
     assert used == ([form] if form else [])
 
 
 def test_it_takes_the_precision_of_what_comes_in():
-    net = nn.Sequential(nn.Conv2d(small.CHANNELS, 4, 3, padding=1))
+    net = nn.Sequential(nn.Conv2d(small.LEAST_CHANNELS, 4, 3, padding=1))
     use_matmul_convs(net)
-    x = drawn(2, small.CHANNELS, 4, 4).bfloat16()
+    x = drawn(2, small.LEAST_CHANNELS, 4, 4).bfloat16()
     y = net(x)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from unshaken.data import cifar as module
 from unshaken.data.cifar import RELEASES, Release, cifar
-from unshaken.data.cifar_pickle import unpickled
+from unshaken.data.cifar_pickle import read_pickle
 from unshaken.storage.download import checksum
 
 ROWS = 4
@@ -35,10 +35,10 @@ def published(folder: Path, classes: int) -> Release:
     for name in (*real.train, *real.test):
         dump(place / name, {"data": pixels_of(name), real.labels: [0, 1, 1, 0], "coarse_labels": [0] * ROWS})
     dump(place / real.meta, {real.names: ["cat", "dog"]})
-    with tarfile.open(folder / real.archive.file, "w:gz") as tar:
+    with tarfile.open(folder / real.archive.file_name, "w:gz") as tar:
         tar.add(place, real.archive.folder)
-    url = (folder / real.archive.file).as_uri()
-    return replace(real, archive=replace(real.archive, url=url, md5=checksum(folder / real.archive.file)))
+    url = (folder / real.archive.file_name).as_uri()
+    return replace(real, archive=replace(real.archive, url=url, md5=checksum(folder / real.archive.file_name)))
 
 
 @pytest.mark.parametrize("classes", [10, 100])
@@ -56,7 +56,7 @@ def test_downloaded(tmp_path: Path, classes: int) -> None:
 
 def test_found_wherever_it_lies(tmp_path: Path) -> None:
     release = published(tmp_path / "server", 10)
-    folder, packed = tmp_path / "server" / release.archive.folder, tmp_path / "server" / release.archive.file
+    folder, packed = tmp_path / "server" / release.archive.folder, tmp_path / "server" / release.archive.file_name
     for name, source in (("unpacked", folder), ("packed", packed), ("deep/er", folder), ("deep too/er", packed)):
         (tmp_path / name).mkdir(parents=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name / source.name)
@@ -75,7 +75,7 @@ def test_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = published(tmp_path, 10)
     first = cifar(10, tmp_path, "train", release=release)
     changed = tmp_path / release.archive.folder / release.train[0]
-    monkeypatch.setattr(module, "unpickled", None)
+    monkeypatch.setattr(module, "read_pickle", None)
     assert cifar(10, tmp_path, "train", release=release).digest == first.digest
     monkeypatch.undo()
     dump(changed, {"data": pixels_of("other"), release.labels: [1] * ROWS})
@@ -95,7 +95,7 @@ def test_size_and_limit(tmp_path: Path) -> None:
 
 def test_an_altered_archive_is_refused_and_left(tmp_path: Path) -> None:
     release = published(tmp_path / "server", 10)
-    wrong = tmp_path / release.archive.file
+    wrong = tmp_path / release.archive.file_name
     wrong.write_bytes(b"half of it")
     with pytest.raises(ValueError, match=f"has md5 .* instead of {release.archive.md5}.*remove it"):
         cifar(10, tmp_path, "train", release=release)
@@ -140,4 +140,4 @@ def test_pickles_of_an_old_numpy_are_read(tmp_path: Path) -> None:
     array = b"\x80\x02" + empty + b"(K\x01K\x03\x85" + dtype + b"\x89U\x03\x00\x80\xfftb."
     (tmp_path / "old").write_bytes(array)
     with (tmp_path / "old").open("rb") as file:
-        assert unpickled(file, "old").tolist() == [0, 128, 255]
+        assert read_pickle(file, "old").tolist() == [0, 128, 255]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from unshaken.base.pickles import MOST_STEPS, Reader
-from unshaken.data.cifar_pickle import unpickled
+from unshaken.data.cifar_pickle import read_pickle
 
 
 def read(content: bytes) -> Any:
-    return unpickled(io.BytesIO(content), "data_batch_1")
+    return read_pickle(io.BytesIO(content), "data_batch_1")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -159,7 +159,7 @@ def test_links_in_a_circle_end(photos: Path) -> None:
     found = folder(photos)
     assert found.splits["all"].names == ("cat", "dog", "pets")
     assert len(found.splits["all"]) == 18
-    assert "links to folders that were read before (cat/here/, " in str(found.left)
+    assert "repeated links to folders (cat/here/, " in str(found.left)
 
 
 def test_size_rule(photos: Path, load: Load) -> None:

@@ -137,7 +137,7 @@ def test_what_was_understood_is_said_once(photos: Path, load: Load, capsys: pyte
         "2 hidden entries (",
         "1 folder without images (train/cow/)",
         "9 images in splits that are not used (",
-        "1 image beside the splits (",
+        "1 image outside the splits' folders (",
     ):
         assert one in said
     assert said.count("\n") == 1

@@ -10,8 +10,8 @@ from unshaken.diagnostics.subject import (
     SURPRISING,
     ModelUnderTest,
     binomial_tail,
-    significantly_many,
-    significantly_more,
+    exceeds_share,
+    is_better,
 )
 
 
@@ -24,18 +24,18 @@ def test_the_chance_of_a_count(n, p):
 
 def test_many_is_surprising_to_harmless_shares():
     """The fewest images of so many that are a finding: what the documentation of a check may count on."""
-    fewest = {n: next(k for k in range(n + 1) if significantly_many(k, n)) for n in (16, 48, 192)}
+    fewest = {n: next(k for k in range(n + 1) if exceeds_share(k, n)) for n in (16, 48, 192)}
     assert fewest == {16: 5, 48: 7, 192: 14}
-    assert not significantly_many(0, 0)
+    assert not exceeds_share(0, 0)
 
 
 def test_more_is_a_sign_test():
     for gained, lost in [(3, 0), (14, 0), (13, 0), (20, 4), (20, 1), (1, 20)]:
         surprising = binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue < SURPRISING
-        assert significantly_more(gained, lost) == surprising
-    assert not significantly_more(0, 0)
-    assert significantly_more(14, 0, looks=1)
-    assert not significantly_more(14, 0, looks=2)
+        assert is_better(gained, lost) == surprising
+    assert not is_better(0, 0)
+    assert is_better(14, 0, tried=1)
+    assert not is_better(14, 0, tried=2)
 
 
 def test_a_patient_is_asked_in_parts_and_answers_for_all():

@@ -36,14 +36,16 @@ def bits(held: int) -> torch.Tensor:
 def test_the_bound_and_the_interval():
     """All that has not fallen may still hold; the interval is of the blocks that went through everything."""
     log = VerdictLog()
-    assert outlook(Stages(), log, BLOCKS) == "at most 100.0 %"
+    assert outlook(Stages(), log, BLOCKS) == "accuracy at most 100.0 %"
     for part, held in zip(CHAIN, (20, 18, 15), strict=True):
         log.write(part, 0, bits(held))
     log.write("clean", 2, bits(23))
     log.write("first", 2, bits(12))
     log.write("other", 1, bits(0))  # no part of the chain
     low, high = forecast(15, 25, 100)
-    assert outlook(Stages(), log, BLOCKS) == f"at most 77.0 %, 95 %: {100 * low:.1f} to {100 * high:.1f}"
+    assert outlook(Stages(), log, BLOCKS) == (
+        f"accuracy at most 77.0 %, {100 * low:.1f} to {100 * high:.1f} % by a 95 % interval"
+    )
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
@@ -86,11 +88,11 @@ def test_a_long_attack_says_its_step_and_the_time_left(monkeypatch, capsys):
             logits(0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    found = re.search(r"first, step 4 of at most 10, at most (\d+) s left for these 25 images", lines[-1])
+    found = re.search(r"first, call 4 of at most 10, at most (\d+) s left for these 25 images", lines[-1])
     assert found
     assert lines[-1].startswith("evaluation: 0 of 25 images")
     left = shown.step(shown.stage_started + 4.0)  # a second a call: 6 more of this part, and 40 of the next
-    assert left == "first, step 4 of at most 10, at most 46 s left for these 25 images"
+    assert left == "first, call 4 of at most 10, at most 46 s left for these 25 images"
 
 
 def test_an_attack_for_some_blocks_is_judged_by_them():
@@ -99,7 +101,7 @@ def test_an_attack_for_some_blocks_is_judged_by_them():
     log.write("first", 0, bits(18))
     log.write("last", 0, bits(15))
     log.write("clean", 2, bits(0))
-    assert outlook(Stages(1), log, BLOCKS) == "at most 60.0 %, 95 %: 60.0 to 60.0"
+    assert outlook(Stages(1), log, BLOCKS) == "accuracy at most 60.0 %, 60.0 to 60.0 % by a 95 % interval"
     with evaluation_progress(CALLS, Stages(1), log, BLOCKS, (0, 1), quiet=True) as shown:
         assert shown.is_finished(0)
         log.write("clean", 1, bits(3))

@@ -444,7 +444,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path):
     how = ImportOptions(out=tmp_path / "run")
     import_file(tmp_path / "a.pt", how)
     import_file(tmp_path / "a.pt", how)
-    with pytest.raises(ValueError, match="exists already, and comes from another file; choose another --out"):
+    with pytest.raises(ValueError, match="exists already, and was imported from another file; choose another --out"):
         import_file(tmp_path / "b.pt", how)
 
 

@@ -13,11 +13,11 @@ from unshaken.base.rng import Key
 from unshaken.losses import contrastive as contrast
 from unshaken.losses.contrastive import (
     check_temperature,
-    hard_negative_pairs,
     info_nce,
     mean_over_pairs,
     multi_view,
     nt_xent,
+    pairwise_hard_negative,
     pairwise_info_nce,
 )
 
@@ -285,13 +285,13 @@ def hard_by_loop(z: Tensor, tau: float, tau_plus: float, beta: float) -> dict:
 @pytest.mark.parametrize("tau", [0.2, 0.5])
 def test_hard_pairs_are_their_definition(tau, tau_plus, beta):
     z = embeddings(3, 4, 3).requires_grad_()
-    same(hard_negative_pairs(z, tau, tau_plus, beta), hard_by_loop(z, tau, tau_plus, beta), z)
+    same(pairwise_hard_negative(z, tau, tau_plus, beta), hard_by_loop(z, tau, tau_plus, beta), z)
 
 
 def test_the_floor_of_hard_pairs_is_reached_and_stops_the_negatives():
     """Positives so near that the debiased negatives would be negative: M exp(−1/τ) instead."""
     z = torch.stack([torch.eye(3), torch.eye(3) + 0.01 * embeddings(3, 3)]).requires_grad_()
-    ours = hard_negative_pairs(z, 0.5, 0.9, 1.0)
+    ours = pairwise_hard_negative(z, 0.5, 0.9, 1.0)
     same(ours, hard_by_loop(z, 0.5, 0.9, 1.0), z)
     e = (cosine_similarity(z[0, 0], z[1, 0], dim=0) / 0.5).exp().item()
     assert ours[0, 1, 0].item() == pytest.approx(-log(e / (e + 4 * exp(-2))), rel=1e-4)
@@ -299,12 +299,12 @@ def test_the_floor_of_hard_pairs_is_reached_and_stops_the_negatives():
 
 def test_hard_pairs_without_reweighting_and_debiasing_are_pairs_with_the_positives_averaged():
     z = embeddings(2, 5, 4)
-    assert torch.allclose(hard_negative_pairs(z, 0.5, 0.0, 0.0), pairwise_info_nce(z, 0.5), atol=1e-5)
+    assert torch.allclose(pairwise_hard_negative(z, 0.5, 0.0, 0.0), pairwise_info_nce(z, 0.5), atol=1e-5)
 
 
 def test_hard_pairs_at_a_low_temperature_stay_finite():
     z = (torch.eye(3).expand(2, 3, 3) * torch.tensor([1.0, -1.0]).view(2, 1, 1)).clone().requires_grad_()
-    loss = hard_negative_pairs(z, 0.01, 0.1, 1.0)
+    loss = pairwise_hard_negative(z, 0.01, 0.1, 1.0)
     assert loss.isfinite().all()
     assert loss[0, 1, 0].item() == pytest.approx(100 + log(4 / 0.9), rel=1e-5)
     assert torch.autograd.grad(loss.sum(), z)[0].isfinite().all()
@@ -312,28 +312,28 @@ def test_hard_pairs_at_a_low_temperature_stay_finite():
 
 def test_a_stopped_hard_pair_pulls_its_anchor_alone():
     z = embeddings(3, 4, 3).requires_grad_()
-    stopped = hard_negative_pairs(z, 0.5, 0.1, 1.0, z.detach())
-    assert torch.equal(stopped, hard_negative_pairs(z, 0.5, 0.1, 1.0))
+    stopped = pairwise_hard_negative(z, 0.5, 0.1, 1.0, z.detach())
+    assert torch.equal(stopped, pairwise_hard_negative(z, 0.5, 0.1, 1.0))
     (grad,) = torch.autograd.grad(stopped[1, 2, 3], z)
     assert [at for at in names(z) if grad[at].any()] == [(1, 3)]
 
 
 def test_hard_negatives_need_another_image():
     with pytest.raises(ValueError, match="2 or more"):
-        hard_negative_pairs(embeddings(2, 1, 4), 0.5, 0.1, 1.0)
+        pairwise_hard_negative(embeddings(2, 1, 4), 0.5, 0.1, 1.0)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 4), (8, 4), (2, 8, 4, 1)])
 def test_a_contrast_is_of_two_views_or_more(shape):
     z = torch.ones(shape)
-    for loss in (pairwise_info_nce, info_nce, multi_view, lambda z, tau: hard_negative_pairs(z, tau, 0.1, 1.0)):
+    for loss in (pairwise_info_nce, info_nce, multi_view, lambda z, tau: pairwise_hard_negative(z, tau, 0.1, 1.0)):
         with pytest.raises(ValueError, match=r"two views or more, shape \(V, N, D\), not"):
             loss(z, 0.5)
 
 
 def test_low_precision_is_raised_first_here_too():
     z = embeddings(3, 8, 4).bfloat16()
-    for loss in (pairwise_info_nce, info_nce, multi_view, lambda z, tau: hard_negative_pairs(z, tau, 0.1, 1.0)):
+    for loss in (pairwise_info_nce, info_nce, multi_view, lambda z, tau: pairwise_hard_negative(z, tau, 0.1, 1.0)):
         assert loss(z, 0.1).dtype == torch.float32
         assert torch.equal(loss(z, 0.1), loss(z.float(), 0.1))
 

@@ -14,7 +14,7 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch
-from unshaken.losses.contrastive import hard_negative_pairs, mean_over_pairs, multi_view
+from unshaken.losses.contrastive import mean_over_pairs, multi_view, pairwise_hard_negative
 from unshaken.methods.advcl import AdvCL
 from unshaken.methods.ainfonce import HN, IP, Adaptive, AsymAdvCL, AsymRoCL, with_ip
 from unshaken.methods.base import Step
@@ -248,7 +248,9 @@ def test_the_views_are_those_of_the_attack_on_that_loss(hard, net, batch, clock,
     method, twin = AsymAdvCL(AdvCL(PGD(Linf(0.1), steps=3)), hn=HN(0.3), hard_attack=hard), copy.deepcopy(net)
     method.loss(net, batch, clock, Key(0))
     raised = (
-        (lambda z: mean_over_pairs(hard_negative_pairs(z, 0.5, 0.3, 1.0))) if hard else (lambda z: multi_view(z, 0.5))
+        (lambda z: mean_over_pairs(pairwise_hard_negative(z, 0.5, 0.3, 1.0)))
+        if hard
+        else (lambda z: multi_view(z, 0.5))
     )
     x_cl, x_ce = method.advcl.adversarial(twin, batch, method.advcl.clean(batch), raised, Key(0))
     update = [call.x for call in calls if call.modes == {True}]

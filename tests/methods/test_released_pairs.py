@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from unshaken.base.rng import Key
-from unshaken.losses.contrastive import hard_negative_pairs
+from unshaken.losses.contrastive import pairwise_hard_negative
 from unshaken.methods.released.ainfonce import advcl_hard_pairs, rocl_hard_pairs
 
 TREES = {"advcl": advcl_hard_pairs, "rocl": rocl_hard_pairs}
@@ -61,7 +61,9 @@ def test_the_released_hard_pairs(tree, tau_plus, beta, stopped):
 
 def test_the_released_forms_differ_from_the_paper_s():
     z = embeddings(3, 6, 8)
-    hcl, advcl, rocl = (pairs(z, 0.5, 0.1, 1.0) for pairs in (hard_negative_pairs, advcl_hard_pairs, rocl_hard_pairs))
+    hcl, advcl, rocl = (
+        pairs(z, 0.5, 0.1, 1.0) for pairs in (pairwise_hard_negative, advcl_hard_pairs, rocl_hard_pairs)
+    )
     assert (hcl - rocl).abs().max() > 0.01
     assert (advcl - rocl).abs().max() > 0.01
 

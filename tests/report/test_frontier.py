@@ -184,7 +184,7 @@ def test_the_command_draws_what_is_there(tmp_path, capsys):
     assert words[0] == "acl on digits, SLF: accuracy against speed-up of pre-training"
     assert "RCS 0.2: 3.12, 70.00" in words
     assert cli.run([*args, "--mode", "alf"]) == 2
-    assert "no result of mode 'alf' here; there are some of aff, slf" in capsys.readouterr().err
+    assert "none of these results is of mode 'alf'; their modes are aff, slf" in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_said_to_be_one(tmp_path, capsys):

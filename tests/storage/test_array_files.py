@@ -44,13 +44,19 @@ def npy(header: bytes, data: bytes = bytes(8), version: int = 1) -> bytes:
         (b"", "it is empty"),
         (b"\x93NUM", "does not begin like"),
         (b"PK\x03\x04" + bytes(40), "does not begin like"),
-        (npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"), "not that of a plain array"),
-        (npy(b"{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }\n"), "not that of a plain array"),
-        (npy(b"(" * 9000 + b")" * 900), "not that of a plain array"),
-        (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }\n", version=2)[:20], "not that of a plain"),
-        (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n"), "needs 16 bytes, and it has 8"),
+        (npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"), "not that of an array of numbers"),
+        (
+            npy(b"{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }\n"),
+            "not that of an array of numbers",
+        ),
+        (npy(b"(" * 9000 + b")" * 900), "not that of an array of numbers"),
+        (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }\n", version=2)[:20], "not that of an array"),
+        (
+            npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n"),
+            "needs 16 bytes, but 8 follow the header",
+        ),
         (npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }\n"), "needs 799,999,999,992 bytes"),
-        (npy(b"{'descr': '<f7', 'fortran_order': False, 'shape': (1,), }\n"), "it has no type '<f7'"),
+        (npy(b"{'descr': '<f7', 'fortran_order': False, 'shape': (1,), }\n"), "NumPy has no type '<f7'"),
     ],
 )
 def test_all_else_is_one_line(content: bytes, said: str, tmp_path: Path):

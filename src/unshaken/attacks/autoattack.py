@@ -21,20 +21,21 @@ from unshaken.base.rng import Key
 class AutoAttack(Attack):
     """AutoAttack (Croce and Hein, ICML 2020, arXiv:2003.01690): an image is robust if it withstands every attack.
 
-    With fewer than ten classes the targeted attacks aim at all wrong classes. With two or three classes DLR is as in
-    `objective.py`.
+    With fewer than ten classes the targeted attacks aim at all wrong classes. DLR needs four logits; what replaces it
+    with two or three classes is in `objective.py`.
     """
 
     ball: AnyBall = Linf(8 / 255)
     version: Literal["standard", "plus", "rand"] = "standard"
-    """standard: APGD-CE, APGD-T, FAB-T and Square. plus: more restarts, and the untargeted forms too. rand: APGD-CE and
-    APGD-DLR with gradients averaged over 20 draws, for networks that are themselves random."""
+    """standard: APGD-CE, APGD-T, FAB-T and Square. plus: also APGD-DLR and FAB, with 5 restarts
+    of the untargeted attacks. rand: APGD-CE and APGD-DLR with gradients averaged over 20 draws, for randomised
+    networks."""
     steps: Count = 100
     """Number of steps of APGD and FAB."""
     queries: Natural = 5000
-    """Number of queries of Square."""
+    """Number of queries of Square for each image."""
     targets: Count = 9
-    """Number of wrong classes that APGD-T and FAB-T aim at."""
+    """The most wrong classes that APGD-T and FAB-T aim at, those with the largest logits."""
 
     def __post_init__(self) -> None:
         if self.targets < 1 or self.steps < 1 or self.queries < 0:
@@ -53,9 +54,11 @@ class AutoAttack(Attack):
         if self.version == "standard":
             return ("apgd-ce", APGD(ball, "ce", 0, steps)), apgd_t, fab_t, square
         apgd_ce, apgd_dlr = ((f"apgd-{loss}", APGD(ball, loss, 0, steps, restarts=5)) for loss in ("ce", "dlr"))
+        # the order of the authors' code
         return apgd_ce, apgd_dlr, ("fab", FAB(ball, 0, steps, restarts=5)), square, apgd_t, fab_t
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
         x = x.detach()
-        each = (lambda at, n=name, a=attack: a(model, x[at], y[at], key / n) for name, attack in self.stages)
-        return cascade(each, x)
+        # `at` are the indices of the survivors; the defaults bind the values of this turn of the loop
+        attacks = (lambda at, n=name, a=attack: a(model, x[at], y[at], key / n) for name, attack in self.stages)
+        return cascade(attacks, x)

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from unshaken.board.collect import SCORES, Receipt
-from unshaken.board.insight import against_epsilon, insight
+from unshaken.board.insight import accuracy_by_epsilon, insight
 from unshaken.board.reported import reported_rows
 from unshaken.board.rows import SUPERVISED, Row, cell, rows_of
 from unshaken.board.tasks import Task, budget
@@ -181,7 +181,7 @@ def insights(rows: list[Row], receipts: list[Receipt], ids: dict[int, str], mode
     for mode in modes:
         by_metric = [each for metric in ("AA", "RA") if (each := insight(rows, ids, mode, metric))]
         best = max(by_metric, key=lambda each: len(each["agreement"]["rows"]), default=None)
-        curves = against_epsilon(rows, receipts, ids, mode)
+        curves = accuracy_by_epsilon(rows, receipts, ids, mode)
         if best or curves:
             found[mode] = (best or {}) | ({"epsilon": curves} if curves else {})
     return found

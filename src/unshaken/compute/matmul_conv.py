@@ -13,90 +13,92 @@ from torch.autograd.function import once_differentiable
 
 from unshaken.base.types import Float
 
-PIXELS = 16
-"""The largest output map, h · w, that is computed as a product. On 4×4 pixels with 512 channels, the library's
-convolution spends more time on rearranging its 2.4 million weights than on multiplying by them."""
-CHANNELS = 256
-"""The least number of input channels: with fewer, there are few weights to rearrange."""
+MOST_PIXELS = 16
+"""The largest output map, h · w, that is computed as a product. On 4×4 pixels with 512 channels, PyTorch's
+convolution spends more time on reordering its 2.4 million weights in memory than on multiplying by them."""
+LEAST_CHANNELS = 256
+"""The least number of input channels: with fewer, there are few weights to reorder."""
 
 
 class MatmulConv2d(nn.Conv2d):
     """A convolution that is computed as a matrix product if its output map is small."""
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        (high, wide), (k, _), (stride, _), (padding, _) = x.shape[2:], self.kernel_size, self.stride, self.padding
-        h, w = ((side + 2 * padding - k) // stride + 1 for side in (high, wide))  # pyright: ignore[reportOperatorIssue]
-        if h * w > PIXELS or x.device.type != "cpu":
+        (k, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding  # square: see `_may_profit`
+        h, w = ((side + 2 * padding - k) // stride + 1 for side in x.shape[2:])  # pyright: ignore[reportOperatorIssue]
+        if h * w > MOST_PIXELS or x.device.type != "cpu":
             return super().forward(x)
         if x.dtype == torch.float32 and stride == 1:
-            y = Shifts.apply(x, self.weight, padding)
-        else:  # `Shifts` adds up products one by one, which would round too much in a lower precision
-            y = Product.apply(x, self.weight.to(x.dtype), stride, padding)
+            y = ShiftedSum.apply(x, self.weight, padding)
+        else:  # `ShiftedSum` is for stride 1 only, and its sum of many products would round too much in bf16
+            y = PatchProduct.apply(x, self.weight.to(x.dtype), stride, padding)
         return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
 
 
 def use_matmul_convs(net: nn.Module) -> None:
     """Replace, in place, the convolutions that may become faster; they keep their parameters."""
     for name, module in list(net.named_modules()):
-        if type(module) is nn.Conv2d and _may_profit(module):
+        if type(module) is nn.Conv2d and _may_profit(module):  # a subclass may compute something else
             net.set_submodule(name, _as_matmul(module))
 
 
 def _may_profit(conv: nn.Conv2d) -> bool:
+    # the set of letters of padding="same" has more than one item, so such a convolution stays as it is
     square = all(len({*pair}) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
     plain = conv.padding_mode == "zeros" and conv.groups == 1 and conv.dilation == (1, 1)
-    return square and plain and conv.kernel_size[0] > 1 and conv.in_channels >= CHANNELS
+    return square and plain and conv.kernel_size[0] > 1 and conv.in_channels >= LEAST_CHANNELS
 
 
 def _as_matmul(conv: nn.Conv2d) -> MatmulConv2d:
-    shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
-    made = MatmulConv2d(*shape, bias=conv.bias is not None, device="meta").train(conv.training)  # pyright: ignore[reportArgumentType]
+    arguments = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
+    # "meta" allocates no memory for the parameters, which are replaced at once
+    made = MatmulConv2d(*arguments, bias=conv.bias is not None, device="meta").train(conv.training)  # pyright: ignore[reportArgumentType]
     made.weight, made.bias = conv.weight, conv.bias
     return made
 
 
-class Shifts(torch.autograd.Function):
-    """y[i] = Σ_a x[i + a − p] W[a], over the kernel positions a for which pixel i + a − p exists; p is the padding.
+class ShiftedSum(torch.autograd.Function):
+    """y[i] = Σ_a x[i + a − p] W[a], where i and a are positions (row, column) in y and in the kernel; p is the padding.
 
-    There is one matrix product per kernel position and row of pixels. No product includes the padding's zeros, which
-    are 31 % of the inputs of a 3 × 3 kernel on 4 × 4 pixels.
+    Terms without a pixel i + a − p are left out. There is one matrix product per kernel position and row of pixels. No
+    product includes the padding's zeros, which are 31 % of what a 3 × 3 kernel reads on 4 × 4 pixels.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
-        side = [length + 2 * padding - weight.shape[-1] + 1 for length in x.shape[2:]]
-        x, weight = _by_pixel(x), weight.permute(2, 3, 1, 0)
-        y = x.new_zeros(*side, x.shape[2], weight.shape[-1])
-        for a, b, to, of in shifts(y, x, weight.shape[0], padding):
-            _rows(y, to).addmm_(_rows(x, of), weight[a, b])
+        sides = [length + 2 * padding - weight.shape[-1] + 1 for length in x.shape[2:]]
+        x, weight = _by_pixel(x), weight.permute(2, 3, 1, 0)  # (k k C D)
+        y = x.new_zeros(*sides, x.shape[2], weight.shape[-1])
+        for a, b, target, source in shifted_rows(y, x, weight.shape[0], padding):
+            _row(y, target).addmm_(_row(x, source), weight[a, b])
         return _by_image(y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, x, weight = _by_pixel(grad), _by_pixel(x), weight.permute(2, 3, 0, 1)
-        of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for a, b, to, of in shifts(grad, x, weight.shape[0], ctx.padding):
-            if of_x is not None:
-                _rows(of_x, of).addmm_(_rows(grad, to), weight[a, b])
-            if of_weight is not None:
-                of_weight[a, b].addmm_(_rows(grad, to).T, _rows(x, of))
-        of_x = None if of_x is None else _by_image(of_x)
-        return of_x, None if of_weight is None else of_weight.permute(2, 3, 0, 1), None
+        grad, x, weight = _by_pixel(grad), _by_pixel(x), weight.permute(2, 3, 0, 1)  # (k k D C)
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for a, b, target, source in shifted_rows(grad, x, weight.shape[0], ctx.padding):
+            if grad_x is not None:
+                _row(grad_x, source).addmm_(_row(grad, target), weight[a, b])
+            if grad_weight is not None:
+                grad_weight[a, b].addmm_(_row(grad, target).T, _row(x, source))
+        grad_x = None if grad_x is None else _by_image(grad_x)
+        return grad_x, None if grad_weight is None else grad_weight.permute(2, 3, 0, 1), None
 
 
 Row = tuple[int, slice]
 """The index of a row of pixels, and a range of columns in it."""
 
 
-def shifts(
+def shifted_rows(
     y: Float[Tensor, "h w N D"], x: Float[Tensor, "H W N C"], k: int, padding: int
 ) -> Iterator[tuple[int, int, Row, Row]]:
-    """Yield each position (a, b) of a k × k kernel with each row of y that it adds to, and the row of x it reads."""
+    """For each position (a, b) of a k × k kernel, yield each row of y that it adds to and the row of x it reads."""
     for a, b in product(range(k), repeat=2):
         down, right = a - padding, b - padding
         first, last = max(0, -right), min(y.shape[1], x.shape[1] - right)
@@ -104,8 +106,8 @@ def shifts(
             yield a, b, (i, slice(first, last)), (i + down, slice(first + right, last + right))
 
 
-def _rows(x: Float[Tensor, "H W N C"], row: Row) -> Float[Tensor, "wN C"]:
-    return x[row].flatten(0, 1)
+def _row(x: Float[Tensor, "H W N C"], row: Row) -> Float[Tensor, "wN C"]:
+    return x[row].flatten(0, 1)  # a view, since x is contiguous: callers add to it
 
 
 def _by_pixel(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "H W N C"]:
@@ -116,10 +118,10 @@ def _by_image(x: Float[Tensor, "H W N C"]) -> Float[Tensor, "N C H W"]:
     return x.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
-class Product(torch.autograd.Function):
+class PatchProduct(torch.autograd.Function):
     """y = P(x) Wᵀ, where each row of P(x) is the patch of x under one pixel of y.
 
-    ∂/∂W = ∂yᵀ P(x); ∂/∂x is the convolution of ∂y with the flipped W, which for stride 1 is such a product too.
+    With G = ∂L/∂y: ∂L/∂W = Gᵀ P(x), and ∂L/∂x convolves G with the flipped W, which for stride 1 is such a product too.
     """
 
     @staticmethod
@@ -134,21 +136,21 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         k, stride, padding = weight.shape[-1], ctx.stride, ctx.padding
-        of_x = of_weight = None
+        grad_x = grad_weight = None
         if ctx.needs_input_grad[0] and stride == 1:
             rows = patches(grad, k, 1, k - 1 - padding)
-            of_x = _maps(rows.flatten(0, 2).mm(_matrix(weight.flip(2, 3).transpose(0, 1)).T), rows.shape)
+            grad_x = _maps(rows.flatten(0, 2).mm(_matrix(weight.flip(2, 3).transpose(0, 1)).T), rows.shape)
         elif ctx.needs_input_grad[0]:
-            of_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, stride, padding)  # pyright: ignore[reportAttributeAccessIssue]
+            grad_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, stride, padding)  # pyright: ignore[reportAttributeAccessIssue]
         if ctx.needs_input_grad[1]:
             rows = patches(x, k, stride, padding).flatten(0, 2)
-            of_weight = grad.permute(0, 2, 3, 1).flatten(0, 2).T.mm(rows)
-            of_weight = of_weight.view(len(weight), k, k, -1).permute(0, 3, 1, 2)
-        return of_x, of_weight, None, None
+            grad_weight = grad.permute(0, 2, 3, 1).flatten(0, 2).T.mm(rows)
+            grad_weight = grad_weight.view(len(weight), k, k, -1).permute(0, 3, 1, 2)
+        return grad_x, grad_weight, None, None
 
 
 def patches(x: Float[Tensor, "N C H W"], k: int, stride: int, padding: int) -> Float[Tensor, "N h w kkC"]:
-    """Return each k × k window of the zero-padded images that a convolution reads, channels last."""
+    """Return each k × k window of the zero-padded images that a convolution reads, in the order k, k, C."""
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
     windows = padded.unfold(1, k, stride).unfold(2, k, stride)  # N h w C k k
     return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unshaken.data.cifar_pickle import unpickled
+from unshaken.data.cifar_pickle import read_pickle
 from unshaken.data.decode import resized
 from unshaken.data.image_digests import image_digests, packed_digests, unpacked_digests
 from unshaken.data.images import Images
@@ -69,7 +69,7 @@ def cifar(
 
     def decode() -> Decoded:
         with closing(release.archive.members(location, wanted)) as members:  # pyright: ignore[reportArgumentType]
-            read = {name: unpickled(stream, name) for name, stream, _ in members}
+            read = {name: read_pickle(stream, name) for name, stream, _ in members}
         data = [_entry(read, batch, "data", np.uint8, (None, 3 * 32 * 32)) for batch in batches]
         label = [_entry(read, batch, release.labels, np.int64, (None,)) for batch in batches]
         if odd := next((b for b, d, y in zip(batches, data, label, strict=True) if len(d) != len(y)), None):

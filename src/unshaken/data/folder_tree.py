@@ -1,4 +1,4 @@
-"""A folder and everything below it: images, tables, and what is left out with the reason."""
+"""A folder and everything below it: images, Parquet files, and what is left out with the reason."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ UNREAD_SUFFIXES = (
     *(".exr", ".hdr", ".pcx", ".xcf", ".dcm", ".nii", ".mat", ".jpf", ".jpx", ".j2c", ".jpc", ".sgi", ".qoi", ".pfm"),
     *(".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".mov", ".mp4", ".avi", ".webm"),
 )
-"""Suffixes of pictures whose formats are not read; they are counted in the report."""
+"""Suffixes of pictures and videos that are not read; `LeftOut` counts them."""
 SYSTEM_NAMES = (
     *("__macosx", "lost+found", "thumbs.db", "desktop.ini", "__pycache__", "system volume information"),
     *("#recycle", "#snapshot", "$recycle.bin"),
 )
-"""Entries that operating systems make. So are all that begin with @ (@eaDir has thumbnails)."""
+"""Names, in lower case, that systems give to their own files. Names that begin with @ are such too (a NAS's @eaDir)."""
 DEEPEST = 64
-MOST_VISITS = 16
-"""How many links to the same folder are followed."""
+"""The most levels of folders below the root."""
+MOST_LINKS = 16
+"""The most links to one folder that are followed, because links among folders can multiply."""
 
 
 class Reason(Enum):
@@ -35,16 +36,16 @@ class Reason(Enum):
     HIDDEN = "hidden entry", "hidden entries"
     SYSTEM = "entry made by the operating system", "entries made by the operating system"
     EMPTY = "folder without images", "folders without images"
-    LINKED = "link to a folder that was read before", "links to folders that were read before"
-    DEEP = "folder too deep", "folders too deep"
-    BESIDE_SPLITS = "image beside the splits", "images beside the splits"
+    LINKED = "repeated link to a folder", "repeated links to folders"
+    DEEP = f"folder below {DEEPEST} levels", f"folders below {DEEPEST} levels"
+    BESIDE_SPLITS = "image outside the splits' folders", "images outside the splits' folders"
     UNUSED_SPLIT = "image in a split that is not used", "images in splits that are not used"
     TABLE = "Parquet file", "Parquet files"
 
 
 @dataclass
 class LeftOut:
-    """The entries of a folder that are not used, counted by reason and suffix or name."""
+    """The entries of a folder that are not used, counted by reason, and then by suffix, name or path."""
 
     counts: dict[Reason, Counter[str]] = field(default_factory=dict)
 
@@ -64,10 +65,10 @@ class LeftOut:
 class Branch:
     """A folder that holds images or Parquet files, at any depth.
 
-    path    its path from the folder that was read; "" for that folder itself
+    path    its path from the root; "" for the root itself
     real    its absolute path with links resolved
-    images  the sorted names of the images in it
-    tables  the sorted names of the Parquet files in it
+    images  the sorted names of the images directly in it
+    tables  the sorted names of the Parquet files directly in it
     below   the folders in it that hold images or Parquet files, by name
     """
 
@@ -78,7 +79,7 @@ class Branch:
     below: dict[str, Branch] = field(default_factory=dict)
 
     def files(self, tables: bool = False) -> list[str]:
-        """Return all images (or Parquet files) at any depth, as sorted paths from the folder that was read.
+        """Return all images (or Parquet files) at any depth, as sorted paths from the root.
 
         A folder that two links lead to counts once.
         """
@@ -103,7 +104,7 @@ class Branch:
 def read_tree(root: Path, left: LeftOut, part: str = "") -> Branch:
     """Read a folder, or the folder `part` in it, with all folders below; what is not used is counted in `left`.
 
-    Links to folders are followed, except for a link to a folder that holds the link: it would make a circle.
+    Links to folders are followed, but neither in circles nor more often than MOST_LINKS.
     ValueError if a folder cannot be listed.
     """
     location = (root / part).resolve()
@@ -111,20 +112,20 @@ def read_tree(root: Path, left: LeftOut, part: str = "") -> Branch:
     return _read(root, part, str(location), above, Counter(), left)
 
 
-def _read(root: Path, path: str, real: str, above: set[str], times: Counter[str], left: LeftOut) -> Branch:
+def _read(root: Path, path: str, real: str, above: set[str], links: Counter[str], left: LeftOut) -> Branch:
     branch = Branch(path, real)
     for entry in _entries(root / path):
         inside = os.path.join(path, entry.name)
         reason, kind = _reason_to_leave_out(entry)
         if _is_folder(entry) and reason is None:
             there = os.path.realpath(entry.path)
-            times[there] += entry.is_symlink()
-            if there in above or entry.is_symlink() and times[there] > MOST_VISITS:
+            links[there] += entry.is_symlink()
+            if there in above or (entry.is_symlink() and links[there] > MOST_LINKS):
                 left.note(Reason.LINKED, f"{inside}/")
             elif inside.count(os.sep) >= DEEPEST:
                 left.note(Reason.DEEP, f"{inside}/")
             else:
-                below = _read(root, inside, there, above | {there}, times, left)
+                below = _read(root, inside, there, above | {there}, links, left)
                 branch.below[entry.name] = below
                 if not (below.images or below.tables or below.below):
                     left.note(Reason.EMPTY, f"{inside}/")

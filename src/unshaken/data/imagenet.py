@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from unshaken.base.progress import progress
-from unshaken.data.cifar_pickle import unpickled
+from unshaken.data.cifar_pickle import read_pickle
 from unshaken.data.decode import resized
 from unshaken.data.folder import Files, listing_of
 from unshaken.data.folder_index import Found
@@ -135,7 +135,7 @@ def _opened(location: Path, name: str) -> Iterator[tuple[IO[bytes], str]]:
 def _batch(stream: IO[bytes], name: str, location: Path) -> tuple[np.ndarray, list[int]]:
     """Return images (n 3 32 32) uint8 and classes 1..1000. ValueError if the file is damaged or of another set."""
     called = name if location.name == name else f"{location}: {name}"
-    read: Any = _arrays(stream, called) if name.endswith(".npz") else unpickled(stream, called)
+    read: Any = _arrays(stream, called) if name.endswith(".npz") else read_pickle(stream, called)
     if not isinstance(read, dict) or not {"data", "labels"} <= read.keys():
         raise ValueError(
             f"{location}: {name} has no entries 'data' and 'labels', so it is not of ImageNet at 32 pixels"

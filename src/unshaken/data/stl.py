@@ -44,7 +44,7 @@ def stl(
         for name, stream, length in archive.members(location, wanted):
             if name.endswith("_X.bin"):
                 if length % (3 * SIDE * SIDE):
-                    raise ValueError(f"{location}: {name} is cut short: remove it and unpack {archive.file} again")
+                    raise ValueError(f"{location}: {name} is cut short: remove it and unpack {archive.file_name} again")
                 pixels, digests = _pixels(stream, length // (3 * SIDE * SIDE), size, limit)
                 metadata["digests"] = packed_digests(digests)
             elif name.endswith("_y.bin"):  # classes are 1..10 in this file

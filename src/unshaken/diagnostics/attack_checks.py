@@ -15,7 +15,7 @@ from unshaken.attacks.base import Model
 from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
 from unshaken.base.types import Bool
-from unshaken.diagnostics.subject import CHUNK, Finding, ModelUnderTest, significantly_many, significantly_more
+from unshaken.diagnostics.subject import CHUNK, Finding, ModelUnderTest, exceeds_share, is_better
 
 STEPS = 20
 """Steps of the attack that is checked: PGD-20 on cross-entropy."""
@@ -89,7 +89,7 @@ def _loss(model: ModelUnderTest, x: Tensor) -> Tensor:
 def steps(probe: AttackProbe) -> Finding | None:
     """Report if twenty steps break fewer images than one step."""
     once, often = probe.one_step, probe.usual
-    if not significantly_more(int((often & ~once).sum()), int((once & ~often).sum())):
+    if not is_better(int((often & ~once).sum()), int((once & ~often).sum())):
         return None
     says = f"{int(once.sum())} of {len(once)} images survive one step, and {int(often.sum())} survive {STEPS} steps."
     return Finding("steps", says, "certain", MASKED)
@@ -98,9 +98,7 @@ def steps(probe: AttackProbe) -> Finding | None:
 def larger_eps(probe: AttackProbe) -> Finding | None:
     """Report if more images survive at a larger ε than at ε."""
     near, far = probe.usual, probe.wider
-    if probe.larger.eps <= probe.model.ball.eps or not significantly_more(
-        int((far & ~near).sum()), int((near & ~far).sum())
-    ):
+    if probe.larger.eps <= probe.model.ball.eps or not is_better(int((far & ~near).sum()), int((near & ~far).sum())):
         return None
     says = (
         f"At ε = {probe.model.ball.eps:.3g} {int(near.sum())} of {len(near)} images survive the attack, and at "
@@ -116,7 +114,7 @@ def huge_eps(probe: AttackProbe) -> Finding | None:
         return None
     grey = model.correct_on(torch.full_like(model.x, 0.5))
     missed, n = int((survivors & ~grey).sum()), len(survivors)
-    if not significantly_many(missed, n):
+    if not exceeds_share(missed, n):
         return None
     says = (
         f"At ε = {probe.all_grey.eps:.3g} {int(survivors.sum())} of {n} images survive the attack, though the ball "
@@ -138,7 +136,7 @@ def black_box(probe: AttackProbe) -> Finding | None:
 
 def outdone(broken: int, survivors: int) -> Finding | None:
     """Report if many survivors of gradient attacks are broken by Square, which is the weaker attack."""
-    if not significantly_many(broken, survivors):
+    if not exceeds_share(broken, survivors):
         return None
     says = (
         f"Of {survivors} images that survive a gradient attack, {broken} are broken by one without gradients (Square)."

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from unshaken.attacks.pgd import input_gradient
 from unshaken.base.types import Float
-from unshaken.diagnostics.subject import CHUNK, SURPRISING, Finding, ModelUnderTest, binomial_tail, significantly_many
+from unshaken.diagnostics.subject import CHUNK, SURPRISING, Finding, ModelUnderTest, binomial_tail, exceeds_share
 
 
 def gradient(model: ModelUnderTest) -> Finding | None:
@@ -31,10 +31,10 @@ def gradient(model: ModelUnderTest) -> Finding | None:
 
 def _vanished(wild: int, flat: int, rounded: int, n: int) -> Finding | None:
     whose = f"of {n} correctly classified images"
-    if significantly_many(wild, n):
+    if exceeds_share(wild, n):
         says = f"The gradient of cross-entropy by the pixels is not finite for {wild} {whose}."
         return Finding("gradient", says, "certain", "Find where the network's backward pass overflows or divides by 0.")
-    if significantly_many(flat, n):
+    if exceeds_share(flat, n):
         says = (
             f"The gradient of cross-entropy by the pixels is exactly 0 for {flat} {whose}, so an attack does not move."
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from unshaken.diagnostics.subject import Finding, ModelUnderTest, significantly_more
+from unshaken.diagnostics.subject import Finding, ModelUnderTest, is_better
 from unshaken.nets.backbone import IMAGENET_MEAN, IMAGENET_STD
 from unshaken.nets.network import Normalize
 
@@ -22,7 +22,7 @@ def normalisation(model: ModelUnderTest) -> Finding | None:
         now = model.correct_on(x)
         found.append((int((now & ~model.is_correct).sum()), int((model.is_correct & ~now).sum()), what, do))
     gained, lost, what, do = max(found, key=lambda each: each[0] - each[1])
-    if not significantly_more(gained, lost, len(tried)):
+    if not is_better(gained, lost, len(tried)):
         return None
     right, n = int(model.is_correct.sum()), len(model.x)
     says = f"Of {n} images {right} are classified correctly, but {right + gained - lost} when {what}."

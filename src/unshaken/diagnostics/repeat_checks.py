@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from unshaken.base.types import Float
-from unshaken.diagnostics.subject import CHUNK, SURPRISING, Finding, ModelUnderTest, binomial_tail, significantly_more
+from unshaken.diagnostics.subject import CHUNK, SURPRISING, Finding, ModelUnderTest, binomial_tail, is_better
 from unshaken.nets.dual_bn import RoutedBatchNorm, routes_of
 from unshaken.nets.network import Network
 
@@ -91,7 +91,7 @@ def routes(model: ModelUnderTest) -> Finding | None:
     for route in routes_of(model.net):
         other = model.through_route(route).is_correct
         both, n = int((model.is_correct & other).sum()), int(other.sum())
-        better = significantly_more(n - both, int((model.is_correct & ~other).sum()))
+        better = is_better(n - both, int((model.is_correct & ~other).sum()))
         if better and binomial_tail(n - both, n, 0.5) < SURPRISING:
             says = f"Of {n} images that the route {route!r} classifies correctly, {model.route!r} does {both}."
             return Finding("routes", says, "likely", f"Was {model.route!r} trained last? If not, evaluate {route!r}.")

@@ -8,7 +8,7 @@ from torch import Tensor
 from unshaken.attacks.ball import Linf
 from unshaken.base.types import Float
 from unshaken.diagnostics.normalisation_checks import common_normalisations
-from unshaken.diagnostics.subject import SURPRISING, Finding, ModelUnderTest, binomial_tail, significantly_many
+from unshaken.diagnostics.subject import SURPRISING, Finding, ModelUnderTest, binomial_tail, exceeds_share
 
 
 def pixels(model: ModelUnderTest) -> Finding | None:
@@ -71,7 +71,7 @@ def eps(model: ModelUnderTest) -> Finding | None:
         return Finding("eps", says, "likely", do)
     near = _distance_to_other_classes(model)
     meet, n = int((near <= 2 * ball.eps).sum()), len(x)
-    if significantly_many(meet, n, share=0.05):
+    if exceeds_share(meet, n, share=0.05):
         says = (
             f"{meet} of {n} images have an image of another class within 2ε, so no classifier can be robust at "
             f"{named} on both."

@@ -17,11 +17,11 @@ from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float, Int
 
 CHUNK = 64
-"""Images in a forward pass."""
+"""The most images in one forward pass."""
 SURPRISING = 1e-4
-"""A count is a finding if chance alone would give it with a lower probability than this."""
+"""A count is a finding if chance alone gives one as high with a lower probability than this."""
 HARMLESS = 0.02
-"""The share of images on which attacks fail in sound evaluations too: a finding has to exceed it."""
+"""Even in sound evaluations attacks fail on this share of images: a finding has to exceed it."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class ModelUnderTest:
     """A classifier as it is evaluated, and some of the images of the evaluation.
 
     logits  function from images (N C H W) to logits (N K), in the mode, precision and route of the evaluation
-    x, y    images and labels, drawn at random from the set: the first ones of a sorted set are of one class
+    x, y    images and labels, drawn at random, because the first ones of a sorted set may all be of one class
     ball    the ball of the evaluation's attack
-    net     the network behind `logits`, if it can be inspected: its mode, batch norms, normalisation and routes
+    key     seeds the random numbers of the checks
+    net     the network behind `logits`, or None: checks inspect its mode, batch norms, normalisation and routes
     route   the route of the network that `logits` takes
     """
 
@@ -71,11 +72,12 @@ class ModelUnderTest:
         return replace(self, x=self.x[which], y=self.y[which])
 
     def through_route(self, route: str) -> ModelUnderTest:
-        """Return the model through another route of the network."""
+        """Return the model through another route of `net`, which is then called directly."""
         return replace(self, logits=lambda x: self.net(x, route), route=route)
 
     @torch.no_grad()
     def answers(self, x: Float[Tensor, "n C H W"]) -> Float[Tensor, "n K"]:
+        """Return the logits of images, computed in chunks."""
         return torch.cat([self.logits(chunk) for chunk in x.split(CHUNK)])
 
     @cached_property
@@ -85,28 +87,28 @@ class ModelUnderTest:
 
     @cached_property
     def is_correct(self) -> Bool[Tensor, "N"]:
-        """The clean images that are classified correctly."""
+        """A mask of the clean images that are classified correctly."""
         return ~wrong(self.clean, self.y)
 
     def correct_on(self, x: Float[Tensor, "N C H W"]) -> Bool[Tensor, "N"]:
-        """Return which of the images x, perturbed ones, are classified correctly."""
+        """Return which of the perturbed images x are classified correctly."""
         return ~wrong(self.answers(x), self.y)
 
 
 def binomial_tail(k: int, n: int, p: float) -> float:
-    """Return P(X ≥ k) for X ~ B(n, p), exactly."""
+    """Return P(X ≥ k) for X ~ B(n, p), as a sum over its terms, for n up to about 1,000."""
     return sum(comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
 
 
-def significantly_many(k: int, n: int, share: float = HARMLESS) -> bool:
-    """Return whether k of n are significantly more than a share of `share`."""
+def exceeds_share(k: int, n: int, share: float = HARMLESS) -> bool:
+    """Return whether k of n is significantly more than the fraction `share`."""
     return binomial_tail(k, n, share) < SURPRISING
 
 
-def significantly_more(gained: int, lost: int, looks: int = 1) -> bool:
-    """Return whether one variant is better than another on the same images: the one-sided sign test (McNemar 1947).
+def is_better(gained: int, lost: int, tried: int = 1) -> bool:
+    """Return whether variant A is better than B on the same images: the one-sided sign test (McNemar 1947).
 
-    gained, lost  the numbers of images that only the one, and only the other, gets right
-    looks         the number of variants that were tried (Bonferroni)
+    gained, lost  the numbers of images that only A gets right, and that only B does
+    tried         the number of variants that were tried (Bonferroni)
     """
-    return binomial_tail(gained, gained + lost, 0.5) * looks < SURPRISING
+    return binomial_tail(gained, gained + lost, 0.5) * tried < SURPRISING

@@ -1,4 +1,4 @@
-"""Corruption accuracy: the mean over the fifteen corruptions at each severity, and over all."""
+"""Corruption accuracy: the mean over the fifteen corruptions at each severity, and over the severities."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from unshaken.corruptions.severity import FIFTEEN, SEVERITIES
 
 @dataclass(frozen=True)
 class CorruptionAccuracy:
-    """Exact accuracies under corruptions, as RobustBench and AIR (Xu et al., NeurIPS 2023, arXiv:2305.00374) do it.
+    """Accuracies under corruptions, as exact fractions, defined as in RobustBench and AIR (arXiv:2305.00374).
 
-    by_severity  CS-s: the mean over the fifteen corruptions at severity s
-    mean         the mean of the five
+    by_severity  CS-s, the accuracy at severity s: the mean over the fifteen corruptions at severity s
+    mean         the mean over the five severities
     """
 
     by_severity: tuple[Fraction, ...]
@@ -31,19 +31,19 @@ class CorruptionAccuracy:
 
 
 def corruption_accuracy(correct: Mapping[str, Sequence[int]], n: int) -> CorruptionAccuracy:
-    """Return the accuracies from counts.
+    """Return the accuracies from counts. ValueError if a corruption is missing, or a count is impossible.
 
-    correct  by corruption, the numbers of images classified correctly at severities 1 to 5; the four extra corruptions
-             are ignored. ValueError if one of the fifteen is missing
+    correct  by corruption, the numbers of correct images at severities 1 to 5; the four extra corruptions are ignored
     n        the number of images
     """
     missing = [name for name in FIFTEEN if name not in correct]
     if missing:
-        raise ValueError(f"a mean over the fifteen corruptions lacks {', '.join(missing)}")
+        raise ValueError(f"the mean over the fifteen corruptions needs counts for {', '.join(missing)} too")
     for name in FIFTEEN:
         if len(correct[name]) != len(SEVERITIES) or not all(0 <= count <= n for count in correct[name]) or n < 1:
             raise ValueError(
-                f"{name} needs five counts, at severities 1 to 5, in 0 to n ≥ 1; not {[*correct[name]]}, {n}"
+                f"{name} needs a count from 0 to n for each of the five severities, and n ≥ 1; "
+                f"not {[*correct[name]]} with n = {n}"
             )
-    totals = (sum(int(correct[name][s]) for name in FIFTEEN) for s in range(len(SEVERITIES)))
+    totals = (sum(int(correct[name][level]) for name in FIFTEEN) for level in range(len(SEVERITIES)))
     return CorruptionAccuracy(tuple(Fraction(total, len(FIFTEEN) * n) for total in totals))

@@ -1,4 +1,4 @@
-"""Class names of standard image sets, in the order of a published classifier's outputs."""
+"""Class names of standard image sets, in the order of the logits of published classifiers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ CLASSES = {
         "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
     ),
     "stl10": "airplane bird car cat deer dog horse monkey ship truck",
-    "imagenet": " ".join(SYNSETS),
+    "imagenet": " ".join(SYNSETS),  # WordNet numbers, which name its folders
 }
 
 
-def names_of(given: str | None, count: int) -> tuple[str, ...]:
-    """Return `count` class names: of a standard set, from a list with commas, or numbers if `given` is None.
+def names_of(option: str | None, count: int) -> tuple[str, ...]:
+    """Return `count` class names: those of a standard set, those in a list with commas, or numbers without `option`.
 
-    The names come from the user, because a checkpoint does not hold them.
+    A checkpoint holds no names, so the user may give them. ValueError if their number differs.
     """
-    if given is None:
+    if option is None:
         return tuple(str(k) for k in range(count))
-    names = tuple(CLASSES[given].split() if given in CLASSES else (name.strip() for name in given.split(",")))
+    names = tuple(CLASSES[option].split() if option in CLASSES else (name.strip() for name in option.split(",")))
     if len(names) != count:
         raise ValueError(
-            f"the classifier has {count} classes, but --classes {given[:40]} names {len(names)}: "
-            f"it must be one of {', '.join(CLASSES)}, or {count} names with commas between them"
+            f"the classifier has {count} classes, but --classes gives {len(names)} names: give {count}, with commas "
+            f"between them, or one of {', '.join(CLASSES)}"
         )
     return names

@@ -25,7 +25,7 @@ from unshaken.nets.network import Network
 
 @dataclass(frozen=True)
 class ImportedFiles:
-    """The files of an import: the encoder, the folder of the classifier if there is one; and the report."""
+    """The encoder's file, the classifier's folder if there is one, a report for the user, and the data set's name."""
 
     encoder: Path
     classifier: Path | None
@@ -34,61 +34,66 @@ class ImportedFiles:
 
 
 def import_file(path: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:
-    """Import somebody else's checkpoint file. ValueError, in one line, if it cannot be imported."""
-    return write(import_checkpoint(read(path), options), options.out or Path("runs") / path.name.split(".")[0], options)
+    """Import somebody else's checkpoint file. ValueError with a one-line message if it cannot be."""
+    stem = path.name.split(".")[0]  # without all suffixes: model of model.pth.tar
+    return write_import(import_checkpoint(read(path), options), options.out or Path("runs") / stem, options)
 
 
 def import_timm(name: str, options: ImportOptions = ImportOptions()) -> ImportedFiles:
     """Import the network timm/NAME with the weights that timm has for it, which are downloaded if they are missing."""
-    return write(import_timm_network(name, options), options.out or Path("runs") / name.replace("/", "-"), options)
+    out = options.out or Path("runs") / name.replace("/", "-")
+    return write_import(import_timm_network(name, options), out, options)
 
 
-def write(what: ImportedModel, out: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:
+def write_import(model: ImportedModel, out: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:
     """Write the encoder with its fingerprint; for a classifier also a fine-tuning run, for `unshaken evaluate`.
 
-    To repeat an import writes the same files, also if the first was stopped halfway.
+    out  a folder, or the encoder's file (.safetensors)
+
+    Repeating an import writes the same files, even if the first was stopped halfway.
     """
     file = out if out.suffix == ".safetensors" else out / "encoder.safetensors"
     names = None
-    if what.head is not None and options.classifier:
-        names = names_of(options.classes, what.head.out_features)
-    taken = fingerprint(LoadedModel(what.encoder, what.backbone, {}))
-    _check_overwrite(file, what, taken["weights"])
-    save_encoder(file, what.encoder, what.backbone, what.metadata | {"fingerprint": taken})
-    report = what.report | {"digest": taken["weights"]}
-    data = what.metadata["pretrain"]["recipe"]["data"]["name"]
+    if model.head is not None and options.classifier:
+        names = names_of(options.classes, model.head.out_features)
+    encoder_print = fingerprint(LoadedModel(model.encoder, model.backbone, {}))
+    _check_overwrite(file, model, encoder_print["weights"])
+    save_encoder(file, model.encoder, model.backbone, model.metadata | {"fingerprint": encoder_print})
+    report = model.report | {"digest": encoder_print["weights"]}
+    data_name = model.metadata["pretrain"]["recipe"]["data"]["name"]
     if names is None:
-        return ImportedFiles(file, None, report, data)
+        return ImportedFiles(file, None, report, data_name)
+    # the name of a set, as in --classes cifar10, names its data too; a file of class names does not
     named = options.classes if options.classes in CLASSES else None
-    classifier_data = options.classifier_data or named or data
-    run = file.parent / "-".join(
-        (*((out.stem,) if file == out else ()), options.mode or "imported", Path(classifier_data).stem)
-    )
-    _write_classifier(run, what, names, options.mode or "imported", classifier_data)
-    names = "named as given" if options.classes else "without names: name them with --classes, such as cifar10"
-    return ImportedFiles(file, run, report | {"classifier": f"{report['classifier']}, {names}"}, data)
+    classifier_data = options.classifier_data or named or data_name
+    # OUT/alf-cifar10 in a folder, and x-alf-cifar10 beside x.safetensors
+    run_name = f"{options.mode or 'imported'}-{Path(classifier_data).stem}"
+    run = file.parent / (f"{out.stem}-{run_name}" if file == out else run_name)
+    _write_classifier(run, model, names, options.mode or "imported", classifier_data)
+    note = "named as given" if options.classes else "unnamed: name them, such as with --classes cifar10"
+    return ImportedFiles(file, run, report | {"classifier": f"{report['classifier']}, {note}"}, data_name)
 
 
-def _write_classifier(run: Path, what: ImportedModel, names: tuple[str, ...], mode: str, classifier_data: str) -> None:
-    """Write a classifier as a finished fine-tuning run, with the adversarial route, which the papers evaluate."""
-    net = Network(single_route(what.encoder, "adv"), what.head).eval()  # pyright: ignore[reportArgumentType]
-    recipe = recipe_of(what.metadata["pretrain"]["recipe"]["name"], classifier_data, method={"type": mode})
-    finetune = {"recipe": recipe, "data": {"encoder": digest(what.encoder)}}
-    metadata = {"finetune": finetune, "pretrain": what.metadata["pretrain"]}
-    metadata["fingerprint"] = fingerprint(LoadedModel(net, what.backbone, {}))
-    save_classifier(run / "classifier.safetensors", net, what.backbone, names, metadata)
+def _write_classifier(run: Path, model: ImportedModel, names: tuple[str, ...], mode: str, classifier_data: str) -> None:
+    """Write a classifier as a finished fine-tuning run, on the adversarial route, as the papers evaluate it."""
+    net = Network(single_route(model.encoder, "adv"), model.head).eval()  # pyright: ignore[reportArgumentType]
+    recipe = recipe_of(model.metadata["pretrain"]["recipe"]["name"], classifier_data, method={"type": mode})
+    finetune = {"recipe": recipe, "data": {"encoder": digest(model.encoder)}}
+    metadata = {"finetune": finetune, "pretrain": model.metadata["pretrain"]}
+    metadata["fingerprint"] = fingerprint(LoadedModel(net, model.backbone, {}))
+    save_classifier(run / "classifier.safetensors", net, model.backbone, names, metadata)
     write_json(run / "recipe.json", {"recipe": to_json(recipe), "data": finetune["data"]})
-    write_json(run / "run.json", {"digest": digest(net), "seconds": None, "world": {}})
+    write_json(run / "run.json", {"digest": digest(net), "seconds": None, "world": {}})  # it was trained elsewhere
 
 
-def _check_overwrite(file: Path, what: ImportedModel, weights: str) -> None:
-    """Refuse to overwrite any file but an import of the same network from the same file: results may lie beside it."""
+def _check_overwrite(file: Path, model: ImportedModel, weights: str) -> None:
+    """Overwrite only an import of the same network from the same file: results of another may lie beside it."""
     if not file.exists():
         return
     before = read_tensors(file)[1]
-    if before.get("pretrain", {}).get("file") != what.metadata["pretrain"]["file"]:
-        raise ValueError(f"{file} exists already, and comes from another file; choose another --out")
-    same = before.get("fingerprint", {}).get("weights") == weights and before.get("backbone") == to_json(what.backbone)
+    if before.get("pretrain", {}).get("file") != model.metadata["pretrain"]["file"]:
+        raise ValueError(f"{file} exists already, and was imported from another file; choose another --out")
+    same = before.get("fingerprint", {}).get("weights") == weights and before.get("backbone") == to_json(model.backbone)
     if not same:
         raise ValueError(
             f"{file} exists already, and was imported from the same file with other options; choose another --out"

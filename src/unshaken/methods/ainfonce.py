@@ -25,7 +25,7 @@ from unshaken.base.ranges import BelowOne, Count, NonNegative, Unit, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch, Float, LossTerms
-from unshaken.losses.contrastive import hard_negative_pairs, mean_over_pairs, pairwise_info_nce
+from unshaken.losses.contrastive import mean_over_pairs, pairwise_hard_negative, pairwise_info_nce
 from unshaken.methods.advcl import AdvCL
 from unshaken.methods.base import Method
 from unshaken.methods.released import ainfonce as released
@@ -72,7 +72,7 @@ class Adaptive:
 @dataclass(frozen=True)
 @ranged
 class HN:
-    """Adversarial views as hard negatives: the negatives nearest to the anchor weigh most (`hard_negative_pairs`)."""
+    """Hard negatives: those nearest to the anchor weigh most (`pairwise_hard_negative`)."""
 
     tau_plus: BelowOne = 0.1
     """τ⁺, the chance that a negative has the anchor's class."""
@@ -90,7 +90,7 @@ class HN:
 class AsymAdvCL(Method):
     """AdvCL with  l_CL = (1/12) (Σ_{c ≠ c′} l[c, c′] + 2 w Σ_c m[a, c]),   a = x_cl,   c, c′ ∈ {τ₁(x), τ₂(x), x_h}.
 
-    Without ip it is the mean of l[u, v] over all u ≠ v, as in AdvCL. With hn every l is that of `hard_negative_pairs`.
+    Without ip it is the mean of l[u, v] over all u ≠ v, as in AdvCL. With hn every l is `pairwise_hard_negative`.
     With advcl.form = "released" it is what the authors' code computes, on AdvCL's released form
     (methods/released/ainfonce.py).
     """
@@ -176,7 +176,7 @@ class AsymRoCL(Method):
 
     A-InfoNCE is a loss of pairs: all views are anchors and each positive has a logarithm of its own, in either form of
     RoCL. Without ip it is the sum of l[u, v] over all u ≠ v, divided by 3. With hn every l is that of
-    `hard_negative_pairs`. With rocl.form = "released" it is what the authors' code computes, on RoCL's released form
+    `pairwise_hard_negative`. With rocl.form = "released" it is what the authors' code computes, on RoCL's released form
     (methods/released/ainfonce.py): every l compares its anchor with sg(·), and w stands where the paper has 2 w.
     """
 
@@ -241,10 +241,10 @@ class RoCLForm(NamedTuple):
 
 
 ADVCL_FORMS = {
-    "paper": AdvCLForm(hard_negative_pairs, lambda l_uv, _: l_uv, lambda nearness, *_: nearness, evaluating),
+    "paper": AdvCLForm(pairwise_hard_negative, lambda l_uv, _: l_uv, lambda nearness, *_: nearness, evaluating),
     "released": AdvCLForm(released.advcl_hard_pairs, released.overwrite, released.nearness, released.feature_mode),
 }
 ROCL_FORMS = {
-    "paper": RoCLForm(hard_negative_pairs, lambda z: z, 1.0),
+    "paper": RoCLForm(pairwise_hard_negative, lambda z: z, 1.0),
     "released": RoCLForm(released.rocl_hard_pairs, Tensor.detach, released.ROCL_IP_SCALE),
 }

@@ -1,10 +1,11 @@
 """AutoLoRa: clean images train a low-rank branch, adversarial images train the weights.
 
-Xu et al., "AutoLoRa: An Automated Robust Fine-Tuning Framework", ICLR 2024, arXiv:2310.01818. The weights of the loss
-and the learning rate follow from accuracies that are measured on the way. The authors' code
+Xu et al., "AutoLoRa: An Automated Robust Fine-Tuning Framework", ICLR 2024, arXiv:2310.01818. The learning rate and
+the λ of the loss follow from accuracies measured during training. The authors' code
 (GodXuxilie/RobustSSL_Benchmark, Finetuning_Methods/AutoLoRa at 19dc714) passes the branch through the blocks by hand.
-This loses it after the first block of a stage behind the 7×7 stem, adds the shortcut of sample 0 to all others with two
-routes, and fails on ResNet-50. Here the branch belongs to a layer, and is the same in every network.
+In networks with the 7×7 stem the branch is lost after the first block of a stage; with two routes the shortcut of
+sample 0 is added to all other samples; and ResNet-50 fails. Here the branch belongs to a layer, and is the same in
+every network.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from unshaken.nets.network import Encoder, Network, evaluating
 class AutoLoRa(Method):
     """min λ₁ CE(c(f_{W+ΔW}(x)), y) + (1 − λ₁) CE(c(f_W(x̃)), y) + λ₂ KL(c(f_{W+ΔW}(x)) ‖ c(f_W(x̃))).
 
-    λ₁ = 1 − SA and λ₂ = scale · SA, where SA is the accuracy of the natural branch W + ΔW on augmented training images,
-    kept in `h.memory`. x̃ = argmax over B_ε[x] of CE(c(f_W(x̃)), y). Clean images train ΔW and c, adversarial images
-    train everything except ΔW, and the gradient of the KL reaches both. Clean images move the running statistics of
-    their route but do not train its batch norms.
+    f is the encoder with weights W, c the classifier, and ΔW the low-rank branch. λ₁ = 1 − SA and λ₂ = scale · SA. SA,
+    in `h.memory`, is the accuracy of W + ΔW on augmented training images. x̃ = argmax over B_ε[x] of CE(c(f_W(x̃)), y).
+    Clean images train ΔW and c, adversarial images train everything except ΔW, and the KL trains all of them. Clean
+    images update the running statistics of their route, but not the γ and β of its batch norms.
     """
 
     attack: PGD = PGD(steps=10, init="gaussian")
@@ -85,6 +86,7 @@ class AutoLoRa(Method):
         with branch(h.encoder):
             clean = h(x, self.natural)
         adv = h(x_adv, "adv")
+        # a copy, because the accuracy may be measured again before l1 and l2 are logged
         l1, l2 = self.weights(h.memory.accuracy.clone())  # pyright: ignore[reportCallIssue]
         natural, robust, divergence = cross_entropy(clean, y), cross_entropy(adv, y), kl_rows(clean, adv).mean()  # pyright: ignore[reportArgumentType]
         loss = l1 * natural + (1 - l1) * robust + l2 * divergence
@@ -101,72 +103,73 @@ MEASURED: dict[str, Callable[[Encoder, str], AbstractContextManager[None]]] = {
     "natural": lambda encoder, route: branch(encoder),
     "released": released.measured,
 }
-"""Contexts in which SA is measured, from the encoder and the route of clean images."""
+"""Functions of the encoder and the clean images' route that return the context in which SA is measured."""
 
 
 FULL = (0, 16, 24, 28, 36, 40, 42, 44, 46, 48, 50)
-"""W for full fine-tuning, in a training of 50 epochs."""
+"""The epochs wⱼ at which `AutoRate` decides, in full fine-tuning of 50 epochs."""
 
 
 @dataclass(frozen=True)
 @ranged
 class AutoRate:
-    """The learning rate η, which is halved once the robust accuracy on validation images stops rising.
+    """The learning rate η, which is halved when the robust accuracy on validation images stops rising.
 
     aᵢ is that accuracy after epoch i. The rule is that of Auto-PGD's step size (Croce & Hein, ICML 2020,
-    arXiv:2003.01690). At each checkpoint wⱼ in W, η ← η / 2, and training goes on from the best weights so far, if
+    arXiv:2003.01690). At each epoch wⱼ of `at`, η is divided, and training goes on from the best weights, if
       1.  #{ i in wⱼ₋₁ .. wⱼ − 1 : aᵢ₊₁ > aᵢ } < ρ (wⱼ − wⱼ₋₁),   or
-      2.  η was not halved at wⱼ₋₁, and max a is what it was there.
+      2.  η was not divided at wⱼ₋₁, and max a has not risen since.
     Epochs are counted from 0, so the decision at wⱼ falls once wⱼ + 1 epochs are done.
     """
 
     start: Positive = 0.1
-    """η before the first checkpoint."""
+    """η before the first decision."""
     divide: Annotated[float, Range(1, open_low=True)] = 2.0
     """The divisor of η: 2 halves it."""
     rho: NonNegative = 0.75
-    """ρ, the share of the epochs between two checkpoints in which a has to rise."""
+    """ρ, the share of the epochs between two decisions in which the robust accuracy has to rise."""
     at: tuple[Natural, ...] = FULL
-    """W for a training of `of` epochs; for another number of epochs it is scaled."""
+    """Epochs at which η may be divided, in a training of `of` epochs; for another number of epochs they are scaled."""
     of: Count = 50
     """Number of epochs that `at` is written for."""
     unchanged: Literal["paper", "released"] = "paper"
-    """How condition 2 is read. paper: as above. released: as the authors' code computes it
-    (methods/released/autolora.py)."""
+    """When η is divided because the accuracy has not risen. paper: unless it was divided at the decision before.
+    released: as the authors' code computes it (methods/released/autolora.py)."""
 
     def __post_init__(self) -> None:
         rising = self.at[:1] == (0,) and all(a < b for a, b in pairwise(self.at))
         if not (rising and self.of >= 1 and self.start > 0 and self.divide > 1):
             raise ValueError(
-                f"an automatic rate has an `at` that rises from 0, a start > 0 and divide > 1, "
-                f"not {self.at}, {self.start:g} and {self.divide:g}"
+                f"an automatic rate has an `at` that rises from 0, a start > 0, a divide > 1 and an `of` ≥ 1, "
+                f"not {self.at}, {self.start:g}, {self.divide:g} and {self.of}"
             )
 
     def checkpoints(self, epochs: int) -> tuple[int, ...]:
-        """Return W for this number of epochs, rounded to whole epochs."""
+        """Return the epochs of decisions in a training of this length: w · epochs / of, rounded half up."""
         return tuple(sorted({(2 * w * epochs + self.of) // (2 * self.of) for w in self.at}))
 
     def __call__(self, history: list[float], epochs: int) -> tuple[float, bool]:
-        """Return η for the next epoch, and whether that starts from the best weights. `history` is a₀, a₁, ..."""
+        """Return η for the next epoch, and whether this epoch starts from the best weights. `history` is a₀, a₁, ..."""
+        # replayed from the start, so that a resumed run needs no other state
         lr, halved, first = self.start, False, True
         for before, now in pairwise(self.checkpoints(epochs)):
             if now >= len(history):
                 return lr, False
             rises = sum(b > a for a, b in pairwise(history[before : now + 1]))
-            level = max(history[: now + 1]) == max(history[: before + 1])
-            applies = MAY_HALVE[self.unchanged](halved, first)
-            halved, first = rises < self.rho * (now - before) or (applies and level), False
+            no_new_best = max(history[: now + 1]) == max(history[: before + 1])
+            applies = CONDITION_2[self.unchanged](halved, first)
+            halved, first = rises < self.rho * (now - before) or (applies and no_new_best), False
             lr = lr / self.divide if halved else lr
             if now == len(history) - 1:
                 return lr, halved
         return lr, False
 
 
-MAY_HALVE: dict[str, Callable[[bool, bool], bool]] = {
+CONDITION_2: dict[str, Callable[[bool, bool], bool]] = {
     "paper": lambda halved, first: not halved,
     "released": released.may_halve,
 }
 """Functions that say if condition 2 can apply.
 
-The arguments are true if η was halved at the last checkpoint, and if this is the first one.
+Arguments: whether η was divided at the previous decision, and whether this is the first one.
 """

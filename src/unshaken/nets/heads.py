@@ -21,7 +21,7 @@ class Head(ABC):
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
         """Build a module from features (N D) to an embedding or logits.
 
-        classes  the number of classes of each labelling: (10,) for ten classes, (2, 10) for two clusterings, or ()
+        classes  the number of classes for each set of labels: (10,); (2, 10) for two clusterings; () without labels
         """
 
 
@@ -30,16 +30,15 @@ class Head(ABC):
 class Projection(Head):
     """The projection g: linear layers with ReLUs between them, and batch norms.
 
-    norm    "all": a batch norm after every layer, as in the ACL family; "hidden": none after the last layer; "none"
-    The first layer has a bias, and so has every layer without a batch norm after it.
+    As in the ACL family's code, the first layer has a bias; later layers have one if no batch norm follows them.
     """
 
     layers: Literal[2, 3] = 3
     """Number of linear layers."""
     hidden: Count | None = None
-    """Width of the hidden layers; None: as many as features."""
+    """Width of the hidden layers; None: the width of the features."""
     out: Count | None = None
-    """Width of the embedding; None: as many as features."""
+    """Width of the embedding; None: the width of the features."""
     norm: Literal["all", "hidden", "none"] = "all"
     """Which layers a batch norm follows: all, all but the last (hidden), or none."""
 
@@ -65,20 +64,20 @@ class NoHead(Head):
 
 @dataclass(frozen=True)
 class LinearClassifier(Head):
-    """A linear classifier c, for images with one labelling."""
+    """A linear classifier c, for images with one set of labels."""
 
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
         if len(classes) != 1:
-            raise ValueError(f"a classifier needs one labelling of the images, but there are {len(classes)}")
+            raise ValueError(f"a classifier needs one set of labels, but these images have {len(classes)}")
         return nn.Linear(features, classes[0])
 
 
-class ProjectionAndClassifiers(nn.Module):
+class JointHead(nn.Module):
     """A projection and linear classifiers on the same features; `split` separates their outputs."""
 
-    def __init__(self, projection: nn.Module, width: int, features: int, classes: tuple[int, ...]) -> None:
+    def __init__(self, projection: nn.Module, projection_width: int, features: int, classes: tuple[int, ...]) -> None:
         super().__init__()
-        self.widths = (width, *classes)
+        self.widths = (projection_width, *classes)
         self.projection = projection
         self.classifiers = nn.ModuleList(nn.Linear(features, count) for count in classes)
 
@@ -86,20 +85,18 @@ class ProjectionAndClassifiers(nn.Module):
         return torch.cat([self.projection(x), *(classifier(x) for classifier in self.classifiers)], dim=-1)
 
     def split(self, out: Float[Tensor, "... E"]) -> tuple[Tensor, ...]:
-        """Split an output into the projection and the logits of each labelling."""
+        """Split an output into the projection and the logits for each set of labels."""
         return out.split(self.widths, dim=-1)
 
 
 @dataclass(frozen=True)
 class ProjectionWithClassifiers(Head):
-    """A projection, and a linear classifier for each labelling of the images."""
+    """A projection, and a linear classifier for each set of labels, on the same features."""
 
-    projection: Projection = Projection(2, out=128, norm="hidden")
+    projection: Projection = Projection(layers=2, out=128, norm="hidden")
 
     def build(self, features: int, classes: tuple[int, ...]) -> nn.Module:
-        return ProjectionAndClassifiers(
-            self.projection.build(features), self.projection.out or features, features, classes
-        )
+        return JointHead(self.projection.build(features), self.projection.out or features, features, classes)
 
 
 AnyHead = Annotated[Head, Projection | NoHead | LinearClassifier | ProjectionWithClassifiers]
@@ -107,7 +104,7 @@ AnyHead = Annotated[Head, Projection | NoHead | LinearClassifier | ProjectionWit
 
 
 def zero_classifier(features: int, classes: int) -> nn.Linear:
-    """Build a linear classifier with zero weights, as the field's fine-tuning does; it depends on no seed."""
+    """Build a linear classifier with zero weights, as the papers' fine-tuning code does, so that it needs no seed."""
     layer = nn.Linear(features, classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.base.rng import Key
 from unshaken.base.types import Float
-from unshaken.nets import dual_bn as routed
+from unshaken.nets.dual_bn import set_route
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,7 +56,7 @@ class MethodState(nn.Module):
 class Computation(ABC):
     """A way to compute the layers of a network. All ways give equal results except for rounding.
 
-    precision  the precision of the layers
+    precision  the type of number that the layers compute in
     """
 
     precision: torch.dtype
@@ -67,7 +67,7 @@ class Computation(ABC):
 
     @abstractmethod
     def run(self, layers: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"]) -> Tensor:
-        """Compute layers(x)."""
+        """Return layers(x), computed in this way and precision."""
 
     @abstractmethod
     def while_frozen(self) -> Computation:
@@ -75,7 +75,7 @@ class Computation(ABC):
 
     @abstractmethod
     def without_folding(self) -> Computation:
-        """Return the same computation, but always with the network's own encoder."""
+        """Return the same computation, but never with batch norms folded into convolutions."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     teacher      another network that the method uses; it gets no gradient
     memory       scalars that the method keeps between steps
-    computation  the way to compute the layers; a Runtime sets it
+    computation  the way to compute the layers; the options --runtime.* choose it (compute/runtime.py)
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, teacher: Network | None = None) -> None:
@@ -111,25 +111,29 @@ class Network(nn.Module):
         self.memory: MethodState | None = None
         self.computation: Computation = DirectComputation()
 
-    def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
-        """Return h(x). Batch norms treat all leading axes as one batch, so all views are normalised together."""
-        routed.set_route(self.head, route)
+    def forward(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N E"]:
+        """Return h(x) through a route, "adv" or "clean".
+
+        Batch norms treat all leading axes as one batch, so all views are normalised together.
+        """
+        set_route(self.head, route)
         encoder = self._encoder(route)
-        return self._run(lambda x: self.head(encoder(x)), x)
+        return self._run(lambda images: self.head(encoder(images)), x)
 
     def features(self, x: Float[Tensor, "... N C H W"], route: str) -> Float[Tensor, "... N D"]:
-        """Return f(x), the features below the head."""
+        """Return f(x), the features that the head gets."""
         return self._run(self._encoder(route), x)
 
     def _encoder(self, route: str) -> Encoder:
-        routed.set_route(self.encoder, route)
+        set_route(self.encoder, route)
         return self.computation.encoder(self.encoder, route)
 
     def _run(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        # (V, N, C, H, W) becomes (V·N, C, H, W) for the layers, and is split again afterwards
         return self.computation.run(layers, x.flatten(0, -4)).float().unflatten(0, x.shape[:-3])
 
     def follow(self, leader: Network, momentum: float) -> None:
-        """Update the parameters, θ ← momentum · θ + (1 − momentum) · θ_leader; running statistics do not move."""
+        """Average: θ ← momentum · θ + (1 − momentum) · θ_leader. Statistics of batch norms stay as they are."""
         for name in ("encoder", "head"):
             own, leaders = (list(getattr(net, name).parameters()) for net in (self, leader))
             with torch.no_grad():
@@ -152,7 +156,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 def frozen(net: nn.Module) -> Iterator[None]:
     """Put a network in eval mode without parameter gradients inside the block, and restore everything afterwards.
 
-    Parameters must not change inside the block, so that every network in it may be computed faster.
+    Parameters must not change inside the block, which lets each network in it use a faster computation.
     """
     learning = [p for p in net.parameters() if p.requires_grad]
     networks = [(m, m.computation) for m in net.modules() if isinstance(m, Network)]
@@ -171,7 +175,7 @@ def frozen(net: nn.Module) -> Iterator[None]:
 
 
 def seeded(build: Callable[[], M], key: Key) -> M:
-    """Call `build` so that the initial weights depend on the key alone. It must build on the CPU.
+    """Call `build` so that the initial weights depend on the key alone. `build` must use the CPU.
 
     Layers draw their weights from the global generator; its state is restored afterwards.
     """

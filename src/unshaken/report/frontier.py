@@ -1,4 +1,4 @@
-"""The frontier of coresets: accuracy against speed-up, as a figure and as a table."""
+"""The frontier: accuracy against the speed-up of pre-training on coresets, as a figure and a table."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from unshaken.report.table import Row, display, page
 Result = dict[str, Any]
 COLUMNS = ("selector", "fraction", "seeds", "n", "SA", "RA", "warm-up s", "selection s", "training s", "speed-up")
 LEGEND = (
-    "SA: accuracy on clean test images; RA: on the same images under attack; mean ± standard deviation over seeds "
-    "(number of correct ones of n in each run); seconds of pre-training: mean, of the warm-up on all candidates, of "
-    "the selections, and of all other training; speed-up: total seconds of pre-training on all images over those of a "
-    'run with the same seed; "at the cost of": random images, as many as take the time of the selections and of '
-    "training on the selected images."
+    "SA: accuracy on clean test images. RA: accuracy on the same images under attack. Both: mean ± standard deviation "
+    "over seeds (correct images of n, run by run). warm-up s, selection s, training s: mean seconds of pre-training "
+    "for the warm-up on all candidates, for the selections, and for the rest; –: unknown. speed-up: seconds on all "
+    'images, with the same seed, over the seconds of the run. "at the cost of": as many random images as the time of '
+    "the selections and of the training on them would have paid for."
 )
-ALL, CHANCE = "all images", "Random"
+ALL, RANDOM = "all images", "Random"
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,38 @@ class FrontierFigureOptions(TableOptions):
     """Draw accuracy against the speed-up of pre-training, for random images and selectors at several fractions."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Result files, or folders that are searched for results; or a recipe such as acl/digits, whose runs are then
-    made."""
+    """Result files, or folders that are searched for results; or a recipe such as acl/digits, which is then trained on
+    all images, on selections and on random images."""
     mode: str | None = None
-    """Mode of fine-tuning: slf, alf, aff. It is needed if there are results of several modes."""
+    """Mode of fine-tuning, such as slf. It is needed if there are results of several modes."""
     out: Path = Path("frontier")
-    """The name of the files: the figure is written to NAME.svg, the table to NAME.md."""
+    """NAME of the files: NAME.svg has the figure, NAME.md the table."""
 
 
 @dataclass(frozen=True)
 class Point:
     """The runs of one selector at one fraction, and the speed-up of each.
 
-    series    the selector
-    fraction  the fraction of each run; they differ only if random images match the cost of another run
-    of        the fraction of that other run
+    series            the selector
+    fraction          the fraction of each run
+    matched_fraction  for random images at the cost of a selector's run: the fraction of that run; the fractions of
+                      random images then differ from seed to seed
     """
 
     series: str
     fraction: tuple[float, ...]
     runs: list[Result]
     speedups: list[float]
-    of: float | None = None
+    matched_fraction: float | None = None
 
 
 def read(options: FrontierFigureOptions) -> list[Result]:
-    """Read the results to compare, each once, and only one mode if it is given."""
+    """Read the results without duplicates; with --mode only those of this mode."""
     found = results_in(list(options.runs), "frontier")
     results = [r for k, r in enumerate(found) if options.mode in (None, r["mode"]) and r not in found[:k]]
     if not results:
         modes = ", ".join(sorted({r["mode"] for r in found}))
-        raise ValueError(f"there is no result of mode {options.mode!r} here; there are some of {modes}")
+        raise ValueError(f"none of these results is of mode {options.mode!r}; their modes are {modes}")
     return results
 
 
@@ -76,7 +77,7 @@ def draw(results: list[Result], out: Path, form: TableOptions = TableOptions()) 
 
     A result that is given twice counts once.
     """
-    results = [result for k, result in enumerate(results) if result not in results[:k]]
+    results = [result for k, result in enumerate(results) if result not in results[:k]]  # not all come from `read`
     found, name = points(results), str(out).removesuffix(".svg")
     table = rows(found)
     write_text(Path(f"{name}.svg"), picture(found))
@@ -85,7 +86,7 @@ def draw(results: list[Result], out: Path, form: TableOptions = TableOptions()) 
         print_records([record(point) for point in found], form)
     else:
         display(COLUMNS, table, LEGEND)
-    print(f"{name}.svg and {name}.md hold this frontier", file=sys.stderr)
+    print(f"wrote {name}.svg and {name}.md", file=sys.stderr)
 
 
 def points(results: list[Result]) -> list[Point]:
@@ -94,67 +95,70 @@ def points(results: list[Result]) -> list[Point]:
     on_all = [r for r in results if selector(r) is None]
     on_coresets = [r for r in results if selector(r) is not None]
     if not on_all:
-        raise ValueError("none of these results is of a run on all images, which a speed-up is relative to")
+        raise ValueError("no result is of a run on all images, against which speed-ups are measured: add one")
     if not on_coresets:
         raise ValueError("all of these results are of runs on all images; a frontier needs some on coresets too")
     groups: dict[tuple[str, float, float | None], list[Result]] = {}
     for result in on_coresets:
-        for position in positions(result, on_coresets):
-            groups.setdefault(position, []).append(result)
+        for key in group_keys(result, on_coresets):
+            groups.setdefault(key, []).append(result)
     found = [Point(ALL, (1.0,), on_all, speedups(on_all, on_all))]
-    chance_first = sorted(groups.items(), key=lambda item: (not item[0][0].startswith(CHANCE), *item[0][:2]))
-    for (series, _, of), runs in chance_first:
+    random_first = sorted(groups.items(), key=lambda item: (not item[0][0].startswith(RANDOM), *item[0][:2]))
+    for (series, _, of), runs in random_first:
         fractions = tuple(selector(r)["fraction"] for r in runs)
         found.append(Point(series, fractions, runs, speedups(runs, on_all), of))
     return found
 
 
 def selector(result: Result) -> dict[str, Any] | None:
-    """Return the selector of a result's pre-training; None if it was on all images."""
+    """Return the recipe of the selector; None if pre-training was on all images."""
     return result["pretrain"]["recipe"].get("coreset")
 
 
 def check_comparable(results: list[Result]) -> None:
     """Raise ValueError if results differ in more than selectors and seeds."""
     for what in ("mode", "data", "evaluation", "finetune", "pretrain"):
-        kinds = {json.dumps(unseeded(_base(r[what])), sort_keys=True): r for r in results}
+        # one result for each distinct recipe
+        kinds = {json.dumps(unseeded(_without_selector(r[what])), sort_keys=True): r for r in results}
         if len(kinds) > 1:
             names = dict.fromkeys(f"{r['method']} {r['mode'].upper()} on {r['data']['name']}" for r in kinds.values())
-            hint = "choose one by --mode" if what == "mode" else "name the files of one of them"
-            raise ValueError(f"these results differ not only in selectors but in {what} ({', '.join(names)}); {hint}")
+            hint = "choose one by --mode" if what == "mode" else "give the files of one kind only"
+            raise ValueError(
+                f"these results differ in {what}, not only in selectors and seeds ({', '.join(names)}); {hint}"
+            )
 
 
-def _base(part: Any) -> Any:
+def _without_selector(part: Any) -> Any:
     """Return a recipe without its selector and its name."""
     if not isinstance(part, dict) or "method" not in part.get("recipe", {}):
         return part
     return part | {"recipe": {k: v for k, v in part["recipe"].items() if k not in ("name", "coreset")}}
 
 
-def positions(result: Result, others: list[Result]) -> list[tuple[str, float, float | None]]:
-    """Return the positions of a result in the figure: series, fraction, and the fraction whose cost it matches, if any.
+def group_keys(result: Result, others: list[Result]) -> list[tuple[str, float, float | None]]:
+    """Return the groups of a result: series, fraction, and the fraction of the run whose cost it matches, if any.
 
-    A run on random images is shown with the selector of the same seed that took as long. It is shown at its own
-    fraction if a selector has the same fraction, or if no selector took as long.
+    A run on random images stands under "Random at the cost of" each selector's run of its seed whose cost it matches.
+    It stands at its own fraction too if a selector has that fraction, and only there if it matches none.
     """
     mine = selector(result)
     same_seed = [r for r in others if r["seeds"]["pretrain"] == result["seeds"]["pretrain"]]
-    picked = [r for r in same_seed if selector(r)["type"] not in ("Random", "All")]
+    by_selectors = [r for r in same_seed if selector(r)["type"] not in (RANDOM, "All")]
     found = [(series(result, others), mine["fraction"], None)]
-    if mine["type"] != "Random":
+    if mine["type"] != RANDOM:
         return found  # pyright: ignore[reportReturnType]
-    dear = dict.fromkeys(
-        (f"{CHANCE} at the cost of {series(r, others)}", selector(r)["fraction"], selector(r)["fraction"])
-        for r in picked
+    at_cost = dict.fromkeys(
+        (f"{RANDOM} at the cost of {series(r, others)}", selector(r)["fraction"], selector(r)["fraction"])
+        for r in by_selectors
         if random_fraction_at_cost(r) == mine["fraction"]
     )
-    if dear and all(selector(r)["fraction"] != mine["fraction"] for r in picked):
-        return list(dear)
-    return [*found, *dear]
+    if at_cost and all(selector(r)["fraction"] != mine["fraction"] for r in by_selectors):
+        return list(at_cost)
+    return [*found, *at_cost]
 
 
 def random_fraction_at_cost(result: Result) -> float | None:
-    """Return the fraction of random images at the cost of a selector's run; None if its seconds are unknown."""
+    """Return the fraction of random images that costs as much as a selector's run; None if its seconds are unknown."""
     mine, spent = selector(result), result.get("spent") or {}
     if "selection" not in spent:
         return None
@@ -166,10 +170,10 @@ def series(result: Result, others: list[Result]) -> str:
     mine = selector(result)
     alike = [selector(r) for r in others if selector(r)["type"] == mine["type"]]
     differ = [key for key in mine if key != "fraction" and any(each.get(key) != mine[key] for each in alike)]
-    return mine["type"] + (f" ({', '.join(f'{key} {_word(mine[key])}' for key in differ)})" if differ else "")
+    return mine["type"] + (f" ({', '.join(f'{key} {_shown(mine[key])}' for key in differ)})" if differ else "")
 
 
-def _word(value: Any) -> str:
+def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace('"', "")
 
 
@@ -181,10 +185,10 @@ def total_seconds(result: Result) -> float:
 
 
 def speedups(runs: list[Result], on_all: list[Result]) -> list[float]:
-    """Return the speed-up of each run, relative to the run on all images with its seed, else to their mean."""
+    """Return the speed-up of each run, relative to the run on all images with its seed; without one, to their mean."""
     by_seed = {r["seeds"]["pretrain"]: total_seconds(r) for r in on_all}
-    usual = mean(by_seed.values())
-    return [by_seed.get(r["seeds"]["pretrain"], usual) / total_seconds(r) for r in runs]
+    mean_seconds = mean(by_seed.values())
+    return [by_seed.get(r["seeds"]["pretrain"], mean_seconds) / total_seconds(r) for r in runs]
 
 
 def record(point: Point) -> dict[str, Any]:
@@ -193,7 +197,7 @@ def record(point: Point) -> dict[str, Any]:
     return {
         "selector": point.series,
         "fraction": list(point.fraction),
-        "at_the_cost_of": point.of,
+        "at_the_cost_of": point.matched_fraction,
         "seeds": [run["seeds"]["pretrain"] for run in point.runs],
         "n": point.runs[0]["standard"]["n"],
         **scores,
@@ -205,7 +209,7 @@ def rows(found: list[Point]) -> list[Row]:
     """Return one row for each point."""
     return [
         (
-            point.series if point.of is None else f"{point.series} {point.of:g}",
+            point.series if point.matched_fraction is None else f"{point.series} {point.matched_fraction:g}",
             _range(point.fraction),
             ", ".join(str(r["seeds"]["pretrain"]) for r in point.runs),
             str(point.runs[0]["standard"]["n"]),

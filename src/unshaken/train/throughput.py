@@ -18,11 +18,11 @@ from unshaken.train.optim import Optimizer
 
 @dataclass(frozen=True)
 class Speed:
-    """A measured speed of training steps.
+    """The speed of training steps that a run can expect.
 
-    images_s  images per second, without the first step
-    startup   seconds of the first step
-    batch     images in each measured step; 0 if it is not known
+    images_s  images per second: the measured speed without first steps, times MARGIN
+    startup   seconds of the slowest first step
+    batch     images in each measured step; 0 if it is unknown
     """
 
     images_s: float
@@ -31,29 +31,33 @@ class Speed:
 
 
 MARGIN = 0.9
-"""The fraction of the measured speed that remains after checkpoints and progress output."""
+"""The share of the measured speed that a run keeps when it also writes checkpoints and progress."""
 
 
 def step_speed(step: Step, feed: BatchStream, optimizer: Optimizer, seconds: float) -> Speed:
-    """Measure the speed of real training steps for some seconds, with learning rate 0.
+    """Measure the speed of real training steps for about `seconds`, with learning rate 0.
 
-    On a CPU, batches start small and grow while they are fast, because one step with a full batch may take minutes.
+    Without an accelerator, batches start at 16 images and grow while they are fast, because one full batch may take
+    minutes. The speed may then be that of a smaller batch.
     """
-    rule, full = optimizer.build(step), min(feed.batch_size, feed.count)
-    batch, startup = full if torch.accelerator.is_available() else min(16, full), 0.0
+    torch_optimizer, full_batch = optimizer.build(step), min(feed.batch_size, feed.count)
+    batch = full_batch if torch.accelerator.is_available() else min(16, full_batch)
+    startup = 0.0
     while True:
-        sized = replace(feed, batch_size=batch)
-        one = partial(train_step, step, rule, sized, endless(sized))
-        startup, second = max(startup, seconds_of(one)), seconds_of(one)
-        if batch >= full or 4 * second > seconds / 2:
+        resized_feed = replace(feed, batch_size=batch)
+        one_step = partial(train_step, step, torch_optimizer, resized_feed, endless(resized_feed))
+        startup = max(startup, seconds_of(one_step))
+        step_seconds = seconds_of(one_step)
+        if batch >= full_batch or 4 * step_seconds > seconds / 2:  # a step of the next size would take half the time
             break
-        batch = min(4 * batch, full)
-    count = max(1, int(seconds / max(second, 1e-4)))
-    return Speed(MARGIN * batch * count / seconds_of(lambda: [one() for _ in range(count)]), startup, batch)
+        batch = min(4 * batch, full_batch)
+    count = max(1, int(seconds / max(step_seconds, 1e-4)))  # a step of 0 s must not give endless steps
+    elapsed = seconds_of(lambda: [one_step() for _ in range(count)])
+    return Speed(MARGIN * batch * count / elapsed, startup, batch)
 
 
 def endless(feed: BatchStream) -> Iterator[tuple[Position, Any]]:
-    """Yield full batches forever."""
+    """Yield full batches forever: a smaller last one would be faster."""
     while True:
         for position, _, batch in feed.after(Position()):
             if len(batch.index) == feed.batch_size:
@@ -61,15 +65,16 @@ def endless(feed: BatchStream) -> Iterator[tuple[Position, Any]]:
 
 
 def train_step(
-    step: Step, rule: torch.optim.Optimizer, feed: BatchStream, positions: Iterator[tuple[Position, Any]]
+    step: Step, torch_optimizer: torch.optim.Optimizer, feed: BatchStream, batches: Iterator[tuple[Position, Any]]
 ) -> None:
-    position, batch = next(positions)
+    """Make one training step."""
+    position, batch = next(batches)
     terms = step(batch, feed.clock(position), feed.key / "step" / position.step)
     terms["loss"].backward()
-    rule.step()
-    rule.zero_grad()
+    torch_optimizer.step()
+    torch_optimizer.zero_grad()
     if position.step % LOG_EVERY == 0:
-        float(terms["loss"].detach())  # like a run that writes a line of its log, which waits for the device
+        float(terms["loss"].detach())  # a run reads the loss for its log, and waits for the device
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

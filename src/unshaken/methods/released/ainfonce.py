@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.types import Float
-from unshaken.losses.contrastive import log_debiased, negatives, same_image, similarities, zero_diagonal
+from unshaken.losses.contrastive import log_debiased, negative_count, same_image, similarities, zero_diagonal
 
 ROCL_IP_SCALE = 0.5
 """The pairs of an adversarial and a clean view have the weight w in Asym-RoCL, where the paper has 2 w."""
@@ -21,24 +21,24 @@ ROCL_IP_SCALE = 0.5
 def advcl_hard_pairs(
     z: Float[Tensor, "V N D"], tau: float, tau_plus: float, beta: float, others: Float[Tensor, "V N D"] | None = None
 ) -> Float[Tensor, "V V N"]:
-    """Return l[u, v, k] of `hard_negative_pairs` as Asym-AdvCL computes it.
+    """Return l[u, v, k] of `pairwise_hard_negative` as Asym-AdvCL computes it.
 
     The floor is M, as if negatives were orthogonal to the anchor and not opposite, and the denominator is that of v.
     """
     log_negative, positive = released_negatives(z, tau, beta, others)
-    log_total = log_debiased(log_negative, positive, negatives(z), tau_plus, log(negatives(z)))
+    log_total = log_debiased(log_negative, positive, negative_count(z), tau_plus, log(negative_count(z)))
     return zero_diagonal(log_total[None] - positive)
 
 
 def rocl_hard_pairs(
     z: Float[Tensor, "V N D"], tau: float, tau_plus: float, beta: float, others: Float[Tensor, "V N D"] | None = None
 ) -> Float[Tensor, "V V N"]:
-    """Return l[u, v, k] of `hard_negative_pairs` as Asym-RoCL computes it.
+    """Return l[u, v, k] of `pairwise_hard_negative` as Asym-RoCL computes it.
 
     Its code writes the floor for τ = 0.5, as Asym-AdvCL's does. Here the floor follows τ.
     """
     log_negative, positive = released_negatives(z, tau, beta, others)
-    log_total = log_debiased(log_negative, positive, negatives(z), tau_plus, log(negatives(z)) - 1 / tau)
+    log_total = log_debiased(log_negative, positive, negative_count(z), tau_plus, log(negative_count(z)) - 1 / tau)
     return zero_diagonal(log_total[:, None] - positive)
 
 
