@@ -7,7 +7,7 @@ from shutil import which
 import pytest
 
 from unshaken import cli
-from unshaken.cli import VERBS
+from unshaken.base.verbs import VERBS
 from unshaken.commands.completion import bash, fish
 
 TRY = """

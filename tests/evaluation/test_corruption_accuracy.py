@@ -31,7 +31,7 @@ def test_extra_corruptions_do_not_count():
 def test_what_is_missing_or_impossible_is_named():
     few = counts()
     del few["fog"], few["snow"]
-    with pytest.raises(ValueError, match="lacks snow, fog"):
+    with pytest.raises(ValueError, match="needs counts for snow, fog too"):
         corruption_accuracy(few, 97)
     for wrong in ([1, 2, 3, 4], [1, 2, 3, 4, 98], [-1, 0, 0, 0, 0]):
         with pytest.raises(ValueError, match="fog needs a count"):

@@ -91,7 +91,7 @@ def test_a_long_attack_says_its_step_and_the_time_left(monkeypatch, capsys):
     found = re.search(r"first, call 4 of at most 10, at most (\d+) s left for these 25 images", lines[-1])
     assert found
     assert lines[-1].startswith("evaluation: 0 of 25 images")
-    left = shown.step(shown.stage_started + 4.0)  # a second a call: 6 more of this part, and 40 of the next
+    left = shown.attack_text(shown.stage_started + 4.0)  # a second a call: 6 more of this part, and 40 of the next
     assert left == "first, call 4 of at most 10, at most 46 s left for these 25 images"
 
 

@@ -137,7 +137,7 @@ def test_results_from_before_the_parts_were_timed():
     ("results", "words"),
     [
         ([result()], "a frontier needs some on coresets too"),
-        ([result("RCS", 0.2)], "none of these results is of a run on all images"),
+        ([result("RCS", 0.2)], "no result is of a run on all images"),
         ([result(), result("RCS", 0.2), result() | {"mode": "aff"}], "choose one by --mode"),
         ([result(), result("RCS", 0.2) | {"data": {"name": "cifar10"}}], "acl SLF on digits, acl-rcs SLF on cifar10"),
     ],
@@ -150,7 +150,7 @@ def test_what_cannot_be_compared_is_refused(results, words):
 def test_other_recipes_are_not_compared():
     other = copy.deepcopy(result("RCS", 0.2))
     other["pretrain"]["recipe"]["epochs"] = 4
-    with pytest.raises(ValueError, match="but in pretrain"):
+    with pytest.raises(ValueError, match="differ in pretrain"):
         points([result(), other])
 
 

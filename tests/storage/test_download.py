@@ -95,7 +95,7 @@ def test_one_interrupted_at_the_very_end(server: Server, tmp_path: Path) -> None
 
 
 def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"md5 {MD5} instead of {'0' * 32}, .* removed; .*put the file at {tmp_path}"):
+    with pytest.raises(ValueError, match=f"md5 {MD5} instead of {'0' * 32}. .* removed; .*at {tmp_path}"):
         download(server.url, tmp_path / "set", "0" * 32)
     assert [file.name for file in tmp_path.iterdir()] == [".set.lock"]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unshaken.attacks.ball import Linf
+from unshaken.base.verbs import VERBS
 from unshaken.commands.board import BoardOptions, SubmitOptions
 from unshaken.commands.catalog import FORMS, TOPICS
 from unshaken.commands.coreset import CoresetOptions
@@ -64,8 +65,6 @@ def completion(args: list[str]) -> None:
     if len(args) != 1 or args[0] not in SHELLS:
         given = f", not {' '.join(args)!r}" if args else ""
         raise ValueError(f"`unshaken completion` needs one of {', '.join(SHELLS)}{given}")
-    from unshaken.cli import VERBS
-
     print({"bash": bash, "zsh": zsh, "fish": fish}[args[0]](VERBS))
 
 

@@ -1,0 +1,24 @@
+"""The verbs of the command line, with a line on each."""
+
+from __future__ import annotations
+
+VERBS = {
+    "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
+    "plan": "say what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
+    "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
+    "evaluate": "measure standard and robust accuracy: unshaken evaluate RUN",
+    "compare": "test if two results differ by more than chance: unshaken compare A.json B.json",
+    "report": "show results as a table, or as a page: unshaken report RUN [RUN ...] [--html FILE]",
+    "board": "make a site of static pages from results: unshaken board results --out site",
+    "submit": "write one file of a run, for a board: unshaken submit RUN --by NAME",
+    "doctor": "check if an evaluation can be believed: unshaken doctor RUN",
+    "frontier": "draw accuracy against speed-up on coresets: unshaken frontier RUN [RUN ...]",
+    "coreset": "show which images were selected: unshaken coreset show RUN",
+    "demo": "do all of it on digits, in minutes on two CPU cores",
+    "import": "read a checkpoint of other code: unshaken import FILE",
+    "export": "write an encoder for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
+    "verify": "check that a network or a result is what it says: unshaken verify FILE",
+    "list": "list methods, modes, data, networks, or a recipe's values: unshaken list acl/cifar10",
+    "cite": "print BibTeX of what a run used: unshaken cite RUN",
+    "completion": "print a script by which a shell completes words: unshaken completion bash",
+}
