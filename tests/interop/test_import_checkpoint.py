@@ -313,7 +313,7 @@ def test_the_stem_is_asked_for_only_where_a_file_cannot_tell():
     assert import_checkpoint(wide).backbone.image_size == 96
     assert import_checkpoint(wide, ImportOptions(image_size=224)).backbone.image_size == 224
     with pytest.raises(
-        ValueError, match="a 7x7 first convolution is for images of 96 or 224 pixels, not for --image-size 32"
+        ValueError, match="a 7x7 first convolution is for images of more than 64 pixels, not for --image-size 32"
     ):
         import_checkpoint(wide, ImportOptions(image_size=32))
     assert import_checkpoint(foreign(), ImportOptions(image_size=8)).backbone.image_size == 8

@@ -70,7 +70,7 @@ def test_help_lists_the_layouts(capsys):
         (import_, ["x.pt", "--layot", "acl"], "did you mean --layout"),
         (import_, ["x.pt", "--layout", "ackl"], "there is no layout 'ackl'"),
         (import_, ["x.pt", "--padding", "3"], "--padding"),
-        (import_, ["x.pt", "--image-size", "33"], "--image-size"),
+        (import_, ["x.pt", "--image-size", "0"], "--image-size"),
         (export_, [], "needs RUN next"),
         (export_, ["nowhere"], "there is no file nowhere"),
         (export_, ["x", "--to", "tensorflow"], "--to"),

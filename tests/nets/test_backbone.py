@@ -27,6 +27,9 @@ def images(backbone: Backbone, count: int = 4) -> Tensor:
     ("backbone", "features"),
     [
         (Backbone("resnet34", 224), 512),
+        (Backbone("resnet18", 64), 512),
+        (Backbone("resnet18", 65), 512),
+        (Backbone("vit-small", 256), 384),
         (Backbone("resnet18", padding=2), 512),
         (Backbone("wrn-28-10"), 640),
         (Backbone("wrn-34-10"), 640),
@@ -58,9 +61,12 @@ def test_every_name_builds(backbone, features):
         ({"name": "timm/"}, "no network 'timm/'"),
         ({"name": ""}, "no network ''"),
         ({"name": "wrn-27-10"}, r"depth of 6n \+ 4"),
-        ({"name": "wrn-28-10", "image_size": 96}, "wrn-28-10 reads images of 8, 32 pixels, not 96"),
-        ({"name": "vit-small", "image_size": 8}, "vit-small reads images of 32, 96, 224 pixels, not 8"),
-        ({"image_size": 64}, "resnet18 reads images of 8, 32, 96, 224 pixels, not 64"),
+        ({"name": "wrn-28-10", "image_size": 96}, "wrn-28-10 reads images of up to 64 pixels, not 96"),
+        (
+            {"name": "vit-small", "image_size": 36},
+            "vit-small reads images of 8 to 4,096 pixels in multiples of 8",
+        ),
+        ({"image_size": 5000}, "resnet18 reads images of up to 4,096 pixels, not 5000"),
         ({"image_size": 96, "padding": 2}, "a padding of 2 is not possible"),
         ({"name": "wrn-28-10", "padding": 2}, "a padding of 2 is not possible"),
         ({"name": "timm/resnet18", "padding": 0}, "a padding of 0 is not possible"),
@@ -173,8 +179,9 @@ def test_weights_are_asked_for(pretrained, monkeypatch: pytest.MonkeyPatch):
     assert len(asked) == pretrained
 
 
-def test_a_network_without_weights_and_a_side_that_is_no_stem():
+def test_a_network_without_weights():
     with pytest.raises(ValueError, match="timm has no weights for timm/coatnet_0_224"):
         timm_encoder("timm/coatnet_0_224")
-    with pytest.raises(ValueError, match="timm/test_vit was trained at 160 pixels: choose a stem .* of 8, 32, 96, 224"):
-        timm_encoder("timm/test_vit")
+    encoder, backbone = timm_encoder("timm/test_vit", pretrained=False)
+    assert backbone.image_size == 160
+    assert encoder.backbone.patch_embed.grid_size == (10, 10)

@@ -18,7 +18,7 @@ from unshaken.nets import torchvision_ops
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import RoutedBatchNorm, merge_route, routes_of, set_route, with_routes
 from unshaken.nets.network import Encoder, seeded
-from unshaken.nets.timm_nets import PATCHES, published_classifier, timm_config, timm_net, timm_package, vit_small
+from unshaken.nets.timm_nets import patch_of, published_classifier, timm_config, timm_net, timm_package, vit_small
 
 ROUTES = ("clean", "adv")
 NORMED = [  # a batch norm of timm's own has its activation inside: all but the ResNets have those
@@ -119,7 +119,7 @@ def test_vit_small(stem):
     with torch.device("meta"):
         net, features = vit_small(stem, channels=1)
         assert net(torch.empty(2, 1, stem, stem)).shape == (2, features)
-    patch, d = PATCHES[stem], 384
+    patch, d = patch_of(stem), 384
     assert stem % patch == 0
     assert net.pos_embed.shape == (1, (stem // patch) ** 2 + 1, d)
     assert (net.patch_embed.proj.weight.shape, net.patch_embed.proj.stride) == ((d, 1, patch, patch), (patch, patch))
@@ -130,8 +130,17 @@ def test_vit_small(stem):
     assert sum(p.numel() for p in net.parameters()) == count
 
 
-def test_its_patch_is_4_at_32_pixels():
-    assert PATCHES == {32: 4, 96: 12, 224: 16}
+def test_its_patches_are_an_eighth_of_the_side_up_to_16_pixels():
+    assert {side: patch_of(side) for side in (32, 64, 96, 128, 224, 384)} == {
+        32: 4,
+        64: 8,
+        96: 12,
+        128: 16,
+        224: 16,
+        384: 16,
+    }
+    with pytest.raises(ValueError, match="vit-small reads images above 128 pixels in multiples of 16, not 200"):
+        patch_of(200)
 
 
 def test_features_are_those_of_the_class_token():

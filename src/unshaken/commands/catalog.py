@@ -159,7 +159,7 @@ def networks() -> Table:
     rows = []
     for name in (*KINDS, "wrn-28-10", "vit-small", "timm/NAME"):
         paper = BIBLIOGRAPHY[of_network(name)[0]]
-        pixels = ", ".join(map(str, sides(name)))
+        pixels = str(sides(name)).replace(" pixels", "")
         origin = f"{paper.who}, {paper.venue} {paper.year}"
         rows.append((name, pixels, NETWORK_NOTES.get(name, ""), origin, paper.arxiv or NONE))
     return ("name", "for pixels", "note", "paper", "arXiv"), rows

@@ -14,9 +14,10 @@ from unshaken.base.ranges import Count, Whole, ranged
 from unshaken.base.suggest import closest
 from unshaken.compute.runtime import Runtime
 from unshaken.evaluation.result_file import read_result
+from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
 from unshaken.interop.export import ExportOptions, export, page_of
 from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
-from unshaken.interop.import_checkpoint import UNKNOWN, ImportOptions
+from unshaken.interop.import_options import UNKNOWN, ImportOptions
 from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm
 from unshaken.interop.layouts import LAYOUTS
 from unshaken.nets import checkpoint as saved
@@ -39,7 +40,7 @@ def import_(args: list[str]) -> None:
         hint = f"did you mean {near}?" if near else f"there are {', '.join(methods)}"
         raise ValueError(f"there is no method {options.method!r}; {hint}")
     timm = name.startswith("timm/") and not Path(name).exists()
-    written = import_timm(name, options) if timm else import_file(Path(name), options)
+    written = import_timm(name, options) if timm else import_file(name, options)
     print("\n".join(report_lines(written)))
 
 
@@ -54,16 +55,21 @@ def report_lines(written: ImportedFiles) -> list[str]:
 
 
 def layouts() -> str:
-    width = max(map(len, LAYOUTS))
-    rows = "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in LAYOUTS.values())
+    width = max(map(len, (*LAYOUTS, *ENCODER_LAYOUTS)))
+    rows, encoders = (
+        "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in each.values())
+        for each in (LAYOUTS, ENCODER_LAYOUTS)
+    )
     return (
         "usage: unshaken import FILE [OPTIONS]\n\n"
         "FILE is a checkpoint that torch.save wrote, or a safetensors file. No code in it is run. The file is\n"
         "searched for a network: an entry and a prefix under which all its weights are found. If one weight is\n"
         "missing, nothing is imported. If several networks are found, choose one by --key, --prefix and --drop.\n"
         "For weights of a network of timm other than a ResNet, add --network timm/NAME. To import a network with\n"
-        "the weights that the package timm has for it, write timm/NAME instead of FILE.\n\n"
+        "the weights that the package timm has for it, write timm/NAME instead of FILE. A folder that transformers or\n"
+        "open_clip wrote can be named too, or one on the Hugging Face Hub: hf/OWNER/NAME, open_clip/OWNER/NAME.\n\n"
         f"Layouts of files; the first one that matches is used, unless --layout names another:\n{rows}\n\n"
+        f"Layouts of encoders; if the names of several fit, --layout says which one it is:\n{encoders}\n\n"
         "Options: unshaken import FILE --help"
     )
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import with_routes
-from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck, Stem
+from unshaken.nets.resnet import KINDS, BasicBlock, Bottleneck
 from unshaken.nets.timm_nets import timm_config
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @cache
-def shapes_of(name: str, stem: Stem, channels: int, routes: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+def shapes_of(name: str, side: int, channels: int, routes: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all weights of a network. It is built on the meta device, which takes no memory."""
     blank = (0.0,) * channels
     with torch.device("meta"):
-        encoder = Backbone(name, stem, channels, blank, (1.0,) * channels).build()
+        encoder = Backbone(name, side, channels, blank, (1.0,) * channels).build()
         backbone = with_routes(encoder, routes).backbone if routes else encoder.backbone
     return {weight: tuple(tensor.shape) for weight, tensor in backbone.state_dict().items()}
 
@@ -91,25 +91,24 @@ def names_by_number(shapes: Shapes) -> dict[str, str] | None:
     }
 
 
-def timm_shapes(name: str, stem: Stem | None, found: Shapes) -> tuple[Stem, dict[str, tuple[int, ...]]]:
+def timm_shapes(name: str, given: int | None, found: Shapes) -> tuple[int, dict[str, tuple[int, ...]]]:
     """Return the image size for which a network of timm has the shapes that were found, and these shapes.
 
-    stem  the image size that the user named; None: timm's own size and the common ones are tried
+    given  the image size that the user named; None: timm's own size and the common ones are tried
     ValueError if timm has no such network, or cannot build it for any of these sizes.
     """
     config = timm_config(name.removeprefix("timm/"))
-    sides = [stem] if stem else [side for side in (config.input_size[-1], 224, 96, 32) if side in get_args(Stem)]
-    built: dict[Stem, dict[str, tuple[int, ...]]] = {}
+    sides = [given] if given else [config.input_size[-1], 224, 96, 32]
+    built: dict[int, dict[str, tuple[int, ...]]] = {}
     for side in dict.fromkeys(sides):
         try:
-            built[side] = shapes_of(name, side, config.input_size[0])  # pyright: ignore[reportArgumentType]
+            built[side] = shapes_of(name, side, config.input_size[0])
         except (AssertionError, ValueError, RuntimeError, TypeError, ZeroDivisionError):  # not for this image size
             continue
         if all(
-            any(k.endswith(weight) and s == shape for k, s in found.items())
-            for weight, shape in built[side].items()  # pyright: ignore[reportArgumentType]
+            any(k.endswith(weight) and s == shape for k, s in found.items()) for weight, shape in built[side].items()
         ):
-            return side, built[side]  # pyright: ignore[reportArgumentType, reportReturnType]
+            return side, built[side]
     if not built:
         raise ValueError(
             f"{name} was trained at {config.input_size[-1]} pixels, which is none of the sizes that are tried: name "

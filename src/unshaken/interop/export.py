@@ -21,9 +21,11 @@ from unshaken.base.json_files import read_foreign_json, write_bytes, write_json,
 from unshaken.base.safe_text import printable, without_paths
 from unshaken.base.serialize import to_json
 from unshaken.base.tensor_file import seal, sealed
+from unshaken.interop.encoder_words import locate
 from unshaken.interop.fingerprint import fingerprint, images
 from unshaken.interop.load import LoadedModel, file_in, load_model
 from unshaken.interop.model_card import card, front_matter, side_of
+from unshaken.interop.original_file import note, write_original
 from unshaken.interop.usage_snippets import CODE, SHARED_RESNETS
 from unshaken.nets.checkpoint import FORMAT, digest, save_classifier, save_encoder
 from unshaken.nets.network import Network
@@ -33,9 +35,9 @@ from unshaken.nets.network import Network
 class ExportOptions:
     """Options of an export: its form, and where it is written."""
 
-    to: Literal["safetensors", "timm", "torchvision", "onnx", "hub"] = "safetensors"
-    """Form of the export: a file for unshaken (safetensors), for timm, for torchvision or in ONNX, or a folder for a
-    hub."""
+    to: Literal["safetensors", "timm", "torchvision", "onnx", "hub", "original"] = "safetensors"
+    """Form of the export: a file for unshaken (safetensors), for timm, for torchvision or in ONNX, a folder for a hub,
+    or the form of the file from which an encoder was imported."""
     out: Path | None = None
     """File to write; for --to hub a folder. A model card is written beside the file. By default the name is that of the
     run, with the form added."""
@@ -46,10 +48,16 @@ class ExportOptions:
     repo: str | None = None
     """OWNER/NAME of a repository on the Hugging Face Hub to which --to hub uploads the folder. A new repository is
     private."""
+    original: str | None = None
+    """File from which the encoder was imported, for --to original: its names, order and dtypes are kept."""
 
     def __post_init__(self) -> None:
         if self.repo is not None and (self.to != "hub" or self.repo.count("/") != 1):
             raise ValueError(f"--repo needs OWNER/NAME and --to hub, not {self.repo!r} and --to {self.to}")
+        if (self.original is None) != (self.to != "original"):
+            raise ValueError(
+                "--to original and --original FILE go together: FILE is what the encoder was imported from"
+            )
 
 
 def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -> Path:  # pyright: ignore[reportArgumentType]
@@ -71,7 +79,10 @@ def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -
         if how.repo:
             upload(out, how.repo)
         return out
-    WRITERS[how.to](subject, out)
+    if how.original is not None:
+        note(write_original(subject.encoder, subject.metadata, locate(how.original).file, out))
+    else:
+        WRITERS[how.to](subject, out)
     page = card(subject, how.to, out.name, route, list(results), CODE[how.to](subject, out.name))
     write_text(page_of(out), f"{_page_marker(subject, out.name)}\n\n{page}")
     return out
@@ -94,7 +105,7 @@ def _page_marker(subject: LoadedModel, file: str) -> str:
 
 def _output_path(path: Path, how: ExportOptions, subject: LoadedModel) -> Path:
     """Return where to write. Only an earlier export of the same weights is overwritten; ValueError otherwise."""
-    suffix = SUFFIXES[how.to]
+    suffix = SUFFIXES[how.to] if how.original is None else locate(how.original).file.suffix
     out = how.out or Path(f"{path.resolve().name.removesuffix('.safetensors')}-{how.to}{suffix}")
     if how.to == "hub":
         if out.is_file() or (out.is_dir() and not _is_hub(out)):
@@ -103,7 +114,11 @@ def _output_path(path: Path, how: ExportOptions, subject: LoadedModel) -> Path:
         raise ValueError(f"--to {how.to} writes a file that ends in {suffix}, and --out {out} does not")
     elif out.resolve() == file_in(path).resolve():
         raise ValueError(f"{out} is the file to be exported; choose another --out")
-    elif (out.exists() and not _is_export(out, subject)) or not _is_page(page_of(out), subject, out.name):
+    elif how.to == "original" and out.exists() and not page_of(out).exists():
+        raise ValueError(f"{out} exists already; choose another --out")
+    elif (out.exists() and how.to != "original" and not _is_export(out, subject)) or not _is_page(
+        page_of(out), subject, out.name
+    ):
         raise ValueError(f"{out} or its model card {page_of(out).name} exists already; choose another --out")
     return out
 

@@ -3,106 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.ranges import Number, Positive, ranged
-from unshaken.base.suggest import ASIDE, did_you_mean
 from unshaken.data.source import UNKNOWN
+from unshaken.interop.encoder_import import import_encoder, read_encoder
+from unshaken.interop.encoder_layouts import Facts
 from unshaken.interop.foreign import ForeignCheckpoint
+from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.layouts import LAYOUTS, NONE
 from unshaken.interop.normalisation import pixel_normalisation
 from unshaken.interop.prefix_search import read_as
-from unshaken.interop.weight_matching import Reading, Wanted
+from unshaken.interop.weight_matching import Reading
 from unshaken.nets.backbone import Backbone, timm_encoder
 from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Encoder
-from unshaken.nets.resnet import KINDS
+from unshaken.nets.resnet import KINDS, SMALL
 from unshaken.nets.torch_files import real
 
 
-@dataclass(frozen=True)
-@ranged
-class ImportOptions:
-    """Options of an import: where the encoder is written, and facts about the file that it does not say itself."""
+def import_checkpoint(
+    foreign: ForeignCheckpoint, options: ImportOptions = ImportOptions(), facts: Facts = Facts()
+) -> ImportedModel:
+    """Import a checkpoint. ValueError if a weight of the network is missing or the file has unexpected weights.
 
-    out: Path | None = None
-    """Folder or file NAME.safetensors to write. By default a folder in runs/ with the name of the checkpoint."""
-    layout: str | None = None
-    """Layout of the file, if it is not recognised correctly; `unshaken import --help` lists them."""
-    key: str | None = None
-    """Entry of the file that holds the weights, such as state_dict, or model.ema for an entry within an entry."""
-    prefix: str | None = None
-    """Prefix of the names of the network's weights, such as module.encoder_q."""
-    drop: tuple[str, ...] = ()
-    """Weights or modules to leave out, by name or by a pattern such as adapter.*; the report lists them."""
-    network: str | None = None
-    """timm/NAME: the network of timm whose weights the file holds."""
-    normalisation: Literal["imagenet", "cifar", "none"] | None = None
-    """Normalisation of pixels in [0, 1] that the network was trained with."""
-    mean: tuple[Number, ...] | None = None
-    """Mean of the normalisation, one number for each channel. Needs --std."""
-    std: tuple[Positive, ...] | None = None
-    """Standard deviation of the normalisation, one number for each channel. Needs --mean."""
-    padding: Literal[1, 2] | None = None
-    """Padding of a 3x3 first convolution: 2 for checkpoints of DeACL and solo-learn, 1 for most others."""
-    image_size: Literal[8, 32, 96, 224] | None = None
-    """Side in pixels of the images that the network is for. No file says it: a 3x3 first convolution is for 8 or 32
-    pixels, a 7x7 one for 96 or 224."""
-    method: str | None = None
-    """Method: acl, acl-air, dynacl, dynacl-air, advcl, ... Fine-tuning presets and citations depend on it."""
-    data: str | None = None
-    """Image set that the encoder was trained on: cifar10, cifar100, stl10, or a path."""
-    classes: str | None = None
-    """Classes of a classifier in the file: cifar10, cifar100, stl10, or names with commas between them."""
-    mode: Literal["slf", "alf", "aff"] | None = None
-    """Mode in which that classifier was fine-tuned."""
-    classifier_data: str | None = None
-    """Image set that the classifier was trained on, if it is neither the set of --classes nor that of --data."""
-    classifier: bool = True
-    """Import a classifier in the file too, for `unshaken evaluate`."""
-
-    def __post_init__(self) -> None:
-        if self.out is not None and self.out.suffix in (".pt", ".pth", ".ckpt", ".tar"):
-            raise ValueError(f"--out must be a folder or a file NAME.safetensors, not {self.out}")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("--mean and --std go together")
-        if self.mean is not None and self.normalisation is not None:
-            raise ValueError("give either --normalisation, or --mean and --std")
-        if self.layout is not None and self.layout not in LAYOUTS:
-            hint = did_you_mean(self.layout, LAYOUTS, ASIDE)
-            raise ValueError(f"there is no layout {self.layout!r}{hint}; there are {', '.join(LAYOUTS)}")
-        if self.network is not None and not self.network.removeprefix("timm/") not in ("", self.network):
-            raise ValueError(
-                f"--network must be timm/NAME, not {self.network}; other networks are recognised by the weights' shapes"
-            )
-        if self.layout == "timm" and self.network is None:
-            raise ValueError("--layout timm needs the network's name: --network timm/NAME")
-
-    @property
-    def wanted(self) -> Wanted:
-        layout = None if self.layout == "timm" else self.layout
-        return Wanted(layout, self.key, self.prefix, self.drop, self.network, self.image_size)
-
-
-@dataclass(frozen=True, eq=False)
-class ImportedModel:
-    """An imported encoder, its metadata, the report for the user, and the classifier in the file if there was one."""
-
-    encoder: Encoder
-    backbone: Backbone
-    metadata: dict[str, Any]
-    report: dict[str, str]
-    head: nn.Linear | None = None
-
-
-def import_checkpoint(foreign: ForeignCheckpoint, options: ImportOptions = ImportOptions()) -> ImportedModel:
-    """Import a checkpoint. ValueError if a weight of the network is missing or the file has unexpected weights."""
+    facts  what a configuration beside the file says of an encoder
+    """
+    if options.network is None and options.layout not in LAYOUTS and not options.drop:
+        encoder = read_encoder(foreign, options.facts.over(facts), options.layout, options.key, options.prefix)
+        if encoder is not None:
+            return import_encoder(foreign, encoder, options)
     reading = read_as(foreign, options.wanted)
     layout = reading.layout
     report = {"file": f"{foreign.name}, {reading.place}{_other_entries(foreign, reading)}"}
@@ -125,11 +59,6 @@ def import_checkpoint(foreign: ForeignCheckpoint, options: ImportOptions = Impor
         "said": dict(report),
     }
     return ImportedModel(encoder.eval(), backbone, {"pretrain": origin}, report, head)
-
-
-def recipe_of(name: str, data: str, **others: Any) -> dict[str, Any]:
-    """Return what is stored in place of a recipe for a network that was trained elsewhere."""
-    return {"type": "Imported", "name": name, "data": {"type": "DataSource", "name": data}, "seed": UNKNOWN} | others
 
 
 def _other_entries(foreign: ForeignCheckpoint, reading: Reading) -> str:
@@ -160,12 +89,11 @@ def _backbone(reading: Reading, options: ImportOptions, report: dict[str, str]) 
         stem = reading.image_size
         report["network"] = f"{name}, for images of {stem} pixels"
     else:
-        sides = (32, 8) if kernel == 3 else (reading.layout.image_size, 96 + 224 - reading.layout.image_size)
-        stem = options.image_size or sides[0]
-        if stem not in sides:
+        stem = options.image_size or (32 if kernel == 3 else reading.layout.image_size)
+        if (stem <= SMALL) != (kernel == 3):
+            which = f"up to {SMALL}" if kernel == 3 else f"more than {SMALL}"
             raise ValueError(
-                f"a {kernel}x{kernel} first convolution is for images of {sides[0]} or {sides[1]} pixels, not for "
-                f"--image-size {stem}"
+                f"a {kernel}x{kernel} first convolution is for images of {which} pixels, not for --image-size {stem}"
             )
         guess = "recognised by its shape" if kernel == 3 else "assumed: if it is another, name it with --image-size"
         how = "as given" if options.image_size else guess

@@ -8,15 +8,11 @@ from pathlib import Path
 from unshaken.base.json_files import write_json
 from unshaken.base.serialize import to_json
 from unshaken.interop.class_names import CLASSES, names_of
+from unshaken.interop.encoder_words import locate
 from unshaken.interop.fingerprint import fingerprint
 from unshaken.interop.foreign import read
-from unshaken.interop.import_checkpoint import (
-    ImportedModel,
-    ImportOptions,
-    import_checkpoint,
-    import_timm_network,
-    recipe_of,
-)
+from unshaken.interop.import_checkpoint import import_checkpoint, import_timm_network
+from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.load import LoadedModel
 from unshaken.nets.checkpoint import digest, read_tensors, save_classifier, save_encoder
 from unshaken.nets.dual_bn import single_route
@@ -33,10 +29,15 @@ class ImportedFiles:
     data: str | None = None
 
 
-def import_file(path: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:
-    """Import somebody else's checkpoint file. ValueError with a one-line message if it cannot be."""
-    stem = path.name.split(".")[0]  # without all suffixes: model of model.pth.tar
-    return write_import(import_checkpoint(read(path), options), options.out or Path("runs") / stem, options)
+def import_file(path: Path | str, options: ImportOptions = ImportOptions()) -> ImportedFiles:
+    """Import somebody else's checkpoint. ValueError, in one line, if it cannot be imported.
+
+    path  a file; a folder of transformers or open_clip; or hf/OWNER/NAME or open_clip/OWNER/NAME of the Hub
+    """
+    found = locate(str(path))
+    name = found.file.name.split(".")[0] if Path(path).is_file() else found.name.strip("/.").replace("/", "-")
+    what = import_checkpoint(read(found.file), options, found.facts)
+    return write_import(what, options.out or Path("runs") / name, options)
 
 
 def import_timm(name: str, options: ImportOptions = ImportOptions()) -> ImportedFiles:

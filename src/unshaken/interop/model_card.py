@@ -97,7 +97,7 @@ def _threats(recipe: dict[str, Any]) -> str:
     """List the balls of a method's attacks, such as "l∞ 8/255"."""
     found = []
     for ball in _balls(recipe.get("method")):
-        norm = {"Linf": "l∞", "L2": "l2"}.get(str(ball.get("type")), _text(ball.get("type")))
+        norm = {"Linf": "l∞", "L2": "l2", "L1": "l1"}.get(str(ball.get("type")), _text(ball.get("type")))
         eps = ball.get("eps")
         found.append(f"{norm} {_epsilon(eps)}" if isinstance(eps, (int, float)) else norm)
     return ", ".join(dict.fromkeys(found))

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 
 from unshaken.interop.load import LoadedModel
-from unshaken.nets.timm_nets import PATCHES
+from unshaken.nets.resnet import SMALL
+from unshaken.nets.timm_nets import patch_of
 
 SHARED_RESNETS = ("resnet18", "resnet34", "resnet50")
 """Networks that torchvision and timm have under the same names."""
@@ -57,6 +58,12 @@ BESIDE_CPU = (
 )
 
 
+AS_BEFORE = (
+    "It has the names, order and dtypes of the file from which the encoder was imported: load it in its place, with "
+    "the same code, the same preprocessing, and everything else that was in that file."
+)
+
+
 def onnx(subject: LoadedModel, file: str) -> str:
     lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({quoted(file)})"]
     return fenced([*lines, '(out,) = session.run(None, {"pixels": pixels.numpy()})'])
@@ -76,14 +83,14 @@ def _network(subject: LoadedModel, make: str) -> list[str]:
     if hasattr(subject.encoder.backbone, "patch_embed"):  # position embeddings are learned for one size of images
         options += [f"img_size={backbone.image_size}"]
     if name == "vit-small":
-        name, options = "vit_small_patch16_224", [*options, f"patch_size={PATCHES[backbone.image_size]}"]
+        name, options = "vit_small_patch16_224", [*options, f"patch_size={patch_of(backbone.image_size)}"]
     return [f'net = {make}"{name}", {", ".join(options)})', *_stem(subject, timm)]
 
 
 def _stem(subject: LoadedModel, timm: bool) -> list[str]:
     """Return code that replaces the stem: for small images it is one convolution without pooling."""
     backbone = subject.backbone
-    if backbone.name in SHARED_RESNETS and backbone.image_size <= 32:
+    if backbone.name in SHARED_RESNETS and backbone.image_size <= SMALL:
         shape = f"{backbone.channels}, 64, 3, padding={backbone.padding}, bias=False"
         return [f"net.conv1, net.maxpool = torch.nn.Conv2d({shape}), torch.nn.Identity()"]
     if not timm and backbone.channels != 3:
@@ -106,5 +113,6 @@ CODE: dict[str, Callable[[LoadedModel, str], str]] = {
     "timm": lambda subject, file: in_library(subject, file, "timm"),
     "torchvision": lambda subject, file: in_library(subject, file, "torchvision"),
     "onnx": onnx,
+    "original": lambda subject, file: AS_BEFORE,
 }
 """The code for each form. It computes `out` from `pixels`, which are (N, C, H, W) in [0, 1]."""

@@ -11,7 +11,6 @@ from typing import Any
 from unshaken.interop.architecture import names_by_number, network_of, shapes_of, timm_shapes
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.layouts import LAYOUTS, Layout
-from unshaken.nets.resnet import Stem
 from unshaken.nets.timm_nets import timm_config
 
 HARMLESS = r"(^|\.)(total_ops|total_params|n_averaged|num_batches_tracked|weight_mask_shape|_extra_state)$"
@@ -32,7 +31,7 @@ class Wanted:
     prefix: str | None = None
     drop: tuple[str, ...] = ()
     network: str | None = None
-    image_size: Stem | None = None
+    image_size: int | None = None
 
 
 @dataclass(eq=False)
@@ -54,7 +53,7 @@ class Reading:
     network: str = ""
     channels: int = 3
     kernel: int = 0
-    image_size: Stem | None = None
+    image_size: int | None = None
     routes: tuple[str, ...] = ()
     weights: dict[str, Any] = field(default_factory=dict)
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, field
+from typing import Annotated
 
+import tyro
 from torch import nn
 
 from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
+from unshaken.base.serialize import LATER
 from unshaken.base.suggest import did_you_mean
 from unshaken.nets.network import Encoder, Normalize
-from unshaken.nets.resnet import KINDS, Stem, resnet
+from unshaken.nets.resnet import KINDS, SMALL, resnet
 from unshaken.nets.solo_wide_resnet import is_solo_wrn, solo_depth_and_widen, solo_wrn
 from unshaken.nets.timm_nets import PATCHES, timm_config, timm_net, vit_small
-from unshaken.nets.wide_resnet import SIDES, depth_and_widen, wrn
+from unshaken.nets.variants import AnyVariant
+from unshaken.nets.wide_resnet import depth_and_widen, wrn
 
+LARGEST = 4096
+"""The largest side of an image in pixels, the same as in the header of a file."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -26,8 +31,9 @@ class Backbone:
     name: str = "resnet18"
     """resnet18, resnet34, resnet50, resnet-small, wrn-28-10 (or another depth and factor), wide_resnet28w10 (DeACL's),
     vit-small, or timm/NAME."""
-    image_size: Stem = 32
-    """The images' side in pixels, which selects the stem."""
+    image_size: Count = 32
+    """The images' side in pixels. ResNets have a 3×3 stem without a pool for images of up to 64 pixels, and ImageNet's
+    7×7 stem with a pool above."""
     channels: Count = 3
     """3, or 1 for grey images."""
     mean: tuple[Number, ...] = IMAGENET_MEAN
@@ -35,17 +41,19 @@ class Backbone:
     std: tuple[Positive, ...] = IMAGENET_STD
     """The standard deviation of the normalisation, per channel."""
     padding: Natural = 1
-    """The padding of the 3×3 stem convolution of a 32-pixel ResNet; DeACL's published encoders have 2."""
+    """The padding of the 3×3 stem convolution of a ResNet for small images; DeACL's published encoders have 2."""
+    variant: Annotated[AnyVariant | None, tyro.conf.Fixed, tyro.conf.Suppress] = field(default=None, metadata=LATER)
+    """The network by its numbers, of an imported encoder; `name` then only says what it is."""
 
     def __post_init__(self) -> None:
-        if self.image_size not in sides(self.name):
-            possible = ", ".join(map(str, sides(self.name)))
+        possible = sides(self.name) if self.variant is None else Sides(step=self.variant.step)
+        if self.image_size not in possible:
             raise ValueError(
-                f"{self.name} reads images of {possible} pixels, not {self.image_size}: set --backbone.image-size"
+                f"{self.name} reads images of {possible}, not {self.image_size}: set --backbone.image-size"
             )
-        if self.padding != 1 and (self.name not in KINDS or self.image_size > 32 or self.padding < 0):
+        if self.padding != 1 and (self.name not in KINDS or self.image_size > SMALL or self.padding < 0):
             raise ValueError(
-                f"a padding of {self.padding} is not possible here: only a ResNet for 8 or 32 pixels "
+                f"a padding of {self.padding} is not possible here: only a ResNet for images of up to {SMALL} pixels "
                 f"({', '.join(KINDS)}) may have another padding than 1, and it is 0 or more"
             )
         if not len(self.mean) == len(self.std) == self.channels:
@@ -56,6 +64,8 @@ class Backbone:
 
     def build(self) -> Encoder:
         """Build the encoder with initial weights. ValueError if timm is needed and is missing or lacks the network."""
+        if self.variant is not None:
+            return self._encoder(*self.variant.build(self.image_size, self.channels))
         if self.name in KINDS:
             net = resnet(self.name, self.image_size, self.channels, self.padding)
             return self._encoder(net, net.features)
@@ -73,21 +83,37 @@ class Backbone:
         return Encoder(Normalize(self.mean, self.std), net, features)
 
 
-def sides(name: str) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Sides:
+    """Sides of images in pixels: the multiples of `step` from `least` to `most`."""
+
+    least: int = 1
+    most: int = LARGEST
+    step: int = 1
+
+    def __contains__(self, side: int) -> bool:
+        return self.least <= side <= self.most and side % self.step == 0
+
+    def __str__(self) -> str:
+        bounds = f"{self.least} to {self.most:,}" if self.least > 1 else f"up to {self.most:,}"
+        return f"{bounds} pixels" + (f" in multiples of {self.step}" if self.step > 1 else "")
+
+
+def sides(name: str) -> Sides:
     """Return the image sides in pixels that a network can be built for. ValueError if there is no such network.
 
     The name of a timm network is checked only when it is built, so that a recipe can be read without timm.
     """
     if name in KINDS or name.removeprefix("timm/") not in ("", name):
-        return get_args(Stem)
+        return Sides()
     if name.startswith("wrn-"):
         depth_and_widen(name)
-        return SIDES
+        return Sides(most=SMALL)  # its stem has no stride, so larger images would be too expensive
     if is_solo_wrn(name):
         solo_depth_and_widen(name)
-        return SIDES
+        return Sides(most=SMALL)
     if name == "vit-small":
-        return tuple(PATCHES)
+        return Sides(least=PATCHES, step=PATCHES)
     hint = did_you_mean(name, [*KINDS, "wrn-28-10", "vit-small"])
     raise ValueError(
         f"there is no network {name!r}: choose one of {', '.join(KINDS)}, wrn-28-10 (or another depth and factor), "
@@ -95,21 +121,18 @@ def sides(name: str) -> tuple[int, ...]:
     )
 
 
-def timm_encoder(name: str, stem: Stem | None = None, pretrained: bool = True) -> tuple[Encoder, Backbone]:
+def timm_encoder(name: str, side: int | None = None, pretrained: bool = True) -> tuple[Encoder, Backbone]:
     """Return a timm network with its published weights and normalisation, and the Backbone that builds it again.
 
     name        "timm/NAME", as in Backbone; a tag selects the weights: timm/resnet18.a1_in1k
-    stem        the images' side in pixels; None: the side of its training, if there is a stem for it
+    side        the images' side in pixels; None: the side of its training
     pretrained  download the weights; False keeps initial weights
-    Raises ValueError for a network without published weights, and for a side without a stem.
+    Raises ValueError for a network without published weights.
     """
     timm_name = name.removeprefix("timm/")
     config = timm_config(timm_name)
-    channels, side, _ = config.input_size
-    if stem is None and side not in get_args(Stem):
-        stems = ", ".join(map(str, get_args(Stem)))
-        raise ValueError(f"{name} was trained at {side} pixels: choose a stem for another side, one of {stems}")
+    channels, own, _ = config.input_size
     if pretrained and not config.has_weights:
         raise ValueError(f"timm has no weights for {name}; a network with initial weights needs no import")
-    backbone = Backbone(f"timm/{timm_name}", stem or side, channels, tuple(config.mean), tuple(config.std))  # pyright: ignore[reportArgumentType]
+    backbone = Backbone(f"timm/{timm_name}", side or own, channels, tuple(config.mean), tuple(config.std))  # pyright: ignore[reportArgumentType]
     return backbone._encoder(*timm_net(timm_name, backbone.image_size, channels, pretrained)), backbone

@@ -24,6 +24,7 @@ from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import routes_of, set_route, with_routes
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Encoder, Network
+from unshaken.nets.variants import variant_of
 
 FORMAT = "unshaken/1"
 
@@ -49,6 +50,7 @@ BACKBONE = {
     "mean": Items(Number(), 1),
     "std": Items(Number(), 1),
     "padding?": Whole(0, 64),
+    "variant?": {"type": str},
 }
 NETWORK = ABOUT | {"kind": str, "backbone": BACKBONE}
 ENCODER = NETWORK | {"routes": Items(str)}
@@ -193,6 +195,8 @@ def _check_sizes(about: dict[str, Any], backbone: Backbone, tensors: dict[str, T
 
 def backbone_of(about: dict[str, Any]) -> Backbone:
     fields = {name: value for name, value in about["backbone"].items() if name != "type"}
+    if fields.get("variant") is not None:
+        fields["variant"] = variant_of(fields["variant"])
     return Backbone(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})  # pyright: ignore[reportArgumentType]
 
 

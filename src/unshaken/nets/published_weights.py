@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
@@ -41,12 +42,21 @@ def from_url(url: str, name: str) -> dict[str, Any]:
 
 def from_hub(repository: str, name: str, file: str | None = None, revision: str | None = None) -> dict[str, Any]:
     """Read weights from a Hugging Face Hub repository or its cache. ValueError, in one line, if they cannot be had."""
+    return read_weights(hub_file(repository, name, (file,) if file else FILES, revision))
+
+
+def hub_file(repository: str, name: str, wanted: tuple[str, ...], revision: str | None = None) -> Path:
+    """Return the first of these files that a Hugging Face Hub repository has, from its cache or downloaded now.
+
+    ValueError, in one line, if it cannot be had, or if a file with a hash for a name has another content.
+    """
+    if find_spec("huggingface_hub") is None:
+        raise ValueError(f"{name} needs huggingface_hub: pip install 'unshaken[hub]'")
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import EntryNotFoundError
     from huggingface_hub.file_download import get_hf_file_metadata
 
-    wanted = (file,) if file else FILES
     cached = [try_to_load_from_cache(repository, each, revision=revision) for each in wanted]
     found = next((Path(each) for each in cached if isinstance(each, str)), None)
     for each in wanted if found is None else ():
@@ -60,7 +70,7 @@ def from_hub(repository: str, name: str, file: str | None = None, revision: str 
         raise ValueError(f"the weights of {name} are not available: {repository} has none of {', '.join(wanted)}")
     blob = found.resolve().name
     _check(found, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
-    return read_weights(found)
+    return found
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""ResNet-18/34/50 with stems for 32, 96 and 224 pixels, and a small ResNet for digits.
+"""ResNet-18/34/50 with a stem for small images or that of ImageNet, and a small ResNet for digits.
 
 He et al., CVPR 2016, arXiv:1512.03385. Parameters are named as in torchvision (conv1, bn1,
 layer1.0.conv1, layer2.0.downsample.0, ...), so that weights can be exchanged by name.
@@ -6,14 +6,13 @@ layer1.0.conv1, layer2.0.downsample.0, ...), so that weights can be exchanged by
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from unshaken.base.types import Float
 from unshaken.nets.activation_checkpointing import CheckpointedStage
 
-Stem = Literal[8, 32, 96, 224]
+SMALL = 64
+"""The largest side in pixels of images for which a ResNet has the small stem, one 3×3 convolution without a pool."""
 
 
 def conv3x3(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
@@ -73,7 +72,8 @@ class ResNet(nn.Module):
 
     blocks    the number of blocks in each stage; every stage after the first halves the resolution
     width     the width of the first stage; each later stage doubles it
-    stem      8, 32: one 3×3 convolution at full resolution; 96, 224: 7×7 with stride 2 and a max pool
+    side      of the images in pixels. Up to SMALL: one 3×3 convolution at full resolution; above: ImageNet's stem, 7×7
+              with stride 2 and a max pool
     padding   the padding of the 3×3 stem; each pixel above 1 makes the following maps 2 pixels larger
     """
 
@@ -82,12 +82,12 @@ class ResNet(nn.Module):
         block: type[BasicBlock | Bottleneck],
         blocks: tuple[int, ...],
         width: int,
-        stem: Stem,
+        side: int,
         channels: int,
         padding: int = 1,
     ) -> None:
         super().__init__()
-        small = stem <= 32
+        small = side <= SMALL
         kernel, stride, padding = (3, 1, padding) if small else (7, 2, 3)
         self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -130,5 +130,5 @@ KINDS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
 """The block, the blocks per stage, and the first stage's width, by name."""
 
 
-def resnet(name: str, stem: Stem, channels: int = 3, padding: int = 1) -> ResNet:
-    return ResNet(*KINDS[name], stem, channels, padding)
+def resnet(name: str, side: int, channels: int = 3, padding: int = 1) -> ResNet:
+    return ResNet(*KINDS[name], side, channels, padding)

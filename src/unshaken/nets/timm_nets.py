@@ -17,14 +17,13 @@ from torch import nn
 from unshaken.base.suggest import did_you_mean
 from unshaken.nets.network import Normalize
 from unshaken.nets.published_weights import from_hub, from_url
-from unshaken.nets.resnet import Stem
 from unshaken.nets.torchvision_ops import declare_operators
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
-PATCHES = {32: 4, 96: 12, 224: 16}
-"""ViT-S: the side of a patch in pixels by the side of the image, which makes 64, 64 and 196 patches."""
+PATCHES = 8
+"""ViT-S has this many patches along a side for images of up to 128 pixels; for larger ones, patches of 16 pixels."""
 
 
 def timm_package() -> ModuleType:
@@ -55,7 +54,7 @@ def timm_config(name: str) -> PretrainedCfg:
     return config
 
 
-def timm_net(name: str, stem: Stem, channels: int = 3, pretrained: bool = False) -> tuple[nn.Module, int]:
+def timm_net(name: str, side: int, channels: int = 3, pretrained: bool = False) -> tuple[nn.Module, int]:
     """Build a timm network without its classifier; return it and its number of features.
 
     pretrained  download the published weights; otherwise the network has timm's initial weights
@@ -65,7 +64,7 @@ def timm_net(name: str, stem: Stem, channels: int = 3, pretrained: bool = False)
     wanted |= _with_weights(name, config) if pretrained else {}
     create = timm_package().create_model
     try:
-        net = create(name, **wanted, img_size=stem)
+        net = create(name, **wanted, img_size=side)
     except TypeError as error:  # a convolutional network has no argument img_size: it reads any side
         if "img_size" not in str(error):
             raise
@@ -87,10 +86,17 @@ def _with_weights(name: str, config: PretrainedCfg) -> dict[str, Any]:
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
 
 
-def vit_small(stem: Stem, channels: int = 3) -> tuple[nn.Module, int]:
+def patch_of(side: int) -> int:
+    """Return the side of a patch of ViT-S: 4 pixels for images of 32, 12 for 96, 16 for 128 and more."""
+    if side > 16 * PATCHES and side % 16:
+        raise ValueError(f"vit-small reads images above {16 * PATCHES} pixels in multiples of 16, not {side}")
+    return min(side // PATCHES, 16)
+
+
+def vit_small(side: int, channels: int = 3) -> tuple[nn.Module, int]:
     """Build ViT-S (Touvron et al., ICML 2021, arXiv:2012.12877): 12 blocks, width 384, 6 heads, class token."""
     net = timm_package().create_model(
-        "vit_small_patch16_224", num_classes=0, in_chans=channels, img_size=stem, patch_size=PATCHES[stem]
+        "vit_small_patch16_224", num_classes=0, in_chans=channels, img_size=side, patch_size=patch_of(side)
     )
     return net, net.head_hidden_size
 

@@ -73,10 +73,6 @@ class WideResNet(nn.Module):
         return pooled(self.relu(self.bn1(x)))
 
 
-SIDES = (8, 32)
-"""Image sides in pixels. The stem has no stride, so larger images would be too expensive."""
-
-
 def depth_and_widen(name: str) -> tuple[int, int]:
     """Parse "wrn-28-10" into (28, 10). ValueError if the name has another form or the depth is not 6n + 4."""
     found = re.fullmatch(r"wrn-([1-9]\d{,2})-([1-9]\d{,2})", name)

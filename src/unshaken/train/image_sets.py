@@ -11,6 +11,7 @@ from unshaken.data.image_digests import HOLDOUT
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.nets.backbone import Backbone
+from unshaken.nets.resnet import SMALL
 
 
 def load_images(source: DataSource, split: str, backbone: Backbone) -> Images:
@@ -61,9 +62,14 @@ def check_images_fit(images: Images, backbone: Backbone) -> Images:
             f"{images.name} has {channels} channel(s) but the network reads {backbone.channels}; "
             "set --backbone.channels (and --backbone.mean, --backbone.std, one per channel)"
         )
-    if backbone.image_size > 32 and side < 33:
+    if backbone.image_size > SMALL and side < 33:
         raise ValueError(
             f"images of {side} pixels are too small for a stem for {backbone.image_size}; set --backbone.image-size 32"
+        )
+    if backbone.variant is not None and side % backbone.variant.step:
+        raise ValueError(
+            f"images of {side} pixels are no whole number of patches of {backbone.variant.step} pixels; set "
+            f"--data.size {side // backbone.variant.step * backbone.variant.step or backbone.variant.step}"
         )
     return images
 
