@@ -44,6 +44,7 @@ def test_the_verbs_are_these():
         "demo",
         "import",
         "export",
+        "text-embeddings",
         "verify",
         "list",
         "cite",

@@ -52,6 +52,7 @@ HOW = {
     "board": "run",
     "submit": "run",
     "coreset": "run",
+    "text-embeddings": "options",
     "import": "run",
     "export": "run",
     "list": "run",

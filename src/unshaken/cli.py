@@ -132,7 +132,7 @@ def draw_frontier(args: list[str]) -> None:
 
 
 def usage() -> str:
-    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:<15} {line}" for verb, line in VERBS.items())
     title = f"unshaken {__version__}: robust vision encoders, learned without labels"
     return f"{title}\n\n{verbs}\n\n`unshaken VERB --help` says more; --quiet prints only results and errors."
 

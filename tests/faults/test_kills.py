@@ -13,8 +13,8 @@ from unshaken import cli
 
 KILLS = Path(__file__).parent / "kills.py"
 QUICK = ["pretrain", "evaluate", "export", "board", "submit"]
-WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan", "completion"}
-"""Verbs that write no file of their own, or only draw what there is."""
+WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan", "completion", "text-embeddings"}
+"""Verbs that write no file of their own, only draw what there is, or write one new file at their end."""
 
 
 def kills(count: int, verbs: list[str], *others: str) -> str:

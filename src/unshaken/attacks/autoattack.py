@@ -26,10 +26,10 @@ class AutoAttack(Attack):
     """
 
     ball: AnyBall = Linf(8 / 255)
-    version: Literal["standard", "plus", "rand"] = "standard"
+    version: Literal["standard", "plus", "rand", "apgd"] = "standard"
     """standard: APGD-CE, APGD-T, FAB-T and Square. plus: also APGD-DLR and FAB, with 5 restarts
     of the untargeted attacks. rand: APGD-CE and APGD-DLR with gradients averaged over 20 draws, for randomised
-    networks."""
+    networks. apgd: only APGD-CE with 5 restarts and APGD-T, as is usual for zero-shot classifiers."""
     steps: Count = 100
     """Number of steps of APGD and FAB."""
     queries: Natural = 5000
@@ -49,6 +49,8 @@ class AutoAttack(Attack):
         if self.version == "rand":
             return tuple((f"apgd-{loss}", APGD(ball, loss, 0, steps, draws=20)) for loss in ("ce", "dlr"))
         apgd_t = ("apgd-t", APGD(ball, "dlr", self.targets, steps))
+        if self.version == "apgd":
+            return ("apgd-ce", APGD(ball, "ce", 0, steps, restarts=5)), apgd_t
         fab_t = ("fab-t", FAB(ball, self.targets, steps))
         square = ("square", Square(ball, self.queries))
         if self.version == "standard":

@@ -15,6 +15,7 @@ from unshaken.commands.interop import export_, import_, verify
 from unshaken.commands.plan import plan
 from unshaken.commands.pretrain import pretrain
 from unshaken.commands.report import report
+from unshaken.commands.text_embeddings import text_embeddings
 
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
@@ -32,6 +33,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "import": import_,
     "export": export_,
     "verify": verify,
+    "text-embeddings": text_embeddings,
     "list": list_,
     "cite": cite,
     "completion": completion,

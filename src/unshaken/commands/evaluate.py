@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.progress import format_duration
+from unshaken.base.ranges import Positive, ranged
 from unshaken.base.shard import Shard
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
@@ -17,6 +18,7 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result_names import write_means
+from unshaken.evaluation.zero_shot import zero_shot_classifier
 from unshaken.options import flag_groups, parse, subject
 from unshaken.report import compare as comparison
 from unshaken.report.records import TableOptions, print_records
@@ -33,6 +35,7 @@ PUBLISHED = ("timm/", "torchvision/")
 
 
 @dataclass(frozen=True)
+@ranged
 class EvaluateOptions(TableOptions):
     """Measure the standard and robust accuracy of classifiers on test images.
 
@@ -48,6 +51,12 @@ class EvaluateOptions(TableOptions):
     classes: Path | None = None
     """JSON file for a published network: for each class of the images its logit, by number or by name. It is needed if
     the folders' names are neither class names nor WordNet ids."""
+    class_embeddings: Path | None = None
+    """Class embeddings for zero-shot classification by an encoder, as `unshaken text-embeddings` writes them."""
+    scale: Positive | None = None
+    """Factor of the cosine in zero-shot logits; by default that of the class embeddings' file, else 100."""
+    any_encoder: bool = False
+    """Accept class embeddings that were made for another encoder, or whose encoder is not known."""
     held_out: bool = False
     """Measure on the training images that fine-tuning held out (--holdout), to make choices without test images."""
     allow_seen: bool = False
@@ -66,6 +75,11 @@ def evaluate(args: list[str]) -> int:
     name, rest = subject(args, "evaluate", "RUN", what, EvaluateOptions(Evaluation(), DataSource("cifar10")))
     if name.startswith(PUBLISHED) and not Path(name).exists():
         result, options = published(name, rest)
+        if result is not None:
+            show([result], form=options)
+        return 0
+    if any(group[0] == "--class-embeddings" for group in flag_groups(rest)):
+        result, options = zero_shot(name, rest)
         if result is not None:
             show([result], form=options)
         return 0
@@ -149,6 +163,22 @@ def published(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]
     options = parse(replace(default, evaluation=default_evaluation(source)), rest, f"unshaken evaluate {name}")
     classifier, side = Classifier.of_name(name)
     images = classifier.images(replace(source, size=source.size or side))
+    classifier = replace(classifier, folder=classifier.folder / slug(source))
+    if images.names:
+        classifier = classifier.for_classes(images.names, options.classes)
+    return evaluate_one(options, classifier, images), options
+
+
+def zero_shot(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
+    """Evaluate an encoder as a zero-shot classifier of a user's images."""
+    if not any(group[0] in ("--data.name", "--help", "-h") for group in flag_groups(rest)):
+        raise ValueError("an encoder has no labelled images of its own: name a set with its classes by --data")
+    default = EvaluateOptions(Evaluation(), DataSource(""))
+    source = parse(default, rest, f"unshaken evaluate {name}").data
+    options = parse(replace(default, evaluation=default_evaluation(source)), rest, f"unshaken evaluate {name}")
+    how = {"scale": options.scale, "any_encoder": options.any_encoder}
+    classifier, backbone = zero_shot_classifier(Path(name), options.class_embeddings, **how)  # pyright: ignore[reportArgumentType]
+    images = classifier.images(replace(source, size=source.size or backbone.image_size))
     classifier = replace(classifier, folder=classifier.folder / slug(source))
     if images.names:
         classifier = classifier.for_classes(images.names, options.classes)

@@ -140,7 +140,7 @@ class Classifier:
         print(f"note: {len(index)} of {self.count} logits answer for the classes ({shown}, ...)", file=sys.stderr)
         name = self.metadata["finetune"]["recipe"]["name"]
         found = self.of_module(Selected(self.net.encoder.model, list(index.values())), name, self.folder)  # pyright: ignore[reportArgumentType]
-        found.metadata["finetune"]["recipe"]["classes"] = index
+        found.metadata["finetune"]["recipe"] = self.metadata["finetune"]["recipe"] | {"classes": index}
         return found
 
     def images(self, data: DataSource | None = None, held_out: bool = False) -> Images:

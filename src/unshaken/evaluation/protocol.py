@@ -42,9 +42,10 @@ class Evaluation:
 
     attack: PGD = PGD(steps=20)
     """PGD on cross-entropy: by default 20 steps of ε/4 from a uniform start. AutoAttack uses the same ball."""
-    autoattack: Literal["none", "standard", "plus", "rand"] = "none"
+    autoattack: Literal["none", "standard", "plus", "rand", "apgd"] = "none"
     """The version of AutoAttack. standard: APGD-CE, APGD-T, FAB-T, Square; plus: a longer list; rand: for networks with
-    random answers. Each attack is made on the survivors of the one before it."""
+    random answers; apgd: APGD-CE and APGD-T, as is usual for zero-shot. Each attack is made on the survivors of the
+    one before it."""
     corruptions: tuple[str, ...] = ()
     """Common corruptions by name (fog, gaussian_noise, ...). fifteen: those of CIFAR-10-C; extra: its four others."""
     severities: tuple[Annotated[int, Range(1, 5)], ...] = SEVERITIES

@@ -1,4 +1,4 @@
-"""Import of a published encoder (CLIP, DINOv2, ViT, ...): the file is recognised, and every weight is placed."""
+"""Import of a published encoder: the file is recognised, and every weight is placed"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts of published encoders: how CLIP, SigLIP, DINO, DINOv2, MAE and ViT files are recognised and read."""
+"""Layouts of published encoders: how CLIP, DINOv2, MAE and ViT files are recognised"""
 
 from __future__ import annotations
 

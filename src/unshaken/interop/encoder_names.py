@@ -1,4 +1,4 @@
-"""Names of weights in files of CLIP, SigLIP, DINO, DINOv2, ViT and torchvision, beside timm's names of the same."""
+"""Names of weights in others' files of encoders, beside timm's names of the same"""
 
 from __future__ import annotations
 

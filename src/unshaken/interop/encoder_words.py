@@ -1,4 +1,4 @@
-"""The word that names an encoder: a file, a folder, hf/OWNER/NAME or open_clip/OWNER/NAME; and its configuration."""
+"""The word that names an encoder: a file, a folder or hf/OWNER/NAME; its configuration"""
 
 from __future__ import annotations
 

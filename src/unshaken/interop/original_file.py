@@ -1,4 +1,4 @@
-"""Export of an encoder into the file that it came from: the original's names, order and dtypes, with new weights."""
+"""Export into the file that an encoder came from: same names, order and dtypes"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vision Transformers of many families, by their numbers: CLIP, SigLIP, DINO, DINOv2, MAE and others, for any side."""
+"""Vision Transformers by their numbers: CLIP, SigLIP, DINO, DINOv2, MAE, for any side"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from unshaken.evaluation.judge import judge
 from unshaken.evaluation.result import VERSION, evaluation_of, scores_that_disagree, verdicts_by_stage
 from unshaken.evaluation.result_file import read_result
 from unshaken.evaluation.verdicts import Verdicts
+from unshaken.evaluation.zero_shot import STORED, zero_shot_classifier
 from unshaken.interop.fingerprint import Comparison, verify_fingerprint
 
 TOLERANCE = 0.02
@@ -128,6 +129,8 @@ def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | N
         source = DataSource(data, size=size)
         if classes := result["finetune"]["recipe"].get("classes"):
             classifier = classifier.with_logits(classes)
+    elif "zero_shot" in result["finetune"]["recipe"]:
+        classifier, source = _zero_shot(file, result, run, data)
     else:
         classifier = Classifier.of_run(run or file.parent)
         source = replace(classifier.source, name=data, size=None) if data else classifier.source
@@ -142,6 +145,19 @@ def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | N
             "by --data"
         )
     return classifier, images
+
+
+def _zero_shot(file: Path, result: dict[str, Any], run: Path | None, data: str | None) -> tuple[Classifier, DataSource]:
+    """Return the zero-shot classifier of a result, which lies in a folder beside its encoder, and its images."""
+    folder = file.parent.parent
+    above = folder.parent.with_name(f"{folder.parent.name}.safetensors")
+    encoder = run or (folder.parent if folder.parent.is_dir() and not above.is_file() else above)
+    classifier, backbone = zero_shot_classifier(encoder, folder / STORED, any_encoder=True)
+    if data is None:
+        raise ValueError("the result does not say where its images are: name them by --data")
+    if classes := result["finetune"]["recipe"].get("classes"):
+        classifier = classifier.with_logits(classes)
+    return classifier, DataSource(data, size=backbone.image_size)
 
 
 def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], sample: int, seed: int) -> list[int]:
