@@ -80,8 +80,9 @@ def read_class_embeddings(path: Path, width: int) -> ClassEmbeddings:
     if float((length - 1).abs().max()) > NEAR:
         lengths = f"lengths from {length.min():.3g} to {length.max():.3g}"
         print(f"note: the vectors in {path} have {lengths}: they are scaled to 1", file=sys.stderr)
+        weight = weight / length  # and only then, so that a copy of a copy has the same bits
     bias = None if found.bias is None else found.bias.expand(len(weight)).clone()
-    return ClassEmbeddings(weight / length, found.names, found.scale, bias, found.encoder, found.about)
+    return ClassEmbeddings(weight, found.names, found.scale, bias, found.encoder, found.about)
 
 
 def _read_safetensors(path: Path) -> ClassEmbeddings:
