@@ -13,7 +13,9 @@ from unshaken import cli
 
 KILLS = Path(__file__).parent / "kills.py"
 QUICK = ["pretrain", "evaluate", "export", "board", "submit"]
-WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan", "completion", "text-embeddings"}
+WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan", "completion"} | {
+    "text-embeddings",
+}
 """Verbs that write no file of their own, only draw what there is, or write one new file at their end."""
 
 

@@ -19,6 +19,7 @@ from unshaken.commands.frontier import FrontierOptions
 from unshaken.commands.interop import VerifyOptions
 from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions
+from unshaken.commands.text_embeddings import TextEmbeddingsOptions
 from unshaken.data.source import STANDARD, DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.export import ExportOptions
@@ -87,6 +88,7 @@ def defaults() -> dict[str, list[Any]]:
         "import": [ImportOptions()],
         "export": [ExportOptions()],
         "verify": [VerifyOptions()],
+        "text-embeddings": [TextEmbeddingsOptions()],
     }
 
 
@@ -101,7 +103,7 @@ READ_FIRST = {
 SUBJECTS = {
     **dict.fromkeys(("pretrain", "plan"), "recipes"),
     **dict.fromkeys(("finetune", "evaluate", "doctor", "export", "verify", "compare", "report", "submit"), "runs"),
-    **dict.fromkeys(("board", "import"), "files"),
+    **dict.fromkeys(("board", "import", "text-embeddings"), "files"),
     **dict.fromkeys(("frontier", "cite"), "recipes runs"),
     "list": "recipes topics",
     "coreset": "show",
