@@ -38,7 +38,7 @@ def test_bash_completes_verbs_recipes_options_and_runs(place):
         "finetune x --mode a": "alf aff all autolora",
         "list mo": "modes",
         "coreset ''": "show",
-        "evaluate runs/a --autoattack ''": "none standard plus rand",
+        "evaluate runs/a --autoattack ''": "none standard plus rand apgd",
         "evaluate runs/a --conf": "--config",
         "completion f": "fish",
     }
