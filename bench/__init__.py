@@ -1,1 +1,1 @@
-"""Side by side: the library against plain, literal forms of the same mathematics, as ratios within one run."""
+"""Benchmarks: the library against plain implementations of the same mathematics, as ratios within one run."""

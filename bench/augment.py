@@ -23,11 +23,11 @@ from unshaken.data.source import DataSource
 from unshaken.transforms.views import SimCLRViews
 
 TIMES = {"batched": 20, "torchvision": 4}
-"""Batches a round. A batch of ours is short."""
+"""Number of batches per round; ours are fast, so there are more of them."""
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """Compare on CIFAR-10, or on noise without it: the content hardly changes the time of either side."""
+    """Compare on CIFAR-10, or on noise without it: the content hardly changes the times."""
     count, simclr = 32 if quick else 256, SimCLRViews()
     images = DataSource(str(data / "cifar10"), limit=count).load("train") if data else noise(count)
     sides = {
@@ -35,7 +35,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
         "torchvision": partial(one_by_one, pictures(images), transform(simclr, images.pixels.shape[-1]), simclr.count),
     }
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    simclr(noise(1024).floats(), 1.0, Key(0))  # a process that has freed so much keeps it, as one that trains does
+    simclr(noise(1024).floats(), 1.0, Key(0))  # frees enough that the process keeps its memory, as in training
     for seed in range(1, rounds + 1):
         for side, work in sides.items():
             keys = [Key(seed) / n for n in range(TIMES[side])]

@@ -72,7 +72,7 @@ def theirs(net: Any, x: Tensor, y: Tensor, ball: Ball, seed: int, version: str =
     attack.run_standard_evaluation(x, y, batch_size=len(x))
     found = re.findall(r"robust accuracy after ([A-Z-]+): ([\d.]+)%", "\n".join(said.lines))
     counts = {name.lower(): round(float(percent) * len(x) / 100) for name, percent in found}
-    # when nothing is left, it does not name the attacks that it skips
+    # without survivors it does not print the attacks that it skips
     return {name: counts.get(name, 0) for name in ("apgd-ce", "apgd-t", "fab-t", "square")}
 
 

@@ -32,13 +32,13 @@ from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.throughput import Speed
 
 BLOCKS = (16, 32, 64, 128, 256, 512)
-"""Numbers of images that go through AutoAttack together, all attacks before the next block begins."""
+"""Possible numbers of images per block. A block goes through all attacks before the next one starts."""
 GRADIENTS = 4000
-"""What AutoAttack costs an image, in input gradients, where about half of the images withstand it."""
+"""Cost of AutoAttack per image, in input gradients, if about half of the images survive it."""
 SCORES = {"evaluation": "robust", "autoattack": "autoattack"}
-"""The last score of a stage's evaluation in its result."""
+"""Name in a result of the last score that a stage measures."""
 CLOSING = 4.0
-"""Seconds kept free at the end: files, and what the last block takes more than the one before."""
+"""Seconds reserved at the end for writing files, and for a last block that is slower than the one before."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Campaign:
             raise SystemExit(f"bench: {folder} holds a campaign of another recipe; choose another --out")
         longer = before is not None and seconds > before.budget
         if longer:
-            tell(f"there are {seconds:,.0f} s now and {before.budget:,.0f} were planned for: a longer plan")
+            tell(f"there are {seconds:,.0f} s, and the plan was for {before.budget:,.0f}: making a longer plan")
         self.state = State(seconds) if before is None or longer else before
         self.before = self.state.used
 
@@ -201,10 +201,10 @@ class Campaign:
     def anytime(
         self, classifier: Path, runtime: Runtime, evaluation: Evaluation, stage: str, gradients: float, kept: float
     ) -> dict[str, Any]:
-        """An evaluation block by block: one block first, whose time says how many more there can be.
+        """Evaluate block by block; the time of the first block decides how many more fit.
 
-        gradients  that an image costs, from which the size of a block follows
-        kept       seconds of what is left that are for later stages
+        gradients  number of input gradients per image, which decides the block size
+        kept       seconds of the remaining time that are reserved for later stages
         """
         choice = self.state.choices[stage]
         if "block" not in choice:  # several blocks should fit; a later call has to take the same
@@ -232,7 +232,7 @@ class Campaign:
 
     @staticmethod
     def width(score: dict[str, Any], n: int, total: int) -> float:
-        """Of the interval, in percentage points, once n images are judged and the share stays as it is."""
+        """Return the width of the interval in percentage points for n images, if the accuracy does not change."""
         low, high = forecast(round(score["correct"] / score["n"] * n), n, total)
         return 100 * (high - low)
 
@@ -258,7 +258,7 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     wanted = unshaken.recipe(options.recipe)
     if not isinstance(wanted, Pretrain):
-        raise SystemExit(f"bench: {options.recipe} is made of several recipes; name a single one")
+        raise SystemExit(f"bench: {options.recipe} consists of several recipes; name a single one")
     if wanted.data.name != "digits":
         folder = options.data / wanted.data.name
         own = DataSource(str(folder), root=str(options.out / "data")) if folder.exists() else None

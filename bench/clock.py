@@ -1,4 +1,4 @@
-"""Timing: sides in turn, medians, and the spread of the paired ratios."""
+"""Timing: both sides in turn, medians, and the spread of the paired ratios."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unshaken.compute.runtime import Runtime
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Return the processor seconds of all threads of this process, and the result of the work.
 
-    With one thread others on the machine hardly change it; with several it counts their waiting too.
+    With one thread, other programs on the machine hardly change it; with several, it includes waiting threads.
     """
     began = time.process_time()
     made = work()
@@ -25,7 +25,8 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def paired(sides: dict[str, list[float]], ours: str, baseline: str) -> dict[str, Any]:
-    """The last line's numbers, from the seconds of each side round by round. ratio: baseline / ours, of medians."""
+    """Return the numbers of the last line, from the seconds of each side in each round. ratio: baseline / ours, of
+    medians."""
     ratios = [b / a for a, b in zip(sides[ours], sides[baseline], strict=True)]
     return {
         "ratio": round(median(sides[baseline]) / median(sides[ours]), 3),
@@ -38,10 +39,10 @@ def paired(sides: dict[str, list[float]], ours: str, baseline: str) -> dict[str,
 
 
 def as_it_was() -> None:
-    """Large tensors as glibc has them where nobody tells it otherwise: mapped anew each time, from 32 MiB on.
+    """Use glibc's default for large tensors: from 32 MiB on, memory is mapped for each tensor and returned afterwards.
 
-    (That threshold is where it arrives by itself.) Smaller ones stay with the process on either side, or the next side
-    would have to fetch them again.
+    (By default glibc raises its threshold up to this size.) The memory of smaller tensors stays with the process on
+    both sides, because otherwise the next side would have to map it again.
     """
     if sys.platform == "linux":
         for option, value in ((-4, 65536), (-3, 32 << 20)):  # M_MMAP_MAX, M_MMAP_THRESHOLD

@@ -1,9 +1,8 @@
 """Training steps on a GPU: images per second, memory, and the fraction of the peak speed.
 
-The steps are those of `Training` by recipes as they are, on synthetic images that lie on the device: augmentation,
-attack, update, and the log's readings. Each configuration runs in a process of its own, so that one that fails, or has
-not enough memory or time, is noted as such and takes nothing from the next. The device is waited for around whole spans
-of steps only.
+The steps are those of `Training` with unchanged recipes, on synthetic images on the device: augmentation, attack,
+update, and reading the log's values. Each configuration runs in a separate process, so one that fails, or lacks memory
+or time, is recorded and does not affect the next. The timer waits for the device only around spans of many steps.
 """
 
 from __future__ import annotations
@@ -42,14 +41,15 @@ from unshaken.train.selection_objective import objective_of
 
 KEY = Key(0) / "gpu"
 IMAGES = {"cifar10": 50_000, "imagenet32": 1_281_167}
-"""To train on, in the sets of the published schedules."""
+"""Numbers of training images in the data sets of the published schedules."""
 SYNTHETIC = 50_000
-"""Images at most: a multiple of the batch, so that all steps are of one shape. A step does not know of the others."""
+"""Largest number of images. It is a multiple of the batch size, so that all steps have one shape. The time of a step
+does not depend on it."""
 RCS = "acl-rcs/imagenet32"
 BUDGET = 440.0
-"""Seconds for everything, which leaves some of 8 minutes."""
+"""Seconds for everything: a little less than 8 minutes."""
 WARM_UP = 4
-"""Steps before the first that is timed: kernels are chosen, compiled and recorded in them."""
+"""Number of steps before the first timed one, for selecting, compiling and recording kernels."""
 MEMORY = "not enough memory"
 
 
@@ -65,19 +65,20 @@ class Case:
 
     @property
     def limit(self) -> float:
-        """Seconds that a case may take, start included."""
+        """Time limit of a case in seconds, including its start."""
         return 60.0 if self.compile == "no" else 150.0
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What to measure. plan: the most informative first; the first batch size that fits into memory counts."""
+    """The cases to measure. plan: the most informative ones first; of the batch sizes, the first that fits into
+    memory."""
 
     plan: tuple[tuple[Case, ...], ...]
     seconds: float
-    """Of timed steps, of each case."""
+    """Number of rounds of timed steps for each case."""
     sides: tuple[int, ...]
-    """Of square matrices, whose product's best speed is the peak."""
+    """Sizes of square matrices; the fastest product defines the peak."""
 
 
 ACL, AIR, WRN = Case("acl/cifar10", 512), Case("dynacl-air/cifar10", 512), Case("acl/imagenet32", 1024)
@@ -112,7 +113,7 @@ SHORT = Survey(
     seconds=2.0,
     sides=(8192,),
 )
-"""For --seconds: the most telling rows, in an order in which a cut costs least."""
+"""The cases for --seconds, the most informative first, so that an interruption loses least."""
 TINY = Case("acl/digits", 32)
 QUICK = Survey(
     ((TINY,), (replace(TINY, mode="repeatable"),), (Case("dynacl-air/digits", 32, precision="float32"),)),
@@ -124,13 +125,13 @@ QUICK = Survey(
 def compare(
     data: Path | None, rounds: int, quick: bool, seconds: float | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """ratio: seconds of an ACL step, repeatable / fast: the price of bits that repeat.
+    """Measure; ratio: seconds of an ACL step, repeatable / fast, which is the price of repeatable bits.
 
-    seconds  for everything: the short form
-    out      a file to which each row is added as soon as it is measured, so that a cut leaves what there is
+    seconds  time limit for everything, which selects the short form
+    out      a file to which each row is added as soon as it is measured, so that an interruption loses nothing
     """
     if not (quick or there()):
-        sys.exit("bench: gpu is for a machine with a CUDA device, and here is none (--quick rehearses it on any)")
+        sys.exit("bench: gpu needs a CUDA device, and this machine has none; --quick runs a small form on any device")
     survey, budget = QUICK if quick else SHORT if seconds else FULL, seconds or BUDGET
     way = together if seconds else isolated
     return surveyed(survey, "cuda" if there() else "cpu", rounds, way, budget, partial(noted, out))
@@ -144,12 +145,13 @@ def noted(out: Path | None, row: dict[str, Any]) -> None:
 
 
 def there() -> bool:
-    """True if there is a CUDA device."""
+    """Return if there is a CUDA device."""
     return torch.cuda.is_available()
 
 
 Way = Callable[..., dict[str, Any]]
-"""How work is done: (seconds it may take, function, arguments) to what the function returned, or {"failed": why}."""
+"""A way to run work: takes (time limit in seconds, function, arguments), returns the function's result or {"failed":
+reason}."""
 
 
 def surveyed(
@@ -199,7 +201,7 @@ def largest(cases: tuple[Case, ...], measure: Callable[[Case], dict[str, Any]]) 
     return row
 
 
-# in a process of its own
+# a separate process per case
 
 
 def isolated(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def isolated(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> d
 
 
 def together(limit: float, work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """Measure in this process: it saves starting others, but nothing ends a case that takes too long."""
+    """Run in this process, which saves the start of another, but cannot end a case that takes too long."""
     return attempted(work, *args) if limit > 0 else {"failed": "no time was left"}
 
 
@@ -232,19 +234,19 @@ def attempted(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
     """The return value of a call, or the reason for its failure."""
     try:
         return work(*args)
-    except Exception as error:  # of any kind: what the others show is worth having
-        if "out of memory" in str(error):  # of PyTorch's allocator, or of the driver's, which has another kind
+    except Exception as error:  # of any kind: the other cases go on
+        if "out of memory" in str(error):  # raised by PyTorch's allocator, or by the driver's with another type
             return {"failed": MEMORY}
         first = (str(error).strip() or "without a word").splitlines()[0]
         return {"failed": f"{type(error).__name__}: {first[:200]}"}
 
 
-# what is timed
+# timed spans
 
 
 def peak_speeds(device: str, sides: tuple[int, ...], seconds: float) -> dict[str, float]:
     """TFLOP/s of products of square matrices by precision; bf16 sums in float32."""
-    Runtime(device=device).open()  # a setting of its library is read at the first product
+    Runtime(device=device).open()  # the library reads its settings at the first product
     return {
         name: round(max(product_speed(device, dtype, tf32, side, seconds / 5) for side in sides), 3)
         for name, dtype, tf32 in (
@@ -305,15 +307,16 @@ KINDS = (
     ("reductions", ("reduce", "softmax", "norm")),
     ("element by element", ("elementwise", "vectorized", "foreach", "multi_tensor", "triton")),
 )
-"""Words in the names of kernels, by kind; the first kind that fits counts."""
+"""Words in the names of kernels, by kind; the first kind that matches counts."""
 
 
 SPANS = ("loss", "backward", "optimizer", "views", "profilerstep")
-"""Names of parts of a step, which a trace holds beside the kernels within them."""
+"""Names of the spans of a step, which a trace contains beside their kernels."""
 
 
 def shares_of(kernels: dict[str, float], whole: float) -> dict[str, float]:
-    """Parts of `whole` microseconds by kind; names of operators, which launch kernels, count nothing."""
+    """Return the fraction of `whole` microseconds by kind of kernel; operators, which only launch kernels, do not
+    count."""
     found: dict[str, float] = {}
     for name, taken in kernels.items():
         word = name.lower()
@@ -328,7 +331,7 @@ def shares_of(kernels: dict[str, float], whole: float) -> dict[str, float]:
 def at_work(
     recipe: Pretrain, runtime: Runtime, folder: Path
 ) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
-    """A function that makes the next training step, and one that makes the views of a batch alone."""
+    """Return a function that makes the next training step, and one that makes only the views of a batch."""
     fabric = runtime.open()
     images = synthetic(recipe, SYNTHETIC // recipe.batch_size * recipe.batch_size)
     net = first_network(recipe).to(fabric.device)
@@ -351,13 +354,13 @@ def at_work(
 
 
 def synthetic(recipe: Pretrain, count: int) -> Images:
-    """Noise of the image size of a recipe."""
+    """Return noise in the image size of a recipe."""
     shape = (count, recipe.backbone.channels, recipe.backbone.image_size, recipe.backbone.image_size)
     return Images(torch.randint(256, shape, dtype=torch.uint8, generator=KEY.on("cpu")))
 
 
 def spans(work: Callable[[], Any], device: str, seconds: float, rounds: int) -> list[float]:
-    """Mean seconds of one call over a span of many, for each round after a warm-up."""
+    """Return the mean seconds of a call over a span of many, for each round after a warm-up."""
     for _ in range(WARM_UP):
         work()
     count = max(1, int(seconds / rounds / span(work, device, 2)))
@@ -379,23 +382,23 @@ def wait(device: str) -> None:
 
 
 def peak_memory(device: str) -> float | None:
-    """GB that tensors took at most; what the allocator holds beside them is left out. Of a GPU alone."""
+    """Return the peak memory of tensors on a GPU in GB, without what the allocator reserves besides."""
     return round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None
 
 
 def world(device: str) -> dict[str, Any]:
-    """Versions and hardware, without what each case sets itself."""
+    """Return versions and hardware, without the settings of a case."""
     found = Runtime(device=device).world(torch.device(device))
     return {name: value for name, value in found.items() if name not in ("precision", "mode")}
 
 
-# what is counted and worked out
+# counted and derived numbers
 
 
 def operations(recipe: Pretrain) -> dict[str, float]:
-    """GFLOP an image of a training step and, with a coreset, of a look at a candidate. Counted on two images, on a CPU.
+    """Count GFLOP per image of a training step and, with a coreset, per candidate, on two images and a CPU.
 
-    What is between images grows with the batch, and is next to nothing at its usual sizes.
+    Operations between images grow with the batch, and are negligible at its usual sizes.
     """
     recipe = replace(recipe, batch_size=2)
     images, step = synthetic(recipe, 6), Step(recipe.method, first_network(recipe))
@@ -440,9 +443,9 @@ def projected(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def on_coresets(speed: float, images: int) -> float:
-    """Hours of the recipe RCS on so many images, where training goes through `speed` a second.
+    """Return the hours of the recipe RCS on this many images, if training processes `speed` images per second.
 
-    A look at a candidate takes as much less as it has fewer operations; the search among their gradients is left out.
+    A candidate takes less time in proportion to its operations; the search among the gradients is not included.
     """
     recipe = unshaken.recipe(RCS)
     coreset, work = recipe.coreset, operations(recipe)
@@ -454,7 +457,7 @@ def on_coresets(speed: float, images: int) -> float:
 
 
 def described(row: dict[str, Any]) -> str:
-    """A row in words."""
+    """Return a row as a line of text."""
     what = f"{row['recipe']:<20} batch {row['batch']:<5} {row['precision']:<8} {row['mode']:<11} {row['compile']:<8}"
     if "failed" in row:
         return f"{what} {row['failed']}"

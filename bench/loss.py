@@ -50,7 +50,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 def prepared(side: str, rows: int, repeats: int = 1, seed: int = 0) -> Callable[[], None]:
     """Draw embeddings, and return the function that computes loss and gradient."""
     z = torch.randn((2, rows // 2, WIDTH), generator=Key(seed).on("cpu")).requires_grad_()
-    _gradient(SIDES[side], torch.randn(2, 8, 8).requires_grad_(), 1)  # what a first call loads
+    _gradient(SIDES[side], torch.randn(2, 8, 8).requires_grad_(), 1)  # loads what a first call needs
     return partial(_gradient, SIDES[side], z, repeats)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 
 def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[float, Any]:
-    """MB that work takes at its largest, beside what was there before it; and what it returned.
+    """Return the peak memory of work in MB, beyond the memory before it, and its return value.
 
-    prepare(*args), a module's function, gives the work, in a process of its own: what one has freed it may use again
-    unseen.
+    prepare(*args), a function of a module, returns the work. It runs in a fresh process, because reused memory of an
+    old one would not be counted.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(_growth, prepare, args).result()

@@ -1,4 +1,4 @@
-"""The picture in the README: how a SimCLR and an ACL classifier answer to attacked digits.
+"""The picture in the README: the answers of a SimCLR and an ACL classifier to attacked digits.
 
 python -m bench.picture      # docs/readme.svg; the runs of `make demo` are trained first if they are missing
 """

@@ -1,10 +1,11 @@
 """Time and memory per image in a small set and in a large one: order, views, digest, log, selection.
 
-Pixels by chance, 32 x 32 x 3, a million of them 3 GB. What a step does to a batch is not looked at: it does not know of
-the others. Of views and notes a sample of an epoch's mini-batches is timed, scattered over the whole set as they are.
+The images are random, 32 x 32 x 3; a million of them take 3 GB. Training steps are not measured, because their time
+does not depend on the number of images. Views and saved attacks are timed on a sample of an epoch's mini-batches, which
+are scattered over the entire set.
 
-A selection is that of the recipe for ImageNet, by gradients and features of chance: the search on its own, beside which
-each candidate goes through the network eight times or more.
+The selection is that of the recipe for ImageNet, on random gradients and features: only the search, without the eight
+or more passes of each candidate through the network.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ WIDTH = 640
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """ratio: time an image of order and SimCLR's views, in the second set / in the largest; 1 is flat, less grows."""
+    """Compare; ratio: time per image of order and SimCLR's views in the second set / in the largest. 1 is no growth,
+    less is growth."""
     counts = (500, 1000, 2000) if quick else (10**3, 10**4, 10**5, 10**6)
     shape = (counts[-1], 3, 32, 32)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=KEY.on("cpu"))
@@ -66,7 +68,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def once(images: Images, epoch: int) -> dict[str, float]:
-    """Processor seconds per image of each part; wall seconds for the log, which waits for the disk."""
+    """Measure processor seconds per image for each part; for the log, which waits for the disk, wall-clock seconds."""
     order, batches = timed(lambda: feed(images, SimCLRViews()).batches(epoch))
     digest, _ = timed(lambda: Images(images.pixels).digest)
     sample = batches[:: -(-len(batches) // SAMPLE)]
@@ -92,7 +94,7 @@ def looked_at(feed: BatchStream, batches: Sequence[Tensor]) -> None:
 
 
 def selection(n: int) -> dict[str, float]:
-    """Seconds an image of the search, without the gradients', and the memory that both take at most."""
+    """Measure the seconds per image of the search without the gradients, and the peak memory of both."""
     megabytes, (seconds, picked) = peak(prepared, n)
     assert len(picked.unique()) == len(picked)
     result = {"search_us": round(1e6 * seconds / n, 3), "mb": round(megabytes), "picked": len(picked)}
@@ -116,7 +118,7 @@ def prepared(n: int) -> Callable[[], tuple[float, Tensor]]:
 
 
 class Chance(SelectionObjective):
-    """Random gradients and features of the head in the recipe for ImageNet; their own time is counted."""
+    """Random gradients and features of the head in the recipe for ImageNet; it counts its own time."""
 
     def __init__(self, batches: tuple[Tensor, ...], held: int) -> None:
         self.batches, self.seconds = batches, 0.0
@@ -133,7 +135,7 @@ class Chance(SelectionObjective):
         return made[1]
 
     def _gradients(self, batches: Sequence[int]) -> Gradients:
-        """Gradients of one mini-batch after the other, then joined, as those of a network are."""
+        """Compute the gradients mini-batch by mini-batch, then join them, as for a network."""
         biased = frozenset(name for name, one in self.linear.items() if one.bias is not None)
         found = [{name: self._layer(name, name in biased, b) for name in self.linear} for b in batches]
         sizes = tuple(len(self.batches[b]) for b in batches)

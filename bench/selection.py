@@ -52,7 +52,8 @@ class Size:
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """`quick` is on digits with a small network. The exact settings take the literal ones' time: they run once."""
+    """Compare; `quick` uses digits and a small network. The exact settings take as long as the literal ones, so they
+    run once."""
     size, images = setting(data, quick)
     net = taught(size, images)
     return summed_up([one(size, images, copy.deepcopy(net), Key(seed), seed == 1) for seed in range(1, rounds + 1)])
@@ -68,7 +69,7 @@ def setting(data: Path | None, quick: bool) -> tuple[Size, Images]:
 
 
 def summed_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results of all seeds in one."""
+    """Return the results of all seeds as one."""
     result = paired(sides(rows, "fast"), "fast", "literal") | {"unit": "processor seconds of a selection"}
     for name in ("exact", "fast", "recall"):
         those = [row for row in rows if name in row["same"]]
@@ -121,7 +122,8 @@ def judged(
     epoch: dict[str, float],
     key: Key,
 ) -> dict[str, Any]:
-    """Seconds of each way, and the value of its images under the literal objective: 0 is random, 1 literal."""
+    """Measure the seconds of each setting, and the value of its images under the literal objective: 0 is random, 1
+    literal."""
     first, _ = ways["fast"]()
     sizes, picks = [len(batch) for batch in first.batches], 0
     while sum(sizes[:picks]) < count:
@@ -161,7 +163,8 @@ def literally(slow: Literal, picks: int) -> tuple[list[Tensor], list[int]]:
 def selected(
     way: Callable[[], tuple[MethodObjective, RCS]], count: int
 ) -> tuple[MethodObjective, RCS, Gradients, list[int]]:
-    """Problem and selector, the candidates' gradients that they used, and the numbers of the mini-batches taken."""
+    """Return the objective, the selector, the gradients of the candidates, and the numbers of the selected
+    mini-batches."""
     problem, rcs = way()
     seen = Remembered(problem)
     images, found = rcs.select(seen, count, Key(0)).tolist(), []
@@ -173,7 +176,7 @@ def selected(
 
 
 class Remembered:
-    """A selection objective that keeps its gradients, so that reading them again takes no time."""
+    """A selection objective that stores its gradients, so that reading them a second time takes no time."""
 
     def __init__(self, problem: MethodObjective) -> None:
         self.problem = problem
@@ -187,11 +190,12 @@ class Remembered:
 
 
 def taught(size: Size, images: Images, attacked: int = 0) -> Network:
-    """A network that has learned a little, in bf16: views against noise of the attack's size, in larger batches.
+    """Train a network a little, in bf16: on views with noise of the attack's size, in larger batches.
 
-    On a network that has learned nothing gains are rounding noise, of the literal procedure too.
-    attacked  so many steps more, against attacks of one step
-    It is kept beside the results for the next comparison, and made anew if it is deleted.
+    attacked  number of additional steps with one-step attacks
+
+    On an untrained network the gains are rounding noise, also those of the literal procedure. The network is saved
+    beside the results for the next comparison.
     """
     net = size.recipe.build_network()
     file = KEPT / f"taught-{short_hash(size)}-{attacked}-{images.digest[:8]}.safetensors"
@@ -224,9 +228,9 @@ def learn(net: Network, size: Size, images: Images, attacked: int) -> None:
 def after_an_epoch(
     recipe: Pretrain, net: Network, feed: BatchStream, attacks: AttackCache
 ) -> tuple[Position, dict[str, float]]:
-    """One epoch of the recipe in bf16, in place, whose attacks are noted; the seconds of an epoch by precision.
+    """Train one epoch of the recipe in bf16, in place, record its attacks, and return an epoch's seconds by precision.
 
-    In float32 only a few steps are made, on a copy, and an epoch's time is concluded from theirs.
+    In float32 it makes only a few steps, on a copy, and scales their time to an epoch.
     """
     lr, other, place, epoch = Constant(1e-4), copy.deepcopy(net), Position(), 0.0
     Runtime(precision="bf16").prepare(net)
@@ -273,7 +277,7 @@ def problem(
     steps: int | None,
     recall: bool,
 ) -> MethodObjective:
-    """The mini-batches and views of the last epoch in any case; its attacks too if they are to be recalled."""
+    """Make the objective on the mini-batches and views of the last epoch, and with `recall` on its attacks too."""
     net = copy.deepcopy(net)
     Runtime(precision=precision).prepare(net)
     made = objective_of(

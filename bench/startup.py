@@ -1,7 +1,7 @@
 """From a command to its first effect: the help, and the first training step of a run on digits.
 
-It is wall time, for a user waits for it. The baseline is `import torch`, which every training needs: the ratio is its
-fraction of the time to the first step, and 1 would be the best.
+It measures wall-clock time, because a user waits for it. The baseline is `import torch`, which all training needs: the
+ratio is its fraction of the time to the first step, and 1 would be the best.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from bench.clock import paired, tell
 
 MOST = {"help": 0.5, "first step": 10.0, "ten steps of the demo": 10.0}
-"""Seconds that they may take."""
+"""Limits in seconds."""
 
 
 def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:

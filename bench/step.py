@@ -1,4 +1,4 @@
-"""One step of pre-training in float32 and in bf16 against the published one: time, operations, and the numbers."""
+"""One step of pre-training in float32 and bf16 against the published step: time, operations, and results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIDES = {"float32": Runtime("cpu"), "bf16": Runtime("cpu", "bf16")}
 
 
 def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """`quick` is on digits with a small network."""
+    """Compare; `quick` uses digits and a small network."""
     size, images = setting(data, quick)
     net = taught(size, images, attacked=size.steps // 3)
     recipe, count = unshaken.recipe(f"{method}/{'digits' if quick else 'cifar10'}"), 16 if quick else 64
@@ -61,9 +61,9 @@ def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[st
 
 
 def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
-    """How far the loss, the perturbations' signs and the gradients are from the literal ones, of equal random starts.
+    """Compare the loss, the signs of the perturbations and the gradients with the literal ones, from one random start.
 
-    The gradient is of the literal x̃ and of the side's own.
+    Each side's gradient is taken at its own x̃.
     """
     key, slow, found = Key(11), literal(recipe, net), {}
     x_adv = slow.attacked(batch.views, noise(key))
@@ -131,7 +131,7 @@ def acl(recipe: Pretrain) -> ACL:
 
 
 def noise(key: Key) -> torch.Generator:
-    """The random start of an attack, equal on both sides."""
+    """Return the random start of an attack, equal on both sides."""
     return (key / "attack").on("cpu")
 
 
