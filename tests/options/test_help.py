@@ -3,12 +3,23 @@
 import pytest
 
 import unshaken
+from unshaken.commands.evaluate import EvaluateOptions
+from unshaken.commands.finetune import FinetuneOptions
+from unshaken.commands.interop import VerifyOptions
+from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions
+from unshaken.data.source import DataSource
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.interop.export import ExportOptions
 from unshaken.options import flags, values_of
 from unshaken.options.help import help_page
+from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
+from unshaken.recipes.finetune import Finetune
+from unshaken.report.table import ReportOptions
 
 ACL = PretrainOptions(unshaken.recipe("acl/cifar10"))
+EVALUATE = EvaluateOptions(Evaluation(), DataSource("digits"))
 
 
 def shown(page: str) -> list[str]:
@@ -51,13 +62,20 @@ def test_values_are_a_recipe_from_top_to_bottom():
     assert (found["--optimizer"], found["--lr.peak"], found["--coreset"]) == ("LARS", "1.5", "None")
 
 
-UNDESCRIBED = {"--method.tau", "--backbone.std"}
-"""Options without a description, beside those of the views."""
+OTHERS = (FinetuneOptions(Finetune()), FinetuneOptions(AutoFinetune()), EVALUATE, ExportOptions(), ReportOptions())
 
 
-def test_options_have_descriptions():
-    missing = {row.option for row in values_of(ACL) if not row.meaning}
-    assert {flag for flag in missing if not flag.startswith("--views.")} <= UNDESCRIBED
-    assert all(
-        row.meaning for name in RECIPES for row in values_of(unshaken.recipe(f"{name}/digits")) if "lr" in row[0]
-    )
+def test_every_option_has_a_description():
+    values = [unshaken.recipe(f"{name}/digits") for name in RECIPES] + list(OTHERS)
+    assert not {row.option for value in values for row in values_of(value) if not row.meaning}
+
+
+def test_each_command_shows_its_own_main_options_first():
+    assert shown(help_page(EVALUATE, "test", 100))[:3] == ["--full", "--autoattack", "--attack.ball.eps"]
+    most_used = help_page(VerifyOptions(), "test", 100).partition("Most used:\n")[2]
+    assert most_used.startswith("  FILES PATH ...")
+
+
+def test_words_are_not_broken_at_hyphens():
+    page = help_page(PlanOptions(unshaken.recipe("acl/cifar10")), "test", 100)
+    assert not [line for line in page.splitlines() if line.endswith("-")]

@@ -24,15 +24,16 @@ class PGD:
     """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
     ball: AnyBall = Linf(8 / 255)
+    """The perturbations that the attack may make. Another ball has its own options."""
     steps: Natural = 5
     """Number of gradient steps."""
     rel_step_size: Positive = 0.25
     """Step size as a fraction of eps: 1/4 of 8/255 is the usual 2/255."""
     init: Literal["uniform", "gaussian"] = "uniform"
-    """Where an attack starts: uniform in the ball; or gaussian, x + 0.001·N(0, 1), as TRADES has it."""
+    """Start of the attack: uniform in the ball; or gaussian, x + 0.001·N(0, 1), as in TRADES."""
     restarts: Count = 1
-    """Number of random starts. The result has the highest loss: image by image if the loss has one value for each
-    image, otherwise for the batch."""
+    """Number of random starts. The attack returns the start with the highest loss: for each image if the loss has one
+    value per image, otherwise for the batch."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not 0 < self.rel_step_size < inf:

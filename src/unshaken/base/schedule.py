@@ -39,7 +39,7 @@ class Constant(Schedule):
     """A constant value."""
 
     value: NonNegative
-    """The value in every epoch."""
+    """The value in all epochs."""
 
     def __call__(self, clock: Clock) -> float:
         return self.value
@@ -55,11 +55,11 @@ class StepSchedule(Schedule):
     """
 
     start: NonNegative
-    """The value of the first stair."""
+    """The value at the start."""
     stop: NonNegative
-    """The value that the stairs approach."""
+    """The value that the schedule approaches."""
     every: Count
-    """Epochs of one stair."""
+    """Number of epochs between two steps of the value."""
 
     def __call__(self, clock: Clock) -> float:
         done = floor(clock.epoch / self.every) * self.every / clock.epochs
@@ -95,9 +95,9 @@ class MultiStep(Schedule):
     peak: NonNegative
     """The value at the beginning."""
     at: tuple[Natural, ...] = ()
-    """Epochs, counted from 0, at which the value falls."""
+    """Epochs, counted from 0, at which the value falls (milestones)."""
     gamma: Positive = 0.1
-    """Factor by which it falls."""
+    """Factor by which the value is multiplied at each of these epochs."""
 
     def __call__(self, clock: Clock) -> float:
         return self.peak * self.gamma ** sum(clock.epoch >= epoch for epoch in self.at)

@@ -30,7 +30,7 @@ class BoardOptions:
     reported: Path | None = None
     """File of published numbers to show instead of the package's own (board/reported.json), in the same form."""
     count: bool = True
-    """Count the operations of each row's pre-training, which takes seconds per row."""
+    """Count the floating-point operations of each row's pre-training; this takes seconds per row."""
 
 
 @dataclass(frozen=True)

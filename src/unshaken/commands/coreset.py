@@ -23,7 +23,7 @@ class CoresetOptions(TableOptions):
     """Show the images of each selection: a table of classes and overlaps, and a contact sheet."""
 
     images: Count = 200
-    """The most images on a sheet: the first that were selected."""
+    """Largest number of images on a sheet; the sheet shows the first selected ones."""
     out: Path | None = None
     """Folder of coreset-EPOCH.png; by default the run's own."""
 

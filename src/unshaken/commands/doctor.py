@@ -43,11 +43,11 @@ class DoctorOptions(TableOptions):
     data: DataSource
     """Data set whose test images are used; by default the one of the fine-tuning."""
     ball: Ball
-    """What the adversary of the evaluation may do; by default that of the data set."""
+    """Perturbations that the attacks may make; by default those of the data set."""
     limit: Count = 192
     """Number of test images, drawn at random."""
     attacked: Natural = 48
-    """Number of these images that are attacked too; 0 makes no attacks."""
+    """Number of these images that are also attacked; 0 makes no attacks."""
     seed: Whole = 1
     """Seed of the draw and of the attacks."""
     runtime: Runtime = Runtime()

@@ -58,14 +58,15 @@ class EvaluateOptions(TableOptions):
     any_encoder: bool = False
     """Accept class embeddings that were made for another encoder, or whose encoder is not known."""
     held_out: bool = False
-    """Measure on the training images that fine-tuning held out (--holdout), to make choices without test images."""
+    """Evaluate on the training images that fine-tuning held out (--holdout), for choices that must not use test
+    images."""
     allow_seen: bool = False
-    """Measure even on your own images that the run was trained on; such an accuracy proves nothing."""
+    """Evaluate even if the run was trained on some of the test images; such an accuracy proves nothing."""
     shard: str = "1/1"
-    """Part of the work: 1/2 and 2/2 in two processes share it, and the last to finish writes the result."""
+    """Share of the work: run 1/2 and 2/2 in two processes. The last one to finish writes the result."""
     dry_run: bool = False
-    """Print the plan and judge nothing: images, stages, the expected time by measured attacks, and memory. No file is
-    written."""
+    """Print the plan without evaluating: images, stages, the expected time from measured attacks, and memory. No file
+    is written."""
     runtime: Runtime = Runtime()
     """Device and precision. With bf16 attacks search in bf16; every answer is float32."""
 

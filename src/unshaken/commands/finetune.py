@@ -41,15 +41,15 @@ class FinetuneOptions:
     runtime: Runtime = Runtime()
     """Device and precision."""
     out: Path | None = None
-    """Folder in which the run makes its own; by default the encoder's."""
+    """Folder in which the run creates its own folder; by default the encoder's folder."""
     dry_run: bool = False
-    """Print the plan and train nothing: images, steps, the expected time by some measured steps, and memory. No file is
-    written."""
+    """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
+    is written."""
     save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
     stop_after: NonNegative = 0.0
-    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
-    never stops. At least one step is made, and no step or selection is cut short."""
+    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes the run.
+    It ends after a complete step or selection, and makes at least one step. 0 never stops."""
 
 
 def finetune(args: list[str]) -> None:

@@ -85,9 +85,9 @@ class VerifyOptions:
     write: bool = False
     """Write a fingerprint into files that have none, and checksums into files of runs from an earlier version."""
     sample: Count = 100
-    """For a result: the least number of images that are attacked again. They are drawn at random, in whole blocks."""
+    """For a result: attack at least this many random images again, in entire blocks."""
     seed: Whole | None = None
-    """For a result: the seed of that draw. By default it is different each time."""
+    """For a result: seed of the random images. By default it differs each time."""
     run: Path | None = None
     """For a result: the run of its classifier, if the result lies in another folder."""
     data: str | None = None

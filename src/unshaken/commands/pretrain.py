@@ -41,17 +41,17 @@ class PretrainOptions:
     runtime: Runtime = Runtime()
     """Device, precision and threads."""
     out: Path = Path("runs")
-    """Folder in which the run makes its own."""
+    """Folder in which the run creates its own folder."""
     save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
     stop_after: NonNegative = 0.0
-    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
-    never stops. At least one step is made, and no step or selection is cut short."""
+    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes the run.
+    It ends after a complete step or selection, and makes at least one step. 0 never stops."""
     dry_run: bool = False
-    """Print the plan and train nothing: images, steps, the expected time by some measured steps, and memory. No file is
-    written."""
+    """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
+    is written."""
     profile: Natural = 0
-    """Number of steps to profile, from where the run begins or resumes; the profile is in the run's folder."""
+    """Number of steps to profile, from the start of this command; the profile is written to the run's folder."""
 
 
 def pretrain(args: list[str]) -> None:

@@ -41,26 +41,26 @@ class Runtime:
     """The device, precision and process settings of a run. They are not part of a recipe, nor of a result's meaning."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """The device; auto takes a GPU if there is one."""
+    """Device; auto uses a GPU if there is one."""
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
-    """The precision of the network's layers; losses, pixels and parameters stay float32. tf32, for GPUs that have it,
-    is float32 with products of 10 bits. It is a setting of the process, so it applies to all products, also those of
-    augmentation and losses. auto is bf16 if the processor multiplies in it, else float32."""
+    """Precision of the network's layers. Losses, pixels and parameters stay float32. tf32, for GPUs that have it,
+    multiplies float32 numbers with 10 bits of mantissa; it applies to the entire process, so to augmentation and losses
+    too. auto: bf16 if the processor can multiply in it, else float32."""
     mode: Literal["repeatable", "fast"] = "repeatable"
     """repeatable: equal recipes give equal bits on one machine. fast: on GPUs, kernels are selected by timing them and
     may sum in any order; docs/speed.md compares the two."""
     compile: Literal["no", "kernels", "graphs"] = "no"
-    """Compile networks with torch.compile: kernels generates code for them; graphs uses CUDA graphs too. It takes
-    minutes at the start and changes bits. It does not pay on CPUs."""
+    """Compile networks with torch.compile. kernels: generate code; graphs: use CUDA graphs too. Compiling takes minutes
+    at the start, changes the last bits, and is not faster on CPUs."""
     at_most: Natural = 0
     """Save memory for large batches: at most this many views go through a network at a time during attacks, and
     updates recompute activations instead of storing them. Losses and batch norms still use the full batch.
     0: no limit, and nothing is recomputed."""
     threads: Natural = 0
-    """The number of CPU threads; 0: PyTorch's choice. Another number can change the last bits."""
+    """Number of CPU threads; 0: PyTorch's choice. Another number can change the last bits of results."""
     same_world: bool = False
-    """Refuse to resume a run with other versions, threads or hardware than it was trained with so far. Otherwise a
-    message says what differs, and run.json records all of them. The resulting bits belong to neither of the two."""
+    """Refuse to resume a run if versions, threads or hardware have changed since it started. By default it resumes with
+    a message, and run.json records all of them; the bits of such a run cannot be reproduced on either."""
 
     def __post_init__(self) -> None:
         if self.threads < 0 or self.at_most < 0:

@@ -49,26 +49,26 @@ class RCS(Selector):
     granularity: Granularity = "batch"
     """The items to pick: mini-batches, or single samples."""
     distance: Distance = "kl"
-    """d, the distance of adversarial from clean embeddings."""
+    """d, the distance between adversarial and clean embeddings."""
     attack: PGD = PGD(Linf(8 / 255), steps=3, rel_step_size=5 / 12)
     """The attack on U."""
     refresh: Count | None = None
-    """Number of picks between two attacks on U; 1 is the published search, None attacks once. The gradient of L_RD is
-    computed anew after every pick in any case, which takes the head only, since nothing else moves."""
+    """Number of picks between two attacks on U; 1 is the published search, None attacks once. In either case the
+    gradient of L_RD is updated after every pick; this needs only the head, since nothing else changes."""
     at_once: Count = 1
-    """Number of picks that share one r. 1 is the definition. For samples, each of which hardly moves θ′, it may be
-    more."""
+    """Number of picks that share one gradient r; 1 is the definition. Single samples hardly change θ′, so for them it
+    can be larger."""
     slack: BelowOne = 0.0
-    """0: exact greedy search. Otherwise each pick compares a random subset of the items (`random_subset`); 0.05 is
-    suitable for samples."""
+    """0: exact greedy search. Otherwise each pick compares only a random subset of the items, larger for a smaller
+    slack (`random_subset`); 0.05 is suitable for samples."""
     chunk: Count | None = None
-    """Number of mini-batches whose gradients are in memory at a time. Each chunk has its share of the picks, and θ′
-    goes on from chunk to chunk. None: as many as fit in 512 MiB, which on CIFAR is all of them."""
+    """Number of mini-batches whose gradients are in memory together. Each chunk has its share of the picks, and
+    continues from the θ′ of the chunk before. None: as many as fit in 512 MiB, which on CIFAR is all of them."""
 
     form: Literal["paper", "released"] = field(default="paper", metadata=LATER)
-    """paper: the search above. released: the gains of the released code, ⟨mean over outputs of q_b, that of r⟩ summed
-    over layers, with d = `minmax_rows` and θ′ ← θ′ − 2 η′ q_b*. Set refresh=1 too, since that code attacks U after each
-    pick. It is for projection heads only: with a softmax these gains are rounding noise."""
+    """paper: the search of the paper. released: the gains of the released code, which averages gradients over the
+    outputs of a layer, with d = `minmax_rows` and θ′ ← θ′ − 2 η′ q_b*. Set refresh=1 too, since that code attacks U
+    after each pick. Use it only for projection heads: with a softmax these gains are rounding noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,18 +30,19 @@ class Selector(ABC):
     warmup: Natural = 100
     """Number of epochs on all candidates before the first selection."""
     every: Count | None = 20
-    """Number of epochs between two selections; None: there is only one selection."""
+    """Number of epochs between two selections; None: one selection only."""
     validation: Inside = 0.01
-    """Share of all images that is set aside as validation set U. No selector trains on it, even one that does not use
-    it, so that selectors can be compared on equal terms."""
+    """Share of all images that is held out as validation set U. No selector trains on it, even if it does not use it,
+    so that selectors can be compared fairly."""
     batch_size: Several | None = None
-    """Number of images in a mini-batch of candidates; None: as in training. Smaller ones allow a finer choice."""
+    """Number of images in a mini-batch of candidates; None: as in training. A smaller number gives a finer
+    selection."""
     steps: Count | None = None
-    """Number of steps of the attack on candidates; None: as in training. One step goes as far, costs a third, and picks
-    nearly the same images (docs/methods/rcs.md)."""
+    """Number of attack steps on candidates; None: as in training. One step covers the same distance, costs a third, and
+    selects nearly the same images (docs/methods/rcs.md)."""
     recall: bool = False
-    """True: a selection reuses the views, attacks and mini-batches of the last epoch for the images that it trained on.
-    False: it attacks all candidates anew."""
+    """Reuse the views, attacks and mini-batches of the last epoch, for images that it trained on. Otherwise a selection
+    attacks all candidates again."""
 
     def __post_init__(self) -> None:
         if not (0 < self.fraction <= 1 and 0 < self.validation < 1):
@@ -112,7 +113,7 @@ class Ranked(Selector):
     largest: bool = True
     """True: the largest first. False: the smallest first."""
     distance: Distance = "kl"
-    """d, the distance of adversarial from clean embeddings."""
+    """d, the distance between adversarial and clean embeddings."""
     attack: PGD = PGD(Linf(8 / 255), steps=3, rel_step_size=5 / 12)
     """The attack that finds x̃."""
 

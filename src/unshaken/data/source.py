@@ -57,26 +57,26 @@ class DataSource:
     Parquet file or a folder of Parquet files. Write ./cifar10 for a folder with the name of a standard set."""
 
     root: str = field(default="data", metadata=ASIDE)
-    """Folder in which the archives of standard sets are looked for and downloaded to. Decoded copies of all sets are
-    written to cache/ in it."""
+    """Folder of the standard sets' archives, also for downloads. Decoded copies of all sets are written to cache/ in
+    it."""
 
     size: Count | None = None
-    """Side of the images in pixels. None: a recipe uses the image size of its network. Without a recipe, a standard set
-    has the size in which it is stored (imagenet: 224), and a user's own set has the size of its first 64 training
-    images if these are squares of the same size up to 224, else 32."""
+    """Image size in pixels (the side of a square). None: with a recipe, the image size of its network. Without a
+    recipe, a standard set has the size in which it is stored (imagenet: 224). A user's own set then has the size of its
+    first 64 training images if these are squares of the same size, up to 224, else 32."""
 
     limit: Count | None = None
-    """Use only the first images of the training split, this many. The test split is never limited."""
+    """Use only this many images of the training split, the first ones. The test split is never limited."""
 
     download: bool = field(default=False, metadata=ASIDE)
     """Download a standard set that is missing. The ImageNet sets cannot be downloaded: they need an account."""
 
     unreadable: Literal["stop", "skip"] = "stop"
-    """What to do if images cannot be read: `stop` with a message that names the first, or `skip` them and name some."""
+    """What to do about unreadable images: stop with a message that names the first, or skip them and name some."""
 
     bits: Annotated[int, Range(8, 16)] | None = field(default=None, metadata=LATER)
-    """Number of bits that are used in grey images of 16 bits per pixel, such as 12. None: the number that a file
-    declares, else 16; reading stops if all images seem to use fewer."""
+    """Number of bits that grey images of 16 bits per pixel really use, such as 12. None: the number that a file
+    declares, else 16; if all images seem to use fewer, reading stops with a message."""
 
     given: Annotated[GivenImages | None, tyro.conf.Fixed, tyro.conf.Suppress] = field(default=None, metadata=LATER)
     """Images of a user's own program, in place of a set on disk; `name` is then only what they are called."""

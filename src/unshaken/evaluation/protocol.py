@@ -43,32 +43,34 @@ class Evaluation:
     attack: PGD = PGD(steps=20)
     """PGD on cross-entropy: by default 20 steps of ε/4 from a uniform start. AutoAttack uses the same ball."""
     autoattack: Literal["none", "standard", "plus", "rand", "apgd"] = "none"
-    """The version of AutoAttack. standard: APGD-CE, APGD-T, FAB-T, Square; plus: a longer list; rand: for networks with
-    random answers; apgd: APGD-CE and APGD-T, as is usual for zero-shot. Each attack is made on the survivors of the
-    one before it."""
+    """Version of AutoAttack. standard: APGD-CE, APGD-T, FAB-T, Square; plus: a longer list; rand: for networks with
+    random outputs; apgd: APGD-CE and APGD-T, as is usual for zero-shot. Each attack gets only the images that survived
+    those before it."""
     corruptions: tuple[str, ...] = ()
-    """Common corruptions by name (fog, gaussian_noise, ...). fifteen: those of CIFAR-10-C; extra: its four others."""
+    """Common corruptions by name (fog, gaussian_noise, ...). fifteen: the fifteen of CIFAR-10-C; extra: its four
+    additional ones."""
     severities: tuple[Annotated[int, Range(1, 5)], ...] = SEVERITIES
     """Severities of the corruptions."""
     published: str | None = field(default=None, metadata=ASIDE)
-    """The unpacked folder of CIFAR-10-C or CIFAR-100-C, to read the corrupted images from. Without it they are made
-    here. It takes 30 MB of memory for each corruption and severity."""
+    """Unpacked folder of CIFAR-10-C or CIFAR-100-C, from which the corrupted images are read. Without it they are
+    computed. Reading takes 30 MB of memory for each corruption and severity."""
     batch_size: Count = 256
-    """Images in a block."""
+    """Images per block. Each block goes through all attacks before the next block starts."""
     limit: Count | None = None
-    """Judge only this many test images, the first ones. The result then says so."""
+    """Evaluate only this many test images, the first ones. The result records it."""
     until: Annotated[float, Range(0, 100)] | None = None
-    """Stop once the 95 % interval of the last attack's final value is this narrow, in percentage points from end to
-    end. The result then says how many images were judged."""
+    """Stop as soon as the 95 % interval of the accuracy under the last attack is at most this wide, in percentage
+    points. The result records how many images were evaluated."""
     seed: Whole = 1
     """Seed of the blocks, of the attacks and of the corruptions."""
     autoattack_limit: Count | None = field(default=None, metadata=LATER)
-    """Run AutoAttack only on the first blocks, until they hold this many images; they are random ones, as all blocks
-    are. Everything else is for all images. None: AutoAttack is too."""
+    """Run AutoAttack only on the first blocks that together have at least this many images; blocks are random samples.
+    Everything else uses all images. None: AutoAttack does too."""
     attacks: Literal["gradients", "queries"] = field(default="gradients", metadata=LATER)
-    """queries: for networks that give no gradient. Square then replaces PGD, and of AutoAttack only Square is run."""
+    """gradients: PGD and AutoAttack. queries: for networks without gradients; Square replaces PGD, and AutoAttack has
+    Square only."""
     queries: Count = field(default=1000, metadata=LATER)
-    """Queries of Square for each image, where it replaces PGD."""
+    """Number of queries of Square per image, with --attacks queries."""
 
     def __post_init__(self) -> None:
         if self.attack.steps < 1:

@@ -33,11 +33,11 @@ from unshaken.nets.network import Network
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an export: its form, and where it is written."""
+    """Write an encoder or classifier in a form that other libraries read."""
 
     to: Literal["safetensors", "timm", "torchvision", "onnx", "hub", "original"] = "safetensors"
-    """Form of the export: a file for unshaken (safetensors), for timm, for torchvision or in ONNX, a folder for a hub,
-    or the form of the file from which an encoder was imported."""
+    """Form of the export: a file for unshaken (safetensors), timm, torchvision or ONNX, a folder for the Hugging Face
+    Hub, or the form of the file from which an encoder was imported (original)."""
     out: Path | None = None
     """File to write; for --to hub a folder. A model card is written beside the file. By default the name is that of the
     run, with the form added."""

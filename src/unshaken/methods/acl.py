@@ -37,7 +37,7 @@ class ACL(Method):
     tau: Positive = 0.5
     """τ, the temperature of l_CL."""
     omega: AnySchedule = Constant(0.0)
-    """ω, the weight that moves from the clean to the adversarial term."""
+    """ω: the adversarial term has the weight 1 + ω, the clean term 1 − ω."""
 
     routes: ClassVar = ("clean", "adv")
 

@@ -48,10 +48,10 @@ class AdvCL(Method):
     ce_weight: NonNegative = 0.2
     """λ, the weight of l_CE."""
     radius: NonNegative = 8.0
-    """Frequencies below this, in cycles per image, are removed from x_h; 8 is meant for images of 32 pixels."""
+    """Frequencies below this, in cycles per image, are removed from x_h; 8 is right for images of 32 pixels."""
     form: Literal["paper", "released"] = "paper"
-    """paper: the equation above. released: what the authors' code computes (methods/released/advcl.py). It multiplies
-    l_CL by τ/0.07, attacks in train mode, and normalises each clean view by itself."""
+    """paper: the equation of the paper. released: what the authors' code computes (methods/released/advcl.py). It
+    multiplies l_CL by τ/0.07, attacks in train mode, and normalises each clean view separately."""
 
     routes: ClassVar = ("clean", "adv", "adv_ce")
     views: ClassVar = 3

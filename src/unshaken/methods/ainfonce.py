@@ -39,8 +39,8 @@ class IP:
     """Adversarial views as inferior positives."""
 
     alpha: Unit = 0.2
-    """α, the share of the gradient that clean views get. At 0 they do not follow adversarial views, at 1/2 both move
-    alike."""
+    """α, the share of the gradient that clean views get. 0: clean views are not pulled towards adversarial ones; 1/2:
+    both are pulled equally."""
     adv_weight: NonNegative = 1.0
     """w, the weight of the pairs of an adversarial and a clean view."""
 
@@ -100,12 +100,12 @@ class AsymAdvCL(Method):
     ip: IP | None = IP()
     """Inferior positives; None: adversarial views are positives like others."""
     hn: HN | None = HN()
-    """Hard negatives; None: all negatives weigh the same."""
+    """Hard negatives; None: all negatives have the same weight."""
     adaptive: Adaptive | None = None
     """How α changes during training; None: it is constant."""
     hard_attack: bool = False
-    """True: the attack raises the loss with hn. False: the loss without hn, as in all published runs. ip never
-    counts."""
+    """The attack raises the loss with hn. Otherwise it raises the loss without hn, as in all published runs. The attack
+    never uses ip."""
 
     routes: ClassVar = AdvCL.routes
     views: ClassVar = AdvCL.views
@@ -185,7 +185,7 @@ class AsymRoCL(Method):
     ip: IP | None = IP()
     """Inferior positives; None: adversarial views are positives like others."""
     hn: HN | None = HN(tau_plus=0.12)
-    """Hard negatives; None: all negatives weigh the same."""
+    """Hard negatives; None: all negatives have the same weight."""
 
     routes: ClassVar = RoCL.routes
 

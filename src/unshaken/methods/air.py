@@ -44,9 +44,9 @@ class AIR(Method):
     lambda2: NonNegative = 0.5
     """λ₂, the weight of the adversarial term."""
     divergence: Literal["kl", "normalized", "released"] = "kl"
-    """kl: the equation above. normalized: each product is first scaled to sum to 1 over the batch. (Products of two
-    softmaxes sum to about 1/N, so the equation's gradient is some hundred times weaker.) released: what the authors'
-    code computes, and what its published numbers rest on (methods/released/air.py)."""
+    """kl: the equation of the paper. normalized: each product is first scaled to sum to 1 over the batch. (Products of
+    two softmaxes sum to about 1/N, so the gradient of kl is some hundred times weaker.) released: what the authors'
+    code computes for the published numbers (methods/released/air.py)."""
 
     routes: ClassVar = ACL.routes
 

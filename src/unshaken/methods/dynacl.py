@@ -35,7 +35,7 @@ class DynACL(Method):
 
     acl: ACL = ACL(omega=StepSchedule(0.0, 2 / 3, every=50))
     momentum: Unit = 0.99
-    """m, the share of ξ that a step keeps."""
+    """m, the weight of the old ξ in each step of the moving average."""
 
     routes: ClassVar = ACL.routes
     teacher: ClassVar = "momentum"

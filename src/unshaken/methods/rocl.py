@@ -42,9 +42,9 @@ class RoCL(Method):
     weight: NonNegative = 1 / 256
     """λ, the weight of the second term."""
     form: Literal["paper", "released"] = "paper"
-    """paper: the equation above. released: what the authors' code computes (methods/released/rocl.py). All views are
-    anchors in turn, each positive has a logarithm of its own, no gradient reaches what an anchor is compared with, and
-    λ's term has a forward pass of its own."""
+    """paper: the equation of the paper. released: what the authors' code computes (methods/released/rocl.py): all views
+    are anchors, each positive has its own logarithm, only anchors get gradients, and the λ term has a separate forward
+    pass."""
 
     routes: ClassVar = ("shared",)
 

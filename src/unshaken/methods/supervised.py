@@ -113,8 +113,8 @@ class AFF(Method):
     beta: NonNegative = 6.0
     """β, the weight of the KL."""
     natural: Literal["clean", "adv"] = "clean"
-    """The route of clean images. clean: a route of their own (the dual form). adv: that of the adversarial images (the
-    single form). A network without routes has only one way."""
+    """Route of clean images. clean: their own route (the dual form). adv: the route of the adversarial images (the
+    single form). A network with one set of batch norms ignores it."""
     target: Literal["natural", "clean"] = "natural"
     """The route whose logits the attack moves away from. natural: that of `natural`. clean: always the clean route, as
     in the released post-processing of DynACL-AIR++."""

@@ -40,7 +40,7 @@ class Projection(Head):
     out: Count | None = None
     """Width of the embedding; None: the width of the features."""
     norm: Literal["all", "hidden", "none"] = "all"
-    """Which layers a batch norm follows: all, all but the last (hidden), or none."""
+    """Layers that are followed by a batch norm: all, all except the last (hidden), or none."""
 
     def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
         widths = [features, *[self.hidden or features] * (self.layers - 1), self.out or features]

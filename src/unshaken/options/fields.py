@@ -44,14 +44,10 @@ class Option:
         return is_dataclass(self.default) or (self.default is None and bool(alternatives(self.hint)))
 
     @property
-    def own_description(self) -> str:
-        """The text below the field in the source."""
-        return field_descriptions(self.owner).get(self.name, "") if self.owner else ""
-
-    @property
     def description(self) -> str:
-        """The text below the field. A component without one is described by its class."""
-        return self.own_description or (first_paragraph(type(self.default)) if is_dataclass(self.default) else "")
+        """The text below the field in the source. A component without one is described by its class."""
+        below = field_descriptions(self.owner).get(self.name, "") if self.owner else ""
+        return below or (first_paragraph(type(self.default)) if is_dataclass(self.default) else "")
 
 
 def all_fields(value: Any, prefix: str = "--") -> Iterator[Option]:

@@ -16,6 +16,11 @@ from unshaken.options.fields import Option, all_fields, alternatives, negated, w
 from unshaken.options.numbers import number_text
 
 WANTED = (
+    "--full",
+    "--autoattack",
+    "--attack.ball.eps",
+    "--seconds",
+    "--fractions",
     "--epochs",
     "--batch-size",
     "--lr",
@@ -88,10 +93,10 @@ def described(value: Any) -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def sections(default: Any, rows: list[Option]) -> list[tuple[str, list[Option]]]:
-    """The rows under titles: the wanted ones, then those without a dot, then one section per component."""
+    """The rows under titles: files and the wanted ones, then those without a dot, then one section per component."""
     wanted = [row for flag in WANTED for row in rows if row.flag == flag or row.flag.startswith(f"{flag}.")]
-    if len(wanted) < 3:
-        wanted = []
+    files = [row for row in rows if row.positional]
+    wanted = [*files, *wanted] if len(wanted) >= 3 else []
     rest = [row for row in rows if row not in wanted]
     plain = [row for row in rest if "." not in row.flag and not is_dataclass(row.default)]
     found = [("Most used:", wanted), ("Others:" if wanted else "Options:", plain)]
@@ -104,14 +109,13 @@ def sections(default: Any, rows: list[Option]) -> list[tuple[str, list[Option]]]
 
 def row_lines(option: Option, width: int) -> list[str]:
     """An option in two columns: its flag and what it takes, its description and default."""
-    words = option.own_description or "Another kind has its own options." if option.is_component else option.description
-    right = f"{words} (default: {default_text(option)})".strip()
+    right = f"{option.description} (default: {default_text(option)})".strip()
     return columns(option_text(option), right, width)
 
 
 def columns(flag: str, words: str, width: int) -> list[str]:
     """A flag and its description in two columns."""
-    left, lines = f"  {flag}", textwrap.wrap(words, max(width - COLUMN, 30))
+    left, lines = f"  {flag}", textwrap.wrap(words, max(width - COLUMN, 30), break_on_hyphens=False)
     if len(left) < COLUMN:
         return [f"{left:<{COLUMN}}{lines[0]}", *(" " * COLUMN + line for line in lines[1:])]
     heads = textwrap.wrap(left, width, subsequent_indent="      ", break_on_hyphens=False)

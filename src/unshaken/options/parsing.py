@@ -100,8 +100,8 @@ def subject(args: list[str], verb: str, noun: str, example: str, shown: Any = No
     if args and args[0] in ("-h", "--help"):
         print(f"usage: unshaken {verb} {noun} [OPTIONS]\n\n{noun}: {example}\n")
         if shown is not None:
-            print(f"Defaults may depend on {noun}: `unshaken {verb} {noun} --help` shows them.\n")
-            parse(shown, ["--help"], f"unshaken {verb} {noun}")
+            print(f"Defaults may depend on it: `unshaken {verb} {noun} --help` shows those.\n")
+            print(help_page(shown, "").partition("\n\n")[2])
         raise SystemExit(0)
     raise ValueError(f"`unshaken {verb}` needs {noun} next: {example}")
 

@@ -1,4 +1,4 @@
-"""Recipes of the ACL family: SimCLR, ACL, DynACL, AIR and the post-processing of DynACL++."""
+"""Recipes of the ACL family: SimCLR, ACL, DynACL, AIR and the second stage of DynACL++."""
 
 from __future__ import annotations
 

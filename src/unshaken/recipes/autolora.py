@@ -1,4 +1,4 @@
-"""The recipe of AutoLoRa: rate, weights and epoch are chosen on held-out training images.
+"""AutoLoRa's recipe: held-out training images decide on learning rate, weights and epoch.
 
 Xu et al., ICLR 2024, arXiv:2310.01818. The released code validates on the training images themselves, and takes the
 epoch that is best on the test images; here no test image is used.
@@ -40,13 +40,13 @@ class AutoFinetune:
     batch_size: Several = 128
     """Images in a batch."""
     aside: Several = 20
-    """Use one training image in this many, in each class, for validation instead of training. After each epoch their
-    robust accuracy decides on the learning rate, and in the end on the epoch whose weights are saved."""
+    """Use one in this many training images of each class for validation instead of training. Their robust accuracy
+    after each epoch decides on the learning rate, and on the epoch whose weights are saved at the end."""
     validation: Evaluation = Evaluation()
     """How that robust accuracy is measured: by PGD-20."""
     holdout: Natural = 0
-    """Hold out one more training image in this many, in each class, for choices between recipes: `evaluate --held-out`
-    measures on them. 0 holds out none."""
+    """Hold out one in this many training images of each class, besides --aside, for choices between recipes: `evaluate
+    --held-out` evaluates on them. 0 holds out none."""
     seed: Whole = 1
     """Seed of all random numbers."""
 

@@ -38,8 +38,8 @@ class Finetune:
     batch_size: Several = 512
     """Images in a batch."""
     holdout: Natural = 0
-    """Hold out one training image in this many, in each class, for choices that must not see test images:
-    `evaluate --held-out` measures on them. 0 holds out none."""
+    """Hold out one in this many training images of each class, for choices that must not use test images: `evaluate
+    --held-out` evaluates on them. 0 holds out none."""
     seed: Whole = 1
     """Seed of all random numbers."""
 

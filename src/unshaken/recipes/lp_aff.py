@@ -48,7 +48,7 @@ class LPAFF:
 
     name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "dynacl++"
     teacher: str = "dynacl/cifar10"
-    """Encoder to train on: a run, a file, or a recipe, which is then run first on the same images."""
+    """Encoder to start from: a run, a file, or a recipe, which is trained first on the same images."""
     data: DataSource = DataSource("cifar10")
     """Training images; their labels are not used."""
     split: str = "train"
@@ -62,8 +62,8 @@ class LPAFF:
     tune: Stage = Stage(AFF(natural="adv"), MultiStep(0.1, at=(10, 20)), epochs=25)
     """Second training: encoder and classifier together."""
     dual: bool = True
-    """Keep the old clean route beside the adversarial one, as the released encoders do, although the convolutions have
-    changed since. Without it the encoder has the adversarial route alone."""
+    """Save the old clean route beside the adversarial one, as the released encoders do, although the convolutions have
+    changed since. Otherwise the encoder has only the adversarial route."""
     seed: Whole = 1
     """Seed of all random numbers."""
 

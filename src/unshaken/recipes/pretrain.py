@@ -40,8 +40,8 @@ class Pretrain:
     data: DataSource = DataSource("cifar10")
     """Training images. They are resized to --backbone.image-size, unless --data.size says otherwise."""
     split: str = "train"
-    """Split of the data set to train on. Your own images without a test folder also have "all": no image is set aside
-    for the test."""
+    """Split of the data set to train on. Your own images without a test folder also have the split all, which holds out
+    no test images."""
     backbone: Backbone = Backbone()
     """Network of the encoder."""
     head: AnyHead = Projection()
@@ -63,7 +63,7 @@ class Pretrain:
     teacher: str | None = None
     """Encoder to learn from, for methods with a teacher: a run, a file, or a recipe such as simclr/cifar10."""
     start: str | None = None
-    """Encoder whose weights are copied before the first step; "teacher" copies the teacher's."""
+    """Encoder whose weights are copied before the first step; teacher: copy the teacher's weights."""
     clusters: tuple[Several, ...] = ()
     """Numbers of clusters of the teacher's features. Each number gives one set of pseudo-labels."""
     coreset: AnySelector | None = None

@@ -1,4 +1,4 @@
-"""Recipes with their own warm-up and cosine: RoCL, AdvCL, A-InfoNCE, DeACL, and with labels."""
+"""Recipes with their own schedules: RoCL, AdvCL, A-InfoNCE, DeACL and supervised training."""
 
 from __future__ import annotations
 

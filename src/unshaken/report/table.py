@@ -37,7 +37,7 @@ class ReportOptions(TableOptions):
     out: Path | None = None
     """A Markdown file for the table."""
     html: Path | None = None
-    """An HTML file for a page on the runs instead of a table: scores, curves, examples, provenance."""
+    """An HTML file: a page about the runs instead of a table, with scores, curves, examples and provenance."""
     png: Path | None = None
     """A PNG file for a picture of the scores and losses. It needs the extra plots."""
     pdf: Path | None = None

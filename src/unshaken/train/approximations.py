@@ -20,15 +20,15 @@ class Approximations:
     """Ways to make pre-training cheaper; none by default. docs/speed.md says what each saves and what it costs."""
 
     steps: AnySchedule = Constant(1.0)
-    """The attack's number of steps over time, as a fraction of the method's own, rounded. Fewer steps are larger, so
-    that they reach as far."""
+    """Number of attack steps over the epochs, as a fraction of the method's own number, rounded. Fewer steps are
+    larger, so that they cover the same distance."""
     replays: Count = 1
-    """The number of successive updates on the same views. Only the first one attacks; each later one continues the
-    attack by a step along the gradient that the update before it has computed anyway (free adversarial training,
-    Shafahi et al., NeurIPS 2019, arXiv:1904.12843). The number of updates per epoch stays, so an epoch uses fewer
-    images, drawn anew each time."""
+    """Number of successive updates on the same views. Only the first one attacks; each later one continues the attack
+    by a step along the gradient that the update before it has computed anyway (free adversarial training, Shafahi et
+    al., NeurIPS 2019, arXiv:1904.12843). The number of updates per epoch stays the same, so an epoch uses fewer images;
+    each epoch draws others."""
     side: AnySchedule = Constant(1.0)
-    """The side of views and images in each epoch, as a fraction of the full side, rounded to whole pixels."""
+    """Image size of the views in each epoch, as a fraction of the full size, rounded to pixels."""
 
     def __post_init__(self) -> None:
         if self.replays < 1:

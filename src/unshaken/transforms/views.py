@@ -161,7 +161,7 @@ class DigitViews(Transform):
     count: Count = 2
     """Number of views of each image."""
     crop: BelowOne = 0.4
-    """Largest share of the area that a window leaves out, at strength 1."""
+    """Largest share of the area that a crop leaves out, at strength 1."""
     shift: Unit = 0.1
     """Largest shift as a share of a side, at strength 1."""
     degrees: Annotated[float, Range(0, 180)] = 15.0
@@ -202,7 +202,7 @@ class CropFlip(Transform):
     count: Count = 1
     """Number of views of each image."""
     padding: Natural = 4
-    """Pixels of zero padding on each side."""
+    """Width of the zero padding on each side, in pixels."""
     flip: Unit = 0.5
     """Probability of a horizontal flip."""
 

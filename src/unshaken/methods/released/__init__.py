@@ -1,1 +1,1 @@
-"""What the authors' published code computes where it differs from their paper."""
+"""Forms of the authors' published code, where it differs from their paper."""

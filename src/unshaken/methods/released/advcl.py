@@ -1,4 +1,4 @@
-"""AdvCL as released: a scaled contrast, an attack in train mode, clean views one by one.
+"""AdvCL as released: a scaled contrastive loss, an attack in train mode, separate clean passes.
 
 LijieFan/AdvCL, losses.py and pretraining_advCL.py at 24cb7a6.
 """
