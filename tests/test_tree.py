@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ LARGEST = 0.10
 """The part of all lines that one room may have."""
 
 
+@cache
 def captions() -> dict[str, str]:
     """Path to caption of the tree; a folder ends in a slash and stands for its __init__.py."""
     block = re.search(r"```\n(src/unshaken/.*?)```", PAGE, re.DOTALL).group(1)
@@ -32,6 +34,7 @@ def first_line(module: Path) -> str:
     return ast.get_docstring(ast.parse(module.read_text())).splitlines()[0]
 
 
+@cache
 def modules() -> dict[str, str]:
     """Path to first docstring line of every module of the package."""
     found = {}

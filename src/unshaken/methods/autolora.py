@@ -123,30 +123,18 @@ class AutoRate:
     """
 
     start: Positive = 0.1
-<<<<<<< HEAD
-    """η before the first decision."""
-=======
-    """η, the learning rate, before the first checkpoint."""
->>>>>>> 7b85e6f (Help: files and each command's main options first, every option described in plain words)
+    """η, the learning rate, before the first decision."""
     divide: Annotated[float, Range(1, open_low=True)] = 2.0
     """Divisor of the learning rate η: 2 halves it."""
     rho: NonNegative = 0.75
-<<<<<<< HEAD
     """ρ, the share of the epochs between two decisions in which the robust accuracy has to rise."""
-=======
-    """ρ, the share of the epochs between two checkpoints in which the accuracy a has to rise."""
->>>>>>> 7b85e6f (Help: files and each command's main options first, every option described in plain words)
     at: tuple[Natural, ...] = FULL
     """Epochs at which η may be divided, in a training of `of` epochs; for another number of epochs they are scaled."""
     of: Count = 50
     """Number of epochs that `at` is written for."""
     unchanged: Literal["paper", "released"] = "paper"
-<<<<<<< HEAD
     """When η is divided because the accuracy has not risen. paper: unless it was divided at the decision before.
     released: as the authors' code computes it (methods/released/autolora.py)."""
-=======
-    """Condition 2: as in the paper, or as the authors' code computes it (methods/released/autolora.py)."""
->>>>>>> 7b85e6f (Help: files and each command's main options first, every option described in plain words)
 
     def __post_init__(self) -> None:
         rising = self.at[:1] == (0,) and all(a < b for a, b in pairwise(self.at))

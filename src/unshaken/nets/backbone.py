@@ -31,14 +31,9 @@ class Backbone:
     name: str = "resnet18"
     """resnet18, resnet34, resnet50, resnet-small, wrn-28-10 (or another depth and factor), wide_resnet28w10 (DeACL's),
     vit-small, or timm/NAME."""
-<<<<<<< HEAD
     image_size: Count = 32
-    """The images' side in pixels. ResNets have a 3×3 stem without a pool for images of up to 64 pixels, and ImageNet's
-    7×7 stem with a pool above."""
-=======
-    image_size: Stem = 32
-    """Image size in pixels (the side of a square). It selects the stem of a ResNet."""
->>>>>>> 7b85e6f (Help: files and each command's main options first, every option described in plain words)
+    """Image size in pixels (the side of a square). A ResNet has a 3×3 stem without a pool up to 64 pixels, and
+    ImageNet's 7×7 stem with a pool above."""
     channels: Count = 3
     """Colour channels: 3, or 1 for grey images."""
     mean: tuple[Number, ...] = IMAGENET_MEAN
@@ -46,13 +41,9 @@ class Backbone:
     std: tuple[Positive, ...] = IMAGENET_STD
     """Standard deviation of the normalisation, per channel."""
     padding: Natural = 1
-<<<<<<< HEAD
-    """The padding of the 3×3 stem convolution of a ResNet for small images; DeACL's published encoders have 2."""
+    """Padding of the 3×3 stem convolution of a ResNet for small images; DeACL's published encoders have 2."""
     variant: Annotated[AnyVariant | None, tyro.conf.Fixed, tyro.conf.Suppress] = field(default=None, metadata=LATER)
     """The network by its numbers, of an imported encoder; `name` then only says what it is."""
-=======
-    """Padding of the 3×3 stem convolution of a 32-pixel ResNet; DeACL's published encoders have 2."""
->>>>>>> 7b85e6f (Help: files and each command's main options first, every option described in plain words)
 
     def __post_init__(self) -> None:
         possible = sides(self.name) if self.variant is None else Sides(step=self.variant.step)
