@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.attacks.ball import AnyBall, Linf, refuse_l1
 from unshaken.attacks.base import Attack, Model, choose, over_targets, rows
 from unshaken.attacks.objective import dlr, targeted_dlr
 from unshaken.base.ranges import Count, Inside, Natural, Unit, ranged
@@ -50,6 +50,7 @@ class APGD(Attack):
     random."""
 
     def __post_init__(self) -> None:
+        refuse_l1(self.ball, "APGD")
         if self.steps < 1 or self.restarts < 1 or self.draws < 1 or self.targets < 0:
             values = f"{self.steps}, {self.restarts}, {self.draws} and {self.targets}"
             raise ValueError(f"APGD has steps, restarts and draws ≥ 1 and targets ≥ 0, not {values}")

@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from unshaken.attacks.apgd import APGD
-from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.attacks.apgd_l1 import APGDL1
+from unshaken.attacks.ball import L1, AnyBall, Linf, refuse_l1
 from unshaken.attacks.base import Attack, Model, cascade
 from unshaken.attacks.fab import FAB
 from unshaken.attacks.square import Square
@@ -38,6 +39,8 @@ class AutoAttack(Attack):
     """The most wrong classes that APGD-T and FAB-T aim at, those with the largest logits."""
 
     def __post_init__(self) -> None:
+        if self.version != "apgd":
+            refuse_l1(self.ball, f"version {self.version} of AutoAttack")
         if self.targets < 1 or self.steps < 1 or self.queries < 0:
             values = f"{self.targets}, {self.steps} and {self.queries}"
             raise ValueError(f"AutoAttack has targets and steps ≥ 1 and queries ≥ 0, not {values}")
@@ -48,6 +51,9 @@ class AutoAttack(Attack):
         ball, steps = self.ball, self.steps
         if self.version == "rand":
             return tuple((f"apgd-{loss}", APGD(ball, loss, 0, steps, draws=20)) for loss in ("ce", "dlr"))
+        if isinstance(ball, L1):  # the authors' numbers of restarts and targets for l1
+            apgd_ce, apgd_t = APGDL1(ball, "ce", 0, steps, restarts=5), APGDL1(ball, "dlr", min(self.targets, 5), steps)
+            return ("apgd-ce", apgd_ce), ("apgd-t", apgd_t)
         apgd_t = ("apgd-t", APGD(ball, "dlr", self.targets, steps))
         if self.version == "apgd":
             return ("apgd-ce", APGD(ball, "ce", 0, steps, restarts=5)), apgd_t

@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from unshaken.attacks.ball import AnyBall, Ball, Linf
+from unshaken.attacks.ball import AnyBall, Ball, Linf, refuse_l1
 from unshaken.attacks.base import Attack, Model, choose, over_targets, rows, wrong
 from unshaken.base.ranges import Count, Natural, Positive, Unit, ranged
 from unshaken.base.rng import Key
@@ -51,6 +51,7 @@ class FAB(Attack):
     """β, the share of its distance from x that a misclassified point keeps."""
 
     def __post_init__(self) -> None:
+        refuse_l1(self.ball, "FAB")
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
             values = f"{self.steps}, {self.restarts} and {self.targets}"
             raise ValueError(f"FAB has steps and restarts ≥ 1 and targets ≥ 0, not {values}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.attacks.ball import AnyBall, Linf, refuse_l1
 from unshaken.attacks.base import Attack, Model, cascade, choose
 from unshaken.attacks.objective import margin
 from unshaken.base.ranges import Count, Natural, Share, ranged
@@ -46,6 +46,7 @@ class Square(Attack):
     """Number of random starts."""
 
     def __post_init__(self) -> None:
+        refuse_l1(self.ball, "Square")
         if self.queries < 0 or self.schedule < 1 or self.restarts < 1 or not 0 < self.part <= 1:
             values = f"{self.queries}, {self.schedule}, {self.restarts} and {self.part:g}"
             raise ValueError(f"Square has queries ≥ 0, schedule and restarts ≥ 1 and a part in (0, 1], not {values}")

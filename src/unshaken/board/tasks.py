@@ -17,7 +17,7 @@ NETWORKS = {
     "resnet-small": "ResNet-small",
     "vit-small": "ViT-small",
 }
-NORMS = {"Linf": "l∞", "L2": "l2"}
+NORMS = {"Linf": "l∞", "L2": "l2", "L1": "l1"}
 
 
 @dataclass(frozen=True)

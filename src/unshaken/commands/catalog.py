@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unshaken.attacks.ball import Linf
 from unshaken.base.json_files import read_json
 from unshaken.base.json_shapes import check_shape
 from unshaken.base.serialize import to_json
@@ -138,7 +137,7 @@ def credited(name: str) -> Row:
 def data() -> Table:
     rows = []
     for name, s in DATASETS.items():
-        norm = "l∞" if isinstance(s.ball, Linf) else "l2"
+        norm = s.ball.norm
         network = f"{s.backbone.name}, {s.backbone.image_size} pixels"
         origin = BIBLIOGRAPHY[OF_DATA[name][0]]
         rows.append(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod, sqrt
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unshaken.attacks.ball import Ball, Linf
+from unshaken.attacks.ball import L1, Ball
 from unshaken.attacks.base import Model
 from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
@@ -65,7 +65,7 @@ class AttackProbe:
     def all_grey(self) -> Ball:
         """A ball around each image that holds the plain grey image."""
         pixels = prod(self.model.x.shape[1:])
-        return replace(self.model.ball, eps=0.5 if isinstance(self.model.ball, Linf) else sqrt(pixels) / 2)
+        return replace(self.model.ball, eps=0.5 * pixels ** (1 / self.model.ball.power))
 
     @property
     def larger(self) -> Ball:
@@ -127,7 +127,7 @@ def black_box(probe: AttackProbe) -> Finding | None:
     """Report if images that survive PGD-20 are broken by a short search without gradients."""
     survivors = probe.attackable.subset(probe.usual)
     n = len(survivors.x)
-    if not n:
+    if not n or isinstance(survivors.ball, L1):  # Square has no l1 form
         return None
     square = Square(survivors.ball, queries=QUERIES)
     x_adv = square(Model(survivors.logits), survivors.x, survivors.y, survivors.key / "square")

@@ -61,8 +61,8 @@ def eps(model: ModelUnderTest) -> Finding | None:
     """Report an ε that rounding removes, one at which classes meet, and one divided by a standard deviation."""
     ball, x = model.ball, model.x
     linf = isinstance(ball, Linf)
-    level = ball.eps * 255  # in l2 too, a single pixel may use all of it
-    named = f"ε = {ball.eps:.4g} ({'l∞' if linf else 'l2'})"
+    level = ball.eps * 255  # in l2 and l1 too, a single pixel may use all of it
+    named = f"ε = {ball.eps:.4g} ({ball.norm})"
     if level < (0.5 if linf else 1):
         says = f"{named} is {level:.2g} of 255 grey levels a pixel, which rounding to 8 bits removes."
         do = (
@@ -84,8 +84,8 @@ def eps(model: ModelUnderTest) -> Finding | None:
 def _distance_to_other_classes(model: ModelUnderTest) -> Float[Tensor, "N"]:
     """Return the distance to the nearest image of another class, else ∞. Equal images are ignored: a label is wrong."""
     x, y = model.x.flatten(1), model.y
-    p = torch.inf if isinstance(model.ball, Linf) else 2
-    apart = torch.cdist(x, x, p=p, compute_mode="donot_use_mm_for_euclid_dist")  # so that equal images have distance 0
+    # without the faster mode, so that equal images have distance 0
+    apart = torch.cdist(x, x, p=model.ball.power, compute_mode="donot_use_mm_for_euclid_dist")
     return apart.masked_fill((y[:, None] == y) | (apart == 0), torch.inf).amin(1)
 
 

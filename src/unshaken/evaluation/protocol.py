@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unshaken.attacks.autoattack import AutoAttack
-from unshaken.attacks.ball import L2, Linf
+from unshaken.attacks.ball import BALLS, L1
 from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
 from unshaken.base.ranges import Count, Range, Whole, ranged
@@ -77,6 +77,8 @@ class Evaluation:
             raise ValueError(
                 "an evaluation attacks with 1 step or more: 0 steps are no attack; SA is accuracy without one"
             )
+        if self.autoattack != "none":
+            AutoAttack(self.attack.ball, self.autoattack)  # raises a ValueError if there is no such version
         if self.queries < 1:
             raise ValueError(f"Square makes 1 query or more, not {self.queries}")
         if self.autoattack_limit is not None and (self.autoattack_limit < 1 or self.until is not None):
@@ -102,7 +104,7 @@ class Evaluation:
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name != "type"}
         try:
             attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}  # pyright: ignore[reportAttributeAccessIssue]
-            ball = {"Linf": Linf, "L2": L2}[attack["ball"]["type"]](attack["ball"]["eps"])
+            ball = BALLS[attack["ball"]["type"]](**{k: v for k, v in attack["ball"].items() if k != "type"})
             return cls(PGD(**attack | {"ball": ball}), **fields)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -112,7 +114,8 @@ class Evaluation:
     @property
     def full(self) -> Evaluation:
         """The same evaluation with AutoAttack and the fifteen corruptions."""
-        version = "standard" if self.autoattack == "none" else self.autoattack
+        usual = "apgd" if isinstance(self.attack.ball, L1) else "standard"
+        version = usual if self.autoattack == "none" else self.autoattack
         return replace(self, autoattack=version, corruptions=(*self.corruptions, "fifteen"), severities=SEVERITIES)
 
     @property

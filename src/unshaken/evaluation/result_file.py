@@ -42,7 +42,7 @@ RESULT = {
     "cost?": Each(Number(0)),
     "date?": str,
     "weights": str,
-    "evaluation": {"attack": {"steps": Whole(0), "ball": {"type": ("Linf", "L2"), "eps": Number(0)}}},
+    "evaluation": {"attack": {"steps": Whole(0), "ball": {"type": ("Linf", "L2", "L1"), "eps": Number(0)}}},
     "pretrain": {"recipe": {"name?": str, "epochs?": Number(0), "coreset?": Or((CORESET, None))}},
     "finetune": {"recipe": {"method?": {"type": str}}},
     "world": {},

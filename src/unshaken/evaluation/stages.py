@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unshaken.attacks.apgd import APGD
+from unshaken.attacks.apgd_l1 import APGDL1
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.base import Attack, Model, wrong
 from unshaken.attacks.fab import FAB
@@ -131,6 +132,8 @@ def most_calls(attack: Attack) -> int:
     match attack:
         case APGD():
             return (attack.steps + 1) * attack.draws * max(attack.targets, 1) * attack.restarts
+        case APGDL1():
+            return (attack.steps + 3) * max(attack.targets, 1) * attack.restarts
         case FAB():
             return 2 * attack.steps * max(attack.targets, 1) * attack.restarts
         case Square():

@@ -33,7 +33,7 @@ def attack(settings: dict[str, Any]) -> str:
     eps = settings["ball"]["eps"]
     of_255 = round(eps * 255)
     size = f"{of_255}/255" if abs(eps * 255 - of_255) < 1e-6 else f"{eps:g}"
-    norm = {"Linf": "l∞", "L2": "l2"}[settings["ball"]["type"]]
+    norm = {"Linf": "l∞", "L2": "l2", "L1": "l1"}[settings["ball"]["type"]]
     return f"PGD-{settings['steps']} {norm} {size}"
 
 

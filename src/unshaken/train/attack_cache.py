@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unshaken.attacks.ball import refuse_l1
 from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import naming
 from unshaken.base.types import Float, Int
@@ -40,6 +41,7 @@ class AttackCache:
         self, attack: PGD, index: Int[Tensor, "n"], x: Float[Tensor, "... n C H W"]
     ) -> Float[Tensor, "... n C H W"]:
         """Restore x̃ of these images; x must be the views that were attacked."""
+        refuse_l1(attack.ball, "the store of attacks")  # a sign for each pixel tells nothing of a sparse change
         if not self.file.exists():
             raise ValueError(f"{self.file} is missing, and with it the attacks that the next selection needs")
         pixels = _by_image(x).shape[1]
