@@ -5,13 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from jaxtyping import config, install_import_hook
+from jaxtyping import config
 
 HELPERS = (".", "train", "coreset", "runs", "corruptions", "interop", "faults", "board")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
+import checking  # noqa: E402 (it lies beside this file)
+
 if not os.environ.get("UNSHAKEN_UNCHECKED"):
-    install_import_hook("unshaken", "checking.checked")
+    checking.install()
+
+
+def pytest_runtest_setup() -> None:
+    checking.calls.clear()
 
 
 @pytest.fixture
