@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import unshaken
+from processes import Forked, command, until
 from unshaken import cli, commands, options
 from unshaken.attacks.ball import L2
 from unshaken.attacks.pgd import PGD
@@ -402,17 +403,18 @@ def test_real_cifar10_through_a_resnet18(tmp_path):
 @pytest.mark.slow
 def test_killed_from_outside_and_started_again(tmp_path):
     """The real command in a real process: kill -9, then SIGTERM, then to the end; the digest of a run left alone."""
-    args = [sys.executable, "-m", "unshaken.cli", "pretrain", "acl/digits", "--epochs", "6", "--batch-size", "64"]
-    args += ["--data.limit", "200", "--save-every", "0"]
+    args = ["pretrain", "acl/digits", "--epochs", "6", "--batch-size", "32", "--data.limit", "64"]
+    args += ["--method.attack.steps", "1", "--save-every", "0"]
 
-    def start(out: str) -> subprocess.Popen:
-        return subprocess.Popen([*args, "--out", str(tmp_path / out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def start(out: str) -> Forked:
+        return command(*args, "--out", str(tmp_path / out))
 
     alone = start("alone")
     broken = start("broken")
     wait_for_checkpoint(tmp_path / "broken", broken)
-    broken.kill()
+    broken.send_signal(signal.SIGKILL)
     broken.communicate()
+    assert broken.returncode == -signal.SIGKILL
     again = start("broken")
     wait_for_checkpoint(tmp_path / "broken", again)
     again.send_signal(signal.SIGTERM)
@@ -423,14 +425,11 @@ def test_killed_from_outside_and_started_again(tmp_path):
     assert digest(found) == digest(expected)
 
 
-def wait_for_checkpoint(root: Path, process: subprocess.Popen) -> None:
+def wait_for_checkpoint(root: Path, process: Forked) -> None:
     """Until a checkpoint is written that was not there before."""
-    before = [file.stat().st_mtime_ns for file in root.rglob("checkpoint.safetensors")]
-    while process.poll() is None:
-        if [file.stat().st_mtime_ns for file in root.rglob("checkpoint.safetensors")] != before:
-            return
-        time.sleep(0.01)
-    pytest.fail(f"it ended before it could be killed: {process.communicate()[1].decode()}")
+    times = lambda: [file.stat().st_mtime_ns for file in root.rglob("checkpoint.safetensors")]  # noqa: E731
+    before = times()
+    until(lambda: times() != before, process)
 
 
 def digest(output: bytes) -> str:

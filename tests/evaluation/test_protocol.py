@@ -2,8 +2,8 @@
 
 import copy
 import json
-import subprocess
-import sys
+import signal
+import time
 from dataclasses import dataclass, replace
 
 import numpy
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from processes import Forked, until
 from unshaken.attacks.ball import L2, Ball, Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
@@ -400,14 +401,18 @@ def test_limit_and_missing_labels():
 
 def test_one_process_at_a_time_writes_a_file_of_verdicts(tmp_path):
     """The same process may, again and again; another one is told in a line, and its lock is free when it ends."""
-    code = "import sys, time; from pathlib import Path; from unshaken.evaluation.verdict_log import VerdictLog\n"
-    code += "log = VerdictLog(Path(sys.argv[1]), 'an evaluation'); print('at work', flush=True); time.sleep(60)"
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert other.stdout.readline() == b"at work\n"
+
+    def at_work() -> None:
+        log = VerdictLog(tmp_path, "an evaluation")
+        print("at work", log.file, flush=True)
+        time.sleep(60)
+
+    other = Forked(at_work)
+    until(lambda: other.said()[0].startswith(b"at work"), other)
     with pytest.raises(ValueError, match="another process is at work on the same evaluation"):
         VerdictLog(tmp_path, "an evaluation")
     first, second = VerdictLog(tmp_path, "another evaluation"), VerdictLog(tmp_path, "another evaluation")
     assert first.identity == second.identity
-    other.kill()
+    other.send_signal(signal.SIGKILL)
     other.communicate()
     assert VerdictLog(tmp_path, "an evaluation").file.exists()

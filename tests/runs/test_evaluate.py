@@ -2,9 +2,6 @@
 
 import copy
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from fitted import least_squares, write_run
 from torch import nn
 
 import unshaken
+from processes import Forked, command, until
 from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
@@ -120,16 +118,14 @@ def test_killed_from_outside_and_shared(run, tmp_path):
     """kill -9 of the real command in its middle; then two processes at once; the result of a run left alone."""
     options = ["--attack.steps", "20", "--batch-size", "40", "--runtime.threads", "1"]
 
-    def start(folder: Path, *more: str) -> subprocess.Popen:
-        args = [sys.executable, "-m", "unshaken.cli", "evaluate", str(folder), *options, *more]
-        return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def start(folder: Path, *more: str) -> Forked:
+        return command("evaluate", str(folder), *options, *more)
 
     other = write_run(tmp_path / "shared", least_squares(1))
     first = start(other)
-    while first.poll() is None and sum(f.read_text().count("\n") for f in other.glob("verdicts-*.jsonl")) < 5:
-        time.sleep(0.01)
+    until(lambda: sum(f.read_text().count("\n") for f in other.glob("verdicts-*.jsonl")) >= 5, first)
     (lines,) = other.glob("verdicts-*.jsonl")
-    first.kill()
+    first.send_signal(signal.SIGKILL)
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     known = lines.read_text().count("\n")

@@ -1,7 +1,5 @@
 """Downloads from a server on this machine: whole, broken off and resumed, wrong, absent."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from hashlib import md5
@@ -11,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from processes import Forked
 from unshaken.storage import download as module
 from unshaken.storage.download import checksum, download
 
@@ -104,10 +103,12 @@ def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
 def test_many_at_once(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
     """Twenty times two processes want one archive: every one of them ends with it, whole, and nothing else is left."""
     server.knows_ranges, server.pause = knows_ranges, 0.002
-    code = "import sys; from pathlib import Path; from unshaken.storage.download import download\n"
-    code += "for n in range(10): download(sys.argv[1], Path(sys.argv[2]) / str(n) / 'set', sys.argv[3])"
-    args = [sys.executable, "-c", code, server.url, str(tmp_path), MD5]
-    both = [subprocess.Popen(args, stderr=subprocess.PIPE) for _ in range(2)]
+
+    def ten() -> None:
+        for n in range(10):
+            download(server.url, tmp_path / str(n) / "set", MD5)
+
+    both = [Forked(ten) for _ in range(2)]
     said = [process.communicate()[1].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     for n in range(10):

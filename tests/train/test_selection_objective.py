@@ -1,17 +1,17 @@
 """A method as a problem: gradients against plain autograd, selection against a literal one, and nothing changed."""
 
 import copy
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 import unshaken
+from processes import Forked
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
@@ -332,13 +332,10 @@ def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, m
 @pytest.mark.slow
 def test_two_processes_answer_as_one(tmp_path):
     """Gradients, losses, features, distances, and so what is selected, to the bit."""
-    run = [sys.executable, "-W", "ignore", "-c", TWO, str(Path(__file__).parent)]
     for count in (1, 2):
-        at_work = [
-            subprocess.Popen([*run, str(rank), str(count), str(tmp_path)], env=os.environ | {"OMP_NUM_THREADS": "1"})
-            for rank in range(count)
-        ]
-        assert [one.wait(120) for one in at_work] == [0] * count
+        at_work = [Forked(partial(answers, rank, count, tmp_path)) for rank in range(count)]
+        said = [one.communicate()[1].decode() for one in at_work]
+        assert [one.returncode for one in at_work] == [0] * count, said
     files = sorted(tmp_path.glob("answer*"))
     assert len(files) == 3
     first = torch.load(files[0])
@@ -346,26 +343,15 @@ def test_two_processes_answer_as_one(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(first, torch.load(file), strict=True))
 
 
-TWO = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import torch
-import torch.distributed as dist
-from test_selection_objective import ATTACK, made
-from unshaken.base.rng import Key
-from unshaken.coreset.submodular import GradientMatching, KCenter
-from unshaken.coreset.rcs import RCS
-from unshaken.coreset.selector import Ranked
-rank, count, folder = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-if count > 1:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
-problem = made("acl").posed()
-assert problem.processes.count == count
-ways = [RCS(attack=ATTACK), RCS(attack=ATTACK, granularity="sample"), GradientMatching(), KCenter(),
-        Ranked(by="loss"), Ranked(attack=ATTACK)]
-picks = [way.select(problem, 9, Key(0)) for way in ways]
-q = problem.gradients(range(4), "batch")
-torch.save([*picks, *q.of(3).values(), problem.losses(), problem.features()], f"{folder}/answer{count}{rank}")
-if count > 1:
-    dist.destroy_process_group()
-"""
+def answers(rank: int, count: int, folder: Path) -> None:
+    if count > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+    problem = made("acl").posed()
+    assert problem.processes.count == count
+    ways = [RCS(attack=ATTACK), RCS(attack=ATTACK, granularity="sample"), GradientMatching(), KCenter(),
+            Ranked(by="loss"), Ranked(attack=ATTACK)]  # fmt: skip
+    picks = [way.select(problem, 9, Key(0)) for way in ways]
+    q = problem.gradients(range(4), "batch")
+    torch.save([*picks, *q.of(3).values(), problem.losses(), problem.features()], f"{folder}/answer{count}{rank}")
+    if count > 1:
+        dist.destroy_process_group()

@@ -1,0 +1,102 @@
+"""Commands and functions in processes of their own, forked from the test's: Python and PyTorch are loaded already."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from tempfile import TemporaryFile
+
+import torch
+from jaxtyping import config
+
+
+@cache
+def loaded() -> None:
+    """Import what commands import when they need it: before the forks, once for all of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("lightning_fabric", "torch._inductor", "sklearn.datasets", "unshaken.commands"):
+            import_module(name)
+
+
+class Forked:
+    """A process that does some work, with the words of `subprocess.Popen`.
+
+    It computes in one thread: those of OpenMP do not survive a fork.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        loaded()
+        self.files = TemporaryFile(), TemporaryFile()  # noqa: SIM115 (communicate() closes them)
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pytest-xdist has a thread that only listens
+            self.pid = os.fork()
+        if not self.pid:
+            self._work(work)
+
+    def _work(self, work: Callable[[], object]) -> None:
+        code = 1
+        try:
+            for number, file in enumerate(self.files, 1):
+                os.dup2(file.fileno(), number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            warnings.simplefilter("ignore")
+            config.update("jaxtyping_disable", True)
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        except BaseException:  # whatever it is, the child must not go on with its parent's tests
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def poll(self, flags: int = os.WNOHANG) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, flags)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        return self.poll(0) or 0
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def said(self) -> tuple[bytes, bytes]:
+        """What it has printed so far, and written to stderr."""
+        return tuple(os.pread(file.fileno(), 1 << 24, 0) for file in self.files)
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        """Wait for its end, and return what it said."""
+        self.wait()
+        said = self.said()
+        for file in self.files:
+            file.close()
+        return said
+
+
+def command(*args: str) -> Forked:
+    """`unshaken ...` in a process of its own."""
+    from unshaken import cli
+
+    return Forked(lambda: sys.exit(cli.run([*args])))
+
+
+def until(done: Callable[[], bool], process: Forked) -> None:
+    """Wait for something that a process does, which must not end before."""
+    while not done():
+        assert process.poll() is None, f"it ended too early: {process.communicate()[1].decode()}"
+        time.sleep(0.005)
