@@ -45,6 +45,8 @@ def test_the_verbs_are_these():
         "demo",
         "import",
         "export",
+        "embed",
+        "predict",
         "text-embeddings",
         "verify",
         "list",

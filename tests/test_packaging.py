@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,23 @@ def test_the_pythons_that_are_promised_are_tested():
 def test_the_package_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "unshaken", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip().rpartition(" ")[2]) == (0, unshaken.__version__)
+
+
+SOURCE = Path(unshaken.__file__).parent
+POSIX = ("fcntl", "resource", "pwd", "grp", "termios")
+"""Modules of Python that Windows has not."""
+
+
+def test_no_module_needs_what_windows_lacks(monkeypatch):
+    """Each module's text is run once more, with these modules blocked."""
+    for name in POSIX:
+        monkeypatch.setitem(sys.modules, name, None)
+    for file in sorted(SOURCE.rglob("*.py")):
+        name = ".".join(("unshaken", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        if file.stem == "__main__":
+            continue
+        if name not in sys.modules:
+            import_module(name)
+        else:
+            spec = spec_from_file_location(name, file)
+            spec.loader.exec_module(module_from_spec(spec))

@@ -58,6 +58,8 @@ HOW = {
     "list": "run",
     "cite": "run",
     "completion": "run",
+    "embed": "run",
+    "predict": "run",
 }
 """What is done with the commands of a verb: run, or taken as far as the work for which its options are."""
 COMPARISON = {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}

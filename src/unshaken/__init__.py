@@ -28,9 +28,14 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.recipes.pretrain import Pretrain as Pretrain
     from unshaken.report.compare import compare as compare
     from unshaken.runs.doctor import doctor as doctor
+    from unshaken.runs.embed import Outputs as Outputs
+    from unshaken.runs.embed import embed as embed
+    from unshaken.runs.embed import predict as predict
     from unshaken.runs.evaluate import evaluate as evaluate
     from unshaken.runs.finetune import finetune as finetune
     from unshaken.runs.finetune import finetune_recipe as finetune_recipe
+    from unshaken.runs.load import HubModel as HubModel
+    from unshaken.runs.load import load as load
     from unshaken.runs.pretrain import pretrain as pretrain
     from unshaken.runs.verify import verify as verify
     from unshaken.runs.workspace import Workspace as Workspace
@@ -42,6 +47,9 @@ _WHERE = {
     "pretrain": "unshaken.runs.pretrain",
     "finetune": "unshaken.runs.finetune",
     "evaluate": "unshaken.runs.evaluate",
+    "embed": "unshaken.runs.embed",
+    "predict": "unshaken.runs.embed",
+    "load": "unshaken.runs.load",
     "verify": "unshaken.runs.verify",
     "doctor": "unshaken.runs.doctor",
     "compare": "unshaken.report.compare",
@@ -60,6 +68,8 @@ _WHERE = {
     "Backbone": "unshaken.nets.backbone",
     "Runtime": "unshaken.compute.runtime",
     "Workspace": "unshaken.runs.workspace",
+    "HubModel": "unshaken.runs.load",
+    "Outputs": "unshaken.runs.embed",
     "ImportOptions": "unshaken.interop.import_checkpoint",
     "ExportOptions": "unshaken.interop.export",
 }

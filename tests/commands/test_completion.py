@@ -30,7 +30,7 @@ def place(tmp_path_factory) -> Path:
 @pytest.mark.skipif(which("bash") is None, reason="needs bash")
 def test_bash_completes_verbs_recipes_options_and_runs(place):
     asked = {
-        "pre": "pretrain",
+        "pret": "pretrain",
         "pretrain acl/dig": "acl/digits",
         "pretrain acl/digits --epo": "--epochs",
         "pretrain acl/digits --optimizer ''": "SGD AdamW LARS",

@@ -18,6 +18,7 @@ from unshaken.commands.board import BoardOptions, SubmitOptions
 from unshaken.commands.coreset import CoresetOptions
 from unshaken.commands.demo import DemoOptions
 from unshaken.commands.doctor import DoctorOptions
+from unshaken.commands.embed import EmbedOptions
 from unshaken.commands.evaluate import EvaluateOptions
 from unshaken.commands.finetune import FinetuneOptions
 from unshaken.commands.frontier import FrontierOptions
@@ -188,6 +189,7 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
         FrontierFigureOptions(),
         BoardOptions(),
         SubmitOptions(),
+        EmbedOptions(DataSource("digits")),
     )
     known |= {flag for other in others for flag in flags(other)}
     known |= {

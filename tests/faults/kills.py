@@ -64,6 +64,8 @@ VERBS: dict[str, list[str]] = {
     + [*CORESETS[2:], *STEPS],
     "board": ["board", "results", "--out", "site"],
     "submit": ["submit", "results/0.json", "--by", "A. Author", "--out", "submission.json"],
+    "embed": ["embed", "run", "--data", "digits", "--out", "features.csv"],
+    "predict": ["predict", "run/slf", "--data", "digits", "--out", "classes.csv"],
 }
 """A command of every verb that writes, given in a folder that holds run/, run/slf/, results/ and theirs.pt."""
 RESULTS = Path(__file__).parents[2] / "results" / "digits"

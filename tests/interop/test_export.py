@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unshaken.base.json_files import write_json
 from unshaken.base.packed_bits import pack_bits
 from unshaken.base.rng import Key
-from unshaken.commands.interop import export_, results_of
+from unshaken.commands.interop import export_
 from unshaken.interop import export as exporting
 from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.fingerprint import verify_fingerprint
@@ -28,6 +28,7 @@ from unshaken.nets.dual_bn import set_route, with_routes
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Encoder, Network, seeded
 from unshaken.nets.torchvision_ops import declare_operators
+from unshaken.runs.load import results_in_run
 
 ORIGIN = {"pretrain": {"recipe": {"name": "acl", "data": {"name": "cifar10"}, "seed": 3}}}
 NAMES = ("cat", "dog", "é")
@@ -219,7 +220,7 @@ def test_a_folder_for_a_hub_comes_back(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert Backbone(**config["backbone"]).name == "resnet-small"
     page = (folder / "README.md").read_text()
-    assert page.startswith('---\nlicense: "mit"\nlibrary_name: unshaken\npipeline_tag: image-feature-extraction\n')
+    assert page.startswith("---\nlicense: mit\nlibrary_name: unshaken\npipeline_tag: image-feature-extraction\n")
     export(tmp_path, ExportOptions("hub", tmp_path / "hub"))  # again into its own folder
 
 
@@ -307,7 +308,7 @@ def test_the_page_says_what_was_measured(tmp_path):
         digest(load_model(tmp_path / "one.safetensors").net),
     ):
         assert fact in page
-    assert results_of(tmp_path / "one.safetensors") == []
+    assert results_in_run(tmp_path / "one.safetensors") == []
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
-"""Paired comparisons against scipy's exact test, and against what must not be compared."""
+"""Paired comparisons against the sum of binomial coefficients, and against what must not be compared."""
 
 import copy
+from fractions import Fraction
+from math import comb, erfc
+from time import monotonic
 
 import numpy
 import pytest
-from scipy.stats import binomtest
 
 from unshaken.base.json_files import write_json
 from unshaken.base.packed_bits import pack_bits
@@ -51,9 +53,18 @@ def result(seed: int = 0, **changes) -> dict:
 
 
 @pytest.mark.parametrize(("more", "less"), [(0, 0), (1, 0), (5, 5), (9, 2), (2, 9), (30, 12), (300, 250)])
-def test_the_exact_test_is_scipy_s(more, less):
-    expected = binomtest(more, more + less).pvalue if more + less else 1.0
-    assert sign_test(more, less) == pytest.approx(expected, rel=1e-9)
+def test_the_exact_test_is_the_sum_of_binomials(more, less):
+    m = more + less
+    expected = min(Fraction(1), Fraction(2 * sum(comb(m, k) for k in range(min(more, less) + 1)), 2**m))
+    assert sign_test(more, less) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_many_pairs_are_quick():
+    """By hand this took minutes; the normal approximation is close for so many."""
+    begun = monotonic()
+    p = sign_test(50_400, 49_600)
+    assert monotonic() - begun < 2
+    assert p == pytest.approx(erfc((800 - 1) / (2 * 100_000) ** 0.5), rel=1e-3)
 
 
 def test_counts_of_pairs():

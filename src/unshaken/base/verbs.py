@@ -17,6 +17,8 @@ VERBS = {
     "demo": "do all of it on digits, in minutes on two CPU cores",
     "import": "read a checkpoint of other code: unshaken import FILE",
     "export": "write an encoder for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
+    "embed": "write the features of all images: unshaken embed ENCODER --data FOLDER --out FILE.parquet",
+    "predict": "write the predicted classes: unshaken predict CLASSIFIER --data FOLDER --out FILE.csv",
     "text-embeddings": "embed class names for zero-shot: unshaken text-embeddings FOLDER --names names.txt",
     "verify": "check that a network or a result is what it says: unshaken verify FILE",
     "list": "list methods, modes, data, networks, or a recipe's values: unshaken list acl/cifar10",

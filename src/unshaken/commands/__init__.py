@@ -8,6 +8,7 @@ from unshaken.commands.completion import completion
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
 from unshaken.commands.doctor import doctor
+from unshaken.commands.embed import embed, predict
 from unshaken.commands.evaluate import compare, evaluate
 from unshaken.commands.finetune import finetune
 from unshaken.commands.frontier import frontier
@@ -32,6 +33,8 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "demo": demo,
     "import": import_,
     "export": export_,
+    "embed": embed,
+    "predict": predict,
     "verify": verify,
     "text-embeddings": text_embeddings,
     "list": list_,

@@ -13,6 +13,7 @@ from unshaken.commands.catalog import FORMS, TOPICS
 from unshaken.commands.coreset import CoresetOptions
 from unshaken.commands.demo import DemoOptions
 from unshaken.commands.doctor import DoctorOptions
+from unshaken.commands.embed import EmbedOptions
 from unshaken.commands.evaluate import CompareOptions, EvaluateOptions
 from unshaken.commands.finetune import FinetuneOptions
 from unshaken.commands.frontier import FrontierOptions
@@ -87,6 +88,8 @@ def defaults() -> dict[str, list[Any]]:
         "demo": [DemoOptions()],
         "import": [ImportOptions()],
         "export": [ExportOptions()],
+        "embed": [EmbedOptions(DataSource())],
+        "predict": [EmbedOptions(DataSource())],
         "verify": [VerifyOptions()],
         "text-embeddings": [TextEmbeddingsOptions()],
     }
@@ -102,7 +105,10 @@ READ_FIRST = {
 """Options that a verb reads before the others."""
 SUBJECTS = {
     **dict.fromkeys(("pretrain", "plan"), "recipes"),
-    **dict.fromkeys(("finetune", "evaluate", "doctor", "export", "verify", "compare", "report", "submit"), "runs"),
+    **dict.fromkeys(
+        ("finetune", "evaluate", "doctor", "export", "embed", "predict", "verify", "compare", "report", "submit"),
+        "runs",
+    ),
     **dict.fromkeys(("board", "import", "text-embeddings"), "files"),
     **dict.fromkeys(("frontier", "cite"), "recipes runs"),
     "list": "recipes topics",

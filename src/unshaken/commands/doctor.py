@@ -22,6 +22,7 @@ from unshaken.interop.foreign import file_format
 from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.interop.imported_files import import_file
 from unshaken.interop.load import file_in
+from unshaken.interop.locate import locate
 from unshaken.nets.checkpoint import FORMAT, backbone_of, read_tensors
 from unshaken.options import only_options_of, parse, subject
 from unshaken.recipes.datasets import defaults_for
@@ -60,10 +61,10 @@ class DoctorOptions(TableOptions):
 
 def doctor(args: list[str]) -> int:
     """Check a classifier. Returns 1 if there are findings, and 0 otherwise."""
-    what = "a fine-tuning run's folder, a classifier file, or a checkpoint that `unshaken import` reads"
+    what = "a fine-tuning run's folder, a classifier file, OWNER/NAME on the Hub, or what `unshaken import` reads"
     name, rest = subject(args, "doctor", "CHECKPOINT", what, DoctorOptions(DataSource("cifar10"), Linf()))
     with TemporaryDirectory() as folder:
-        file, rest = _classifier(Path(name), rest, Path(folder))
+        file, rest = _classifier(locate(name), rest, Path(folder))
         net, file, about, source = checks.read_classifier(file)
         options = DoctorOptions(source, defaults_for(source).ball)
         # ε is that of the named set, unless it is named too.

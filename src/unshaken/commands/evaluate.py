@@ -24,7 +24,7 @@ from unshaken.report import compare as comparison
 from unshaken.report.records import TableOptions, print_records
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
-from unshaken.runs.evaluate import default_evaluation, finetuning_data
+from unshaken.runs.evaluate import default_evaluation, finetuning_data, is_saved_model
 from unshaken.runs.evaluation_trial import evaluation_lines
 from unshaken.runs.trial import scratch
 from unshaken.runs.workspace import Workspace
@@ -72,15 +72,16 @@ class EvaluateOptions(TableOptions):
 
 
 def evaluate(args: list[str]) -> int:
-    what = "a fine-tuning run's folder, a folder that holds several, or timm/NAME"
+    what = "a fine-tuning run's folder, a folder of several, a classifier file, OWNER/NAME on the Hub, or timm/NAME"
     name, rest = subject(args, "evaluate", "RUN", what, EvaluateOptions(Evaluation(), DataSource("cifar10")))
     if name.startswith(PUBLISHED) and not Path(name).exists():
         result, options = published(name, rest)
         if result is not None:
             show([result], form=options)
         return 0
-    if any(group[0] == "--class-embeddings" for group in flag_groups(rest)):
-        result, options = zero_shot(name, rest)
+    by_names = any(group[0] == "--class-embeddings" for group in flag_groups(rest))
+    if by_names or is_saved_model(name):
+        result, options = zero_shot(name, rest) if by_names else saved(name, rest)
         if result is not None:
             show([result], form=options)
         return 0
@@ -184,6 +185,17 @@ def zero_shot(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]
     if images.names:
         classifier = classifier.for_classes(images.names, options.classes)
     return evaluate_one(options, classifier, images), options
+
+
+def saved(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
+    """Evaluate an exported or downloaded classifier. Returns its result and the options."""
+    classifier = Classifier.of_file(name)
+    default = EvaluateOptions(default_evaluation(classifier.source), classifier.source)
+    source = parse(default, rest, f"unshaken evaluate {name}").data
+    options = parse(replace(default, evaluation=default_evaluation(source)), rest, f"unshaken evaluate {name}")
+    if options.classes:
+        raise ValueError("--classes is for published networks: a classifier's classes are those it was fine-tuned on")
+    return evaluate_one(options, classifier), options
 
 
 @dataclass(frozen=True)

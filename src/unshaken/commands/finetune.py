@@ -13,6 +13,7 @@ from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
+from unshaken.interop.locate import home_of, is_repo, locate
 from unshaken.options import Config, only_options_of, parse, subject, take_list, take_option
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.finetune import MODES, Finetune, named
@@ -54,7 +55,9 @@ class FinetuneOptions:
 
 def finetune(args: list[str]) -> None:
     shown = FinetuneOptions(Finetune())
-    name, rest = subject(args, "finetune", "ENCODER", "a pre-training run's folder or an encoder file", shown)
+    name, rest = subject(
+        args, "finetune", "ENCODER", "a pre-training run's folder, an encoder file, or OWNER/NAME on the Hub", shown
+    )
     config, rest = Config.take(rest)
     wanted, rest = take_list(rest, "--mode")
     data, rest = take_option(rest, "--data.name")
@@ -69,7 +72,7 @@ def finetune(args: list[str]) -> None:
         named(like)  # raises the error about a wrong name
     if size and not size.isdecimal():
         raise ValueError(f"--data.size is a side in pixels, such as 32, not {size!r}")
-    encoder = Path(name)
+    encoder = locate(name)
     # Presets depend on the data set and on its image size.
     source = runs.labelled_source(encoder, data, int(size) if size else None)
     modes = modes_of(wanted)
@@ -99,7 +102,8 @@ def finetune(args: list[str]) -> None:
     with guard_signals(all_options[0].stop_after):
         for options in all_options:
             print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
-            workspace = Workspace(options.out, options.runtime, options.save_every)
+            out = home_of(name) if options.out is None and is_repo(name) else options.out
+            workspace = Workspace(out, options.runtime, options.save_every)
             run = runs.finetune(encoder, options.recipe, workspace)
             close(run, "classifier.safetensors", f"unshaken evaluate {run}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -13,17 +12,18 @@ from unshaken.base.json_files import add_checksum, add_checksums_to_lines
 from unshaken.base.ranges import Count, Whole, ranged
 from unshaken.base.suggest import closest
 from unshaken.compute.runtime import Runtime
-from unshaken.evaluation.result_file import read_result
 from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
 from unshaken.interop.export import ExportOptions, export, page_of
 from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
 from unshaken.interop.import_options import UNKNOWN, ImportOptions
 from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm
 from unshaken.interop.layouts import LAYOUTS
+from unshaken.interop.locate import locate
 from unshaken.nets import checkpoint as saved
 from unshaken.options import parse, subject
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune_presets import PRESETS
+from unshaken.runs.load import results_in_run
 from unshaken.runs.verify import recheck
 
 
@@ -151,12 +151,8 @@ def _reattack(path: Path, options: VerifyOptions) -> str | None:
 def export_(args: list[str]) -> None:
     name, _ = subject(args, "export", "RUN", "a run's folder, or an encoder or classifier file", ExportOptions())
     how = parse(ExportOptions(), args[1:], f"unshaken export {name}")
-    out = export(Path(name), how, results_of(Path(name)))
+    path = locate(name)
+    out = export(path, how, results_in_run(path))
     print(f"{out}\n{page_of(out)}  model card: what it is and how to load it")
     if how.repo:
         print(f"https://huggingface.co/{how.repo}  uploaded; a new repository is private")
-
-
-def results_of(path: Path) -> list[dict[str, Any]]:
-    """Read all results in a run's folder and below it."""
-    return [read_result(file) for file in sorted(path.rglob("result*.json"))] if path.is_dir() else []

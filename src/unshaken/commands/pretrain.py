@@ -10,18 +10,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from unshaken.base.ranges import Natural, NonNegative, ranged
+from unshaken.base.ranges import Natural, NonNegative, Positive, ranged
 from unshaken.base.schedule import MultiStep
 from unshaken.commands.closing import close
 from unshaken.compute.runtime import Runtime
-from unshaken.options import Config, expand_data, parse, subject
+from unshaken.options import Config, expand_data, flag_groups, parse, subject
+from unshaken.options.aliases import ALIASES
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs import pretrain as runs
-from unshaken.runs.trial import pretrain_lines
+from unshaken.runs.choices import choose, is_open, remembered
+from unshaken.runs.trial import pretrain_lines, scratch, some_images
 from unshaken.runs.workspace import Workspace
+from unshaken.train.image_sets import load_images
 from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
@@ -47,6 +50,9 @@ class PretrainOptions:
     stop_after: NonNegative = 0.0
     """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes the run.
     It ends after a complete step or selection, and makes at least one step. 0 never stops."""
+    hours: Positive = 1.0
+    """Hours for which epochs are chosen, by measured steps, if the images are your own and --epochs is not given. They
+    are at most those of the paper."""
     dry_run: bool = False
     """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
     is written."""
@@ -63,18 +69,40 @@ def pretrain(args: list[str]) -> None:
     default = recipe(name)
     options = parse(PretrainOptions(default), expand_data(args), f"unshaken pretrain {name}", config)
     chosen = on_its_split(options.recipe, default)
+    if isinstance(chosen, Pretrain) and not options.dry_run:
+        typed = {name for name in ("epochs", "batch_size") if is_typed(name, args, config)}
+        chosen, runtime = remembered(chosen, typed, options.runtime, options.out, options.hours)
+        options = replace(options, runtime=runtime)
     remark(chosen, default)
     if options.profile and not isinstance(chosen, Pretrain):
         raise ValueError(f"--profile looks at a single run, and {chosen.name} is several; profile {chosen.teacher}")
     if options.dry_run:
         if not isinstance(chosen, Pretrain):
             raise ValueError(f"{chosen.name} is made of several runs: --dry-run {chosen.teacher} first")
-        print("\n".join(pretrain_lines(chosen, options.runtime)))
+        typed = {name for name in ("epochs", "batch_size") if is_typed(name, args, config)}
+        print("\n".join(dry_lines(chosen, typed, options)))
         return
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
         run = runs.pretrain(chosen, workspace)
     close(run, "encoder.safetensors", f"unshaken finetune {run}")
+
+
+def is_typed(name: str, args: list[str], config: Config) -> bool:
+    """Return whether a field of the recipe was set, on the command line or in a file; num_epochs stands for epochs."""
+    typed, option = {group[0].removeprefix("--") for group in flag_groups(args)}, name.replace("_", "-")
+    aliases = {alias for alias, meanings in ALIASES.items() if option in meanings}
+    return bool(typed & {name, option, *aliases}) or name in config.values
+
+
+def dry_lines(chosen: Pretrain, typed: set[str], options: PretrainOptions) -> list[str]:
+    """Return the plan of a pre-training, with what would be chosen for it. Writes nothing."""
+    if not is_open(chosen, typed, options.runtime):
+        return pretrain_lines(chosen, options.runtime)
+    with scratch(chosen.data) as source:
+        load = lambda few: load_images(few, chosen.split, chosen.backbone)  # noqa: E731
+        images, count = some_images(source, load, chosen.split)
+    return list(choose(chosen, typed, options.runtime, options.hours, images, count).lines)
 
 
 def named_recipe(config: Config) -> tuple[str | None, Config]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy
 import torch
@@ -58,6 +58,8 @@ class Runtime:
     0: no limit, and nothing is recomputed."""
     threads: Natural = 0
     """Number of CPU threads; 0: PyTorch's choice. Another number can change the last bits of results."""
+    by_trial: ClassVar[bool] = False
+    # True where auto has two candidates: `pretrain` and `plan` of the command line then time both on the network
     same_world: bool = False
     """Refuse to resume a run if versions, threads or hardware have changed since it started. By default it resumes with
     a message, and run.json records all of them; the bits of such a run cannot be reproduced on either."""
@@ -69,7 +71,9 @@ class Runtime:
                 f"not {self.threads} and {self.at_most}"
             )
         if self.precision == "auto":
-            object.__setattr__(self, "precision", "bf16" if multiplies_bf16(self.kind) else "float32")
+            low = multiplies_bf16(self.kind)
+            object.__setattr__(self, "precision", "bf16" if low else "float32")
+            object.__setattr__(self, "by_trial", low and self.kind == "cpu")
 
     @property
     def kind(self) -> str:

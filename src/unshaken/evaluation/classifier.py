@@ -23,6 +23,8 @@ from unshaken.data.source import DataSource, source_of
 from unshaken.evaluation.adapter import Adapter
 from unshaken.evaluation.class_map import Selected, Words, index_of, read_map
 from unshaken.interop.import_checkpoint import UNKNOWN
+from unshaken.interop.load import file_in
+from unshaken.interop.locate import home_of, is_repo, locate
 from unshaken.nets.checkpoint import backbone_of, digest, load_classifier
 from unshaken.nets.network import Network, frozen
 from unshaken.nets.timm_nets import class_words, published_classifier
@@ -86,6 +88,19 @@ class Classifier:
         seconds = {"pretrain": _at_end(run.parent, "seconds"), "finetune": _at_end(run, "seconds")}
         spent, memory = _at_end(run.parent, "spent"), _at_end(run.parent, "memory_gb")
         return cls(net, digest(net), metadata, seconds, run, spent, memory=memory)
+
+    @classmethod
+    def of_file(cls, name: Path | str, folder: Path | None = None) -> Classifier:
+        """Read an exported or downloaded classifier: a file, a folder for a hub, or OWNER/NAME on the Hub.
+
+        folder  where verdicts and results are written; by default runs/NAME, and nothing is written beside the file
+        """
+        file = file_in(locate(name))
+        net, metadata = load_classifier(file)
+        weights = digest(net)
+        stem = home_of(name).name if is_repo(name) else f"{(file.parent if Path(name).is_dir() else file).stem}"
+        folder = Path("runs") / f"{stem}-{weights[:8]}" if folder is None else folder
+        return cls(net, weights, metadata, {"pretrain": None, "finetune": None}, folder)
 
     @classmethod
     def of_module(cls, module: Callable[[Tensor], Any], name: str, folder: Path | None = None) -> Classifier:

@@ -253,7 +253,7 @@ def to_hub(subject: LoadedModel, out: Path, route: str | None, results: list[dic
     config |= {"names": subject.metadata["names"]} if subject.kind == "classifier" else {}
     write_json(out / "config.json", config | {"weights": subject.metadata["fingerprint"]["weights"]})
     page = card(subject, "hub", file.name, route, list(results), CODE["hub"](subject, file.name))
-    write_text(out / "README.md", front_matter(subject, license) + page)
+    write_text(out / "README.md", front_matter(subject, license, list(results)) + page)
 
 
 def upload(folder: Path, repo: str) -> None:

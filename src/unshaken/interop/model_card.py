@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from unshaken.base.safe_text import last_part, markdown, printable
 from unshaken.interop.load import LoadedModel
 
@@ -171,19 +173,44 @@ def _share(score: dict[str, Any] | None) -> str:
     return f"{score['percent']:.2f} % ({score['correct']} of {score['n']})" if score else "–"
 
 
-def front_matter(subject: LoadedModel, license: str) -> str:
-    """Return the YAML front matter, which a hub reads."""
+def front_matter(subject: LoadedModel, license: str, results: list[dict[str, Any]] = ()) -> str:  # pyright: ignore[reportArgumentType]
+    """Return the YAML front matter, which a hub reads. With results it has a `model-index`, which the Hub shows."""
     recipe = subject.metadata.get("pretrain", {}).get("recipe", {})
     task = "image-classification" if subject.kind == "classifier" else "image-feature-extraction"
-    lines = [
-        "---",
-        f"license: {json.dumps(license)}",
-        "library_name: unshaken",
-        f"pipeline_tag: {task}",
-        "tags:",
-        "- adversarial-robustness",
-        "- self-supervised-learning",
-        f"- {json.dumps(printable(recipe.get('name', UNKNOWN)))}",
-        "---",
+    name = printable(str(recipe.get("name", UNKNOWN)))
+    front: dict[str, Any] = {
+        "license": license,
+        "library_name": "unshaken",
+        "pipeline_tag": task,
+        "tags": ["adversarial-robustness", "self-supervised-learning", name],
+    }
+    if results:
+        entries = [_index_entry(result) for result in results]
+        front["model-index"] = [{"name": f"{name} {printable(str(subject.backbone.name))}", "results": entries}]
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
+    """Return one result as an entry of a model-index: a task, a set of images, and the measured accuracies."""
+    data = result["data"]
+    name = printable(last_part(str(data.get("name", UNKNOWN))))
+    words = {"standard": "clean accuracy", "robust": f"robust accuracy ({_attack(result)})"}
+    words |= {"autoattack": "robust accuracy (AutoAttack)"}
+    metrics = [
+        {
+            "type": "accuracy",
+            "name": f"{word}, {result[key]['correct']} of {result[key]['n']}",
+            "value": result[key]["percent"],
+        }
+        for key, word in words.items()
+        if key in result
     ]
-    return "\n".join(lines) + "\n\n"
+    task = {"type": "image-classification", "name": f"classification ({str(result.get('mode')).upper()})"}
+    split = {"split": printable(str(data["split"]))} if "split" in data else {}
+    return {"task": task, "dataset": {"type": name, "name": name, **split}, "metrics": metrics}
+
+
+def _attack(result: dict[str, Any]) -> str:
+    """Describe the attack of the robust accuracy in words: PGD-20, l∞ 8/255."""
+    attack = result.get("evaluation", {}).get("attack", {})
+    return f"PGD-{attack.get('steps', '?')}, {_threats({'method': {'attack': attack}})}"

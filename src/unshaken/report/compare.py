@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,9 @@ def sign_test(more: int, less: int) -> float:
 
     With one answer for each image this is McNemar's test (Psychometrika 1947): p = min(1, 2 P(X ≤ min)), X ~ B(m, 1/2).
     """
-    m = more + less
-    return min(1.0, 2 * sum(comb(m, k) for k in range(min(more, less) + 1)) / 2**m)
+    from scipy.stats import binomtest  # here, because the tables of `report` need no scipy
+
+    return float(binomtest(more, more + less).pvalue) if more + less else 1.0
 
 
 def protocols(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

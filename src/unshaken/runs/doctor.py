@@ -21,6 +21,7 @@ from unshaken.diagnostics.leak import leak
 from unshaken.diagnostics.subject import ModelUnderTest
 from unshaken.evaluation.adapter import Adapter
 from unshaken.interop.load import file_in
+from unshaken.interop.locate import locate
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import backbone_of, digest, load_classifier, load_encoder, readable_header
 from unshaken.nets.dual_bn import routes_of, single_route
@@ -45,7 +46,8 @@ def doctor(
 ) -> list[Checked]:
     """Look for signs that the attack or the setup fails, and not the defence. Returns every check.
 
-    classifier  a fine-tuning run, a classifier file, or a module or function from images in [0, 1] to logits
+    classifier  a fine-tuning run, a classifier file, OWNER/NAME on the Hub, or a module or function from images in
+                [0, 1] to logits
     images      labelled test images, or anything that `Images.of` reads; by default those of the set that a run was
                 fine-tuned on
     ball        the ball of the attack; by default the set's
@@ -60,7 +62,7 @@ def doctor(
         net = classifier if isinstance(classifier, Network) else Network(Adapter(classifier), nn.Identity())  # pyright: ignore[reportArgumentType]
         ball = ball or defaults_for(DataSource(images.name)).ball
         return list(check_images(net, images, ball, None, limit, attacked, seed, runtime))
-    net, file, about, source = read_classifier(Path(classifier))
+    net, file, about, source = read_classifier(locate(classifier))
     images = source if images is None else images
     ball = ball or defaults_for(images if isinstance(images, DataSource) else DataSource(images.name)).ball
     if isinstance(images, DataSource):

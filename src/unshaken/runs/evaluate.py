@@ -29,6 +29,7 @@ from unshaken.evaluation.result_names import file_suffix, log_name, verdict_suff
 from unshaken.evaluation.stages import logits_of
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.evaluation.verdicts import Verdicts
+from unshaken.interop.locate import is_repo
 from unshaken.nets.network import frozen
 from unshaken.recipes.datasets import defaults_for
 from unshaken.runs.workspace import Workspace
@@ -65,8 +66,9 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Measure clean, adversarial and corrupted accuracy on labelled images, with a verdict for each image.
 
-    classifier  a fine-tuning run; or a module or function from images in [0, 1] (N C H W) to logits (N K), with its
-                normalisation inside. A module is evaluated in eval mode, and its mode is restored
+    classifier  a fine-tuning run; an exported file, a folder for a hub, or OWNER/NAME on the Hub; or a module or
+                function from images in [0, 1] (N C H W) to logits (N K), with its normalisation inside. A module is
+                evaluated in eval mode, and its mode is restored
     images      labelled images; by default the test split of the set that a run was fine-tuned on. They may be
                 anything that `Images.of` reads: a pair of arrays, images and labels; a torch Dataset; ...
     evaluation  what to measure; by default clean accuracy and PGD-20 at the ε of the set
@@ -122,6 +124,12 @@ def _report_share(shard: Shard, evaluation: Evaluation, verdicts: dict[str, Verd
     print(f"shard {shard} is done; {n} of {total} images are judged so far", file=sys.stderr)
 
 
+def is_saved_model(name: Path | str) -> bool:
+    """Return whether a name is a file, a folder for a hub or a repository, and not a run."""
+    path = Path(name)
+    return is_repo(name) or path.is_file() or (path / "model.safetensors").exists()
+
+
 def classifier_of(
     classifier: Path | str | Callable[[Tensor], Any] | Classifier, name: str, workspace: Workspace
 ) -> Classifier:
@@ -129,7 +137,7 @@ def classifier_of(
     if isinstance(classifier, Classifier):
         return classifier
     if isinstance(classifier, (str, Path)):
-        return Classifier.of_run(Path(classifier))
+        return Classifier.of_file(classifier) if is_saved_model(classifier) else Classifier.of_run(Path(classifier))
     if not callable(classifier):
         raise ValueError(f"a classifier is a run, a module or a function, not a {type(classifier).__name__}")
     return Classifier.of_module(classifier, name, None if workspace.root is None else Path(workspace.root))

@@ -13,6 +13,7 @@ from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
 from unshaken.data.source import UNKNOWN, DataSource, source_of
 from unshaken.interop.fingerprint import write_fingerprint
+from unshaken.interop.locate import home_of, is_repo, locate
 from unshaken.methods.base import Method, Step
 from unshaken.nets.checkpoint import save_classifier
 from unshaken.nets.dual_bn import merge_route, routes_of, single_route
@@ -40,14 +41,16 @@ def finetune(
 ) -> Path:
     """Train a classifier on an encoder, resume it, or return the finished run: its folder has classifier.safetensors.
 
-    encoder    a pre-training run or an encoder file
+    encoder    a pre-training run, an encoder file, a folder for a hub, or OWNER/NAME on the Hub
     recipe     a fine-tuning recipe, or a mode (slf, alf, aff or autolora) with the field's choices for this encoder
     workspace  without a root, the run's folder is in the encoder's
     data       labelled images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
 
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
-    file = encoder_file(Path(encoder))
+    if is_repo(encoder) and workspace.root is None:
+        workspace = replace(workspace, root=home_of(encoder))
+    file = encoder_file(locate(encoder))
     source = None if data is None else DataSource.of(data)
     if isinstance(recipe, str):
         recipe = finetune_recipe(file, recipe, source)
@@ -77,7 +80,7 @@ def finetune_recipe(
         raise ValueError(
             f"there is no mode {mode!r}; there are {', '.join(MODES)}, all for these three in turn, and autolora"
         )
-    file = encoder_file(Path(encoder))
+    file = encoder_file(locate(encoder))
     given = PretrainedEncoder.read(file)
     pretrained = given.metadata["pretrain"]["recipe"]
     origin = source_of(pretrained["data"], file.parent)

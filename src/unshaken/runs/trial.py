@@ -35,7 +35,7 @@ from unshaken.train.workload import HOUR
 
 SECONDS = 4.0
 """The most seconds of steps that are timed."""
-MOST = 2048
+MOST = 512
 """Images of a user's own set that a trial decodes; the others are counted."""
 
 

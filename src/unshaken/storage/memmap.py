@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from unshaken.base.json_files import MOST, naming, read_bytes, read_json, write_json
 from unshaken.base.json_shapes import Each, Items, Whole
+from unshaken.base.locks import Busy, Lock
 from unshaken.storage.cache import cache_path
 
 JOURNAL = {
@@ -201,10 +201,10 @@ def _check_room(folder: Path, wanted: int) -> None:
 @contextmanager
 def _locked(lock: Path) -> Iterator[None]:
     """Hold a lock; wait while another process has it."""
-    with open(lock, "w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is decoding the same images into {lock.parent}; waiting for it", file=sys.stderr)
-            fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        held = Lock(lock)
+    except Busy:
+        print(f"another process is decoding the same images into {lock.parent}; waiting for it", file=sys.stderr)
+        held = Lock(lock, wait=-1)
+    with held:
         yield

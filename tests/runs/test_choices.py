@@ -1,0 +1,99 @@
+"""What is chosen for a user's own images: by their number and by a trial, once, and said; what is typed stays."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import unshaken
+from unshaken import cli
+from unshaken.compute.runtime import Runtime
+from unshaken.data.images import Images
+from unshaken.data.source import DataSource
+from unshaken.runs import choices, speeds, trial
+from unshaken.runs.choices import choose, fitting, suited_batch
+from unshaken.train.throughput import Speed
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "suited"),
+    [(5120, 512, None), (50_000, 512, None), (5119, 512, 256), (1352, 512, 128), (80, 512, 32), (80, 32, None)],
+)
+def test_a_batch_leaves_ten_steps(images, batch, suited):
+    assert suited_batch(images, batch) == suited
+
+
+@pytest.mark.parametrize(
+    ("seconds", "whole", "epochs", "fit"),
+    [
+        (3600, 1000, 1000, 1000),
+        (3600, 36_000, 1000, 100),
+        (3600, 20_000, 1000, 180),
+        (3600, 1e9, 1000, 1),
+        (7, 70, 90, 9),
+    ],
+)
+def test_epochs_that_fit(seconds, whole, epochs, fit):
+    assert fitting(seconds, whole, epochs) == fit
+
+
+def own(epochs: int = 1000) -> unshaken.Pretrain:
+    return replace(unshaken.recipe("acl/cifar10"), data=DataSource("photos"), epochs=epochs)
+
+
+IMAGES = Images(np.zeros((64, 3, 32, 32), np.uint8), name="photos")
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Speeds as if measured: 100 images a second, and another number in bf16."""
+    found = {"float32": 100.0, "bf16": 200.0}
+    speed = lambda one, images, runtime, seconds=0.0: Speed(found[runtime.precision], 0.0, 64)  # noqa: E731
+    for module in (speeds, trial):
+        monkeypatch.setattr(module, "pretrain_speed", speed)
+    monkeypatch.setattr(choices, "SECONDS", 0.0)
+    return found
+
+
+def test_epochs_fit_the_hours(measured):
+    """2,400 images at 100 a second are 24 s an epoch: 150 epochs an hour, with a warm-up of a tenth at most."""
+    choice = choose(own(), (), Runtime(device="cpu"), 1.0, IMAGES, 2400)
+    assert (choice.epochs, choice.batch_size) == (150, 128)
+    recipe, _ = choice.apply(own(), Runtime(device="cpu"))
+    assert (recipe.epochs, recipe.batch_size, recipe.lr.warmup) == (150, 128, 10)
+    assert any("150 epochs instead of the paper's 1,000, which would take 6 h 40 min" in line for line in choice.lines)
+    assert choose(own(), (), Runtime(device="cpu"), 8.0, IMAGES, 2400).epochs == 1000
+    assert choose(own(), ("epochs", "batch_size"), Runtime(device="cpu"), 1.0, IMAGES, 2400).epochs == 1000
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(200.0, "bf16"), (50.0, "float32")])
+def test_auto_takes_the_precision_that_is_faster_here(measured, bf16, chosen, monkeypatch):
+    monkeypatch.setattr("unshaken.compute.runtime.multiplies_bf16", lambda kind: True)
+    measured["bf16"] = bf16
+    runtime = Runtime(device="cpu", precision="auto")
+    assert runtime.by_trial
+    assert not Runtime(device="cpu", precision="bf16").by_trial
+    choice = choose(own(), ("epochs",), runtime, 1.0, IMAGES)
+    assert choice.precision == choice.apply(own(), runtime)[1].precision == chosen
+    assert any(f"{chosen} is the faster precision for resnet18 here" in line for line in choice.lines)
+
+
+def test_the_same_command_goes_on_with_the_same_choice(tmp_path, monkeypatch, capsys, measured):
+    """The second time nothing is measured, though the machine is ten times slower now; a typed field stays."""
+    (tmp_path / "photos").mkdir()
+    for k in range(70):
+        Image.fromarray(np.full((20, 20, 3), k, np.uint8)).save(tmp_path / "photos" / f"{k}.png")
+    monkeypatch.chdir(tmp_path)
+    measured["float32"] = 7.0
+    args = ["pretrain", "simclr", "--data", "photos", "--backbone.name", "resnet-small", "--hours", "0.01"]
+    assert cli.run(args) == 0
+    said = capsys.readouterr().err
+    assert "chosen: 3 epochs instead of the paper's 1,000" in said
+    assert "chosen: batches of 32 instead of 512" in said
+    measured["float32"] = 0.7
+    assert cli.run(args) == 0
+    assert "found finished" in capsys.readouterr().err
+    (run,) = Path("runs").glob("simclr-photos-*")
+    assert run.is_dir()
