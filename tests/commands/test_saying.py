@@ -25,6 +25,7 @@ from unshaken.commands.frontier import FrontierOptions
 from unshaken.commands.interop import VerifyOptions
 from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions, on_its_split, remark
+from unshaken.commands.text_embeddings import TextEmbeddingsOptions
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.export import ExportOptions
@@ -190,6 +191,7 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
         BoardOptions(),
         SubmitOptions(),
         EmbedOptions(DataSource("digits")),
+        TextEmbeddingsOptions(),
     )
     known |= {flag for other in others for flag in flags(other)}
     known |= {

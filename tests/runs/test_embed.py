@@ -13,9 +13,9 @@ from PIL import Image
 
 import unshaken
 from unshaken import cli
-from unshaken.interop.locate import home_of, is_repo
 from unshaken.nets.checkpoint import load_classifier, load_encoder
 from unshaken.nets.dual_bn import merge_route
+from unshaken.nets.locate import home_of, is_repo
 
 QUIET = unshaken.Workspace(quiet=True)
 hub = pytest.importorskip("huggingface_hub")

@@ -22,8 +22,8 @@ from unshaken.interop.foreign import file_format
 from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.interop.imported_files import import_file
 from unshaken.interop.load import file_in
-from unshaken.interop.locate import locate
 from unshaken.nets.checkpoint import FORMAT, backbone_of, read_tensors
+from unshaken.nets.locate import locate
 from unshaken.options import only_options_of, parse, subject
 from unshaken.recipes.datasets import defaults_for
 from unshaken.report.records import TableOptions, print_records

@@ -13,7 +13,7 @@ from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
-from unshaken.interop.locate import home_of, is_repo, locate
+from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.options import Config, only_options_of, parse, subject, take_list, take_option
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.finetune import MODES, Finetune, named

@@ -18,8 +18,8 @@ from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
 from unshaken.interop.import_options import UNKNOWN, ImportOptions
 from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm
 from unshaken.interop.layouts import LAYOUTS
-from unshaken.interop.locate import locate
 from unshaken.nets import checkpoint as saved
+from unshaken.nets.locate import locate
 from unshaken.options import parse, subject
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune_presets import PRESETS

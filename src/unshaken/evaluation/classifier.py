@@ -24,8 +24,8 @@ from unshaken.evaluation.adapter import Adapter
 from unshaken.evaluation.class_map import Selected, Words, index_of, read_map
 from unshaken.interop.import_checkpoint import UNKNOWN
 from unshaken.interop.load import file_in
-from unshaken.interop.locate import home_of, is_repo, locate
 from unshaken.nets.checkpoint import backbone_of, digest, load_classifier
+from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.nets.network import Network, frozen
 from unshaken.nets.timm_nets import class_words, published_classifier
 from unshaken.train.image_sets import check_images_fit, load_labelled

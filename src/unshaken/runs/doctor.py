@@ -21,10 +21,10 @@ from unshaken.diagnostics.leak import leak
 from unshaken.diagnostics.subject import ModelUnderTest
 from unshaken.evaluation.adapter import Adapter
 from unshaken.interop.load import file_in
-from unshaken.interop.locate import locate
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import backbone_of, digest, load_classifier, load_encoder, readable_header
 from unshaken.nets.dual_bn import routes_of, single_route
+from unshaken.nets.locate import locate
 from unshaken.nets.network import Network
 from unshaken.recipes.datasets import defaults_for
 from unshaken.train.image_sets import check_images_fit

@@ -29,7 +29,7 @@ from unshaken.evaluation.result_names import file_suffix, log_name, verdict_suff
 from unshaken.evaluation.stages import logits_of
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.evaluation.verdicts import Verdicts
-from unshaken.interop.locate import is_repo
+from unshaken.nets.locate import is_repo
 from unshaken.nets.network import frozen
 from unshaken.recipes.datasets import defaults_for
 from unshaken.runs.workspace import Workspace

@@ -13,11 +13,11 @@ from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
 from unshaken.data.source import UNKNOWN, DataSource, source_of
 from unshaken.interop.fingerprint import write_fingerprint
-from unshaken.interop.locate import home_of, is_repo, locate
 from unshaken.methods.base import Method, Step
 from unshaken.nets.checkpoint import save_classifier
 from unshaken.nets.dual_bn import merge_route, routes_of, single_route
 from unshaken.nets.heads import zero_classifier
+from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.nets.network import Encoder, Network
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, Protocol, chosen

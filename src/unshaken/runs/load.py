@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unshaken.evaluation.result_file import read_result
 from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.load import LoadedModel, load_model
-from unshaken.interop.locate import LIBRARIES, is_repo, locate
+from unshaken.nets.locate import LIBRARIES, is_repo, locate
 from unshaken.nets.network import Network
 from unshaken.nets.timm_nets import published_classifier
 
