@@ -40,6 +40,7 @@ def test_the_verbs_are_these():
         "board",
         "submit",
         "doctor",
+        "checkup",
         "frontier",
         "coreset",
         "demo",

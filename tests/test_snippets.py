@@ -44,6 +44,7 @@ HOW = {
     "evaluate": "options",
     "frontier": "options",
     "doctor": "options",
+    "checkup": "options",
     "demo": "options",
     "plan": "options",
     "verify": "run",

@@ -12,6 +12,7 @@ VERBS = {
     "board": "make a site of static pages from results: unshaken board results --out site",
     "submit": "write one file of a run, for a board: unshaken submit RUN --by NAME",
     "doctor": "check if an evaluation can be believed: unshaken doctor RUN",
+    "checkup": "check an encoder without labels: unshaken checkup ENCODER --data FOLDER",
     "frontier": "draw accuracy against speed-up on coresets: unshaken frontier RUN [RUN ...]",
     "coreset": "show which images were selected: unshaken coreset show RUN",
     "demo": "do all of it on digits, in minutes on two CPU cores",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from unshaken.commands.board import board, submit
 from unshaken.commands.catalog import cite, list_
+from unshaken.commands.checkup import checkup
 from unshaken.commands.completion import completion
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "doctor": doctor,
+    "checkup": checkup,
     "frontier": frontier,
     "report": report,
     "board": board,

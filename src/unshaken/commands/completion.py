@@ -10,6 +10,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.base.verbs import VERBS
 from unshaken.commands.board import BoardOptions, SubmitOptions
 from unshaken.commands.catalog import FORMS, TOPICS
+from unshaken.commands.checkup import CheckupOptions
 from unshaken.commands.coreset import CoresetOptions
 from unshaken.commands.demo import DemoOptions
 from unshaken.commands.doctor import DoctorOptions
@@ -32,6 +33,7 @@ from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.finetune import MODES, Finetune
 from unshaken.report.frontier import FrontierFigureOptions
 from unshaken.report.table import ReportOptions
+from unshaken.runs.checkup import Checkup
 from unshaken.runs.frontier import coreset_pair
 
 SHELLS = ("bash", "zsh", "fish")
@@ -92,6 +94,7 @@ def defaults() -> dict[str, list[Any]]:
         "predict": [EmbedOptions(DataSource())],
         "verify": [VerifyOptions()],
         "text-embeddings": [TextEmbeddingsOptions()],
+        "checkup": [CheckupOptions(Checkup(), DataSource())],
     }
 
 
@@ -106,7 +109,19 @@ READ_FIRST = {
 SUBJECTS = {
     **dict.fromkeys(("pretrain", "plan"), "recipes"),
     **dict.fromkeys(
-        ("finetune", "evaluate", "doctor", "export", "embed", "predict", "verify", "compare", "report", "submit"),
+        (
+            "finetune",
+            "evaluate",
+            "doctor",
+            "checkup",
+            "export",
+            "embed",
+            "predict",
+            "verify",
+            "compare",
+            "report",
+            "submit",
+        ),
         "runs",
     ),
     **dict.fromkeys(("board", "import", "text-embeddings"), "files"),
