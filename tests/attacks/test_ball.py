@@ -134,7 +134,7 @@ def test_ascent_is_the_steepest_of_its_length(ball):
 
 
 @each_ball
-def test_no_gradient_no_move(ball):
+def test_a_zero_gradient_moves_nothing(ball):
     x, grad = images(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
     grad[1] = 0
     assert torch.equal(ball.ascend(x, grad, 0.1)[1], x[1])
@@ -148,7 +148,7 @@ def test_eps_is_positive(kind, eps):
         kind(eps)
 
 
-def test_an_eps_of_8_means_8_of_255():
+def test_an_l_inf_eps_of_8_is_refused_with_a_hint_to_8_255():
     with pytest.raises(ValueError, match="did you mean 8/255?"):
         Linf(8)
     assert L2(8).eps == 8

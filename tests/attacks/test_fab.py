@@ -48,7 +48,7 @@ def test_the_projection(ball, part):
 
 
 @each_ball
-def test_no_shorter_way_onto_the_plane(ball):
+def test_no_random_step_onto_the_plane_is_shorter(ball):
     """Every random feasible d that reaches the plane is longer."""
     rng = Key("ways").on("cpu")
     x, w = torch.rand(1, 1, 1, 3, generator=rng, dtype=torch.float64), torch.tensor([[[[1.0, -2.0, 0.5]]]]).double()
@@ -62,7 +62,7 @@ def test_no_shorter_way_onto_the_plane(ball):
 
 
 @each_ball
-def test_a_plane_out_of_reach_and_no_plane_at_all(ball):
+def test_an_unreachable_plane_gives_the_corner_and_a_zero_normal_gives_zero(ball):
     x = torch.tensor([0.25, 0.5]).view(1, 1, 1, 2).expand(3, -1, -1, -1)
     w = torch.tensor([[1.0, -1.0], [0.0, 0.0], [0.0, 1e-30]]).view(3, 1, 1, 2)
     d = tangent(ball, x, w, torch.tensor([5.0, 1.0, -1.0]))
@@ -70,7 +70,7 @@ def test_a_plane_out_of_reach_and_no_plane_at_all(ball):
 
 
 @each_ball
-def test_a_step_by_hand(ball):
+def test_a_step_has_the_values_computed_by_hand(ball):
     """x = (½, ½), z = (0, 8(x₁ − x₂ − ¼)): along (1, −1) the boundary is ⅛ away in each pixel; η goes 5 % beyond."""
     x, asked = torch.full((1, 1, 1, 2), 0.5), []
 
@@ -99,9 +99,9 @@ def test_the_way_from_x_weighs_a_tenth_at_most(ball):
     """From ¼ away, across the boundary that is ⅛ away: both ways are equally long, and a = ½ is cut to 0.1."""
     x, point = torch.tensor([[[[0.5, 0.5]]], [[[0.75, 0.25]]]]).split(1)
     now = FABState(torch.tensor([0]), x, torch.tensor([0]), torch.tensor([1]), point)
-    there = FAB(ball)._move(Model(hill), now)
+    reached = FAB(ball)._move(Model(hill), now)
     away = 0.9 * (0.25 - 1.05 / 8) + 0.1 * 1.05 / 8
-    assert there.flatten().tolist() == pytest.approx([0.5 + away, 0.5 - away])
+    assert reached.flatten().tolist() == pytest.approx([0.5 + away, 0.5 - away])
 
 
 @pytest.mark.parametrize("ball", [Linf(0.1252), L2(0.1770)], ids=str)

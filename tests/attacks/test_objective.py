@@ -25,7 +25,7 @@ def test_the_margin(classes):
     assert ((margin(z, y) < 0) == (z.argmax(1) != y)).all()
 
 
-def test_the_margin_of_what_is_no_number():
+def test_the_margin_of_nan_and_infinite_logits_is_minus_infinity():
     z = torch.tensor([[inf, 0.0], [0.0, nan], [nan, 0.0], [0.0, -inf]])
     assert margin(z, torch.zeros(4, dtype=torch.long)).tolist() == [-inf] * 4
 

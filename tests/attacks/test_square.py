@@ -34,7 +34,7 @@ def test_the_schedule_of_the_paper():
 
 
 @pytest.mark.parametrize("side", [1, 3, 4, 7])
-def test_a_bump_is_a_hill_above_a_hollow(side):
+def test_an_l2_bump_is_equation_2_of_the_paper(side):
     """Eq. 2 of the paper in loops; each half of length √½."""
 
     def hill(height: int, width: int) -> Tensor:
@@ -49,7 +49,7 @@ def test_a_bump_is_a_hill_above_a_hollow(side):
     assert torch.allclose(bump_of(side).double(), expected / expected.norm(), atol=1e-6)
 
 
-def test_squares_reach_every_pixel_and_no_further():
+def test_squares_cover_every_position_inside_the_image():
     draws = SquareDraws.of([3] * 2000, images(1, 2, 5, 6), Key(0).on("cpu"))
     for windows in (draws.here, draws.there):
         assert {(rows.start, columns.start) for rows, columns in windows} == {
@@ -80,7 +80,7 @@ def test_every_query_is_valid_and_in_the_ball_and_full(ball):
 
 
 @each_ball
-def test_only_what_lowers_the_margin_is_kept(ball):
+def test_a_query_is_accepted_only_if_it_lowers_the_margin(ball):
     x, margins = images(1, 1, 8, 8), []
 
     def logits(x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def test_only_what_lowers_the_margin_is_kept(ball):
 
 
 @pytest.mark.parametrize("query", range(8))
-def test_a_bump_takes_what_another_square_gives_and_what_the_ball_has_left(query):
+def test_an_l2_step_is_algorithm_3_of_the_paper(query):
     """Algorithm 3 of arXiv:1912.00049 channel by channel in float64, squares that overlap among them."""
     eps, x = 0.7, (images(1, 3, 8, 8) * 0.6 + 0.2).double()
     delta = torch.randn(3, 8, 8, generator=Key("delta").on("cpu"), dtype=torch.float64)

@@ -18,7 +18,7 @@ def test_a_write_leaves_one_file_and_no_part(tmp_path: Path):
     assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
 
 
-def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_old_file_remains_until_the_new_one_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "a.txt"
     write_text(path, "old")
 
@@ -59,14 +59,14 @@ def test_a_full_disk_names_the_file_that_grows():
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_file_larger_than_its_kind(tmp_path: Path):
+def test_a_file_above_its_size_limit_is_refused(tmp_path: Path):
     write_bytes(tmp_path / "a", b"12345")
     assert read_bytes(tmp_path / "a", 5) == b"12345"
     with pytest.raises(ValueError, match="a has 5 bytes, but a file of this kind may have at most 4"):
         read_bytes(tmp_path / "a", 4)
 
 
-def test_two_writers_with_one_process_number_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_writers_with_the_same_process_number_use_different_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As two containers that share a folder: each write is whole, whichever comes last."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
     path = tmp_path / "a.bin"
@@ -78,7 +78,7 @@ def test_two_writers_with_one_process_number_do_not_meet(tmp_path: Path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path):
+def test_the_next_write_removes_partial_files_of_a_killed_process(tmp_path: Path):
     for name in ("a.bin.0123456789ab.part", "a.bin.4711.part"):  # the second as earlier versions called them
         (tmp_path / name).write_bytes(b"half")
     others = ["b.bin.0123456789ab.part", "a.bin.part", "a.bin.mine.part"]
@@ -88,7 +88,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.bin", *others])
 
 
-def test_a_sweep_spares_what_is_being_written(tmp_path: Path):
+def test_a_sweep_does_not_remove_files_being_written(tmp_path: Path):
     with replacing(tmp_path / "a.bin") as file:
         file.write(b"x")
         (tmp_path / "b.bin.0123456789ab.part").write_bytes(b"half")

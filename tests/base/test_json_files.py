@@ -34,7 +34,7 @@ def said_or(read, path: Path) -> object:
         return str(error)
 
 
-def test_json_goes_there_and_back(tmp_path: Path):
+def test_json_is_read_back_as_written(tmp_path: Path):
     value = {"é": [1, 2.5, None, True], "eps": 8 / 255, "inner": {"3": [[]]}}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
@@ -90,7 +90,7 @@ def test_every_byte_of_a_document_counts(tmp_path: Path):
         lambda v: v.update(a=1.0),
     ],
 )
-def test_a_field_that_is_gone_new_or_altered(change, tmp_path: Path):
+def test_a_removed_added_or_changed_field_is_detected(change, tmp_path: Path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1, "b": "x"})
     value = json.loads(path.read_text())
@@ -99,7 +99,7 @@ def test_a_field_that_is_gone_new_or_altered(change, tmp_path: Path):
     refused(path, object, "damaged or altered|has no checksum")
 
 
-def test_spaces_and_the_order_of_fields_do_not_count(tmp_path: Path):
+def test_the_checksum_ignores_spaces_and_the_order_of_fields(tmp_path: Path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1, "b": "x"})
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True, indent=4))
@@ -111,7 +111,7 @@ def test_a_field_twice_is_refused(tmp_path: Path):
     refused(tmp_path / "a.json", object, "the field 'a' twice", read_foreign_json)
 
 
-def test_a_list_is_no_document(tmp_path: Path):
+def test_a_list_at_the_top_is_refused(tmp_path: Path):
     write_text(tmp_path / "a.json", "[1, 2]")
     refused(tmp_path / "a.json", object, "a list of 2 items, but must be an object")
 
@@ -164,7 +164,7 @@ def test_a_field_of_another_shape_is_named(change: dict, said: str | None, tmp_p
         refused(path, SHAPE, said)
 
 
-def test_a_number_that_no_float_holds(tmp_path: Path):
+def test_an_infinite_number_is_refused(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text('{"a": 1e999, "checksum": "0"}')
     refused(path, object, "damaged or altered")
@@ -201,7 +201,7 @@ def test_lines_go_there_and_back_and_grow(tmp_path: Path):
     assert Lines(path).values == [*values, {"step": 5}]
 
 
-def test_every_byte_of_every_line_counts(tmp_path: Path):
+def test_a_change_of_any_byte_of_a_line_is_detected(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     values = filled(path, 3)
     content = path.read_bytes()
@@ -215,7 +215,7 @@ def test_every_byte_of_every_line_counts(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kept", [(0, 2, 3, 4), (0, 1, 1, 2, 3, 4), (0, 2, 1, 3, 4), (1, 2, 3, 4)])
-def test_a_line_that_is_gone_twice_or_moved_is_seen(kept: tuple[int, ...], tmp_path: Path):
+def test_a_removed_repeated_or_moved_line_is_detected(kept: tuple[int, ...], tmp_path: Path):
     path = tmp_path / "a.jsonl"
     values = filled(path)
     lines = path.read_text().splitlines(keepends=True)

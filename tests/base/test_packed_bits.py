@@ -16,6 +16,6 @@ def test_the_first_is_the_highest_bit_of_a_byte():
     assert pack_bits(numpy.array([True, False, True])) == "oA=="  # 0b10100000
 
 
-def test_too_few_are_said():
+def test_too_few_bits_are_refused():
     with pytest.raises(ValueError, match="8 packed bits, not 9"):
         unpack_bits(pack_bits(numpy.ones(8, bool)), 9)

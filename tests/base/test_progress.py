@@ -6,7 +6,7 @@ from unshaken.base import progress as module
 from unshaken.base.progress import progress
 
 
-def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_work_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("reading", 10, "images") as advance:
         advance(10)
     assert capsys.readouterr() == ("", "")
@@ -23,7 +23,7 @@ def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatc
     ]
 
 
-def test_a_bar_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     with progress("reading [b]", None, "MB") as advance:
         advance(3)

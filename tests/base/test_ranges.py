@@ -40,7 +40,7 @@ def names(case) -> str:
     return f"{kind.__name__}.{name}"
 
 
-def test_there_are_many():
+def test_more_than_110_fields_have_ranges():
     """So that a list that shrinks by mistake is seen."""
     assert len({(kind, name) for kind, name, _ in NUMBERS}) > 110
 
@@ -115,7 +115,7 @@ class Some:
         ({"maybe": -1}, "maybe is a whole number ≥ 1, not -1"),
     ],
 )
-def test_the_words(changes, words):
+def test_the_message_names_field_and_range(changes, words):
     with pytest.raises(ValueError, match=words):
         Some(**changes)
 

@@ -39,11 +39,11 @@ def test_an_empty_batch_is_empty():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_normal_gives_as_many_as_asked(count):
+def test_normal_returns_the_requested_number_of_draws(count):
     assert SampleRandom(Key(1), torch.arange(3)).normal(count).shape == (3, count)
 
 
-def test_distributions():
+def test_draws_have_the_requested_distributions():
     draws = SampleRandom(Key(5), torch.arange(100))
     uniform, normal = draws.uniform(500, low=-2, high=3).flatten(), draws.normal(500).flatten()
     assert stats.kstest((uniform + 2) / 5, "uniform").pvalue > 0.001
@@ -54,11 +54,11 @@ def test_distributions():
     assert stats.chisquare([int((integers == k).sum()) for k in (-1, 0, 1)]).pvalue > 0.001
 
 
-def test_neighbours_have_nothing_in_common():
+def test_draws_of_neighbouring_samples_are_uncorrelated():
     u = SampleRandom(Key(5), torch.arange(2000)).uniform(20)
     assert torch.corrcoef(torch.stack([u[1:].flatten(), u[:-1].flatten()]))[0, 1].abs() < 0.02
     assert torch.corrcoef(torch.stack([u[:, 1:].flatten(), u[:, :-1].flatten()]))[0, 1].abs() < 0.02
 
 
-def test_shifts_bring_zeros():
+def test_the_right_shift_fills_with_zeros():
     assert module._shift_right(torch.tensor([-1]), 60).item() == 15

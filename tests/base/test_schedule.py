@@ -42,12 +42,12 @@ def test_warm_up_and_cosine_at_their_corners():
 
 
 @pytest.mark.parametrize("epochs", [5, 10])
-def test_a_run_may_be_all_warm_up(epochs):
+def test_a_run_can_consist_of_warm_up_only(epochs):
     rates = [WarmupCosine(1.0)(at_step(step, 4, epochs)) for step in range(4 * epochs)]
     assert rates == pytest.approx([(step + 1) / 40 for step in range(4 * epochs)])
 
 
-def test_no_warm_up():
+def test_without_warm_up_the_cosine_starts_at_the_peak():
     assert WarmupCosine(1.0, warmup=0.0)(at_step(49, 10, 10)) == pytest.approx(0.5, abs=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_dynacl_strength_of_a_thousand_epochs():
     assert StepSchedule(0, 2 / 3, every=50)(at_epoch(999, 1000)) == pytest.approx(0.6333, abs=5e-5)
 
 
-def test_a_stair_lasts_an_epoch_or_more():
+def test_a_step_schedule_needs_at_least_one_epoch_per_step():
     with pytest.raises(ValueError, match="every is a whole number ≥ 1, not 0"):
         StepSchedule(1, 0, every=0)
 
@@ -83,5 +83,5 @@ def test_milestones_are_those_of_torch(at, gamma):
         theirs.step()
 
 
-def test_constant():
+def test_a_constant_has_the_same_value_in_every_epoch():
     assert {Constant(0.3)(at_epoch(epoch, 9)) for epoch in range(9)} == {0.3}

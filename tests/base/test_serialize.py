@@ -32,18 +32,18 @@ def test_different_values_have_different_text(other):
     assert canonical(Cat()) != canonical(other)
 
 
-def test_the_text():
+def test_the_canonical_text():
     value = {"b": (1, Path("x/y")), "a": Dog(path=[True, "é"])}
     text = r'{"a":{"path":[true,"\u00e9"],"size":0.1,"type":"Dog"},"b":[1,"x/y"]}'
     assert canonical(value) == text
 
 
 @pytest.mark.parametrize("number", [8 / 255, 1e-6, 0.1 + 0.2, 5.0, 2**53 + 1])
-def test_numbers_read_back(number):
+def test_numbers_are_read_back_exactly(number):
     assert json.loads(canonical(number)) == number
 
 
-def test_a_class_is_not_a_value():
+def test_a_class_has_no_canonical_text():
     assert to_json(Cat) is Cat
     with pytest.raises(TypeError):
         canonical(Cat)
@@ -67,7 +67,7 @@ class Kitten:
     toy: Any = field(default=Dog(), metadata=LATER)
 
 
-def test_a_later_field_is_no_news_while_it_has_its_default():
+def test_a_field_added_later_is_omitted_at_its_default():
     assert to_json(Kitten(toy=Dog(0.1))) == {"type": "Kitten", "size": 0.1}
     assert to_json(Kitten(toy=Dog(0.2)))["toy"]["size"] == 0.2
     assert canonical(Kitten()) != canonical(Kitten(toy=None))

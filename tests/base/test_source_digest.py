@@ -63,7 +63,7 @@ HELPED = "def helper(x):\n    return {} * x"
         ({"loss": "[k for k in range(3)]"}, {"loss": "[k for k in range(4)]"}),
     ],
 )
-def test_what_is_edited_is_another_recipe(one, other):
+def test_edited_code_gives_another_recipe_hash(one, other):
     a, b, again = made(**one), made(**other), made(**one)
     assert code_of(a) != code_of(b)
     assert short_hash(a()) != short_hash(b())
@@ -71,12 +71,12 @@ def test_what_is_edited_is_another_recipe(one, other):
     assert to_json(a())["code"] == code_of(a)
 
 
-def test_words_and_layout_do_not_count():
+def test_comments_docstrings_and_layout_do_not_change_the_digest():
     assert code_of(made()) == code_of(made(before="\n\n# a comment\nUNUSED = 3"))
     assert code_of(made(doc='"""One."""')) == code_of(made(doc='"""Another."""'))
 
 
-def test_classes_of_the_package_and_plain_values_have_none():
+def test_library_classes_and_plain_values_have_no_digest():
     from unshaken.attacks.pgd import PGD
 
     assert code_of(PGD) == ""
@@ -90,7 +90,7 @@ def test_classes_of_the_package_and_plain_values_have_none():
     assert code_of(Value) == ""
 
 
-def test_a_subclass_of_ours_in_the_user_s_code_has_one():
+def test_a_users_subclass_of_a_library_class_has_a_digest():
     from unshaken.attacks.pgd import PGD
 
     class Mine(PGD):
@@ -101,7 +101,7 @@ def test_a_subclass_of_ours_in_the_user_s_code_has_one():
     assert to_json(Mine())["code"] == code_of(Mine)
 
 
-def test_any_callable():
+def test_any_callable_has_a_digest():
     def first(x):
         return x + 1
 

@@ -11,7 +11,7 @@ def test_the_closest_name_is_asked_for():
     assert did_you_mean("vitsmall", KNOWN, ASIDE) == " (did you mean 'vit-small'?)"
 
 
-def test_nothing_is_asked_if_nothing_is_close():
+def test_no_name_is_suggested_if_none_is_close():
     assert closest("cat", KNOWN) is None
     assert did_you_mean("cat", KNOWN) == ""
     assert closest("vsl", KNOWN) is None

@@ -10,7 +10,7 @@ from unshaken.losses.contrastive import mean_over_pairs, nt_xent
 from unshaken.losses.trades import trades
 
 
-def test_a_shape_is_a_type():
+def test_shapes_are_checked_as_types():
     assert isinstance(torch.zeros(2, 3, 4), Float[Tensor, "2 N D"])
     assert not isinstance(torch.zeros(3, 3, 4), Float[Tensor, "2 N D"])
     assert not isinstance(torch.zeros(3), Int[Tensor, "N"])
@@ -33,12 +33,12 @@ def test_fields_of_a_batch_are_checked():
         Batch(torch.zeros(2, 5, 1, 4, 4), images, None, torch.arange(3))  # views of other images
 
 
-def test_a_mistake_is_refused_by_the_function_itself():
+def test_functions_report_wrong_shapes_themselves():
     with pytest.raises(ValueError, match="two views"):
         nt_xent(torch.zeros(3, 4), 0.5)
 
 
-def test_a_batch_moves_as_a_whole():
+def test_a_batch_moves_all_its_tensors():
     batch = Batch(torch.zeros(2, 3, 1, 4, 4), torch.zeros(3, 1, 4, 4), None, torch.arange(3))
     moved = batch.to(torch.device("meta"))
     assert moved.views.is_meta

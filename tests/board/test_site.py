@@ -206,12 +206,12 @@ def test_a_row_has_the_files_of_its_runs(tmp_path, found):
     run = run_folder(tmp_path / "other")
     write_site(tmp_path / "site", receipts([run]), published())
     detail = next((tmp_path / "site" / "rows").iterdir()).read_text()
-    (told,) = json.loads(re.search(r", (\{.*\})\);", detail).group(1))["runs"]
-    titles = [title for title, _ in told["files"]]
+    (run,) = json.loads(re.search(r", (\{.*\})\);", detail).group(1))["runs"]
+    titles = [title for title, _ in run["files"]]
     parts = ("curve", "log", "recipe")
     pretraining = [f"pre-training: {part}" for part in (*parts, "model card")]
     assert titles == [*pretraining, *(f"fine-tuning: {part}" for part in parts), "the papers' log"]
-    texts = {title: (tmp_path / "site" / name).read_text() for title, name in told["files"]}
+    texts = {title: (tmp_path / "site" / name).read_text() for title, name in run["files"]}
     assert texts["pre-training: model card"] == "# A card"
     assert texts["pre-training: curve"].startswith("<svg")
     assert "alert" not in texts["pre-training: curve"]  # drawn from the log
@@ -220,8 +220,10 @@ def test_a_row_has_the_files_of_its_runs(tmp_path, found):
 
 
 def test_a_row_says_what_its_results_say_of_cost_and_date(tmp_path):
-    told = [resealed(result(seed=seed) | {"date": f"2026-03-0{seed}", "cost": {"memory_gb": seed}}) for seed in (1, 2)]
-    write_site(tmp_path / "site", receipts([write(tmp_path / "results", told)]), published())
+    results = [
+        resealed(result(seed=seed) | {"date": f"2026-03-0{seed}", "cost": {"memory_gb": seed}}) for seed in (1, 2)
+    ]
+    write_site(tmp_path / "site", receipts([write(tmp_path / "results", results)]), published())
     row = next(row for row in data_of(tmp_path / "site")["rows"] if row["kind"] == "measured")
     assert row["date"] == "2026-03-02"
     assert row["cost"]["memory_gb"] == 1.5
@@ -262,9 +264,9 @@ def test_a_file_s_date_is_that_of_its_first_commit(tmp_path):
     folder = write(tmp_path / "results", [result(), result(seed=2)])
     files = sorted(folder.iterdir())
     assert dates_of(files) == {}  # no checkout: no date, and no failure
-    told = {"GIT_AUTHOR_DATE": "2026-03-04T12:00:00Z", "GIT_COMMITTER_DATE": "2026-03-04T12:00:00Z"}
+    dates = {"GIT_AUTHOR_DATE": "2026-03-04T12:00:00Z", "GIT_COMMITTER_DATE": "2026-03-04T12:00:00Z"}
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for words in (["init", "-q"], ["add", files[0].name], [*who, "commit", "-qm", "one"]):
-        subprocess.run(["git", "-C", str(folder), *words], check=True, env=os.environ | told)
+        subprocess.run(["git", "-C", str(folder), *words], check=True, env=os.environ | dates)
     assert dates_of(files) == {files[0]: "2026-03-04"}
     assert receipts([folder], dates_of(files))[0].date == "2026-03-04"

@@ -72,7 +72,7 @@ def test_numbers_of_arxiv_are_possible(paper):
 
 
 @pytest.mark.parametrize("line", (HERE / "owed.txt").read_text().splitlines(), ids=lambda line: line.split(" | ")[0])
-def test_what_is_printed_stays(line, capsys):
+def test_printed_citations_are_those_recorded(line, capsys):
     """Of every method, mode and recipe, the text as it was when the papers were still written in Python."""
     word, comment, keys = line.split(" | ")
     recorded = {re.match(r"@\w+\{(\w+)", text)[1]: text for text in RECORDED.split("\n\n")}
@@ -107,13 +107,13 @@ def test_an_entry_that_cannot_be_read_is_named(text, words):
         entries(text)
 
 
-def test_nothing_is_there_twice():
+def test_no_title_or_number_appears_twice():
     for field in ("title", "arxiv"):
         values = [getattr(paper, field) for paper in BIBLIOGRAPHY.values() if getattr(paper, field)]
         assert len(set(values)) == len(values)
 
 
-def test_the_pages_say_the_same():
+def test_bibtex_on_the_pages_agrees_with_the_bibliography():
     """Of each paper that a page has BibTeX for: key, title, year, number and authors."""
     found = [entry for page in PAGES.glob("*.md") for entry in parsed(page.read_text())]
     assert found
@@ -190,7 +190,7 @@ def test_what_acl_on_digits_uses_and_nothing_else():
     ]
 
 
-def test_what_is_not_used_is_not_cited():
+def test_only_used_components_are_cited():
     assert keys(to_json(recipe("simclr/digits"))) == ["chen2020simple", "he2016deep", "you2017large", *DIGITS]
     assert keys(to_json(recipe("st/cifar10"))) == ["he2016deep", "krizhevsky2009learning"]
     assert "robinson2021contrastive" in keys(to_json(recipe("a-infonce/cifar10")))
@@ -201,7 +201,7 @@ def test_what_is_not_used_is_not_cited():
     assert "luo2023dynacl" not in keys(to_json(still))
 
 
-def test_a_part_in_anothers_place():
+def test_a_replaced_component_changes_the_citations():
     changed = replace(recipe("acl/stl10"), optimizer=AdamW())
     found = keys(to_json(changed))
     assert "loshchilov2019decoupled" in found
@@ -209,7 +209,7 @@ def test_a_part_in_anothers_place():
     assert "coates2011analysis" in found
 
 
-def test_a_record_of_many_parts():
+def test_papers_of_all_stages_are_cited():
     """As in the header of a classifier: fine-tuning, pre-training, and the teacher of that."""
     student = recipe("deacl/digits")
     record = {
@@ -231,7 +231,7 @@ def test_a_record_of_many_parts():
     assert keys(json.loads(json.dumps(record))) == found
 
 
-def test_of_what_it_begins_with_a_name_is_enough():
+def test_the_name_of_the_teacher_or_start_is_enough():
     """recipe.json has no more of it than that, and a run that starts from another not even in the end."""
     assert "chen2020simple" in keys({"recipe": {"type": "Pretrain", "name": "deacl", "teacher": "simclr/digits"}})
     started = {"recipe": {"type": "Pretrain", "start": "runs/x"}, "data": {"start": {"name": "rocl", "digest": "0"}}}
@@ -246,7 +246,7 @@ def test_clusters_are_k_means():
     assert not kmeans & set(keys(to_json(recipe("acl/cifar10"))))
 
 
-def test_what_others_trained():
+def test_imported_encoders_are_cited():
     origin = {"recipe": {"type": "Imported", "name": "dynacl", "data": {"type": "DataSource", "name": "cifar100"}}}
     record = {
         "pretrain": origin,
@@ -288,13 +288,13 @@ def test_networks_by_name(name, expected):
     assert expected <= set(BIBLIOGRAPHY)
 
 
-def test_what_import_says_of_routes_is_no_routes():
+def test_messages_of_import_are_not_taken_for_routes():
     said = {"said": {"routes": "none: one batch norm for all images"}, "routes": []}
     assert cited(said) == []
     assert [paper.key for paper in cited({"routes": ["clean", "adv"]})] == ["xie2020adversarial"]
 
 
-def test_what_an_exam_asks_is_cited():
+def test_attacks_and_corruptions_of_an_evaluation_are_cited():
     def keys(**asked) -> set[str]:
         return {paper.key for paper in cited({"evaluation": to_json(Evaluation(**asked))})}
 

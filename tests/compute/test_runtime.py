@@ -114,8 +114,8 @@ def test_an_output_of_graphs_outlives_the_next_one(monkeypatch):
 
     def compile_(compute, **how):
         def call(x):
-            place = places.setdefault(compute, torch.empty_like(compute(x)))
-            return place.copy_(compute(x))
+            buffer = places.setdefault(compute, torch.empty_like(compute(x)))
+            return buffer.copy_(compute(x))
 
         return call
 
@@ -139,16 +139,16 @@ def test_fabric_recommends_nothing(capfd):
     assert "another precision" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_freed_memory_stays_with_the_process(there, monkeypatch):
+@pytest.mark.parametrize("has_mallopt", [True, False])
+def test_freed_memory_stays_with_the_process(has_mallopt, monkeypatch):
     """Asked of the C library by the numbers of its malloc.h; one that knows no such thing is left alone."""
     asked = []
-    library = SimpleNamespace(mallopt=lambda *option: asked.append(option)) if there else SimpleNamespace()
+    library = SimpleNamespace(mallopt=lambda *option: asked.append(option)) if has_mallopt else SimpleNamespace()
     monkeypatch.setattr("ctypes.CDLL", lambda name: library)
     monkeypatch.setattr("sys.platform", "linux")
     keep_memory()
     M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
-    assert dict(asked) == ({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1} if there else {})
+    assert dict(asked) == ({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1} if has_mallopt else {})
     asked.clear()
     monkeypatch.setattr("sys.platform", "darwin")
     keep_memory()

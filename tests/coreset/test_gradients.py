@@ -27,7 +27,7 @@ def whole(factors) -> Matrices:
     return Matrices(matrix)
 
 
-def test_factors_are_the_whole(factors, whole):
+def test_factors_give_the_inner_products_of_full_gradients(factors, whole):
     direction, items = torch.randn(O, I, generator=Key("G").on("cpu")), torch.tensor([3, 0])
     slow = torch.stack([(q * direction).sum() for q in whole.matrix]).float()
     for which in (slice(None), items):
@@ -39,7 +39,7 @@ def test_factors_are_the_whole(factors, whole):
     assert all(torch.allclose(factors.of(n).double(), whole.of(n), atol=1e-6) for n in range(N))
 
 
-def test_blocks_change_nothing(factors, monkeypatch):
+def test_inner_products_do_not_depend_on_the_block_size(factors, monkeypatch):
     direction, items = torch.randn(O, I, generator=Key("G").on("cpu")), torch.tensor([3, 0])
     before = factors.along(direction, slice(None)), factors.between(items)
     monkeypatch.setattr("unshaken.coreset.gradients.BLOCK", 13)
@@ -48,13 +48,13 @@ def test_blocks_change_nothing(factors, monkeypatch):
 
 
 @pytest.mark.parametrize(("most", "kind"), [(1, Matrices), (0, Factors)])
-def test_samples_sum_to_an_item_in_whichever_form_is_smaller(factors, whole, most, kind):
+def test_samples_sum_to_an_item_in_the_smaller_form(factors, whole, most, kind):
     item = sum_samples(factors, most)  # 3 rows of 6 numbers against 8
     assert isinstance(item, kind)
     assert torch.allclose(item.of(0).double(), whole.matrix.sum(0), atol=1e-5)
 
 
-def test_items_of_unequal_rows_join(factors, whole):
+def test_items_with_different_numbers_of_rows_can_be_joined(factors, whole):
     fewer = Factors(factors.inputs[:2, :1], factors.outputs[:2, :1])
     both = concatenate([fewer, factors])
     assert both.inputs.shape == (N + 2, R, I)
@@ -70,7 +70,7 @@ def test_a_layer_that_a_loss_does_not_use_has_no_rows(factors):
     assert unused.of(0).abs().sum() == 0
 
 
-def test_a_head_is_all_its_layers(factors, whole):
+def test_gradients_of_a_head_have_all_its_layers(factors, whole):
     """Weights and biases by name: the last input is a bias's 1."""
     second = Factors(factors.outputs, factors.inputs)  # any other
     sizes = (1, 2, 1, 3, 1)

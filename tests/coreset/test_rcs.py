@@ -56,7 +56,7 @@ def literal(problem: Toy, picks: int, eta: float, refresh: int | None, distance:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_greedy_keeps_its_part_of_the_best_there_is(layers):
+def test_greedy_reaches_its_guaranteed_share_of_the_best_subset(layers):
     """Of all subsets of 3 of 8 mini-batches, G(S) exact: −L_RD at θ − η Σ q, for 20 seeds."""
     worst = 1.0
     for seed in SEEDS:
@@ -79,7 +79,7 @@ def test_greedy_keeps_its_part_of_the_best_there_is(layers):
 
 @pytest.mark.parametrize("distance", ["kl", "js", "ot"])
 @pytest.mark.parametrize("refresh", [None, 1, 2])
-def test_picks_as_the_definition_does(refresh, distance):
+def test_picks_equal_those_of_the_literal_definition(refresh, distance):
     """At a step so large that θ′ and the attack matter."""
     for seed in range(5):
         problem = Toy(seed)
@@ -139,7 +139,7 @@ def test_the_settings_matter():
 
 
 @pytest.mark.parametrize(("refresh", "attacks"), [(None, 1), (1, 6), (2, 3), (4, 2)])
-def test_u_is_attacked_as_often_as_asked(refresh, attacks):
+def test_u_is_attacked_as_often_as_refresh_says(refresh, attacks):
     problem = Toy(0)
     RCS(refresh=refresh).select(problem, 36, Key(0))
     assert problem.attacks == attacks
@@ -180,7 +180,7 @@ def total(of: dict[int, dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_the_gain_is_the_true_one_and_not_chance_s(layers):
+def test_gains_match_the_exact_derivative_and_beat_random_selection(layers):
     """Scores correlate 1 with the exact linear gain −dL_RD(θ − t q)/dt (differentiated forwards); the released code's
     average over outputs, which for one layer under a softmax is rounding noise, does not. And the selection's gain is
     more than 1.3 times random's mean, and more than the best of ten random ones', in each of 20 seeds."""
@@ -205,7 +205,7 @@ def test_the_gain_is_the_true_one_and_not_chance_s(layers):
     assert sum(reduced_correlations) / len(reduced_correlations) < 0.5
 
 
-def test_a_slack_looks_at_a_part_and_loses_little():
+def test_slack_compares_a_subset_and_loses_little():
     ratios = []
     for seed in range(10):
         problem = Toy(seed)
@@ -222,7 +222,7 @@ def test_a_slack_looks_at_a_part_and_loses_little():
     assert min(ratios) < 1
 
 
-def test_chunks_have_their_share_and_theta_goes_on():
+def test_chunks_have_their_share_of_picks_and_continue_theta():
     problem = Toy(1)
     picks = chosen(problem, RCS(eta=2.0, chunk=4).select(problem, 24, Key(0)))
     assert [b < 4 for b in picks] == [True, True, False, False]
@@ -270,7 +270,7 @@ def test_what_is_in_memory_is_bounded(granularity, monkeypatch):
         assert max(q.bytes for q in held) == most * one
 
 
-def test_several_at_once_are_the_largest_gains_of_one_r():
+def test_at_once_picks_the_largest_gains_of_one_gradient():
     problem = Toy(2)
     scores = problem.gradients(range(8), "batch").along(
         gradient(problem.validation(problem.theta, "kl", None), problem.theta)
@@ -280,7 +280,7 @@ def test_several_at_once_are_the_largest_gains_of_one_r():
     assert picks != literal(problem, 3, 2.0, None)
 
 
-def test_the_problem_is_only_looked_at():
+def test_a_selection_does_not_change_the_objective():
     problem = Toy(0)
     before = {name: value.clone() for name, value in problem.theta.items()}
     first, again = (RCS(eta=2.0, granularity="sample", slack=0.2).select(problem, 9, Key(0)) for _ in range(2))
@@ -291,6 +291,6 @@ def test_the_problem_is_only_looked_at():
 
 
 @pytest.mark.parametrize("wrong", [{"eta": -1.0}, {"slack": 1.0}, {"refresh": 0}, {"chunk": 0}, {"at_once": 0}])
-def test_mistakes_are_refused(wrong):
+def test_invalid_fields_are_refused(wrong):
     with pytest.raises(ValueError, match=r"is a (whole )?number"):
         replace(RCS(), **wrong)

@@ -31,7 +31,7 @@ each_selector = pytest.mark.parametrize("selector", SELECTORS.values(), ids=SELE
 
 @each_selector
 @pytest.mark.parametrize("count", [1, 10, 17, 47])
-def test_so_many_distinct_candidates_and_the_key_decides(selector, count):
+def test_a_selection_has_the_requested_number_of_distinct_candidates(selector, count):
     problem = Toy(0, sizes=(6, 6, 7, 6, 6, 6, 6, 4))
     images = selector.select(problem, count, Key(0))
     assert images.dtype == torch.int64
@@ -49,12 +49,12 @@ def test_more_than_there_is_is_refused(selector):
 
 
 @each_selector
-def test_a_selector_is_a_value(selector):
+def test_selectors_compare_and_hash_by_value(selector):
     assert hash(selector) == hash(replace(selector))
     assert selector == replace(selector)
 
 
-def test_when_it_is_due():
+def test_selections_are_due_after_the_warm_up_and_every_period():
     """Published ACL: warm-up 100, period 20: 0-based epochs 100, 120, ..., and never again if there is no period."""
     assert [epoch for epoch in range(160) if RCS(warmup=100, every=20).due(epoch)] == [100, 120, 140]
     assert [epoch for epoch in range(160) if Random(warmup=7, every=None).due(epoch)] == [7]
@@ -70,14 +70,14 @@ def test_the_budget_is_the_nearest_whole_number():
 @pytest.mark.parametrize(
     "wrong", [{"fraction": 0.0}, {"fraction": 1.2}, {"validation": 1.0}, {"warmup": -1}, {"every": 0}]
 )
-def test_mistakes_are_refused(wrong):
+def test_invalid_fields_are_refused(wrong):
     with pytest.raises(ValueError, match=r"is a (whole )?number"):
         Random(**wrong)
     with pytest.raises(ValueError, match="fraction of 1"):
         All(fraction=0.5)
 
 
-def test_images_are_set_aside_once():
+def test_the_validation_split_is_fixed_by_the_key():
     x, u = split(500, 0.01, Key(0))
     assert (len(x), len(u)) == (495, 5)
     assert torch.equal(torch.cat([x, u]).sort().values, torch.arange(500))
@@ -88,7 +88,7 @@ def test_images_are_set_aside_once():
         split(3, 0.5, Key(0))
 
 
-def test_random_is_uniform_and_does_not_see_mini_batches():
+def test_random_is_uniform_and_ignores_mini_batches():
     problem, other = Toy(0), Toy(0)
     other.batches = problem.index.sort().values.split(8)
     first = Random().select(problem, 12, Key(0))
@@ -169,7 +169,7 @@ def test_matching_gradients_is_facility_location_of_their_distances(granularity)
         assert places[:3] == expected[:3]
 
 
-def test_a_glance_is_at_what_is_left():
+def test_random_subset_contains_only_remaining_items():
     left = torch.ones(100, dtype=torch.bool)
     left[::2] = False
     rng = Key(0).on("cpu")

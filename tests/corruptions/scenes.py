@@ -14,8 +14,8 @@ def scenes(count: int, channels: int = 3, side: int = 32) -> torch.Tensor:
     clouds /= clouds.std((2, 3), keepdim=True)
     x = 0.5 + 0.17 * clouds[:, -1:] + 0.06 * clouds[:, :-1]
     corner = (side * torch.rand(count, 2, 2, generator=rng)).long().sort(-1).values
-    place = torch.arange(side)
-    row, column = ((place >= c[:, :1]) & (place < c[:, 1:]) for c in corner.unbind(1))
+    position = torch.arange(side)
+    row, column = ((position >= c[:, :1]) & (position < c[:, 1:]) for c in corner.unbind(1))
     inside = (row[:, :, None] & column[:, None])[:, None]
     x = torch.where(inside, 0.4 * x + 0.6 * torch.rand(count, channels, 1, 1, generator=rng), x)
     return (255 * x.clamp(0, 1)).round() / 255

@@ -56,8 +56,8 @@ def test_glass_copies_pixels_as_numpys_views_do(delta):
     for image, (across, down) in zip(expected, shifts, strict=True):
         for h in range(13 - delta, delta, -1):
             for w in range(15 - delta, delta, -1):
-                there = h + down[h, w], w + across[h, w]
-                image[h, w], image[there] = image[there], image[h, w]
+                source = h + down[h, w], w + across[h, w]
+                image[h, w], image[source] = image[source], image[h, w]
     result = blur._copy_neighbours(x, draws(2) / 0, delta)
     assert np.array_equal(result.permute(0, 2, 3, 1).numpy(), expected)
 
@@ -113,7 +113,7 @@ def test_zoom_blur_is_a_mean_of_enlargements_and_the_image():
     assert torch.allclose(blur.zoom_blur(x, draws(2), 26, 0.01), expected, atol=1e-12)
 
 
-def test_eight_bits_cuts():
+def test_eight_bits_truncates_to_256_levels():
     x = torch.tensor([-1, 0, 0.999 / 255, 7 / 255, 7.999 / 255, 1, 2], dtype=torch.float64)
     assert (255 * blur.eight_bits(x)).round().tolist() == [0, 0, 0, 7, 7, 255, 255]
     levels = torch.arange(256).double() / 255

@@ -6,7 +6,7 @@ from unshaken.corruptions.severity import CIFAR, EXTRA, FIFTEEN, IMAGENET, const
 
 
 @pytest.mark.parametrize("table", [CIFAR, IMAGENET])
-def test_tables_are_whole(table):
+def test_each_table_has_all_corruptions_at_five_severities(table):
     assert set(table) == {*FIFTEEN, *EXTRA}
     assert (len(FIFTEEN), len(EXTRA)) == (15, 4)
     for rows in table.values():
@@ -20,7 +20,7 @@ def test_both_tables_have_the_same_lengths():
         assert kinds == {tuple(isinstance(c, px) for c in row) for row in IMAGENET[name]}
 
 
-def test_lengths_are_in_proportion_from_32_pixels_on():
+def test_lengths_scale_with_the_image_size_from_32_pixels():
     assert constants("motion_blur", 5, "cifar", 32) == (9, 2.5)
     assert constants("motion_blur", 5, "cifar", 8) == (9, 2.5)
     assert constants("motion_blur", 5, "cifar", 96) == (27, 7.5)
@@ -36,5 +36,5 @@ def test_elastic_constants_are_the_published_ones_at_the_published_sides():
     assert (alpha * 224**2, sigma * 224, shift * 224) == pytest.approx((244 * 2, 244 * 0.7, 244 * 0.1))
 
 
-def test_suited():
+def test_the_table_depends_on_the_image_size():
     assert [suited(side) for side in (8, 32, 96, 127, 128, 224)] == ["cifar"] * 4 + ["imagenet"] * 2

@@ -58,7 +58,7 @@ def test_edges_are_opencvs():
 
 
 @pytest.mark.parametrize(("strong", "faint", "reaches"), [(38, 13, True), (38, 12, False), (25, 13, False)])
-def test_a_faint_edge_goes_on_from_a_strong_one(strong, faint, reaches):
+def test_a_weak_edge_counts_only_beside_a_strong_one(strong, faint, reaches):
     """A step's gradient is four times its height: 13 is above 50 / 4, 38 above 150 / 4, and 25 is not."""
     step = torch.zeros(1, 1, 16, 12).double()
     step[:, :, :6, 6:], step[:, :, 6:, 6:] = strong, faint
@@ -94,13 +94,13 @@ def test_chamfer_distance_is_near_the_true_one_and_cut_off():
     assert steps == pytest.approx([3, 2 * 1.4, 2.1969, 2 * 2.1969, 2 * 2.1969 + 1.4], abs=1e-4)
 
 
-def test_equalize():
+def test_equalize_spreads_levels_as_computed_by_hand():
     level = torch.tensor([3, 3, 3, 9, 9, 7, 7, 7]).double().view(1, 1, 2, 4)
     assert spatter.equalize(level).flatten().tolist() == [0, 0, 0, 255, 255, 153, 153, 153]
     assert spatter.equalize(0 * level + 5).unique().tolist() == [5]
 
 
-def test_mud_covers():
+def test_mud_is_the_literal_computation():
     x = scenes(2).double()
     noise = 0.65 + 0.3 * draws(2).normal(1, 32, 32).numpy()
     liquid = ndimage.gaussian_filter(noise, (0, 0, 1, 1), mode="nearest")
@@ -111,7 +111,7 @@ def test_mud_covers():
     assert np.abs(spatter.spatter(x, draws(2), 0.65, 0.3, 1, 0.68, 0.6, 1).numpy() - expected).max() < 1e-12
 
 
-def test_water_lights_up():
+def test_water_is_the_literal_computation():
     x = scenes(2).double()
     noise = 0.65 + 0.3 * draws(2).normal(1, 32, 32).numpy()
     liquid = ndimage.gaussian_filter(noise, (0, 0, 1, 1), mode="nearest")
@@ -122,7 +122,7 @@ def test_water_lights_up():
     assert torch.allclose(added, strength * (torch.tensor([175, 238, 238]) / 255).double()[:, None, None], atol=1e-12)
 
 
-def test_a_dry_lens_is_clear():
+def test_spatter_without_liquid_changes_nothing():
     x = scenes(2).double()
     assert torch.equal(spatter.spatter(x, draws(2), 0.1, 0.01, 1, 0.69, 0.5, 0), x)
 

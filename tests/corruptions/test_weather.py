@@ -67,7 +67,7 @@ def test_fog_keeps_the_range():
 
 
 @pytest.mark.parametrize("size", [1, 1.75, 0.4])
-def test_snow(size):
+def test_snow_is_the_literal_computation(size):
     x = scenes(2).double()
     noise = zoomed(0.3 + 0.3 * (draws(2) / "flakes").normal(1, 32, 32), max(1, size))
     angle = (draws(2) / "angle").uniform(low=-135, high=-45)
@@ -78,7 +78,7 @@ def test_snow(size):
     assert torch.allclose(result, expected, atol=1e-7)
 
 
-def test_snow_falls():
+def test_snowflakes_leave_a_streak_below_them():
     """A flake's streak lies below it: a pixel is a mean of those above."""
     point = torch.zeros(1, 1, 9, 9).double()
     point[0, 0, 2, 4] = 1
@@ -106,7 +106,7 @@ def test_ice_is_as_bright_and_as_rough_as_the_photographs(side):
     assert red < blue
 
 
-def test_the_texture_is_the_same_in_every_program():
+def test_the_texture_has_its_recorded_values():
     texture = _texture(32)
     assert texture.shape == (128, 128)
     expected = [-0.660057372, 0.0636298535, 0.4542228264, -0.8697886879]

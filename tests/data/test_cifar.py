@@ -30,13 +30,13 @@ def pixels_of(name: str) -> np.ndarray:
 def published(folder: Path, classes: int) -> Release:
     """An archive with four images a file, served from `folder`."""
     real = RELEASES[classes]
-    place = folder / real.archive.folder
-    place.mkdir(parents=True)
+    unpacked = folder / real.archive.folder
+    unpacked.mkdir(parents=True)
     for name in (*real.train, *real.test):
-        dump(place / name, {"data": pixels_of(name), real.labels: [0, 1, 1, 0], "coarse_labels": [0] * ROWS})
-    dump(place / real.meta, {real.names: ["cat", "dog"]})
+        dump(unpacked / name, {"data": pixels_of(name), real.labels: [0, 1, 1, 0], "coarse_labels": [0] * ROWS})
+    dump(unpacked / real.meta, {real.names: ["cat", "dog"]})
     with tarfile.open(folder / real.archive.file_name, "w:gz") as tar:
-        tar.add(place, real.archive.folder)
+        tar.add(unpacked, real.archive.folder)
     url = (folder / real.archive.file_name).as_uri()
     return replace(real, archive=replace(real.archive, url=url, md5=checksum(folder / real.archive.file_name)))
 

@@ -22,10 +22,10 @@ def save(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> None:
     Image.new("RGB", size, (value, 0, 0)).save(path)
 
 
-def fill(place: Path, **counts: int) -> None:
+def fill(folder: Path, **counts: int) -> None:
     for k, (name, count) in enumerate(counts.items()):
         for i in range(count):
-            save(place / name / f"{i:02}.png", 100 * k + i)
+            save(folder / name / f"{i:02}.png", 100 * k + i)
 
 
 def reds(images: Images) -> list[int]:

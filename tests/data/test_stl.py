@@ -21,17 +21,17 @@ def images(count: int) -> np.ndarray:
 
 
 def published(folder: Path) -> Archive:
-    place = folder / STL10.folder
-    place.mkdir(parents=True)
+    unpacked = folder / STL10.folder
+    unpacked.mkdir(parents=True)
     for name, count in (("train", 5), ("test", 3), ("unlabeled", 4)):
         by_column = np.ascontiguousarray(images(count).swapaxes(2, 3))
-        (place / f"{name}_X.bin").write_bytes(by_column.tobytes())
-    (place / "train_y.bin").write_bytes(bytes([1, 2, 10, 1, 2]))
-    (place / "test_y.bin").write_bytes(bytes([3, 2, 1]))
-    (place / "class_names.txt").write_text("\n".join(f"class {k}".replace(" ", "") for k in range(10)))
-    with tarfile.open(folder / STL10.file, "w:gz") as tar:
-        tar.add(place, STL10.folder)
-    return replace(STL10, url=(folder / STL10.file).as_uri(), md5=checksum(folder / STL10.file))
+        (unpacked / f"{name}_X.bin").write_bytes(by_column.tobytes())
+    (unpacked / "train_y.bin").write_bytes(bytes([1, 2, 10, 1, 2]))
+    (unpacked / "test_y.bin").write_bytes(bytes([3, 2, 1]))
+    (unpacked / "class_names.txt").write_text("\n".join(f"class {k}".replace(" ", "") for k in range(10)))
+    with tarfile.open(folder / STL10.file_name, "w:gz") as tar:
+        tar.add(unpacked, STL10.folder)
+    return replace(STL10, url=(folder / STL10.file_name).as_uri(), md5=checksum(folder / STL10.file_name))
 
 
 def test_downloaded_and_turned_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_the_released_form_and_its_gradient(tau):
 
 @pytest.mark.parametrize("tau", [0.02, 0.5, 3.0])
 @pytest.mark.parametrize("images", [1, 3, 4, 5, 8, 9, 10])
-def test_blocks_change_nothing(monkeypatch, images, tau):
+def test_nt_xent_does_not_depend_on_the_block_size(monkeypatch, images, tau):
     """Ragged ones and a last one of one image too; the gradient that arrives is passed on."""
     z = embeddings(2, images, 6, seed=images).requires_grad_()
     monkeypatch.setattr(contrast, "CPU_BLOCK", 4)
@@ -90,19 +90,19 @@ def gradient(images: int) -> Callable[[], tuple[Tensor, ...]]:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_as_the_pairs_do():
+def test_memory_does_not_grow_with_the_number_of_pairs():
     """8,000 x 8,000 numbers would be 256 MB, those on and above the diagonal half of it."""
     assert peak(gradient, 4000)[0] < 64
 
 
-def test_lost_numbers_are_not_hidden():
+def test_nan_and_inf_give_nan():
     for lost in (torch.nan, torch.inf):
         z = embeddings(2, 6, 4)
         z[1, 5, 2] = lost
         assert nt_xent(z, 0.5).isnan()
 
 
-def test_the_gradient_is_as_far_as_it_goes():
+def test_a_second_derivative_is_refused():
     z = embeddings(2, 4, 3).requires_grad_()
     with pytest.raises(RuntimeError, match="differentiable once"):
         torch.autograd.grad(nt_xent(z, 0.5), z, create_graph=True)
@@ -110,7 +110,7 @@ def test_the_gradient_is_as_far_as_it_goes():
         assert not nt_xent(z, 0.5).requires_grad
 
 
-def test_all_alike_is_the_logarithm_of_the_rest():
+def test_nt_xent_of_equal_embeddings_is_the_log_of_the_number_of_others():
     z = torch.ones(2, 7, 5)
     assert float(nt_xent(z, 0.5)) == pytest.approx(log(13))
 
@@ -120,7 +120,7 @@ def test_orthogonal_images_in_closed_form():
     assert float(nt_xent(z, 0.5)) == pytest.approx(log(1 + 10 * exp(-2)))
 
 
-def test_only_directions_count():
+def test_nt_xent_ignores_the_length_of_embeddings():
     z = embeddings(2, 6, 4)
     scale = 10.0 ** embeddings(2, 6, 1, seed=1)
     assert float(nt_xent(scale * z, 0.5)) == pytest.approx(float(nt_xent(z, 0.5)), rel=1e-5)
@@ -152,13 +152,13 @@ def test_zero_embeddings_stay_finite():
     assert torch.autograd.grad(loss, z)[0].isfinite().all()
 
 
-def test_low_precision_is_raised_first():
+def test_nt_xent_computes_bf16_in_float32():
     z = embeddings(2, 8, 4).bfloat16()
     assert nt_xent(z, 0.1).dtype == torch.float32
     assert torch.equal(nt_xent(z, 0.1), nt_xent(z.float(), 0.1))
 
 
-def test_low_precision_around_it_changes_nothing():
+def test_autocast_does_not_change_nt_xent():
     z = embeddings(2, 8, 4).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         within = nt_xent(z, 0.1)
@@ -239,7 +239,7 @@ def test_multi_view_of_two_is_nt_xent():
     assert float(multi_view(z, 0.2)) == pytest.approx(float(nt_xent(z, 0.2)), rel=1e-6)
 
 
-def test_between_is_the_mean_off_the_diagonal():
+def test_mean_over_pairs_excludes_the_diagonal():
     values = torch.arange(18.0).view(3, 3, 2) * (1 - torch.eye(3))[..., None]
     assert float(mean_over_pairs(values)) == pytest.approx(sum(range(18)) / 12 - (0 + 1 + 8 + 9 + 16 + 17) / 12)
 
@@ -260,7 +260,7 @@ def test_info_nce_is_kim_s_equation(shape, tau):
     assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_info_nce_from_both_sides_is_nt_xent():
+def test_info_nce_averaged_over_both_anchors_is_nt_xent():
     z = embeddings(2, 8, 4)
     assert float(info_nce(z, 0.5) + info_nce(z.flip(0), 0.5)) / 2 == pytest.approx(float(nt_xent(z, 0.5)), rel=1e-6)
 
@@ -324,14 +324,14 @@ def test_hard_negatives_need_another_image():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 4), (8, 4), (2, 8, 4, 1)])
-def test_a_contrast_is_of_two_views_or_more(shape):
+def test_fewer_than_two_views_are_refused(shape):
     z = torch.ones(shape)
     for loss in (pairwise_info_nce, info_nce, multi_view, lambda z, tau: pairwise_hard_negative(z, tau, 0.1, 1.0)):
         with pytest.raises(ValueError, match=r"two views or more, shape \(V, N, D\), not"):
             loss(z, 0.5)
 
 
-def test_low_precision_is_raised_first_here_too():
+def test_the_other_losses_compute_bf16_in_float32():
     z = embeddings(3, 8, 4).bfloat16()
     for loss in (pairwise_info_nce, info_nce, multi_view, lambda z, tau: pairwise_hard_negative(z, tau, 0.1, 1.0)):
         assert loss(z, 0.1).dtype == torch.float32

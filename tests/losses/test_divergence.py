@@ -29,13 +29,13 @@ def test_kl_of_a_batch(normal):
     assert torch.allclose(kl(p, q), kl_div(q, p, log_target=True, reduction="sum"))
 
 
-def test_kl_of_a_coin():
+def test_kl_of_two_bernoulli_distributions():
     p, q = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
     assert float(kl(p, q)) == pytest.approx(0.5 * log(4 / 3))
     assert float(kl(q, p)) == pytest.approx(0.25 * log(0.5) + 0.75 * log(1.5))
 
 
-def test_rows():
+def test_kl_rows_are_the_definition_and_the_librarys():
     p, q = draw(6, 5), draw(6, 5, seed=1)
     rows = kl_rows(p, q)
     slow = [defined(*(z.double().softmax(0).log().tolist() for z in pair)) for pair in zip(p, q, strict=True)]
@@ -44,25 +44,25 @@ def test_rows():
     assert torch.allclose(rows, library)
 
 
-def test_rows_do_not_see_a_shift_of_the_logits():
+def test_kl_rows_ignore_a_shift_of_the_logits():
     p, q = draw(6, 5), draw(6, 5, seed=1)
     assert torch.allclose(kl_rows(p + 100, q - 50), kl_rows(p, q), atol=1e-4)
 
 
-def test_rows_are_zero_where_equal_and_positive_elsewhere():
+def test_kl_rows_are_zero_for_equal_logits_and_positive_otherwise():
     p = draw(6, 5)
     assert kl_rows(p, p).abs().max() < 1e-6
     assert kl_rows(p, draw(6, 5, seed=1)).min() > 0
 
 
-def test_far_logits_stay_finite():
+def test_kl_of_extreme_logits_is_finite():
     p, q = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]], requires_grad=True)
     loss = kl_rows(p, q).sum()
     assert loss.item() == pytest.approx(1e4)
     assert torch.autograd.grad(loss, q)[0].tolist() == [[-1.0, 1.0]]
 
 
-def test_low_precision_is_raised_first():
+def test_kl_computes_bf16_in_float32():
     p, q = draw(6, 5).bfloat16(), draw(6, 5, seed=1).bfloat16()
     assert torch.equal(kl_rows(p, q), kl_rows(p.float(), q.float()))
 
@@ -78,7 +78,7 @@ def test_js_is_its_definition():
     assert js_rows(p, p).abs().max() < 1e-6
 
 
-def test_js_of_strangers_is_log_2():
+def test_js_of_disjoint_distributions_is_log_2():
     p, q = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]], requires_grad=True)
     assert js_rows(p, q).item() == pytest.approx(log(2))
     assert torch.autograd.grad(js_rows(p, q).sum(), q)[0].isfinite().all()
@@ -120,7 +120,7 @@ def test_transport_s_gradient_is_that_of_the_minimum():
         assert float(grad[i, k]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
 
 
-def test_transport_may_send_a_row_to_another():
+def test_transport_can_match_different_rows():
     """It does not see the order of a batch, as distances of rows do; and far embeddings cost more."""
     p, far = 3 * draw(6, 5), 3 * draw(6, 5, seed=1)
     assert torch.allclose(sinkhorn(p, p.roll(1, 0)), sinkhorn(p, p), atol=1e-5)

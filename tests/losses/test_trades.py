@@ -41,7 +41,7 @@ def test_the_published_code_s_form_and_its_gradients():
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_low_precision_is_raised_first():
+def test_trades_computes_bf16_in_float32():
     clean, adv = logits(0).bfloat16(), logits(1).bfloat16()
     for a, b in zip(trades(clean, adv, LABEL, 6.0), trades(clean.float(), adv.float(), LABEL, 6.0), strict=True):
         assert torch.equal(a, b)

@@ -28,7 +28,7 @@ def contrast(z: Tensor, tau: float) -> float:
 
 @pytest.mark.parametrize("omega", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("tau", [0.2, 0.5])
-def test_the_objective(omega, tau, net, batch, clock, calls):
+def test_the_loss_is_the_weighted_sum_of_both_streams(omega, tau, net, batch, clock, calls):
     terms = ACL(tau=tau, omega=Constant(omega)).loss(net, batch, clock, Key(0))
     adv, clean = (contrast(call.z, tau) for call in calls[-2:])
     assert terms["adv"].item() == pytest.approx(adv, rel=1e-5)
@@ -122,7 +122,7 @@ def test_the_defaults_are_the_paper_s():
     )
 
 
-def test_embeddings_are_those_of_the_same_weights_in_train_mode(net, batch):
+def test_embeddings_use_train_mode(net, batch):
     twin = copy.deepcopy(net)
     z_adv, z = ACL().embed(net, batch, Key(0))
     x_adv = ACL().adversarial(twin, batch.views, Key(0))

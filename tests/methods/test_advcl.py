@@ -84,7 +84,7 @@ def seen(calls) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("ce_weight", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("tau", [0.2, 0.5])
-def test_the_objective(tau, ce_weight, net, batch, clock, calls):
+def test_the_loss_is_the_equation_of_the_paper(tau, ce_weight, net, batch, clock, calls):
     terms = AdvCL(tau=tau, ce_weight=ce_weight).loss(net, batch, clock, Key(0))
     z, logits = seen(calls)
     l_cl, l_ce = contrast(z, tau), cross_entropy(logits, batch.label)

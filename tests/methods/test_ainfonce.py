@@ -149,7 +149,7 @@ def test_alpha_weighs_the_gradients_of_the_two_sides_and_at_one_half_no_value():
     assert pull_1[1:] == pytest.approx([2 * p for p in pull[1:]], rel=1e-2)
 
 
-def test_losses_of_pairs_are_left_as_they_were():
+def test_replacing_losses_of_pairs_does_not_change_the_input():
     l_uv = torch.rand(4, 4, 2)
     before = l_uv.clone()
     assert not torch.equal(with_ip(l_uv, 2 * l_uv, 0, 0.3, 1.0), before)
@@ -157,7 +157,7 @@ def test_losses_of_pairs_are_left_as_they_were():
     assert torch.equal(l_uv, before)
 
 
-def test_without_switches_it_is_advcl(net, batch, clock):
+def test_without_ip_and_hn_it_is_advcl(net, batch, clock):
     twin, method = copy.deepcopy(net), AsymAdvCL(ip=None, hn=None)
     ours, theirs = method.loss(net, batch, clock, Key(0)), AdvCL().loss(twin, batch, clock, Key(0))
     assert ours.keys() == theirs.keys()
@@ -233,13 +233,13 @@ def test_advcl_s_objective(ip, hn, net, batch, clock, calls):
 @each_switch
 def test_rocl_s_objective(ip, hn, net, batch, clock):
     net = Network(net.encoder, net.head.projection)
-    made = []
-    net.register_forward_hook(lambda used, given, z: made.append(z))
+    recorded = []
+    net.register_forward_hook(lambda used, given, z: recorded.append(z))
     method = AsymRoCL(RoCL(weight=0.7), ip, hn)
     terms = method.loss(net, two(batch), clock, Key(0))
-    expected = defined(made[-1], 2, ip, hn).item() / 3
+    expected = defined(recorded[-1], 2, ip, hn).item() / 3
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-4)
-    assert terms["adv"].item() == pytest.approx(method.rocl.apart(made[-1][[2, 1]]).item(), rel=1e-5)
+    assert terms["adv"].item() == pytest.approx(method.rocl.apart(recorded[-1][[2, 1]]).item(), rel=1e-5)
     assert terms["loss"].item() == pytest.approx(expected + 0.7 * terms["adv"].item(), rel=1e-4)
 
 
@@ -330,7 +330,7 @@ def test_the_update_uses_the_adaptive_alpha_and_the_attacked_view(net, batch, ca
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_memory_is_saved():
+def test_the_distances_are_in_the_saved_state():
     assert set(MethodState(AsymAdvCL.memory).state_dict()) == {"distances", "images"}
 
 
@@ -369,6 +369,6 @@ def test_the_defaults_and_what_they_hold():
         (lambda: AsymAdvCL(ip=None, adaptive=Adaptive()), "ip is None"),
     ],
 )
-def test_mistakes_are_refused(make, message):
+def test_invalid_fields_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -61,7 +61,7 @@ def same(ours: Tensor, theirs: Tensor, *inputs: Tensor) -> None:
 
 @pytest.mark.parametrize("tau", [0.2, 0.5])
 @pytest.mark.parametrize("name", ["kl", "normalized"])
-def test_the_adversarial_term_is_the_paper_s(name, tau):
+def test_the_adversarial_term_is_the_equation_of_the_paper(name, tau):
     original, z_adv, z = embeddings()
     ours = AIR(ACL(tau=tau), divergence=name).adversarial(original, z_adv, z)
     same(ours, defined(original, z_adv, z, tau, name == "normalized"), original, z_adv, z)
@@ -132,13 +132,13 @@ def pull(method: AIR, term: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize("term", ["sir", "air"])
 @pytest.mark.parametrize("name", ["kl", "normalized", "released"])
-def test_only_the_released_terms_are_blind_to_view_i(name, term):
+def test_only_the_released_terms_nearly_ignore_view_i(name, term):
     i, j = pull(AIR(divergence=name), term)
     ratio = i / j
     assert ratio < 0.05 if name == "released" else 0.3 < ratio < 3
 
 
-def test_the_unscaled_product_pulls_a_hundred_times_less():
+def test_the_unscaled_product_has_a_hundred_times_smaller_gradient():
     assert pull(AIR(divergence="normalized"), "air")[1] > 100 * pull(AIR(), "air")[1]
 
 
@@ -166,7 +166,7 @@ def test_the_objective_and_its_forward_passes(name, net, batch, clock, calls):
     same(terms["loss"], expected, z_adv, z, original)
 
 
-def test_without_its_weights_it_is_acl(net, batch, clock):
+def test_with_zero_weights_it_is_acl(net, batch, clock):
     twin = copy.deepcopy(net)
     ours, theirs = AIR(lambda1=0, lambda2=0).loss(net, batch, clock, Key(0)), ACL().loss(twin, batch, clock, Key(0))
     assert torch.equal(ours["loss"], theirs["loss"])

@@ -36,7 +36,7 @@ def test_a_loss_is_finite_scalars_by_name(method, net, batch, clock):
 
 
 @each_method
-def test_a_loss_teaches_all_that_its_routes_use(method, net, batch, clock):
+def test_a_loss_gives_gradients_to_all_parameters_of_its_routes(method, net, batch, clock):
     step = Step(method, net).train()
     step(batch, clock, Key(0))["loss"].backward()
     for name, p in net.named_parameters():
@@ -98,7 +98,7 @@ def test_frozen_parts_stay_bit_for_bit_while_the_rest_learns(net, batch, clock):
     assert {"head.0.weight", "head.3.weight"} <= changed
 
 
-def test_a_method_is_a_value():
+def test_methods_compare_and_hash_by_value():
     assert ACL() == ACL()
     assert replace(AIR(), lambda1=0.0) != AIR()
     assert hash(AIR()) == hash(AIR())

@@ -49,7 +49,7 @@ def con(anchor: Tensor, positives: list[Tensor], k: int, tau: float) -> float:
 
 @pytest.mark.parametrize("weight", [0.0, 1 / 256, 0.5])
 @pytest.mark.parametrize("tau", [0.2, 0.5])
-def test_the_objective(tau, weight, net, batch, clock, calls):
+def test_the_loss_is_the_equation_of_the_paper(tau, weight, net, batch, clock, calls):
     terms = RoCL(tau=tau, weight=weight).loss(net, batch, clock, Key(0))
     t, other, adv = calls[-1].z
     images = range(len(t))

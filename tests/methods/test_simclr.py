@@ -8,7 +8,7 @@ from unshaken.methods.simclr import SimCLR
 from unshaken.nets.dual_bn import merge_route
 
 
-def test_the_objective(net, batch, clock, calls):
+def test_the_loss_is_nt_xent_through_the_clean_route(net, batch, clock, calls):
     terms = SimCLR(tau=0.2).loss(net, batch, clock, Key(0))
     (call,) = calls
     assert call.x is batch.views
@@ -16,7 +16,7 @@ def test_the_objective(net, batch, clock, calls):
     assert torch.equal(terms["loss"], nt_xent(call.z, 0.2))
 
 
-def test_a_plain_network_will_do(net, batch, clock):
+def test_a_plain_network_gives_the_loss_of_the_clean_route(net, batch, clock):
     lone = merge_route(net, "clean")
     expected = SimCLR().loss(net, batch, clock, Key(0))
     assert torch.equal(SimCLR().loss(lone, batch, clock, Key(0))["loss"], expected["loss"])

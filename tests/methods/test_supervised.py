@@ -92,7 +92,7 @@ def test_trades_adds_beta_times_the_divergence(classifier, labelled, clock, seen
 
 
 @pytest.mark.parametrize("method", [ST(), SAT(PGD(steps=1)), TRADES(PGD(steps=1))], ids=["st", "sat", "trades"])
-def test_all_of_the_network_learns(method, classifier, labelled, clock):
+def test_a_step_changes_all_weights(method, classifier, labelled, clock):
     before = copy.deepcopy(classifier.state_dict())
     step = Step(method, classifier).train()
     rule = torch.optim.SGD(classifier.parameters(), lr=0.1)

@@ -51,8 +51,8 @@ def in_hub(repository: str, name: str, file: Path) -> None:
     """As the Hub's cache lays files out: named by their SHA-256, and linked."""
     folder = Path("hub") / f"models--{repository.replace('/', '--')}"
     blob = folder / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
-    for place in (blob.parent, folder / "refs", folder / "snapshots/c0ffee"):
-        place.mkdir(parents=True, exist_ok=True)
+    for directory in (blob.parent, folder / "refs", folder / "snapshots/c0ffee"):
+        directory.mkdir(parents=True, exist_ok=True)
     shutil.copy(file, blob)
     (folder / "refs/main").write_text("c0ffee")
     (folder / "snapshots/c0ffee" / name).symlink_to(f"../../blobs/{blob.name}")

@@ -184,11 +184,11 @@ def test_it_is_measured_at_each_quarter(recipe, encoder, tmp_path, monkeypatch):
     """And the weights of the loss follow it from there."""
     places, values = [], iter([k / 100 for k in range(100)])
 
-    def told(method, net, feed, place) -> float:
-        places.append((place.epoch, place.batch))
+    def recorded_accuracy(method, net, feed, position) -> float:
+        places.append((position.epoch, position.batch))
         return next(values)
 
-    monkeypatch.setattr(module, "accuracy", told)
+    monkeypatch.setattr(module, "accuracy", recorded_accuracy)
     unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))
     assert places == [(epoch, batch) for epoch in range(4) for batch in (0, 1, 2, 3)]
     ends = [line for line in lines(tmp_path) if "loss" in line and line["step"] % 5 == 4]
@@ -212,12 +212,12 @@ def test_the_best_weights_come_back(recipe, encoder, tmp_path, monkeypatch):
     starts, ends = {}, {}
     go = module.Loop.go
 
-    def watched(course, lr, until=None):
-        if course.position.batch == 0:
-            starts[course.position.epoch] = (copy.deepcopy(course.step.net.encoder.state_dict()), lr.value)
-        go(course, lr, until)
-        if course.position.batch == 0:
-            ends[course.position.epoch] = copy.deepcopy(course.step.net.encoder.state_dict())
+    def watched(training, lr, until=None):
+        if training.position.batch == 0:
+            starts[training.position.epoch] = (copy.deepcopy(training.step.net.encoder.state_dict()), lr.value)
+        go(training, lr, until)
+        if training.position.batch == 0:
+            ends[training.position.epoch] = copy.deepcopy(training.step.net.encoder.state_dict())
 
     monkeypatch.setattr(module.Loop, "go", watched)
     run = unshaken.finetune(encoder, recipe, unshaken.Workspace(tmp_path, quiet=True))

@@ -156,8 +156,8 @@ def test_recipes_train_on_coresets_of_a_tiny_set(name, root, tmp_path):
 def test_a_mapped_set_trains_to_the_bits_of_one_in_memory(root, tmp_path, monkeypatch):
     recipe = replace(shrunken("sat-rcs/imagenet", root), epochs=1, coreset=None)
     held = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "held", quiet=True))
-    for place in (gathering, imaging):
-        monkeypatch.setattr(place, "IN_MEMORY_LIMIT", 0)
+    for module in (gathering, imaging):
+        monkeypatch.setattr(module, "IN_MEMORY_LIMIT", 0)
     monkeypatch.setattr(gathering, "SHARD", 5)
     mapped = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path / "mapped", quiet=True))
     digests = [json.loads((run / "run.json").read_text())["digest"] for run in (held, mapped)]

@@ -56,12 +56,12 @@ def test_takes_a_step_on_digits(method, teacher):
     net = first_network(recipe, counts, given, given if recipe.start else None)
     step = Step(recipe.method, net).train()
     feed = BatchStream(images, recipe.views, recipe.strength, 32, recipe.epochs, Key(recipe.seed), label)
-    place, _, batch = next(feed.after(Position()))
+    position, _, batch = next(feed.after(Position()))
     optimizer = recipe.optimizer.build(step)
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr(feed.clock(place))
+        group["lr"] = recipe.lr(feed.clock(position))
     before = {name: tensor.clone() for name, tensor in step.net.state_dict().items()}
-    terms = step(batch, feed.clock(place), Key(0))
+    terms = step(batch, feed.clock(position), Key(0))
     terms["loss"].backward()
     optimizer.step()
     assert all(torch.isfinite(value) for value in terms.values())
@@ -84,7 +84,7 @@ def test_plusplus_takes_its_three_stages(method, teacher, tmp_path):
     probe, tune = (replace(stage, epochs=1, batch_size=32) for stage in (recipe.probe, recipe.tune))
     recipe = replace(recipe, teacher=str(encoder), data=TINY, probe=probe, tune=tune)
     run = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True))
-    before, after = (load_encoder(place / "encoder.safetensors")[0].state_dict() for place in (encoder, run))
+    before, after = (load_encoder(folder / "encoder.safetensors")[0].state_dict() for folder in (encoder, run))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert not {name for name in moved if ".routes.clean." in name or "normalize" in name}
     assert {name for name in before if name.endswith("weight") and ".clean." not in name} <= moved

@@ -47,8 +47,8 @@ def test_classes_against_their_share_of_the_candidates():
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_chance_is_one_in_the_mean(count):
     """Over all selections of so many there are."""
-    there = Counter(LABEL[i] for i in CANDIDATES)
-    every = [unevenness(Counter(LABEL[i] for i in index), there) for index in combinations(CANDIDATES, count)]
+    totals = Counter(LABEL[i] for i in CANDIDATES)
+    every = [unevenness(Counter(LABEL[i] for i in index), totals) for index in combinations(CANDIDATES, count)]
     assert mean(every) == pytest.approx(1, abs=1e-12)
 
 

@@ -59,7 +59,7 @@ def npy(header: bytes, data: bytes = bytes(8), version: int = 1) -> bytes:
         (npy(b"{'descr': '<f7', 'fortran_order': False, 'shape': (1,), }\n"), "NumPy has no type '<f7'"),
     ],
 )
-def test_all_else_is_one_line(content: bytes, said: str, tmp_path: Path):
+def test_any_other_file_is_refused_in_one_line(content: bytes, said: str, tmp_path: Path):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(ValueError, match=said) as caught:
         mapped_array(tmp_path / "a.npy")

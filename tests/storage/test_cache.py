@@ -54,7 +54,7 @@ def test_a_broken_copy_is_rebuilt(tmp_path: Path, suffix: str, damage: str, caps
         (".npy", b"'|u1'", b"'|i1'"),
     ],
 )
-def test_labels_shapes_and_types_count_as_pixels_do(tmp_path: Path, suffix: str, old: bytes, new: bytes) -> None:
+def test_damage_to_labels_shapes_and_types_is_detected(tmp_path: Path, suffix: str, old: bytes, new: bytes) -> None:
     cached(tmp_path, "key", fresh)
     file = next(tmp_path.glob(f"*{suffix}"))
     assert old in file.read_bytes()
@@ -63,13 +63,13 @@ def test_labels_shapes_and_types_count_as_pixels_do(tmp_path: Path, suffix: str,
         cached(tmp_path, "key", never)
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_decoding_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         cached(tmp_path, "key", never)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_nothing_can_be_kept_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cache").write_text("a file where the folder would be")
     assert (cached(tmp_path / "cache", "key", fresh)[0] == PIXELS).all()
     assert capsys.readouterr().err.startswith(f"decoded images cannot be written to {tmp_path / 'cache'} (")

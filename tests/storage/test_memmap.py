@@ -73,7 +73,7 @@ def test_the_same_batches_as_from_memory(load: Callable[..., Images]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(held, mapped, strict=True))
 
 
-def test_decoded_once(load: Callable[..., Images], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once(load: Callable[..., Images], monkeypatch: pytest.MonkeyPatch) -> None:
     first = load()
     monkeypatch.setattr(gathering, "picture", None)
     again = load()
@@ -105,7 +105,7 @@ def killed(shard: int, work: Callable[[], object], before: bool) -> bool:
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("shard", [1, 3, 5])
-def test_what_is_killed_goes_on_and_ends_with_the_same(
+def test_a_killed_decoding_resumes_and_ends_with_the_same_bytes(
     load: Callable[..., Images], monkeypatch: pytest.MonkeyPatch, shard: int, before: bool
 ) -> None:
     whole = load()
@@ -175,7 +175,7 @@ def test_digest_is_of_the_content_as_it_was_decoded(load: Callable[..., Images],
     assert len(set(digests)) == len(digests)
 
 
-def test_a_large_set_stays_and_its_batches_travel(load: Callable[..., Images]) -> None:
+def test_a_mapped_set_stays_on_the_cpu_and_its_batches_move_to_the_device(load: Callable[..., Images]) -> None:
     away = replace(load(), label=None).to("meta")
     assert (away.pixels.device.type, away.device.type) == ("cpu", "meta")
     assert away.floats(torch.tensor([1, 2])).device.type == away.floats(slice(3)).device.type == "meta"
@@ -209,7 +209,7 @@ def test_a_damaged_image_is_found_when_it_is_read(load: Callable[..., Images], p
 
 @pytest.mark.parametrize("suffix", [".sums", ".journal"])
 @pytest.mark.parametrize("damage", ["cut", "altered"])
-def test_a_damaged_record_of_what_is_there(load: Callable[..., Images], photos: Path, suffix: str, damage: str) -> None:
+def test_damaged_metadata_is_detected(load: Callable[..., Images], photos: Path, suffix: str, damage: str) -> None:
     load()
     (file,) = (photos.parent / "root" / "cache").glob(f"*{suffix}")
     content = file.read_bytes()

@@ -19,7 +19,7 @@ def turn(image, angle=0.0, zoom=1.0, down=0.0, right=0.0):
     return zoom_rotate_shift(image, *(torch.full((len(image),), float(v)) for v in (angle, zoom, down, right)))
 
 
-def test_no_change():
+def test_the_identity_changes_nothing():
     x = images(2, 3, 8, 10)
     assert torch.allclose(turn(x), x, atol=1e-6)
 

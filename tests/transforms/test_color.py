@@ -41,7 +41,7 @@ def images(n: int, channels: int = 3, side: int = 8) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "factor", "recorded"), RECORDED)
-def test_torchvisions_values(name, factor, recorded):
+def test_jitter_gives_torchvisions_values(name, factor, recorded):
     result = getattr(colour, name)(X, torch.tensor([factor]))
     assert torch.allclose(result.flatten(), torch.tensor(recorded), atol=1e-4)
 
@@ -135,7 +135,7 @@ def test_jitter_is_its_operations_in_each_of_the_24_orders(channels):
         assert torch.allclose(result[n], one[0], atol=3e-6)
 
 
-def test_only_the_chosen_are_jittered_and_made_grey():
+def test_only_the_selected_images_are_jittered_and_made_grey():
     x, factor, shift = images(24), torch.full((24, 3), 0.6), torch.full((24,), 0.1)
     jittered, greyed = torch.arange(24) % 2 == 1, torch.arange(24) % 3 == 1
     expected = torch.where(jittered[:, None, None, None], coloured(x, factor, shift), x)

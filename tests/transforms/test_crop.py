@@ -19,13 +19,13 @@ def rng(seed: int = 0) -> torch.Generator:
     return Key(seed).on("cpu")
 
 
-def box_by_loop(size, areas, shapes, place, ratio):
+def box_by_loop(size, areas, shapes, position, ratio):
     """RandomResizedCrop.get_params of torchvision 0.28.0, its random numbers handed in."""
     height, width = size
     for area, shape in zip(areas, shapes, strict=True):
         w, h = round(sqrt(area * shape)), round(sqrt(area / shape))
         if 0 < w <= width and 0 < h <= height:
-            return int(place[0] * (height - h + 1)), int(place[1] * (width - w + 1)), h, w
+            return int(position[0] * (height - h + 1)), int(position[1] * (width - w + 1)), h, w
     w, h = width, height
     if width / height < min(ratio):
         h = int(round(w / min(ratio)))
@@ -40,14 +40,14 @@ def test_boxes_are_torchvisions_for_the_same_draws(size, smallest):
     g = rng()
     area = size[0] * size[1] * (smallest + (1 - smallest) * torch.rand(300, 3, generator=g))
     shape = RATIO[0] + (RATIO[1] - RATIO[0]) * torch.rand(300, 3, generator=g)
-    place = torch.rand(300, 2, generator=g)
-    boxes = torch.stack(crop.fit_boxes(size, area, shape, place, RATIO), 1)
-    draws = zip(area.tolist(), shape.tolist(), place.tolist(), strict=True)
+    position = torch.rand(300, 2, generator=g)
+    boxes = torch.stack(crop.fit_boxes(size, area, shape, position, RATIO), 1)
+    draws = zip(area.tolist(), shape.tolist(), position.tolist(), strict=True)
     expected = [box_by_loop(size, *draw, RATIO) for draw in draws]
     assert boxes.tolist() == [list(box) for box in expected]
 
 
-def test_the_first_fitting_try_wins():
+def test_the_first_box_that_fits_is_used():
     area, shape = torch.tensor([[200.0, 64.0, 16.0]]), torch.ones(1, 3)
     top, left, height, width = crop.fit_boxes((10, 10), area, shape, torch.tensor([[0.0, 0.99]]), RATIO)
     assert (top.item(), left.item(), height.item(), width.item()) == (0, 2, 8, 8)
@@ -67,7 +67,7 @@ def test_areas_are_uniform_and_shapes_log_uniform():
     assert abs(torch.corrcoef(torch.stack((area, shape)))[0, 1]) < 5 / sqrt(n)
 
 
-def test_places_are_uniform_over_the_positions_inside():
+def test_positions_are_uniform():
     n = 6000
     top, left, height, width = crop.random_boxes(n, (5, 5), (9 / 25, 9 / 25), (1.0, 1.0), rng())
     assert height.eq(3).all()
@@ -179,7 +179,7 @@ def test_padded_crop_is_a_slice_of_the_padded_image():
     assert torch.equal(result[1], image[1])
 
 
-def test_flip_mirrors_the_chosen():
+def test_flip_mirrors_only_the_selected_images():
     image = torch.rand(2, 3, 4, 5, generator=rng())
     result = crop.flip(image, torch.tensor([True, False]))
     assert (result[0].numpy() == image[0].numpy()[:, :, ::-1]).all()

@@ -38,14 +38,14 @@ def test_the_definition(size, radius):
             assert np.allclose(ours[n, c].numpy(), by_loop(x[n, c].numpy(), radius), atol=1e-6)
 
 
-def test_any_axes_may_stand_before():
+def test_any_leading_axes_are_allowed():
     x = images(2, 3, 1, 8, 8)
     assert torch.allclose(high_pass(x, 2.0)[1, 2, 0], high_pass(x[1, 2, 0], 2.0), atol=1e-6)
 
 
-def test_slow_waves_go_and_fast_ones_stay():
-    place = torch.arange(32) / 32
-    slow, fast = ((2 * pi * cycles * place).cos().expand(32, 32) for cycles in (3, 9))
+def test_low_frequencies_are_removed_and_high_ones_remain():
+    position = torch.arange(32) / 32
+    slow, fast = ((2 * pi * cycles * position).cos().expand(32, 32) for cycles in (3, 9))
     assert torch.allclose(high_pass(0.5 + slow + fast, 8), fast, atol=1e-5)
     assert torch.allclose(high_pass((0.5 + slow + fast).T, 8), fast.T, atol=1e-5)
 

@@ -48,7 +48,7 @@ def test_views_are_images(transform, channels, strength):
 
 
 @pytest.mark.parametrize("transform", RANDOM, ids=repr)
-def test_the_key_decides_and_nothing_else(transform):
+def test_views_depend_only_on_the_key(transform):
     x, state = images(), torch.get_rng_state()
     views = transform(x, 1.0, KEY)
     assert torch.equal(transform(x, 1.0, KEY), views)
@@ -75,7 +75,7 @@ def test_other_samples_have_no_influence(transform):
 
 
 @pytest.mark.parametrize("transform", RANDOM, ids=repr)
-def test_chunks_change_nothing(transform, monkeypatch):
+def test_views_do_not_depend_on_the_chunk_size(transform, monkeypatch):
     x = images()
     views = transform(x, 1.0, KEY)
     monkeypatch.setattr(augment, "CACHED_PIXELS", 4 * 12 * 12)
@@ -106,7 +106,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
-def test_the_host_never_waits(transform):
+def test_views_never_wait_for_the_device(transform):
     x = images()
     with NoWaiting():
         transform(x, 0.7, KEY)
@@ -131,7 +131,7 @@ def test_wrong_images_and_counts_are_refused():
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])
-def test_how_often_simclr_flips_jitters_and_greys(strength):
+def test_simclr_has_its_probabilities_at_each_strength(strength):
     n = 8000
     how = drawn(n, strength)
     for name, p in (("flipped", 0.5), ("jittered", 0.8 * strength), ("greyed", 0.2 * strength)):
@@ -141,7 +141,7 @@ def test_how_often_simclr_flips_jitters_and_greys(strength):
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])
-def test_how_far_simclr_goes(strength):
+def test_simclr_reaches_its_largest_changes_at_each_strength(strength):
     how = drawn(4000, strength)
     area = how["height"] * how["width"] / 32**2
     smallest = 1 - 0.9 * strength
@@ -245,7 +245,7 @@ def test_resized_crop_is_simclr_without_its_colours(side):
         assert abs((how["height"] * how["width"]).min() / side**2 - least) < 0.02
 
 
-def test_still_copies():
+def test_identity_copies_the_images():
     x = images()
     views = Identity(2)(x, 0.3, KEY)
     assert torch.equal(views[0], x)

@@ -52,14 +52,14 @@ def net(batch: Batch) -> Network:
 
 @pytest.fixture
 def calls(net: Network) -> list[Call]:
-    made: list[Call] = []
+    calls: list[Call] = []
 
     def note(used: Network, given: tuple[Tensor, str], logits: Tensor) -> None:
         if used is net:  # and not a copy of it
-            made.append(Call(given[0], given[1], {m.training for m in net.encoder.modules()}, logits))
+            calls.append(Call(given[0], given[1], {m.training for m in net.encoder.modules()}, logits))
 
     net.register_forward_hook(note)
-    return made
+    return calls
 
 
 @pytest.fixture

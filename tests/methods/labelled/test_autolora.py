@@ -56,7 +56,7 @@ def divergence(clean: Tensor, adv: Tensor) -> float:
 @each_form
 @each_accuracy
 @pytest.mark.parametrize("scale", [6.0, 2.0])
-def test_the_objective(natural, accuracy, scale, net, batch, clock, calls):
+def test_the_loss_is_the_weighted_sum_of_its_three_terms(natural, accuracy, scale, net, batch, clock, calls):
     net.memory.accuracy.fill_(accuracy)
     terms = replace(SHORT, natural=natural, scale=scale).loss(net, batch, clock, Key(0))
     clean, adv = (call.logits for call in calls[-2:])
@@ -108,7 +108,7 @@ def kinds(names) -> set[str]:
 
 
 @each_form
-def test_natural_images_teach_the_branch_and_the_head_alone(natural, net, batch, clock):
+def test_natural_images_train_only_the_branch_and_the_head(natural, net, batch, clock):
     """At SA = 0 the loss is CE(natural)."""
     learned = gradients(net, batch, clock, 0.0, natural=natural)
     assert kinds(learned) == {"branch", "head"}
@@ -116,7 +116,7 @@ def test_natural_images_teach_the_branch_and_the_head_alone(natural, net, batch,
 
 
 @each_form
-def test_adversarial_images_teach_all_but_the_branch(natural, net, batch, clock):
+def test_adversarial_images_train_everything_except_the_branch(natural, net, batch, clock):
     """At SA = 1 and scale 0 the loss is CE(adversarial)."""
     learned = gradients(net, batch, clock, 1.0, natural=natural, scale=0.0)
     assert kinds(learned) == {"other", "head"}
@@ -172,7 +172,7 @@ def test_what_it_leaves_behind(natural, net, batch, clock):
     assert any(".clean." in n for n in moved) == (natural == "clean")
 
 
-def test_at_birth_both_branches_are_one(net, batch, clock, calls):
+def test_a_new_branch_computes_the_same_as_the_network(net, batch, clock, calls):
     """With B = 0 and no attack the divergence is 0, and nothing but B learns in the branch."""
     with torch.no_grad():
         for layer in low_rank(net):
@@ -195,7 +195,7 @@ def test_at_birth_both_branches_are_one(net, batch, clock, calls):
         ("clean", "released", "clean", True),
     ],
 )
-def test_where_the_accuracy_is_measured(natural, measured, route, on, net, batch, calls):
+def test_accuracy_is_measured_on_the_selected_branch(natural, measured, route, on, net, batch, calls):
     switched = []
     net.register_forward_pre_hook(lambda net, given: switched.append(low_rank(net)[0].switch.on))
     right = AutoLoRa(natural=natural, measured=measured).correct(net, batch.views[0], batch.label)
@@ -208,7 +208,7 @@ def test_where_the_accuracy_is_measured(natural, measured, route, on, net, batch
     assert all(module.training for module in net.modules())
 
 
-def test_a_step_moves_everything_it_should(net, batch, clock):
+def test_a_step_changes_all_trained_parameters(net, batch, clock):
     method = replace(SHORT, natural="adv")
     step = Step(method, merge_route(net, "adv"))
     step.net.memory.accuracy.fill_(0.5)
@@ -229,14 +229,14 @@ def test_the_defaults():
 
 
 @pytest.mark.parametrize("changes", [{"rank": 0}, {"scale": -1.0}, {"scale": float("nan")}, {"alpha": float("inf")}])
-def test_a_branch_that_cannot_be(changes):
+def test_invalid_fields_of_autolora_are_refused(changes):
     with pytest.raises(ValueError, match=r"is a (whole |finite )?number"):
         AutoLoRa(**changes)
 
 
 def by_a_loop(history: list[float], w: tuple[int, ...], released: bool = False) -> list[tuple[float, bool]]:
     """The scheduler as a training loop would have it, with a state: what it says after each epoch."""
-    eta, told, j, best = 0.1, [], 1, -1.0
+    eta, decisions, j, best = 0.1, [], 1, -1.0
     halved_at, best_at = {0: False}, {}
     for epoch, accuracy in enumerate(history):
         best = accuracy if accuracy > best else best
@@ -255,8 +255,8 @@ def by_a_loop(history: list[float], w: tuple[int, ...], released: bool = False) 
                 eta, reload = eta / 2, True
             halved_at[j] = reload
             j += 1
-        told.append((eta, reload))
-    return told
+        decisions.append((eta, reload))
+    return decisions
 
 
 def rising(count: int, start: float = 0.1) -> list[float]:
@@ -284,8 +284,8 @@ HISTORIES = {
 @pytest.mark.parametrize("unchanged", ["paper", "released"])
 def test_the_rate_against_a_loop(history, w, unchanged):
     lr = AutoRate(at=w, unchanged=unchanged)
-    told = [lr(history[: k + 1], 50) for k in range(50)]
-    assert told == by_a_loop(history, w, unchanged == "released")
+    decisions = [lr(history[: k + 1], 50) for k in range(50)]
+    assert decisions == by_a_loop(history, w, unchanged == "released")
 
 
 def halvings(history: list[float], **changes) -> list[int]:
@@ -324,6 +324,6 @@ def test_the_checkpoints_of_other_lengths():
 
 
 @pytest.mark.parametrize("changes", [{"at": (16, 24)}, {"at": (0, 8, 8)}, {"at": ()}, {"start": 0.0}, {"divide": 1.0}])
-def test_a_rate_that_cannot_be(changes):
+def test_invalid_fields_of_autorate_are_refused(changes):
     with pytest.raises(ValueError, match=r"an automatic rate has|is a number"):
         AutoRate(**changes)

@@ -32,7 +32,7 @@ def divergence(clean: Tensor, adv: Tensor) -> float:
 
 @each_form
 @pytest.mark.parametrize("beta", [1.0, 6.0])
-def test_the_objective(natural, beta, net, batch, clock, calls):
+def test_the_loss_is_trades(natural, beta, net, batch, clock, calls):
     terms = replace(SHORT, natural=natural, beta=beta).loss(net, batch, clock, Key(0))
     clean, adv = (call.logits for call in calls[-2:])
     surprise = -sum(log(softmax(row)[y]) for row, y in zip(clean.tolist(), batch.label.tolist(), strict=True)) / 6
@@ -70,14 +70,14 @@ def test_the_attack_raises_the_divergence_from_a_fixed_clean_target(natural, net
     assert divergence(calls[0].logits, end) > divergence(calls[0].logits, start)
 
 
-def test_both_terms_teach_the_dual_form(net, batch, clock):
+def test_both_terms_give_gradients_to_all_parameters_in_the_dual_form(net, batch, clock):
     step = Step(SHORT, net).train()
     step(batch, clock, Key(0))["loss"].backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
 @pytest.mark.parametrize(("natural", "counts"), [("clean", (1, 1)), ("adv", (0, 2))], ids=["dual", "single"])
-def test_each_route_sees_its_own_images(natural, counts, net, batch, clock):
+def test_each_route_updates_statistics_only_from_its_own_images(natural, counts, net, batch, clock):
     norms = net.encoder.backbone.bn1.routes
     before, clean = (
         {r: int(n.num_batches_tracked) for r, n in norms.items()},
@@ -89,7 +89,7 @@ def test_each_route_sees_its_own_images(natural, counts, net, batch, clock):
         assert all(torch.equal(value, clean[name]) for name, value in norms["clean"].state_dict().items())
 
 
-def test_a_plain_network_has_the_single_form_either_way(net, batch, clock):
+def test_a_plain_network_always_takes_the_single_form(net, batch, clock):
     expected = replace(SHORT, natural="adv").loss(copy.deepcopy(net), batch, clock, Key(0))["loss"]
     for natural in ("clean", "adv"):
         loss = replace(SHORT, natural=natural).loss(merge_route(net, "adv"), batch, clock, Key(0))["loss"]

@@ -19,7 +19,7 @@ def blobs() -> tuple[torch.Tensor, torch.Tensor]:
     return centre[kind] + torch.randn(60, 4, generator=rng), kind
 
 
-def test_clusters_that_are_there_are_found():
+def test_separated_clusters_are_found():
     f, kind = blobs()
     label = clusters(f, (4,), Key(0))
     assert label.shape == (60, 1)
@@ -28,7 +28,7 @@ def test_clusters_that_are_there_are_found():
     assert len(pairs) == 4 == len({b for _, b in pairs})
 
 
-def test_a_column_for_each_number_and_the_same_from_the_same_key():
+def test_each_number_of_clusters_has_a_column_that_depends_on_the_key():
     f, _ = blobs()
     label = clusters(f, (2, 5, 12), Key(0))
     assert [len(set(column.tolist())) for column in label.T] == [2, 5, 12]
@@ -42,7 +42,7 @@ def test_more_clusters_than_images_are_refused():
         clusters(blobs()[0], (10, 61), Key(0))
 
 
-def test_features_are_those_of_eval_mode_and_leave_no_trace():
+def test_features_use_eval_mode_and_leave_the_encoder_unchanged():
     encoder = seeded(lambda: Backbone("resnet-small", 8, 1, (0.5,), (0.5,)).build(), Key(0)).train()
     x = torch.rand(5, 1, 8, 8, generator=Key(1).on("cpu"))
     state = copy.deepcopy(encoder.state_dict())
