@@ -41,6 +41,7 @@ def test_the_verbs_are_these():
         "submit",
         "doctor",
         "checkup",
+        "dial",
         "frontier",
         "coreset",
         "demo",

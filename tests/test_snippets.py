@@ -45,6 +45,7 @@ HOW = {
     "frontier": "options",
     "doctor": "options",
     "checkup": "options",
+    "dial": "options",
     "demo": "options",
     "plan": "options",
     "verify": "run",

@@ -16,6 +16,7 @@ QUICK = ["pretrain", "evaluate", "export", "board", "submit"]
 WRITE_NOTHING = {"compare", "report", "doctor", "coreset", "verify", "list", "cite", "plan", "completion"} | {
     "text-embeddings",
     "checkup",
+    "dial",
 }
 """Verbs that write no file of their own, only draw what there is, or write one new file at their end."""
 

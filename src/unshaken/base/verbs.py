@@ -13,6 +13,7 @@ VERBS = {
     "submit": "write one file of a run, for a board: unshaken submit RUN --by NAME",
     "doctor": "check if an evaluation can be believed: unshaken doctor RUN",
     "checkup": "check an encoder without labels: unshaken checkup ENCODER --data FOLDER",
+    "dial": "accuracy between the original and the robust encoder: unshaken dial ENCODER --data FOLDER",
     "frontier": "draw accuracy against speed-up on coresets: unshaken frontier RUN [RUN ...]",
     "coreset": "show which images were selected: unshaken coreset show RUN",
     "demo": "do all of it on digits, in minutes on two CPU cores",

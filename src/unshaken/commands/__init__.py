@@ -8,6 +8,7 @@ from unshaken.commands.checkup import checkup
 from unshaken.commands.completion import completion
 from unshaken.commands.coreset import coreset
 from unshaken.commands.demo import demo
+from unshaken.commands.dial import dial
 from unshaken.commands.doctor import doctor
 from unshaken.commands.embed import embed, predict
 from unshaken.commands.evaluate import compare, evaluate
@@ -27,6 +28,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "compare": compare,
     "doctor": doctor,
     "checkup": checkup,
+    "dial": dial,
     "frontier": frontier,
     "report": report,
     "board": board,

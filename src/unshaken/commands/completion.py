@@ -13,6 +13,7 @@ from unshaken.commands.catalog import FORMS, TOPICS
 from unshaken.commands.checkup import CheckupOptions
 from unshaken.commands.coreset import CoresetOptions
 from unshaken.commands.demo import DemoOptions
+from unshaken.commands.dial import DialOptions
 from unshaken.commands.doctor import DoctorOptions
 from unshaken.commands.embed import EmbedOptions
 from unshaken.commands.evaluate import CompareOptions, EvaluateOptions
@@ -95,6 +96,7 @@ def defaults() -> dict[str, list[Any]]:
         "verify": [VerifyOptions()],
         "text-embeddings": [TextEmbeddingsOptions()],
         "checkup": [CheckupOptions(Checkup(), DataSource())],
+        "dial": [DialOptions(evaluation=Evaluation(), data=DataSource())],
     }
 
 
@@ -114,6 +116,8 @@ SUBJECTS = {
             "evaluate",
             "doctor",
             "checkup",
+            "dial",
+            "dial",
             "export",
             "embed",
             "predict",

@@ -18,9 +18,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.json_files import read_foreign_json, write_bytes, write_json, write_text
+from unshaken.base.ranges import Unit, ranged
 from unshaken.base.safe_text import printable, without_paths
 from unshaken.base.serialize import to_json
 from unshaken.base.tensor_file import seal, sealed
+from unshaken.interop.dial import between, ends
 from unshaken.interop.encoder_words import locate
 from unshaken.interop.fingerprint import fingerprint, images
 from unshaken.interop.load import LoadedModel, file_in, load_model
@@ -32,6 +34,7 @@ from unshaken.nets.network import Network
 
 
 @dataclass(frozen=True)
+@ranged
 class ExportOptions:
     """Write an encoder or classifier in a form that other libraries read."""
 
@@ -49,15 +52,19 @@ class ExportOptions:
     """OWNER/NAME of a repository on the Hugging Face Hub to which --to hub uploads the folder. A new repository is
     private."""
     original: str | None = None
-    """File from which the encoder was imported, for --to original: its names, order and dtypes are kept."""
+    """File from which the encoder was imported. For --to original its names, order and dtypes are kept; for --dial it
+    is what lies at 0."""
+    dial: Unit | None = None
+    """Write weights between the original (0) and the robust encoder (1), which need --original; or, without it, between
+    the clean route (0) and the adversarial one (1). `unshaken dial` shows what each costs."""
 
     def __post_init__(self) -> None:
         if self.repo is not None and (self.to != "hub" or self.repo.count("/") != 1):
             raise ValueError(f"--repo needs OWNER/NAME and --to hub, not {self.repo!r} and --to {self.to}")
-        if (self.original is None) != (self.to != "original"):
-            raise ValueError(
-                "--to original and --original FILE go together: FILE is what the encoder was imported from"
-            )
+        if self.to == "original" and self.original is None:
+            raise ValueError("--to original needs --original FILE, the file that the encoder was imported from")
+        if self.original is not None and self.to != "original" and self.dial is None:
+            raise ValueError("--original is for --to original or --dial: leave it out")
 
 
 def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -> Path:  # pyright: ignore[reportArgumentType]
@@ -69,7 +76,7 @@ def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -
     path of this machine.
     """
     model = load_model(path)
-    subject, route = model.with_one_route(how.route)
+    subject, route = model.with_one_route(how.route) if how.dial is None else (_dialled(model, how), None)
     added = {"fingerprint": fingerprint(subject), "exported": {"from": digest(model.net), "route": route}}
     cleaned = {key: value if key in PATHLESS else without_paths(value) for key, value in model.metadata.items()}
     subject = replace(subject, metadata=cleaned | added)
@@ -79,13 +86,21 @@ def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -
         if how.repo:
             upload(out, how.repo)
         return out
-    if how.original is not None:
-        note(write_original(subject.encoder, subject.metadata, locate(how.original).file, out))
+    if how.to == "original":
+        note(write_original(subject.encoder, subject.metadata, locate(str(how.original)).file, out))
     else:
         WRITERS[how.to](subject, out)
     page = card(subject, how.to, out.name, route, list(results), CODE[how.to](subject, out.name))
     write_text(page_of(out), f"{_page_marker(subject, out.name)}\n\n{page}")
     return out
+
+
+def _dialled(model: LoadedModel, how: ExportOptions) -> LoadedModel:
+    """Return the encoder at --dial."""
+    if how.route is not None:
+        raise ValueError("--dial lies between two routes, so that --route has no meaning with it: leave it out")
+    net = between(*ends(model, how.original), how.dial)  # pyright: ignore[reportArgumentType]
+    return LoadedModel(net, model.backbone, model.metadata | {"dial": how.dial})
 
 
 PATHLESS = ("fingerprint", "names", "backbone", "routes", "kind")
@@ -105,7 +120,7 @@ def _page_marker(subject: LoadedModel, file: str) -> str:
 
 def _output_path(path: Path, how: ExportOptions, subject: LoadedModel) -> Path:
     """Return where to write. Only an earlier export of the same weights is overwritten; ValueError otherwise."""
-    suffix = SUFFIXES[how.to] if how.original is None else locate(how.original).file.suffix
+    suffix = SUFFIXES[how.to] if how.to != "original" else locate(str(how.original)).file.suffix
     out = how.out or Path(f"{path.resolve().name.removesuffix('.safetensors')}-{how.to}{suffix}")
     if how.to == "hub":
         if out.is_file() or (out.is_dir() and not _is_hub(out)):

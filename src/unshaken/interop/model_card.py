@@ -40,6 +40,7 @@ def card(
         "attack in fine-tuning": _threats(metadata.get("finetune", {}).get("recipe", {})),
         "imported from": _imported(metadata),
         "batch norms": f"only those of the route {route!r}" if route else "one for all images",
+        "dial": f"{metadata['dial']:g} of the way from original to robust weights" if "dial" in metadata else "",
         "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
         "digest of the weights": f"`{metadata['fingerprint']['weights']}`",
         "exported from": f"weights with digest `{metadata['exported']['from']}`",

@@ -42,15 +42,8 @@ def write_original(encoder: Encoder, about: dict[str, Any], original: Path, out:
     A tensor whose weights did not change is copied bit for bit, and so is all that is not of the encoder. ValueError if
     the file is not the one that was imported.
     """
-    origin = origin_of(about)
-    if origin is None:
-        raise ValueError("the encoder was not imported from a file of CLIP, DINOv2, ViT or the like: use another --to")
     foreign = read(original)
-    if foreign.sha256 != origin["file"].get("sha256"):
-        raise ValueError(
-            f"{original} is not the file that was imported: its sha256 begins with {foreign.sha256[:12]}, and that of "
-            f"{origin['file']['name']} with {str(origin['file'].get('sha256'))[:12]}"
-        )
+    origin = check_origin(about, foreign, original)
     tensors, changed, rounding = weights_of(encoder, origin, foreign)
     said = [f"{changed} of {len(tensors)} tensors differ from {foreign.name}, all others are copied bit for bit"]
     if rounding > 0:
@@ -69,6 +62,34 @@ def write_original(encoder: Encoder, about: dict[str, Any], original: Path, out:
     torch.save(value, stream)
     write_bytes(out, stream.getvalue())
     return said
+
+
+def check_origin(about: dict[str, Any], foreign: ForeignCheckpoint, original: Path) -> dict[str, Any]:
+    """Return the record of the original's import. ValueError if there is none, or if it is of another file."""
+    origin = origin_of(about)
+    if origin is None:
+        raise ValueError("the encoder was not imported from a file of CLIP, DINOv2, ViT or the like")
+    if foreign.sha256 != origin["file"].get("sha256"):
+        raise ValueError(
+            f"{original} is not the file that was imported: its sha256 begins with {foreign.sha256[:12]}, and that of "
+            f"{origin['file']['name']} with {str(origin['file'].get('sha256'))[:12]}"
+        )
+    return origin
+
+
+def original_weights(encoder: Encoder, origin: dict[str, Any], foreign: ForeignCheckpoint) -> dict[str, Tensor]:
+    """Return the weights of the original by our names, in float32: those that an encoder began with."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in encoder.backbone.state_dict().items()}
+    container = next((each for each in foreign.containers if each.key == origin["reading"].get("key", "")), None)
+    if container is None:
+        raise ValueError(f"{foreign.name} has no tensors under {origin['reading'].get('key', '')!r}")
+    names = names_within(container.tensors, origin["reading"].get("prefix", ""))
+    rules, _ = placed(ENCODER_LAYOUTS[origin["layout"]].rules, names)
+    found: dict[str, Tensor] = {}
+    for rule in rules:
+        if any(name in shapes for name in rule.ours):
+            found |= rule.read({n: real(container.tensors[names[n]], n, foreign.name) for n in rule.theirs}, shapes)
+    return found
 
 
 def weights_of(
