@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.mark.parametrize("name", TAMPERED)
-def test_what_was_tampered_with_is_refused(name):
+def test_tampered_results_are_refused(name):
     found, said = tampered(name)
     wrong = fault(found)
     assert wrong is not None
@@ -27,7 +27,7 @@ def test_what_was_tampered_with_is_refused(name):
         read(json.dumps(found))
 
 
-def test_what_was_not_is_not():
+def test_untampered_results_are_accepted():
     assert fault(result()) is None
     assert fault(result(autoattack=True)) is None
     later = result() | {"a field of later": "x"}

@@ -34,7 +34,7 @@ def test_welch_is_scipy_s(sizes):
     assert welch([2.0, 2.0], [2.0, 2.0]) == 1.0
 
 
-def test_counts_by_matrices_are_counts_one_by_one():
+def test_matrix_counts_equal_counts_by_loops():
     stream = numpy.random.default_rng(2)
     rows = [row(stream, stream.random(60), seeds) for seeds in (1, 2, 3, 3)]
     rows[1].judged[:20] = False
@@ -44,7 +44,7 @@ def test_counts_by_matrices_are_counts_one_by_one():
             assert (more[i, j], less[i, j]) == (pair(a, b).a_better, pair(a, b).b_better)
 
 
-def test_equals_share_a_rank_and_what_is_better_has_a_better_one():
+def test_equal_methods_share_a_rank_and_better_ones_rank_higher():
     stream = numpy.random.default_rng(3)
     p = numpy.random.default_rng(4).random(400) * 0.3 + 0.5
     strong = [row(stream, p, shift=0.2) for _ in range(3)]
@@ -54,7 +54,7 @@ def test_equals_share_a_rank_and_what_is_better_has_a_better_one():
     assert found[3:] == [4, 4]
 
 
-def test_equals_are_told_apart_no_more_often_than_the_level():
+def test_equal_methods_differ_no_more_often_than_the_level():
     stream, p = numpy.random.default_rng(5), numpy.random.default_rng(6).random(300)
     told = sum(pair(row(stream, p), row(stream, p)).told_apart for _ in range(400))
     assert told / 400 < 0.05
@@ -62,7 +62,7 @@ def test_equals_are_told_apart_no_more_often_than_the_level():
     assert alone / 400 < 0.08  # one seed each: the images alone decide, and a seed's luck is not seen
 
 
-def test_a_seed_s_luck_is_no_difference():
+def test_differences_within_the_spread_of_seeds_are_insignificant():
     """Images alone would tell these two apart; their seeds differ as much among themselves."""
     bits = numpy.zeros((2, 400), bool)
     bits[0, :300], bits[1, :240] = True, True

@@ -38,7 +38,7 @@ def test_ranks_are_by_tests_and_by_score(found):
     assert by_name["simclr", ""]["slf"]["SA"] == 1
 
 
-def test_a_network_has_one_seed_and_one_name(tmp_path):
+def test_equal_weights_in_two_results_are_refused(tmp_path):
     one = result()
     other = copy.deepcopy(one)
     other["seeds"]["pretrain"] = other["pretrain"]["recipe"]["seed"] = 4
@@ -67,7 +67,7 @@ def test_other_epsilons_are_other_tasks_and_one_curve(tmp_path):
     assert curve["points"][0][1] == found[0]["standard"]["correct"] / 2
 
 
-def test_epsilons_are_said_as_they_were_meant():
+def test_epsilons_are_written_as_fractions_of_255_where_they_are():
     assert [epsilon(eps) for eps in (8 / 255, 4 / 255, 0.1, 0.3, 0.5)] == ["8/255", "4/255", "0.1", "0.3", "0.5"]
     assert budget("l∞ 8/255") == pytest.approx(8 / 255)
     changed = result()
@@ -75,7 +75,7 @@ def test_epsilons_are_said_as_they_were_meant():
     assert replace(task_of(changed), threat="").title == "CIFAR-10 → digits"
 
 
-def test_placeholders_are_no_numbers():
+def test_placeholders_have_no_numbers():
     numbers = published()["numbers"]
     missing = [n for n in numbers if n.get("status") in MISSING]
     assert len(missing) == 39

@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_the_page_is_whole(run, tmp_path, capsys):
+def test_the_page_is_complete_and_loads_nothing(run, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert cli.run(["report", str(run), "--html", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
@@ -49,7 +49,7 @@ def test_the_page_is_whole(run, tmp_path, capsys):
     assert shown[0][0] == shown[0][1]  # the first examples are right until they are attacked
 
 
-def test_a_result_alone_says_what_it_lacks(tmp_path):
+def test_a_result_without_its_run_names_what_is_missing(tmp_path):
     folder = write(tmp_path / "results", [result()])
     assert cli.run(["report", str(folder), "--html", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
@@ -66,21 +66,21 @@ def test_a_comparison_has_paired_tests(tmp_path):
     assert "acl, SLF, epochs 100" in page
 
 
-def test_a_page_takes_no_other_file_s_place(run, capsys):
+def test_a_page_does_not_overwrite_other_files(run, capsys):
     before = (run / "classifier.safetensors").read_bytes()
     assert cli.run(["report", str(run), "--html", str(run / "classifier.safetensors")]) == 2
     assert "--html takes a file that ends in .html" in capsys.readouterr().err
     assert (run / "classifier.safetensors").read_bytes() == before
 
 
-def test_what_was_tampered_with_has_no_page(tmp_path, capsys):
+def test_a_tampered_result_gives_no_page(tmp_path, capsys):
     write(tmp_path / "results", [tampered("a count")[0]])
     assert cli.run(["report", str(tmp_path / "results"), "--html", str(tmp_path / "page.html")]) == 2
     assert "robust: it counts" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
 
 
-def test_names_are_never_alike(tmp_path):
+def test_names_of_runs_are_unique(tmp_path):
     found = [result(seed=1), result(seed=2), result(mode="alf"), result(epochs=100), result("dynacl")]
     names = run_names(receipts([write(tmp_path / "results", found)]))
     assert len(set(names)) == 5
@@ -94,7 +94,7 @@ def test_names_are_never_alike(tmp_path):
     assert any(name.endswith("elsewhere") for name in names)
 
 
-def test_the_sentence_says_what_was_done():
+def test_the_sentence_describes_the_run():
     said = sentence(result("acl", "alf"))
     assert said.startswith(
         "acl pre-trained a ResNet-small on images of digits without labels for 30 epochs; then a linear"
@@ -102,7 +102,7 @@ def test_the_sentence_says_what_was_done():
     assert said.endswith("200 test images were judged, clean and under PGD-20 in the l∞ ball of ε = 0.1.")
 
 
-def test_figures(run, tmp_path, capsys):
+def test_png_and_pdf_figures_are_written(run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
         out = tmp_path / f"figure.{kind}"

@@ -71,7 +71,7 @@ def test_no_number_of_a_placeholder_is_in_the_plain_page(found, tmp_path):
     assert page.count("37.92") == 1
 
 
-def test_what_a_file_says_is_text(tmp_path):
+def test_text_from_files_is_escaped(tmp_path):
     evil = '</script><img src=x onerror="alert(1)">'
     folder = write(tmp_path / "results", [result()])
     file = next(folder.iterdir())
@@ -83,7 +83,7 @@ def test_what_a_file_says_is_text(tmp_path):
         assert "</script><img" not in (tmp_path / "site" / page).read_text()
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(found, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_unchanged(found, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="holds something else than a board"):
@@ -95,7 +95,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(found, tmp_path):
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".lock", f".board.{'0a' * 6}.part"]])
-def test_a_board_that_was_killed_as_it_began_is_made_again(left, found, tmp_path):
+def test_a_board_that_was_killed_at_its_start_is_rebuilt(left, found, tmp_path):
     (tmp_path / "site").mkdir()
     for name in left:
         (tmp_path / "site" / name).write_bytes(b"")
@@ -126,7 +126,7 @@ def test_two_boards_at_once_wait_for_each_other(found, tmp_path):
         ("dynacl/digits", ["--optimizer", "SGD", "--lr.peak", "0.5"]),
     ],
 )
-def test_the_options_make_the_recipe_again(name, args):
+def test_the_shown_options_reproduce_the_recipe(name, args):
     wanted = parse(recipe(name), args, "test")
     method, _, data = name.partition("/")
     said = " ".join(
@@ -156,7 +156,7 @@ def tuned_by(name, mode, args):
         ("aff", ["--lr", "Constant", "--lr.value", "0.01", "--holdout", "4"]),
     ],
 )
-def test_the_commands_are_whole(mode, args):
+def test_the_shown_commands_reproduce_the_row(mode, args):
     found, wanted = tuned_by("acl", mode, args)
     found["evaluation"] |= {"autoattack": "standard", "limit": 100, "seed": 3}
     row = rows_of([Receipt(Path("a.json"), found)])[0]
@@ -175,7 +175,7 @@ def chosen_for(mode):
     return chosen(mode, "acl", source, source, 8)
 
 
-def test_modes_that_were_judged_otherwise_are_judged_alone():
+def test_modes_with_other_evaluations_have_separate_commands():
     slf, alf = (tuned_by("acl", mode, [])[0] for mode in ("slf", "alf"))
     alf["evaluation"]["attack"]["steps"] = 20
     slf["seeds"]["finetune"] = slf["finetune"]["recipe"]["seed"] = 2

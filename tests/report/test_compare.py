@@ -67,7 +67,7 @@ def test_many_pairs_are_quick():
     assert p == pytest.approx(erfc((800 - 1) / (2 * 100_000) ** 0.5), rel=1e-3)
 
 
-def test_counts_of_pairs():
+def test_pairs_are_counted_per_image():
     a, b = result(), result(1)
     a["standard"] = score(numpy.arange(N) < 30)
     b["standard"] = score((numpy.arange(N) < 20) | (numpy.arange(N) == 35))
@@ -77,7 +77,7 @@ def test_counts_of_pairs():
     assert "B is better" in next(compared(b, a)).line()
 
 
-def test_no_difference_is_said_where_none_is_shown():
+def test_an_insignificant_difference_is_reported_as_no_difference_shown():
     same = result()
     assert all("no difference shown" in each.line() for each in compared(same, copy.deepcopy(same)))
     a, b = copy.deepcopy(same), copy.deepcopy(same)
@@ -116,7 +116,7 @@ def test_other_corrupted_images_are_not_compared():
         assert any("corrupted images differ" in str(each) for each in compared(a, b)) != same
 
 
-def test_parts_are_compared_on_what_both_judged():
+def test_scores_are_compared_on_images_that_both_evaluated():
     judged = numpy.arange(N) % 2 == 0
     a, b = result(robust=score(numpy.ones(N, bool), judged)), result(robust=score(~judged))
     found = list(compared(a, b))[1]
@@ -169,7 +169,7 @@ def tuned(**recipe) -> dict:
     return result(finetune={"recipe": base | recipe, "data": {"encoder": "x"}})
 
 
-def test_unlike_protocols_are_refused_unless_that_is_asked_for(tmp_path):
+def test_different_protocols_are_refused_without_anyway(tmp_path):
     a, b = tuned(), tuned(batch_size=64, lr={"type": "MultiStep", "at": [50, 100]})
     words = r"different protocols \(batch_size 512 and 64; lr.at \[10\] and \[50, 100\]\)"
     with pytest.raises(ValueError, match=words) as refused:
@@ -185,7 +185,7 @@ def test_unlike_protocols_are_refused_unless_that_is_asked_for(tmp_path):
     compare([str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--anyway"])
 
 
-def test_seeds_labels_and_modes_are_no_unlike_protocols():
+def test_seeds_labels_and_modes_do_not_make_protocols_differ():
     a = tuned()
     for b in (
         tuned(seed=2),

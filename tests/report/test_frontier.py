@@ -65,20 +65,20 @@ def test_the_table_has_means_counts_seconds_and_speedups():
     assert second["speed-up"] == f"{sum(ratios) / 2:.2f} ± {stdev(ratios):.2f}"
 
 
-def test_seconds_that_are_known_of_some_runs_are_no_mean():
+def test_a_mean_of_seconds_needs_all_runs():
     old = result("RCS", 0.2, 2)
     del old["spent"]
     row = by_column(rows(points([result(), result("RCS", 0.2, 1), old]))[1])
     assert (row["seeds"], row["selection s"]) == ("1, 2", "–")
 
 
-def test_a_seed_that_all_images_lack_is_against_their_mean():
+def test_a_seed_without_a_full_run_is_compared_with_the_mean_of_full_runs():
     whole = [result(seed=1), result(seed=2, spent={"training": 120.0})]
     (_, point) = points([*whole, result("RCS", 0.2, 3)])
     assert point.speedups == [110 / 32]
 
 
-def test_all_images_come_first_then_chance_then_selectors_by_fraction():
+def test_rows_are_all_images_then_random_then_selectors_by_fraction():
     parts = [result("RCS", 0.2), result("KCenter", 0.1), result("RCS", 0.1), result("Random", 0.2)]
     found = points([*parts, result()])
     assert [(p.series, p.fraction) for p in found] == [
@@ -90,7 +90,7 @@ def test_all_images_come_first_then_chance_then_selectors_by_fraction():
     ]
 
 
-def test_chance_at_the_cost_of_a_selector_is_told_from_chance():
+def test_random_images_at_the_cost_of_a_selector_have_a_separate_row():
     """An epoch on all takes 1 s: 4 s of selections in 90 epochs are 0.044 of the images, 8 s are 0.089."""
     dear = {"warmup": 10.0, "selection": 8.0, "training": 18.0}
     parts = [result("RCS", 0.2, 1), result("RCS", 0.2, 2, spent=dear), result("RCS", 0.1, 1)]
@@ -107,7 +107,7 @@ def test_chance_at_the_cost_of_a_selector_is_told_from_chance():
     ]
 
 
-def test_one_run_by_chance_may_cost_what_two_selectors_did():
+def test_one_random_run_can_match_the_cost_of_two_selectors():
     """Where selections are so dear that both are as dear as all images; or where it has another selector's fraction."""
     dear = {"warmup": 10.0, "selection": 800.0, "training": 18.0}
     parts = [result("RCS", 0.1, spent=dear), result("RCS", 0.2, spent=dear), result("Random", 1.0)]
@@ -119,13 +119,13 @@ def test_one_run_by_chance_may_cost_what_two_selectors_did():
     assert names[1:3] == ["Random", "Random at the cost of RCS 0.1"]
 
 
-def test_selectors_of_one_name_are_told_apart_by_their_choices():
+def test_selectors_of_one_name_are_distinguished_by_their_options():
     parts = [result("RCS", 0.2, granularity="batch"), result("RCS", 0.2, granularity="sample"), result("Random", 0.2)]
     found = [p.series for p in points([result(), *parts])]
     assert found == ["all images", "Random", "RCS (granularity batch)", "RCS (granularity sample)"]
 
 
-def test_results_from_before_the_parts_were_timed():
+def test_results_without_separate_times_have_only_a_speed_up():
     """Their total is known; what it was spent on is not."""
     old = result("RCS", 0.2)
     del old["spent"]
@@ -142,7 +142,7 @@ def test_results_from_before_the_parts_were_timed():
         ([result(), result("RCS", 0.2) | {"data": {"name": "cifar10"}}], "acl SLF on digits, acl-rcs SLF on cifar10"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(results, words):
+def test_incomparable_results_are_refused(results, words):
     with pytest.raises(ValueError, match=words):
         points(results)
 
@@ -154,7 +154,7 @@ def test_other_recipes_are_not_compared():
         points([result(), other])
 
 
-def test_a_time_that_is_not_known_has_no_place_in_a_figure():
+def test_a_figure_refuses_a_run_of_unknown_time():
     lost = result("RCS", 0.2) | {"spent": None}
     lost["seconds"]["pretrain"] = None
     found = points([result(), lost])
@@ -169,7 +169,7 @@ def written(folder, results) -> None:
         write_json(folder / f"run{k}" / "result.json", each)
 
 
-def test_the_command_draws_what_is_there(tmp_path, capsys):
+def test_the_command_draws_existing_results(tmp_path, capsys):
     aff = [result() | {"mode": "aff"}, result("RCS", 0.2) | {"mode": "aff"}]
     written(tmp_path / "runs", [result(), result("RCS", 0.2, robust=28), *aff])
     args = ["frontier", str(tmp_path / "runs"), str(tmp_path / "runs" / "run0"), "--out", str(tmp_path / "figure.svg")]
@@ -187,6 +187,6 @@ def test_the_command_draws_what_is_there(tmp_path, capsys):
     assert "none of these results is of mode 'alf'; their modes are aff, slf" in capsys.readouterr().err
 
 
-def test_an_empty_folder_is_said_to_be_one(tmp_path, capsys):
+def test_an_empty_folder_is_reported(tmp_path, capsys):
     assert cli.run(["frontier", str(tmp_path)]) == 2
     assert "there is no result.json" in capsys.readouterr().err

@@ -7,13 +7,13 @@ def drawn(dots):
     return figure("t", "s", "d", "x", {"y": {"a": dots}})
 
 
-def test_a_label_that_drifts_has_a_line():
+def test_a_label_far_from_its_point_has_a_line():
     crowd = [Dot(x / 40, y / 40, label=f"a long label {x}{y}") for x in range(4) for y in range(4)]
     far = [Dot(-3, -3), Dot(4, 4)]
     assert 'class="leader"' in drawn([*crowd, *far])
 
 
-def test_a_label_beside_its_point_has_none():
+def test_a_label_beside_its_point_has_no_line():
     assert 'class="leader"' not in drawn([Dot(0, 0, label="one"), Dot(1, 1, label="two")])
 
 

@@ -42,12 +42,12 @@ def test_compare_as_json_has_the_p_value(capsys):
     assert robust["score"] == "robust accuracy (PGD)"
 
 
-def test_both_forms_at_once_are_a_mistake(capsys):
+def test_json_and_csv_together_are_refused(capsys):
     assert cli.run(["report", *RESULTS, "--json", "--csv"]) == 2
     assert "give one of them" in capsys.readouterr().err
 
 
-def test_cells_that_are_numbers_become_numbers():
+def test_numeric_cells_become_numbers():
     assert cell_records(("a", "b", "c", "d"), [("–", "12", "1.50", "x 3")]) == [
         {"a": None, "b": 12, "c": 1.5, "d": "x 3"}
     ]

@@ -20,7 +20,7 @@ def table(**labels) -> list[dict]:
     return [dict(zip(columns, row, strict=True)) for row in rows(SELECTIONS, CANDIDATES, **labels)]
 
 
-def test_overlaps_and_what_was_seen_against_chance():
+def test_overlaps_and_coverage_are_compared_with_random_selections():
     whole, first, second, third = table()
     assert (whole["before epoch"], whole["images"]) == ("candidates", "10")
     assert (first["before epoch"], first["images"], first["seconds"]) == ("3", "4", "1.2")
@@ -45,14 +45,14 @@ def test_classes_against_their_share_of_the_candidates():
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
-def test_chance_is_one_in_the_mean(count):
+def test_the_mean_unevenness_of_all_selections_is_1(count):
     """Over all selections of so many there are."""
     totals = Counter(LABEL[i] for i in CANDIDATES)
     every = [unevenness(Counter(LABEL[i] for i in index), totals) for index in combinations(CANDIDATES, count)]
     assert mean(every) == pytest.approx(1, abs=1e-12)
 
 
-def test_many_classes_are_not_spelled_out_and_one_has_no_shares():
+def test_shares_are_listed_only_for_a_few_classes():
     names = tuple(f"class {k}" for k in range(30))
     row = rows(SELECTIONS, CANDIDATES, LABEL, names)[1]
     assert row[-1] == "–"

@@ -76,7 +76,7 @@ def test_columns_of_autoattack_and_corruptions_are_there_where_results_have_them
     assert summary([full()])[0] | {"autoattack_correct": 28, "corruption_percent": 80.25} == summary([full()])[0]
 
 
-def test_a_part_says_how_many_of_how_many():
+def test_a_partial_result_shows_n_of_all():
     part = result()
     part["robust"] |= {"n": 16, "of": 40}
     assert rows([part])[0][3] == "16 of 40"
@@ -85,19 +85,19 @@ def test_a_part_says_how_many_of_how_many():
     assert (rows([other])[0][3], rows([other])[0][7]) == ("40", "70.0 % (28 of 32)")
 
 
-def test_results_of_before_are_still_read():
+def test_results_of_earlier_versions_are_read():
     """Those in this repository, made when an evaluation was clean images and PGD alone."""
     kept = sorted((Path(__file__).parents[2] / "results").rglob("*.json"))[:3]
     assert len(rows(results_in(kept))) == 3
 
 
-def test_a_time_that_is_not_known_is_no_number():
+def test_an_unknown_time_is_a_dash_or_null():
     moved = result(seconds={"pretrain": None, "finetune": 2.0, "evaluation": 1.0})
     assert rows([moved])[0][-1] == "–"
     assert summary([moved])[0]["seconds"] is None
 
 
-def test_what_is_no_result_is_named(tmp_path):
+def test_a_file_that_is_no_result_is_named(tmp_path):
     write_json(tmp_path / "result.json", {})
     with pytest.raises(ValueError, match="is not a result: it has no 'method'"):
         results_in([tmp_path])
@@ -149,7 +149,7 @@ def test_other_recipes_are_not_taken_together():
     assert len(means([result(1), other, result(3)])) == 2
 
 
-def test_a_board_has_one_row_a_method_and_its_modes_side_by_side():
+def test_the_board_table_has_one_row_per_method():
     other = result(1, 20, mode="aff")
     (row,) = board([result(1, 30), result(2, 26), other])
     assert row == (
@@ -167,12 +167,12 @@ def test_a_board_has_one_row_a_method_and_its_modes_side_by_side():
     assert markdown([other, result(mode="autolora")], "board").startswith("| method | AFF SA | AFF RA | AUTOLORA SA |")
 
 
-def test_other_fine_tunings_have_rows_of_their_own():
+def test_other_fine_tuning_recipes_have_separate_rows():
     other = result(2, 4, finetune={"recipe": {"seed": 2, "epochs": 1}})
     assert [row[2] for row in board([result(1, 30), other])] == ["75.0 % (30)", "10.0 % (4)"]
 
 
-def test_another_teacher_of_the_same_kind_is_but_another_seed():
+def test_teachers_that_differ_only_in_their_seed_share_a_row():
     def student(seed: int, weights: str, teacher: str) -> dict:
         data = {"teacher": {"name": teacher, "weights": weights}}
         return result(seed, pretrain={"recipe": {"seed": seed}, "data": data})
@@ -189,7 +189,7 @@ def test_the_attack_in_words(eps, norm, words):
     assert attack({"steps": 20, "ball": {"type": norm, "eps": eps}}) == words
 
 
-def test_summary_has_the_numbers_a_program_wants():
+def test_the_summary_has_numbers_instead_of_text():
     assert summary([result()]) == [
         {"method": "acl", "mode": "slf", "n_test": 40, "standard_correct": 38, "robust_correct": 30, "seconds": 12.0}
     ]
@@ -212,7 +212,7 @@ def test_results_are_found_by_folder_and_by_file(tmp_path):
         results_in([tmp_path / "empty"])
 
 
-def test_a_folder_of_json_is_one_of_results(tmp_path, capsys):
+def test_files_that_are_no_results_are_skipped_in_a_folder(tmp_path, capsys):
     """results/digits, whose files are called by method, mode and seed; what is no result there is passed over."""
     for name in ("acl-slf-seed1", "acl-slf-seed2"):
         write_json(tmp_path / f"{name}.json", result())
@@ -231,7 +231,7 @@ def test_a_folder_of_json_is_one_of_results(tmp_path, capsys):
         results_in([tmp_path])
 
 
-def test_rows_that_look_alike_say_in_what_they_differ():
+def test_rows_that_look_alike_get_a_column_of_differences():
     """A thousand labels and all of them; coresets of several fractions; an evaluation of another stride."""
     few = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": 1000}}})
     all_ = result(finetune={"recipe": {"seed": 1, "data": {"name": "photos", "limit": None}}})
@@ -253,14 +253,14 @@ def test_rows_that_look_alike_say_in_what_they_differ():
     assert [row[-1] for row in same] == ["weights a", "weights b"]
 
 
-def test_rows_that_do_not_look_alike_need_no_more():
+def test_rows_that_differ_need_no_extra_column():
     for results in ([result()], [result(1), result(2)], [result(), result(mode="alf")]):
         columns, body, _ = table_of(results)
         assert len(columns) == len(body[0])
         assert "differs in" not in columns
 
 
-def test_a_classifier_counts_once_in_a_mean(capsys):
+def test_two_results_of_one_classifier_count_once_in_a_mean(capsys):
     """A second result of it, made in another world, is no second run."""
     first, second = (result(weights="w", world={"torch": version}) for version in "12")
     assert once_each([first, second, result(2, weights="v")]) == [first, result(2, weights="v")]

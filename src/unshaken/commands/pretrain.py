@@ -51,8 +51,8 @@ class PretrainOptions:
     """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes the run.
     It ends after a complete step or selection, and makes at least one step. 0 never stops."""
     hours: Positive = 1.0
-    """Hours for which epochs are chosen, by measured steps, if the images are your own and --epochs is not given. They
-    are at most those of the paper."""
+    """Hours that pre-training on your own images may take if --epochs is not given. Measured steps decide the number of
+    epochs, at most the paper's."""
     dry_run: bool = False
     """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
     is written."""

@@ -44,15 +44,16 @@ class ImportOptions:
     padding: Literal[1, 2] | None = None
     """Padding of a 3x3 first convolution: 2 for checkpoints of DeACL and solo-learn, 1 for most others."""
     image_size: Count | None = None
-    """Side in pixels of the images that the network is for. No file says it: by default 32 for a ResNet with a 3x3
-    first convolution (up to 64), 96 or 224 with a 7x7 one, and for a ViT the side of its position embeddings."""
+    """Image size of the network in pixels; files of weights do not contain it. By default 32 for a ResNet with a 3x3
+    first convolution (up to 64), 96 or 224 with a 7x7 one, and for a ViT the size of its position embeddings."""
     heads: Count | None = None
-    """Number of heads of a ViT, which no file of weights says. By default that of published networks of its width."""
+    """Number of heads of a ViT; files of weights do not contain it. By default that of published networks of its
+    width."""
     activation: Literal["quick_gelu", "gelu", "gelu_tanh"] | None = None
     """Activation of a ViT: quick_gelu for OpenAI's CLIP and fine-tuned towers of it, gelu_tanh for SigLIP."""
     pool: Literal["class", "mean", "projection", "attention"] | None = None
     """Embedding of a ViT: its class token, the mean of its patch tokens, the projected class token (CLIP), or pooling
-    by attention (SigLIP). By default that which users of such a network take."""
+    by attention (SigLIP). By default the usual one for such a network."""
     method: str | None = None
     """Method: acl, acl-air, dynacl, dynacl-air, advcl, ... Fine-tuning presets and citations depend on it."""
     data: str | None = None
