@@ -5,7 +5,7 @@ DATA ?= data
 BIN := .venv/bin
 PYRIGHT := .venv/pyright/node_modules/.bin/pyright
 
-.PHONY: demo test test-browser fuzz kills board bench check clean
+.PHONY: demo test test-browser fuzz kills board docs bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
@@ -19,6 +19,11 @@ test-browser: .venv/ready
 	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium
 	test -e .venv/axe/node_modules/axe-core/axe.min.js || npm install --silent --prefix .venv/axe axe-core || echo "no npm: accessibility is not tested"
 	UNSHAKEN_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/browser
+
+# the documentation as pages in docs-site; a dead link or a missing name is an error
+docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 board: .venv/ready
 	$(BIN)/unshaken board results --out site
@@ -41,7 +46,7 @@ check: .venv/ready
 	test ! -e $(PYRIGHT) || $(PYRIGHT) --pythonpath $(BIN)/python
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv demo site docs-site
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unshaken needs Python 3.11 or newer; say which by make PYTHON=python3.11")'
