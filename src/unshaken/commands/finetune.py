@@ -30,11 +30,12 @@ Flat = tyro.conf.arg(name="")
 class FinetuneOptions:
     """Fine-tune an encoder with labels.
 
-    --mode is slf, alf, aff, autolora, several of them (--mode slf,alf), or all (the first three, the default).
+    --mode is slf (a linear classifier), alf (the same, under attack), aff (the entire network, under attack), autolora,
+    several of them (--mode slf,alf), or all (the first three, the default). The defaults below are those of slf.
 
-    --protocol clean, the default, takes the epochs of the papers. --protocol leaked takes the epochs of the published
-    AIR numbers, where one mode's setting leaked into the next. --protocol acl/cifar10 takes the values for encoders of
-    that recipe, whatever pre-trained this one.
+    --protocol clean, the default, takes the epochs of the papers. --protocol leaked takes the epochs behind the
+    published numbers of AIR, whose code carried one mode's setting over to the next. --protocol acl/cifar10 takes the
+    values for encoders of that recipe, whatever pre-trained this one.
     """
 
     recipe: Annotated[Finetune | AutoFinetune, Flat]

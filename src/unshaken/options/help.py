@@ -108,8 +108,10 @@ def sections(default: Any, rows: list[Option]) -> list[tuple[str, list[Option]]]
 
 
 def row_lines(option: Option, width: int) -> list[str]:
-    """An option in two columns: its flag and what it takes, its description and default."""
-    right = f"{option.description} (default: {default_text(option)})".strip()
+    """An option in two columns: its flag and what it takes, its description, and its default unless that says it."""
+    default = default_text(option)
+    said = "by default" in option.description.lower() or (default == "None" and "None:" in option.description)
+    right = option.description if said else f"{option.description} (default: {default})".strip()
     return columns(option_text(option), right, width)
 
 
