@@ -21,10 +21,16 @@ from published import IMAGENET, Style, Weights, acl_head, bn_list, resnet
 
 import unshaken
 from unshaken import cli
+from unshaken.commands.pretrain import PretrainOptions
 from unshaken.evaluation.classifier import Classifier
+from unshaken.evaluation.protocol import Evaluation
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import read_tensors, save_encoder, write_tensors
 from unshaken.nets.heads import zero_classifier
+from unshaken.options.fields import all_fields, alternatives
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.catalog import RECIPES
+from unshaken.recipes.finetune import Finetune
 from unshaken.runs.frontier import Frontier
 
 ROOT = Path(__file__).parent.parent
@@ -301,6 +307,25 @@ def test_commands(at, commands, place, capsys):
 @pytest.mark.parametrize(("page", "command"), INLINE, ids=[f"{page}: {command}" for page, command in INLINE])
 def test_commands_within_a_line(page, command, place):
     done(command)
+
+
+def dotted_options() -> set[str]:
+    """Every option of a component of some recipe, and of the kinds that can replace the component."""
+    found = set()
+    recipes = (PretrainOptions(unshaken.recipe(f"{name}/cifar10")) for name in RECIPES)
+    for value in (Finetune(), AutoFinetune(), Evaluation(), *recipes):
+        for option in all_fields(value):
+            kinds = alternatives(option.hint) if option.is_component else ()
+            found |= {option.flag, *(f"{option.flag}.{name}" for kind in kinds for name in kind.__annotations__)}
+    return {flag.replace("_", "-") for flag in found}
+
+
+def test_the_pages_name_options_that_exist():
+    known = dotted_options()
+    pages = [page for page in PAGES if page.name not in ("log.md", "CHANGELOG.md")]
+    named = {option for page in pages for option in re.findall(r"--[a-z]+(?:\.[a-z0-9-]+)+", page.read_text())}
+    assert len(named) > 50
+    assert named - known == set()
 
 
 PRELUDE = "import unshaken\nfrom dataclasses import replace\n"
