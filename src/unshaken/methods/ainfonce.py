@@ -116,6 +116,11 @@ class AsymAdvCL(Method):
         if self.adaptive is not None and self.ip is None:
             raise ValueError("adaptive changes the alpha of ip, but ip is None; set ip, or leave adaptive out")
 
+    @property
+    def form(self) -> AdvCLForm:
+        """The paper's steps or the released ones, as in `advcl`."""
+        return ADVCL_FORMS[self.advcl.form]
+
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         x_clean = self.advcl.clean(batch)
         x_adv = self.advcl.adversarial(h, batch, x_clean, self.attack_contrast, key)
@@ -127,25 +132,21 @@ class AsymAdvCL(Method):
 
     def contrast(self, z: Float[Tensor, "4 N D"], alpha: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
         """Return l_CL; alpha is needed only with ip."""
+        l_uv = self.pairs(z)
         if self.ip is None:
-            return self.without_ip(self.pairs(z))
-        return mean_over_pairs(with_ip(self.pairs(z), self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
+            return mean_over_pairs(self.form.without_ip(l_uv, 1))
+        return mean_over_pairs(with_ip(l_uv, self.pairs(z, z.detach()), 0, alpha, self.ip.adv_weight))  # pyright: ignore[reportArgumentType]
 
     def attack_contrast(self, z: Float[Tensor, "4 N D"]) -> Float[Tensor, ""]:
-        """Return the contrast that the attack raises instead of l_CL."""
-        return self.without_ip(self.pairs(z) if self.hard_attack else pairwise_info_nce(z, self.advcl.tau))
-
-    def without_ip(self, l_uv: Float[Tensor, "4 4 N"]) -> Float[Tensor, ""]:
-        """Return the mean of l[u, v] over u ≠ v."""
-        weight = self.ip.adv_weight if self.ip else 1
-        return mean_over_pairs(ADVCL_FORMS[self.advcl.form].without_ip(l_uv, weight))
+        """Return the mean of l[u, v] over u ≠ v, which the attack raises instead of l_CL."""
+        l_uv = self.pairs(z) if self.hard_attack else pairwise_info_nce(z, self.advcl.tau)
+        return mean_over_pairs(self.form.without_ip(l_uv, self.ip.adv_weight if self.ip else 1))
 
     def pairs(self, z: Float[Tensor, "4 N D"], others: Float[Tensor, "4 N D"] | None = None) -> Float[Tensor, "4 4 N"]:
         """Return l[u, v], with anchors from z and positives and negatives from `others`, or from z if it is None."""
         if self.hn is None:
             return pairwise_info_nce(z, self.advcl.tau, others)
-        hard_pairs = ADVCL_FORMS[self.advcl.form].hard_pairs
-        return hard_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others)
+        return self.form.hard_pairs(z, self.advcl.tau, self.hn.tau_plus, self.hn.beta, others)
 
     def alpha(
         self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"], clock: Clock
@@ -161,12 +162,12 @@ class AsymAdvCL(Method):
             return alpha
         d_avg = h.memory.distances / h.memory.images  # pyright: ignore[reportOperatorIssue]
         nearness = torch.where(d_avg > d_min, ((d_avg - d) / (d_avg - d_min)).clamp(0, 1), (d < d_min).float())
-        return alpha + ADVCL_FORMS[self.advcl.form].nearness(nearness, d, d_avg) * (0.5 - alpha)
+        return alpha + self.form.nearness(nearness, d, d_avg) * (0.5 - alpha)
 
     @torch.no_grad()
     def distance(self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"]) -> Float[Tensor, ""]:
         """Return d, the mean of ‖f(x) − f(x_cl)‖₂."""
-        with ADVCL_FORMS[self.advcl.form].feature_mode(h):
+        with self.form.feature_mode(h):
             return (h.features(x, "clean") - h.features(x_cl, "clean")).norm(dim=-1).mean()
 
 
@@ -189,16 +190,20 @@ class AsymRoCL(Method):
 
     routes: ClassVar = RoCL.routes
 
+    @property
+    def form(self) -> RoCLForm:
+        """The paper's steps or the released ones, as in `rocl`."""
+        return ROCL_FORMS[self.rocl.form]
+
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         z, z_pair = self.rocl.embed(h, batch, key)
         return self.rocl.total(self.contrast(z), z_pair)
 
     def contrast(self, z: Float[Tensor, "3 N D"]) -> Float[Tensor, ""]:
         """Return the first term of the loss; view 2 is the adversarial one."""
-        form = ROCL_FORMS[self.rocl.form]
-        l_uv = self.pairs(z, form.others(z))
+        l_uv = self.pairs(z, self.form.others(z))
         if self.ip is not None:
-            weight = form.ip_scale * self.ip.adv_weight
+            weight = self.form.ip_scale * self.ip.adv_weight
             l_uv = with_ip(l_uv, self.pairs(z, z.detach()), 2, self.ip.alpha, weight)
         return 2 * mean_over_pairs(l_uv)  # each of 3N anchors has 2 positives
 
@@ -206,8 +211,7 @@ class AsymRoCL(Method):
         """Return l[u, v], with anchors from z and positives and negatives from `others`."""
         if self.hn is None:
             return pairwise_info_nce(z, self.rocl.tau, others)
-        hard_pairs = ROCL_FORMS[self.rocl.form].hard_pairs
-        return hard_pairs(z, self.rocl.tau, self.hn.tau_plus, self.hn.beta, others)
+        return self.form.hard_pairs(z, self.rocl.tau, self.hn.tau_plus, self.hn.beta, others)
 
 
 def with_ip(
