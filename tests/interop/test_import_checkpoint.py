@@ -34,7 +34,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.interop import import_checkpoint as importing
+from unshaken.interop import named_import as importing
 from unshaken.interop.fingerprint import verify_fingerprint
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import ImportOptions, import_checkpoint

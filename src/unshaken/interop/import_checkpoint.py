@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.data.source import UNKNOWN
+from unshaken.interop.encoder_facts import Facts
 from unshaken.interop.encoder_import import import_encoder, read_encoder
-from unshaken.interop.encoder_layouts import Facts
 from unshaken.interop.foreign import ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.layouts import LAYOUTS, NONE

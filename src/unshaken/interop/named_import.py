@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from unshaken.data.source import UNKNOWN
+from unshaken.interop.encoder_facts import Facts, vit_of
 from unshaken.interop.encoder_import import EMBEDDINGS
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, Facts, vit_of
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
@@ -88,7 +88,7 @@ def vit_of_timm(net: nn.Module, options: ImportOptions = ImportOptions()) -> ViT
         pool=options.pool or ("mean" if net.global_pool == "avg" else None),
     )
     try:
-        found = vit_of(ENCODER_LAYOUTS["vit-timm"], shapes | ({"head.weight": head[::-1]} if clip else {}), facts)
+        found = vit_of("antialias", shapes | ({"head.weight": head[::-1]} if clip else {}), facts)
         with torch.device("meta"):
             built = found.build(found.side, net.in_chans)[0]
     except (ValueError, KeyError):
