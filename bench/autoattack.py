@@ -136,7 +136,7 @@ def trained(images: Images, steps: int, batch: int = 128) -> Network:
         index = torch.randint(len(images), (batch,), generator=(key / "batch").on("cpu"))
         x, y = images.floats(index), images.label[index]
         with evaluating(net):
-            x_adv = attack(lambda x, y=y: cross_entropy(net(x, "clean"), y), x, (key / "attack").on("cpu"))
+            x_adv = attack.maximise(lambda x, y=y: cross_entropy(net(x, "clean"), y), x, (key / "attack").on("cpu"))
         loss = cross_entropy(net(x_adv, "clean"), y)
         optimizer.zero_grad()
         loss.backward()

@@ -11,6 +11,11 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SAYS = {
     "own_images.py": "standard accuracy: ",
+    "own_attack.py": "MomentumAttack: ",
+    "lightning_callbacks.py": "at the end: ",
+    "own_network.py": "robust accuracy: ",
+    "own_observer.py": "finished: the loss fell from ",
+    "parts.py": "robust: ",
 }
 """What each example prints."""
 
@@ -23,7 +28,7 @@ def test_each_example_is_tested_and_short() -> None:
 
 @pytest.mark.parametrize("name", SAYS)
 def test_runs(name: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "XDG_CONFIG_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), str(tmp_path)],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,

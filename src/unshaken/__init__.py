@@ -74,10 +74,15 @@ _WHERE = {
     "ExportOptions": "unshaken.interop.export",
 }
 
-__all__ = ["__version__", *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll]
+_ROOMS = ("attacks", "losses", "corruptions", "transforms")
+"""Packages whose parts work on plain tensors and modules, without a run."""
+
+__all__ = ["__version__", *_WHERE, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"unshaken.{name}")
     if name not in _WHERE:
         raise AttributeError(f"unshaken has no {name!r}; it has {', '.join(_WHERE)}")
     return getattr(import_module(_WHERE[name]), name)

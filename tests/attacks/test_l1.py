@@ -134,7 +134,7 @@ def test_pgd_comes_near_it():
     w, x, y, _ = linear()
     logits = model_of(w, x).search
     signs = 1 - 2 * y
-    x_adv = PGD(L1(EPS, share=0.05), steps=40)(lambda z: -(logits(z)[:, 0] * 2 * signs), x, Key(0).on("cpu"))
+    x_adv = PGD(L1(EPS, share=0.05), steps=40).maximise(lambda z: -(logits(z)[:, 0] * 2 * signs), x, Key(0).on("cpu"))
     gained = ((logits(x) - logits(x_adv))[:, 0] * 2 * signs).double()
     best = torch.where(y == 0, best_gain(-w, x, EPS), best_gain(w, x, EPS))
     assert bool((gained <= best * (1 + 1e-4)).all())

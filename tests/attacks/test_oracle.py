@@ -33,7 +33,7 @@ def trained(images: Images, attack: PGD, steps: int, width: int) -> nn.Module:
     for step in range(steps):
         index = torch.randint(len(images), (128,), generator=(Key(0) / step).on("cpu"))
         x, y = images.floats(index), images.label[index]
-        x = attack(lambda x, y=y: cross_entropy(net(x), y), x, (Key(0) / step / "attack").on("cpu"))
+        x = attack.maximise(lambda x, y=y: cross_entropy(net(x), y), x, (Key(0) / step / "attack").on("cpu"))
         optimizer.zero_grad()
         cross_entropy(net(x), y).backward()
         optimizer.step()

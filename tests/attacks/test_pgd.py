@@ -46,13 +46,13 @@ def dual(eps: float, kind: type) -> Tensor:
 @pytest.mark.parametrize("loss", [linear, lambda x: linear(x).mean()], ids=["vector", "scalar"])
 def test_a_linear_loss_is_raised_all_the_way(ball, start, loss):
     x = images(*SHAPE, low=0.3, high=0.7)  # no pixel comes near 0 or 1
-    x_adv = PGD(ball, steps=30, rel_step_size=1.0, init=start)(loss, x, key())
+    x_adv = PGD(ball, steps=30, rel_step_size=1.0, init=start).maximise(loss, x, key())
     assert torch.allclose(x_adv, x + dual(ball.eps, type(ball)), atol=1e-6)
 
 
 def test_a_linear_loss_is_raised_all_the_way_between_valid_pixels():
     x = images(*SHAPE).mul(10).round() / 10
-    x_adv = PGD(Linf(0.3), steps=10)(linear, x, key())
+    x_adv = PGD(Linf(0.3), steps=10).maximise(linear, x, key())
     assert torch.allclose(x_adv, (x + 0.3 * W.sign()).clamp(0, 1), atol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_the_robust_accuracy_of_a_linear_classifier_is_exact(ball):
     def logits(x: Tensor) -> Tensor:
         return torch.stack([torch.zeros(len(x)), linear(x) - 0.5 * W.sum()], dim=1)
 
-    x_adv = PGD(ball, steps=30)(lambda x: cross_entropy(logits(x), label, reduction="none"), x, key())
+    x_adv = PGD(ball, steps=30).maximise(lambda x: cross_entropy(logits(x), label, reduction="none"), x, key())
     assert (logits(x_adv).argmax(1) == label).tolist() == (t > 0.1).tolist()
 
 
@@ -80,7 +80,7 @@ def test_the_steps_of_the_published_code():
         curved(x + delta).mean().backward()
         delta = (delta + rho * delta.grad.sign()).detach().clamp(-eps, eps)
         delta = (x + delta).clamp(0, 1) - x
-    assert torch.allclose(PGD(Linf(eps))(curved, x, key()), x + delta, atol=1e-12)
+    assert torch.allclose(PGD(Linf(eps)).maximise(curved, x, key()), x + delta, atol=1e-12)
 
 
 @each_ball
@@ -92,7 +92,7 @@ def test_every_point_visited_is_valid_and_in_the_ball(ball, start):
         visited.append(x_adv.detach())
         return curved(x_adv)
 
-    visited.append(PGD(ball, steps=7, init=start)(loss, x, key()))
+    visited.append(PGD(ball, steps=7, init=start).maximise(loss, x, key()))
     assert len(visited) == 8
     for x_adv in visited:
         assert ball.distance(x_adv, x).max() <= ball.eps * (1 + 1e-5)
@@ -102,12 +102,12 @@ def test_every_point_visited_is_valid_and_in_the_ball(ball, start):
 @each_ball
 def test_no_steps_is_the_start(ball):
     x = images(*SHAPE)
-    assert torch.equal(PGD(ball, steps=0)(curved, x, key()), ball.sample(x, key()))
+    assert torch.equal(PGD(ball, steps=0).maximise(curved, x, key()), ball.sample(x, key()))
 
 
 def test_a_near_start_is_a_thousandth_away():
     x = images(50, 3, 20, 20, low=0.3, high=0.7)
-    noise = PGD(Linf(8 / 255), steps=0, init="gaussian")(curved, x, key()) - x
+    noise = PGD(Linf(8 / 255), steps=0, init="gaussian").maximise(curved, x, key()) - x
     assert float(noise.std()) == pytest.approx(0.001, rel=0.03)  # 60,000 draws: 10 σ
     assert float(noise.mean()) == pytest.approx(0, abs=5e-5)
 
@@ -117,8 +117,8 @@ def test_a_near_start_is_a_thousandth_away():
 def test_an_attack_depends_on_its_generator_alone(ball, start):
     x, attack = images(*SHAPE), PGD(ball, init=start)
     before = torch.get_rng_state()
-    assert torch.equal(attack(curved, x, key(1)), attack(curved, x, key(1)))
-    assert not torch.equal(attack(curved, x, key(1)), attack(curved, x, key(2)))
+    assert torch.equal(attack.maximise(curved, x, key(1)), attack.maximise(curved, x, key(1)))
+    assert not torch.equal(attack.maximise(curved, x, key(1)), attack.maximise(curved, x, key(2)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -130,7 +130,7 @@ def starts(ball: Linf | L2, x: Tensor, count: int) -> list[Tensor]:
 @pytest.mark.parametrize("shape", [(5, 3, 4, 4), (2, 5, 3, 4, 4)])
 def test_restarts_keep_the_best_of_each_image(shape):
     x = images(*shape)
-    x_adv = PGD(Linf(0.1), steps=0, restarts=4)(curved, x, key())
+    x_adv = PGD(Linf(0.1), steps=0, restarts=4).maximise(curved, x, key())
     tries = torch.stack(starts(Linf(0.1), x, 4))
     assert torch.equal(curved(x_adv), curved(tries).amax(0))
     winners = curved(tries).argmax(0)
@@ -140,20 +140,22 @@ def test_restarts_keep_the_best_of_each_image(shape):
 
 def test_restarts_keep_the_best_whole_of_a_scalar_loss():
     x = images(*SHAPE)
-    x_adv = PGD(Linf(0.1), steps=0, restarts=4)(lambda x: curved(x).sum(), x, key())
+    x_adv = PGD(Linf(0.1), steps=0, restarts=4).maximise(lambda x: curved(x).sum(), x, key())
     assert torch.equal(x_adv, max(starts(Linf(0.1), x, 4), key=lambda x: float(curved(x).sum())))
 
 
 def test_a_restart_never_lowers_the_loss():
     x, one = images(*SHAPE), PGD(Linf(0.1), steps=3)
-    once, often = (attack(curved, x, key()) for attack in (one, replace(one, restarts=3)))
+    once, often = (attack.maximise(curved, x, key()) for attack in (one, replace(one, restarts=3)))
     assert (curved(often) >= curved(once)).all()
     assert (curved(often) > curved(once)).any()
 
 
 def test_comparing_restarts_records_no_gradient():
     recorded = []
-    PGD(steps=1, restarts=2)(lambda x: (recorded.append(torch.is_grad_enabled()), curved(x))[1], images(*SHAPE), key())
+    PGD(steps=1, restarts=2).maximise(
+        lambda x: (recorded.append(torch.is_grad_enabled()), curved(x))[1], images(*SHAPE), key()
+    )
     assert recorded == [True, True, False, False]
 
 
@@ -173,7 +175,7 @@ def test_parameters_are_left_alone():
         if p.requires_grad:
             p.register_hook(lambda _: pytest.fail("a weight's gradient was computed"))
     x = images(*SHAPE)
-    x_adv = PGD()(net, x, key())
+    x_adv = PGD().maximise(net, x, key())
     assert [p.requires_grad for p in net.parameters()] == learns
     assert all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
     assert [p.grad is None for p in net.parameters()] == [p is not net[4].weight for p in net.parameters()]
@@ -187,14 +189,14 @@ def test_an_attack_under_evaluating_leaves_modes_and_statistics():
     net[0].eval()
     modes, buffers = [m.training for m in net.modules()], [b.clone() for b in net.buffers()]
     with evaluating(net):
-        PGD()(net, images(*SHAPE), key())
+        PGD().maximise(net, images(*SHAPE), key())
     assert [m.training for m in net.modules()] == modes
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), buffers, strict=True))
 
 
 def test_an_attack_in_train_mode_is_the_caller_s_choice():
     net = network().train()
-    PGD(steps=3)(net, images(*SHAPE), key())
+    PGD(steps=3).maximise(net, images(*SHAPE), key())
     assert int(net[1].num_batches_tracked) == 3
     assert net.training
 
@@ -209,15 +211,15 @@ def test_modes_come_back_when_the_loss_raises():
         raise RuntimeError("no loss")
 
     with pytest.raises(RuntimeError, match="no loss"), evaluating(net):
-        PGD()(loss, images(*SHAPE), key())
+        PGD().maximise(loss, images(*SHAPE), key())
     assert [m.training for m in net.modules()] == modes
 
 
 def test_an_attack_works_where_gradients_are_off():
     x = images(*SHAPE)
-    expected = PGD()(curved, x, key())
+    expected = PGD().maximise(curved, x, key())
     with torch.no_grad():
-        assert torch.equal(PGD()(curved, x, key()), expected)
+        assert torch.equal(PGD().maximise(curved, x, key()), expected)
         assert not torch.is_grad_enabled()
 
 
@@ -238,12 +240,12 @@ def test_fields_that_make_no_attack(wrong):
 def test_restarts_need_a_loss_a_batch_or_an_image():
     x = torch.full((2, 3, 1, 2, 2), 0.5)
     with pytest.raises(ValueError, match="a loss of one value, or of one for each image"):
-        PGD(Linf(0.1), steps=1, restarts=2)(lambda x: x.sum((0, 2, 3, 4)), x, torch.Generator())
+        PGD(Linf(0.1), steps=1, restarts=2).maximise(lambda x: x.sum((0, 2, 3, 4)), x, torch.Generator())
 
 
 def test_the_result_is_a_constant():
     x = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
-    assert not PGD(Linf(0.1), steps=1)(lambda x: x.sum(), x, torch.Generator()).requires_grad
+    assert not PGD(Linf(0.1), steps=1).maximise(lambda x: x.sum(), x, torch.Generator()).requires_grad
 
 
 @each_ball

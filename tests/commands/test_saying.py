@@ -152,8 +152,8 @@ def test_a_folder_with_and_without_a_slash_is_one_set():
 
 OPTION = re.compile(r"--[a-z][a-z-]*(?:\.[a-z-]+)*")
 OF_GIT = {"--format", "--name-only", "--diff-filter", "--relative"}
-NOT_OURS = {"--ntasks", "--index-url", "--help", "--version", "--no", "--flag", *OF_GIT}
-"""Of srun, pip and git, and those that every verb has."""
+NOT_OURS = {"--ntasks", "--index-url", "--help", "--version", "--no", "--flag", "--logdir", *OF_GIT}
+"""Of srun, pip, TensorBoard and git, and those that every verb has."""
 
 
 def named() -> dict[str, set[str]]:
@@ -206,6 +206,6 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
 
 READ_BY_THEMSELVES = {
     *("--mode", "--protocol", "--data", "--dataset", "--lr.value", "--optimizer.momentum"),
-    *("--config", "--quiet", "--json", "--csv"),
+    *("--config", "--quiet", "--json", "--csv", "--recipe", "--optimizer.args"),
 }
 """Options that a verb reads before the others, and those of kinds that a part can be exchanged for."""

@@ -44,7 +44,9 @@ def taught(
             part, label = x[at : at + 128], y[at : at + 128]
             if train_ball:
                 rng = (Key(seed) / epoch / at).on("cpu")
-                part = PGD(train_ball, 2, rel_step_size=0.5)(lambda x, y=label: cross_entropy(net(x), y), part, rng)
+                part = PGD(train_ball, 2, rel_step_size=0.5).maximise(
+                    lambda x, y=label: cross_entropy(net(x), y), part, rng
+                )
             optimizer.zero_grad()
             cross_entropy(net(part), label).backward()
             optimizer.step()

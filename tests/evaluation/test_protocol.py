@@ -10,7 +10,6 @@ import numpy
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from processes import Forked, until
 from unshaken.attacks.ball import L2, Ball, Linf
@@ -126,8 +125,7 @@ class Weak:
     steps: int
 
     def __call__(self, model, x, y, key):
-        climb = PGD(self.ball, self.steps, rel_step_size=0.1)
-        return climb(lambda x: cross_entropy(model.search(x), y, reduction="sum"), x, key.on(x.device))
+        return PGD(self.ball, self.steps, rel_step_size=0.1)(model, x, y, key)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ def test_pgd_raises_the_loss_as_on_the_cpu(device):
         x, y = images.to(where).floats(), images.label.to(where)
         with equal_draws(), other_rounding("cuda" if where == "cpu" and not losses else device):
             attack = PGD(BALL, steps=10)
-            x_adv = attack(lambda x, net=net, y=y: cross_entropy(net(x, "adv"), y, reduction="none"), x, KEY.on(where))
+            x_adv = attack.maximise(
+                lambda x, net=net, y=y: cross_entropy(net(x, "adv"), y, reduction="none"), x, KEY.on(where)
+            )
         losses.append(float(cross_entropy(net(x_adv, "adv"), y)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -55,7 +55,10 @@ def test_every_name_builds(backbone, features):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"name": "resnet81"}, r"no network 'resnet81': choose one of resnet18, .*timm/NAME; did you mean resnet18\?"),
+        (
+            {"name": "resnet81"},
+            r"no network 'resnet81': choose one of resnet18, .*timm/NAME, .*; did you mean resnet18\?",
+        ),
         ({"name": "wrn2810"}, r"no network 'wrn2810'.*did you mean wrn-28-10\?"),
         ({"name": "vit_small"}, r"no network 'vit_small'.*did you mean vit-small\?"),
         ({"name": "timm/"}, "no network 'timm/'"),

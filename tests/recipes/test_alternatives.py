@@ -26,7 +26,7 @@ from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.lp_aff import LPAFF, Stage
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.approximations import Approximations
-from unshaken.train.optim import AnyOptimizer, Optimizer
+from unshaken.train.optim import AnyOptimizer, Optimizer, TorchOptimizer
 
 ROOT = Path(__file__).parents[2]
 MADE_BY_A_RECIPE = (Method,)
@@ -122,7 +122,7 @@ def test_the_pages_name_every_selector(page):
 
 def test_a_hint_names_every_optimiser():
     named = re.findall(r"[A-Z]{2}\w*|Adam\w+", suggestion("--opt", ["--optimizer"]))
-    assert named == [kind.__name__ for kind in alternatives(AnyOptimizer)]
+    assert named == [kind.__name__ for kind in alternatives(AnyOptimizer) if kind is not TorchOptimizer]
 
 
 ON_CORESETS = [name for name in RECIPES if name.endswith("-rcs")]
@@ -139,3 +139,19 @@ def test_every_selector_can_be_typed(name, kind):
 def test_every_optimiser_can_be_typed(kind):
     chosen = parse(PretrainOptions(unshaken.recipe("acl/digits")), ["--optimizer", kind], "test").recipe.optimizer
     assert type(chosen).__name__ == kind
+
+
+def test_any_optimiser_of_torch_can_be_typed():
+    default = PretrainOptions(unshaken.recipe("acl/digits"))
+    words = ["--optimizer", "torch.optim.NAdam", "--optimizer.args", "betas=(0.9, 0.95), weight_decay=0.01"]
+    chosen = parse(default, words, "test").recipe.optimizer
+    assert chosen == TorchOptimizer("NAdam", "betas=(0.9, 0.95), weight_decay=0.01")
+    mistakes = {
+        "torch.optim has no optimizer 'NAdm' .*did you mean NAdam": ["--optimizer", "torch.optim.NAdm"],
+        "has no argument 'beta'; it has betas": [*words[:3], "beta=1"],
+        "the learning rate is --lr": [*words[:3], "lr=1"],
+        "arguments are written": [*words[:3], "0.9"],
+    }
+    for said, wrong in mistakes.items():
+        with pytest.raises(ValueError, match=said):
+            parse(default, wrong, "test")

@@ -22,7 +22,7 @@ def attacked_folded(step: Step, batch: Batch, monkeypatch: pytest.MonkeyPatch) -
     """Of each attack in a step, whether the network under it is one that computes folded, and asks for no gradient."""
     seen, net = [], step.net
 
-    def attack(self: PGD, loss, x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    def attack(self: PGD, model, x: torch.Tensor, y: None, key: Key) -> torch.Tensor:
         folded = isinstance(net.computation, FrozenComputation)
         seen.append(folded and not any(p.requires_grad for p in net.parameters()))
         return x

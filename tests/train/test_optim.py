@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unshaken.base.rng import Key
 from unshaken.nets.checkpoint import read_tensors, write_tensors
-from unshaken.train.optim import LARS, SGD, AdamW, by_dimension, learning
+from unshaken.train.optim import LARS, SGD, AdamW, TorchOptimizer, by_dimension, learning
 from unshaken.train.run_dir import flatten, unflatten
 
 RATES = [5.0, 4.0, 0.5, 3.0, 0.01]
@@ -112,6 +112,7 @@ RULES = {
     "lars-exclude": LARS(weight_decay=0.1, exclude_bias_and_norm=True),
     "sgd": SGD(weight_decay=0.1),
     "adamw": AdamW(),
+    "nadam": TorchOptimizer("NAdam", "weight_decay=0.1"),
 }
 each_rule = pytest.mark.parametrize("optimizer", RULES.values(), ids=RULES)
 

@@ -1,4 +1,4 @@
-"""Attack and Model: the interface between an attack and the classifier that it attacks."""
+"""Attack and Model: one call for all attacks, on a classifier or on any loss of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from unshaken.attacks.objective import likeliest
 from unshaken.base.rng import Key
@@ -33,6 +34,10 @@ class Model:
     def __post_init__(self) -> None:
         if self.exact is None:
             object.__setattr__(self, "exact", self.search)
+
+    def __call__(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+        """Return the logits of `search`, through which gradients come."""
+        return self.search(x)
 
     @torch.no_grad()
     def fooled(
@@ -63,18 +68,34 @@ def wrong(logits: Float[Tensor, "N K"], y: Int[Tensor, "N"]) -> Bool[Tensor, "N"
     return (top.indices != y) | ~top.values.isfinite() | logits.isnan().any(-1)
 
 
+Loss = Callable[[Tensor], Tensor]
+"""A function of images to a scalar, or to one value for each image."""
+
+
 class Attack(ABC):
-    """A search for misclassified images near given images. Its fields are the hyper-parameters and `ball`."""
+    """A search for harmful images in a ball around given images. Its fields are the hyper-parameters and `ball`.
+
+    An attack of your own is a frozen dataclass below this class, with a field `ball`.
+    """
 
     @abstractmethod
     def __call__(
-        self, model: Model, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"], key: Key
-    ) -> Float[Tensor, "N C H W"]:
-        """Return x_adv in the ball around x and in [0, 1]; it differs from x only where `exact` misclassifies it.
+        self, model: Model | Loss, x: Float[Tensor, "... C H W"], y: Int[Tensor, "N"] | None, key: Key
+    ) -> Float[Tensor, "... C H W"]:
+        """Return x_adv in the ball around x and in [0, 1]. All random draws depend on the key.
 
-        An image that withstands the attack is returned unchanged. An image that is misclassified already may be
-        returned changed or not. Only input gradients are computed, and all random draws depend on the key.
+        model  the classifier under attack, `model(x)` are its logits; without labels, as in pre-training, the function
+               of images whose value is to be raised. `loss_of(model, y)` is the loss in both cases
+        y      labels of x; None without labels
+
+        The network is in eval mode, its parameters ask for no gradient, and none may be left in `.grad`. An attack of
+        the ensembles returns an image unchanged if `exact` still classifies it correctly after the attack.
         """
+
+
+def loss_of(model: Model | Loss, y: Int[Tensor, "N"] | None) -> Loss:
+    """Return the loss that an attack raises: cross-entropy on the labels, or without labels the function itself."""
+    return model if y is None else lambda x: cross_entropy(model(x), y, reduction="none")
 
 
 def cascade(

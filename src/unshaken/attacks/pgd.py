@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from unshaken.attacks.ball import AnyBall, Linf
+from unshaken.attacks.base import Attack, Loss, Model, loss_of
 from unshaken.base.ranges import Count, Natural, Positive, ranged
-from unshaken.base.types import Float
-
-Loss = Callable[[Tensor], Tensor]
-"""A function of images to a scalar, or to one value for each image."""
+from unshaken.base.rng import Key
+from unshaken.base.types import Float, Int
 
 
 @dataclass(frozen=True)
 @ranged
-class PGD:
+class PGD(Attack):
     """x ← Π(x + ρ · direction(∇ₓ loss)), from a random start (Madry et al., ICLR 2018, arXiv:1706.06083)."""
 
     ball: AnyBall = Linf(8 / 255)
@@ -42,7 +41,13 @@ class PGD:
                 f"not {self.steps}, {self.restarts} and {self.rel_step_size:g}"
             )
 
-    def __call__(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
+    def __call__(
+        self, model: Model | Loss, x: Float[Tensor, "... C H W"], y: Int[Tensor, "N"] | None, key: Key
+    ) -> Float[Tensor, "... C H W"]:
+        """Return adversarial images: those that `maximise` finds for the loss of a classifier, or for any loss."""
+        return self.maximise(loss_of(model, y), x, key.on(x.device))
+
+    def maximise(self, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator) -> Float[Tensor, "... C H W"]:
         """Return adversarial images in the ball around x. Only ∂loss/∂x is computed: no parameter gets a `.grad`.
 
         ValueError if there are restarts and the loss has neither one value nor one for each image.
@@ -79,7 +84,7 @@ def embedding_attack(
     With z = h(x) this is the representational distance. At x itself d is smallest and has no gradient, so the attack
     needs its random start.
     """
-    return attack(lambda x: distance(embed(x), z), x, rng)
+    return attack.maximise(lambda x: distance(embed(x), z), x, rng)
 
 
 def input_gradient(loss: Loss, x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class TargetedPGD(Attack):
             def loss(x: Tensor) -> Tensor:
                 return sign * cross_entropy(model.search(x), goal, reduction="sum")
 
-            x_adv = once(loss, x[at], key.on(x.device))
+            x_adv = once.maximise(loss, x[at], key.on(x.device))
             return choose(model.confirmed(torch.ones_like(at, dtype=torch.bool), x_adv, y[at]), x_adv, x[at])
 
         return over_targets(attempt, model, x, y, self.targets, self.pgd.restarts, key)

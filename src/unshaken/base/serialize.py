@@ -23,14 +23,14 @@ def to_json(value: Any, whole: bool = True) -> Any:
     """Turn dataclasses, tuples and paths into dictionaries, lists and strings.
 
     A dataclass has its class name under "type". A class outside this package also has a digest of its code under
-    "code", because a recipe with an edited class is another recipe.
+    "code", because a recipe with an edited class is another recipe; so has a value that has a `code` of its own.
     whole  include the fields that say where something lies
     """
     if is_dataclass(value) and not isinstance(value, type):
         included = [f for f in fields(value) if not f.metadata.get("unsaved")]
         included = [f for f in included if whole or not f.metadata.get("aside")]
         included = [f for f in included if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
-        code = code_of(type(value))
+        code = code_of(type(value)) or getattr(value, "code", "")
         head = {"type": type(value).__name__} | ({"code": code} if code else {})
         return head | {f.name: to_json(getattr(value, f.name), whole) for f in included}
     if isinstance(value, dict):

@@ -15,6 +15,7 @@ from unshaken.board.rows import SUPERVISED, Row, cell, rows_of
 from unshaken.board.tasks import Task, budget
 from unshaken.citations.cite import BIBLIOGRAPHY, cited
 from unshaken.citations.credits import METHODS
+from unshaken.report.cells import attack_kind
 
 Commands = Callable[[Row], list[str] | None]
 Count = Callable[[Row], float | None]
@@ -141,7 +142,7 @@ def folder(row: Row) -> str:
 def attack_words(result: dict[str, Any]) -> str:
     attack = result["evaluation"]["attack"]
     restarts = f" × {attack['restarts']}" if attack.get("restarts", 1) > 1 else ""
-    return f"PGD-{attack['steps']}{restarts}"
+    return f"{attack_kind(attack)}{restarts}"
 
 
 def tasks_of(

@@ -75,6 +75,8 @@ def seen(run: Path, result: Result) -> Seen:
         return Seen(lacking=f"Examples, classes and other ε need the classifier and its test images: {error}.")
     evaluation = Evaluation.read(result["evaluation"])
     images = evaluation.select(images)
+    if not isinstance(evaluation.attack, PGD):
+        return Seen(lacking="Examples and other ε are made by PGD, and this result is of another attack.")
     with frozen(classifier.net):
         answers = logits_of(classifier.net)
         examples = [*shown(answers, images, evaluation.attack, result)]
@@ -83,7 +85,9 @@ def seen(run: Path, result: Result) -> Seen:
 
 
 def attacked(answers: Any, x: Tensor, y: Tensor, attack: PGD, name: str) -> Tensor:
-    return attack(lambda z: cross_entropy(answers(z), y, reduction="sum"), x, (Key(1) / "page" / name).on(x.device))
+    return attack.maximise(
+        lambda z: cross_entropy(answers(z), y, reduction="sum"), x, (Key(1) / "page" / name).on(x.device)
+    )
 
 
 def shown(answers: Any, images: Images, attack: PGD, result: Result) -> list[Example]:

@@ -17,6 +17,7 @@ from unshaken.board.rows import leaves, rows_of, spoken
 from unshaken.board.tasks import NORMS, attack_of, epsilon, task_of
 from unshaken.charts import svg
 from unshaken.charts.curve import curve_svg, read_log
+from unshaken.report.cells import attack_kind
 from unshaken.report.compare import compared
 from unshaken.report.grouping import unseeded
 
@@ -132,7 +133,7 @@ def sentence(result: dict[str, Any]) -> str:
     norm = NORMS.get(attack["ball"]["type"], attack["ball"]["type"])
     return (
         f"{result['method']} pre-trained a {task.network} on {seen} {labels} labels{epochs}{chosen}; then {mode}; then "
-        f"{result['standard']['n']:,} test images were judged, clean and under PGD-{attack['steps']} in the {norm} "
+        f"{result['standard']['n']:,} test images were judged, clean and under {attack_kind(attack)} in the {norm} "
         f"ball of ε = {epsilon(attack['ball']['eps'])}."
     )
 

@@ -81,4 +81,9 @@ def budget(threat: str) -> float:
 def attack_of(result: Result) -> dict[str, Any]:
     """Return the attack of robust accuracy; results under different attacks are in different rows."""
     attack = result["evaluation"]["attack"]
-    return {"steps": attack["steps"], "restarts": attack.get("restarts", 1), "limit": result["evaluation"].get("limit")}
+    own = {} if attack.get("type", "PGD") == "PGD" else {"attack": attack}
+    return own | {
+        "steps": attack.get("steps"),
+        "restarts": attack.get("restarts", 1),
+        "limit": result["evaluation"].get("limit"),
+    }

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.progress import format_duration
-from unshaken.base.ranges import Positive, ranged
+from unshaken.base.ranges import Natural, Positive, ranged
 from unshaken.base.shard import Shard
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
@@ -62,6 +62,8 @@ class EvaluateOptions(TableOptions):
     images."""
     allow_seen: bool = False
     """Evaluate even if the run was trained on some of the test images; such an accuracy proves nothing."""
+    examples: Natural = 0
+    """Write this many adversarial images beside the result: as a picture, with their answers, and as safetensors."""
     shard: str = "1/1"
     """Share of the work: run 1/2 and 2/2 in two processes. The last one to finish writes the result."""
     dry_run: bool = False
@@ -116,6 +118,7 @@ def evaluate_one(options: EvaluateOptions, model: Path | Classifier, images: Ima
         held_out=options.held_out,
         shard=shard,
         allow_seen=options.allow_seen,
+        examples=options.examples,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -21,6 +21,7 @@ from unshaken.runs import finetune as runs
 from unshaken.runs.trial import finetune_lines
 from unshaken.runs.workspace import Workspace
 from unshaken.train.signals import guard_signals
+from unshaken.train.trackers import trackers
 
 Flat = tyro.conf.arg(name="")
 
@@ -44,6 +45,9 @@ class FinetuneOptions:
     """Device and precision."""
     out: Path | None = None
     """Folder in which the run creates its own folder; by default the encoder's folder."""
+    observe: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] = ()
+    """Tools that get the log while the run trains. csv: metrics.csv in the run's folder. tensorboard, wandb (offline,
+    unless WANDB_MODE says otherwise) and mlflow are extras of those names."""
     dry_run: bool = False
     """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
     is written."""
@@ -105,6 +109,7 @@ def finetune(args: list[str]) -> None:
             print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
             out = home_of(name) if options.out is None and is_repo(name) else options.out
             workspace = Workspace(out, options.runtime, options.save_every)
+            workspace = workspace.observed_by(trackers(options.observe))
             run = runs.finetune(encoder, options.recipe, workspace)
             close(run, "classifier.safetensors", f"unshaken evaluate {run}")
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -14,18 +14,21 @@ from unshaken.base.ranges import Natural, NonNegative, Positive, ranged
 from unshaken.base.schedule import MultiStep
 from unshaken.commands.closing import close
 from unshaken.compute.runtime import Runtime
-from unshaken.options import Config, expand_data, flag_groups, parse, subject
+from unshaken.options import Config, expand_data, flag_groups, parse, subject, take_option
 from unshaken.options.aliases import ALIASES
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.lp_aff import LPAFF
+from unshaken.recipes.own_recipes import is_own_recipe, own_recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs import pretrain as runs
 from unshaken.runs.choices import choose, is_open, remembered
 from unshaken.runs.trial import pretrain_lines, scratch, some_images
 from unshaken.runs.workspace import Workspace
+from unshaken.train.gauges import GaugeOptions
 from unshaken.train.image_sets import load_images
 from unshaken.train.signals import guard_signals
+from unshaken.train.trackers import trackers
 
 Flat = tyro.conf.arg(name="")
 
@@ -56,6 +59,11 @@ class PretrainOptions:
     dry_run: bool = False
     """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
     is written."""
+    observe: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] = ()
+    """Tools that get the log while the run trains. csv: metrics.csv in the run's folder. tensorboard, wandb (offline,
+    unless WANDB_MODE says otherwise) and mlflow are extras of those names."""
+    gauges: GaugeOptions = GaugeOptions()
+    """Gauges of the representation while the run trains, in the log and its curves. They change nothing of the run."""
     profile: Natural = 0
     """Number of steps to profile, from the start of this command; the profile is written to the run's folder."""
 
@@ -63,11 +71,14 @@ class PretrainOptions:
 def pretrain(args: list[str]) -> None:
     shown = PretrainOptions(recipe("acl/cifar10"))
     config, args = Config.take(args)
+    typed, args = take_option(args, "--recipe")
     name, config = named_recipe(config)
-    if name is None or (args and not args[0].startswith("-")):
-        name, args = subject(args, "pretrain", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
-    default = recipe(name)
-    options = parse(PretrainOptions(default), expand_data(args), f"unshaken pretrain {name}", config)
+    if typed is None and (name is None or (args and not args[0].startswith("-"))):
+        what = "acl/cifar10; `unshaken list` shows them all; or mine.py:recipe, one of your own"
+        typed, args = subject(args, "pretrain", "RECIPE", what, shown)
+    # the code of a recipe of one's own runs if its name is typed, not if a file says it
+    default = own_recipe(typed) if typed and is_own_recipe(typed) else recipe(typed or name or "")
+    options = parse(PretrainOptions(default), expand_data(args), f"unshaken pretrain {typed or name}", config)
     chosen = on_its_split(options.recipe, default)
     if isinstance(chosen, Pretrain) and not options.dry_run:
         typed = {name for name in ("epochs", "batch_size") if is_typed(name, args, config)}
@@ -84,6 +95,8 @@ def pretrain(args: list[str]) -> None:
         return
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
+        workspace = replace(workspace, gauges=options.gauges)
+        workspace = workspace.observed_by(trackers(options.observe))
         run = runs.pretrain(chosen, workspace)
     close(run, "encoder.safetensors", f"unshaken finetune {run}")
 

@@ -77,7 +77,7 @@ class AttackProbe:
         for at in range(0, len(self.attackable.x), CHUNK):
             chunk = self.attackable.subset(slice(at, at + CHUNK))
             rng = (chunk.key / name / at).on(chunk.x.device)
-            survivors.append(chunk.correct_on(attack(lambda x, chunk=chunk: _loss(chunk, x), chunk.x, rng)))
+            survivors.append(chunk.correct_on(attack.maximise(lambda x, chunk=chunk: _loss(chunk, x), chunk.x, rng)))
         return torch.cat(survivors) if survivors else torch.zeros(0, dtype=torch.bool)
 
 

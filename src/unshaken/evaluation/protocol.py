@@ -9,8 +9,12 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from unshaken.attacks.apgd import APGD
 from unshaken.attacks.autoattack import AutoAttack
-from unshaken.attacks.ball import BALLS, L1
+from unshaken.attacks.ball import L1
+from unshaken.attacks.base import Attack
+from unshaken.attacks.fab import FAB
+from unshaken.attacks.own import name_of, read_attack
 from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
 from unshaken.base.ranges import Count, Range, Whole, ranged
@@ -25,9 +29,13 @@ from unshaken.evaluation.stages import (
     EvaluationStage,
     attack_stage,
     corruption_stage,
+    own_stage,
     pgd_stages,
     published_digest,
 )
+
+REBUILT = {"PGD": PGD, "APGD": APGD, "FAB": FAB, "Square": Square}
+"""The attacks that a result's fields rebuild."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,9 @@ class Evaluation:
     stages before the next one begins: so the blocks that are judged speak for the whole set at any time.
     """
 
-    attack: PGD = PGD(steps=20)
-    """PGD on cross-entropy: by default 20 steps of ε/4 from a uniform start. AutoAttack uses the same ball."""
+    attack: Attack = PGD(steps=20)
+    """PGD on cross-entropy: by default 20 steps of ε/4 from a uniform start. AutoAttack uses the same ball. In Python
+    any attack may stand here, one of your own too."""
     autoattack: Literal["none", "standard", "plus", "rand", "apgd"] = "none"
     """Version of AutoAttack. standard: APGD-CE, APGD-T, FAB-T, Square; plus: a longer list; rand: for networks with
     random outputs; apgd: APGD-CE and APGD-T, as is usual for zero-shot. Each attack gets only the images that survived
@@ -73,7 +82,7 @@ class Evaluation:
     """Number of queries of Square per image, with --attacks queries."""
 
     def __post_init__(self) -> None:
-        if self.attack.steps < 1:
+        if isinstance(self.attack, PGD) and self.attack.steps < 1:
             raise ValueError(
                 "an evaluation attacks with 1 step or more: 0 steps are no attack; SA is accuracy without one"
             )
@@ -103,9 +112,8 @@ class Evaluation:
         """Return the evaluation that a result in JSON holds. ValueError if this version cannot read it."""
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name != "type"}
         try:
-            attack = {name: value for name, value in fields.pop("attack").items() if name != "type"}  # pyright: ignore[reportAttributeAccessIssue]
-            ball = BALLS[attack["ball"]["type"]](**{k: v for k, v in attack["ball"].items() if k != "type"})
-            return cls(PGD(**attack | {"ball": ball}), **fields)  # pyright: ignore[reportArgumentType]
+            attack = read_attack(fields.pop("attack"), REBUILT)  # pyright: ignore[reportArgumentType]
+            return cls(attack, **fields)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"the result's evaluation cannot be read by this version ({error}): is it newer?"
@@ -124,9 +132,11 @@ class Evaluation:
         return (CLEAN, *self._first_attack(), *self._autoattack(), *self._corruptions())
 
     def _first_attack(self) -> Iterator[EvaluationStage]:
-        """PGD, once for each restart; of a network without gradients, Square in its place."""
-        if self.attacks == "gradients":
+        """PGD, once for each restart, or another attack; of a network without gradients, Square in its place."""
+        if self.attacks == "gradients" and isinstance(self.attack, PGD):
             yield from pgd_stages(self.attack)
+        elif self.attacks == "gradients":
+            yield own_stage(name_of(self.attack), self.attack)
         else:
             square = Square(self.attack.ball, self.queries, schedule=2 * self.queries)
             yield attack_stage(f"square-{self.queries}", square, "clean")

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
+from unshaken.attacks.own import kind_of
 from unshaken.base.serialize import to_json
 from unshaken.corruptions.severity import FIFTEEN, SEVERITIES
 from unshaken.data.images import Images
@@ -149,8 +150,9 @@ def _percent(score: dict[str, Any]) -> float:
 
 def log_of_result(result: dict[str, Any]) -> str:
     """Return the lines that the papers' own scripts write into results/log.txt."""
-    mode, steps = result["mode"].upper(), result["evaluation"]["attack"]["steps"]
-    attack = "Square" if result["evaluation"].get("attacks") == "queries" else f"PGD{steps}"
+    mode, used = result["mode"].upper(), result["evaluation"]["attack"]
+    attack = f"PGD{used['steps']}" if used.get("type", "PGD") == "PGD" else kind_of(used)
+    attack = "Square" if result["evaluation"].get("attacks") == "queries" else attack
     lines = [("standard", result["standard"]["percent"]), (attack, result["robust"]["percent"])]
     if "autoattack" in result:
         lines.append(("robust", result["autoattack"]["percent"]))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unshaken.attacks.own import name_of
+from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import read_json, write_json, write_text
 from unshaken.evaluation.judge import is_complete, verdicts_of
 from unshaken.evaluation.protocol import Evaluation
@@ -31,14 +33,15 @@ def file_suffix(evaluation: Evaluation, usual: Evaluation, other_set: str = "") 
     """
     attack, default = evaluation.attack, usual.attack
     words = [other_set] if other_set else []
+    words += [] if isinstance(attack, PGD) else [name_of(attack)]
     if type(attack.ball) is not type(default.ball):
         words.append(type(attack.ball).__name__.lower())
     if attack.ball != default.ball:
         words.append(f"eps{in_255ths(attack.ball.eps)}")
-    for name in ("steps", "rel_step_size", "restarts"):
+    for name in ("steps", "rel_step_size", "restarts") if isinstance(attack, PGD) else ():
         if getattr(attack, name) != getattr(default, name):
             words.append(f"{name}{getattr(attack, name):g}")
-    words += [f"init-{attack.init}"] if attack.init != default.init else []
+    words += [f"init-{attack.init}"] if isinstance(attack, PGD) and attack.init != default.init else []
     words += ["without-gradients"] if evaluation.attacks == "queries" else []
     words += [f"queries{evaluation.queries}"] if evaluation.queries != usual.queries else []
     words += [evaluation.autoattack] if evaluation.autoattack not in ("none", "standard") else []

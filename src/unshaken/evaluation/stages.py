@@ -16,6 +16,7 @@ from unshaken.attacks.apgd_l1 import APGDL1
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.base import Attack, Model, wrong
 from unshaken.attacks.fab import FAB
+from unshaken.attacks.own import check_in_ball, within
 from unshaken.attacks.pgd import PGD
 from unshaken.attacks.square import Square
 from unshaken.base.rng import Key
@@ -56,12 +57,22 @@ def attack_stage(name: str, attack: Attack, after: str) -> EvaluationStage:
     return EvaluationStage(name, perturb, after, attack.ball, most_calls(attack))  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def own_stage(name: str, attack: Attack) -> EvaluationStage:
+    """Return the stage of an attack in the place of PGD. ValueError, when it is run, if it leaves its ball."""
+    ball = attack.ball  # pyright: ignore[reportAttributeAccessIssue]
+
+    def perturb(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
+        return check_in_ball(name, attack(model, x, y, key), x, ball)
+
+    return EvaluationStage(name, perturb, "clean", ball, most_calls(attack))
+
+
 def pgd_stages(attack: PGD) -> Iterator[EvaluationStage]:
     """Yield one stage for each restart of PGD on cross-entropy; the last one is called pgd."""
     once = replace(attack, restarts=1)
 
     def perturb(model: Model, x: Tensor, y: Tensor, key: Key, index: Tensor) -> Tensor:
-        return once(lambda x: cross_entropy(model.search(x), y, reduction="sum"), x, key.on(x.device))
+        return once.maximise(lambda x: cross_entropy(model.search(x), y, reduction="sum"), x, key.on(x.device))
 
     names = [*(f"pgd/{start + 1}" for start in range(attack.restarts - 1)), "pgd"]
     for before, name in zip(("clean", *names), names, strict=False):
@@ -123,8 +134,7 @@ def correct(net: Network, x: Float[Tensor, "N C H W"], y: Int[Tensor, "N"]) -> B
 
 def in_ball(x_adv: Tensor, x: Tensor, ball: Ball) -> bool:
     """Return whether the images are valid and within the ball, up to rounding in float32."""
-    near = ball.distance(x_adv, x) <= ball.eps * (1 + 1e-5) + 1e-6
-    return bool(near.all() and (x_adv >= 0).all() and (x_adv <= 1).all())
+    return bool(within(x_adv, x, ball).all())
 
 
 def most_calls(attack: Attack) -> int:

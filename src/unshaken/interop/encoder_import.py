@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_facts import Facts, Unsaid
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout
+from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout, Facts, Unsaid
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.name_rules import HOLE, Rule, names_within, parent, placed
@@ -128,8 +127,6 @@ def _attempt(reading: EncoderReading) -> EncoderReading:
         for rule in reading.rules:
             if rule.transposed:
                 shapes[rule.ours[0]] = shapes[rule.ours[0]][::-1]
-        parts = (name for rule in reading.rules if len(rule.ours) > 1 for name in rule.ours)
-        shapes |= dict.fromkeys(parts, ())  # that they are there is all that is looked at
         if "head.weight" in shapes:  # (out, in): the projection's width comes last in `vit_of`
             shapes["head.weight"] = shapes["head.weight"][::-1]
         _describe(reading, shapes, tensors)

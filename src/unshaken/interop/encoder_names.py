@@ -107,39 +107,3 @@ TORCHVISION_VIT = rules(
     """
 )
 """torchvision's ViT, and its older files."""
-HF_DINOV3 = rules(
-    """
-    embeddings.cls_token                                   cls_token
-    embeddings.register_tokens                             reg_token
-    embeddings.patch_embeddings.{p}                        patch_embed.proj.{p}
-    layer.{i}.norm1.{p}                                    blocks.{i}.norm1.{p}
-    layer.{i}.attention.{q,k,v}_proj.weight                blocks.{i}.attn.qkv.weight
-    layer.{i}.attention.q_proj.bias                        blocks.{i}.attn.q_bias
-    layer.{i}.attention.v_proj.bias                        blocks.{i}.attn.v_bias
-    layer.{i}.attention.o_proj.{p}                         blocks.{i}.attn.proj.{p}
-    layer.{i}.layer_scale1.lambda1                         blocks.{i}.gamma_1
-    layer.{i}.norm2.{p}                                    blocks.{i}.norm2.{p}
-    layer.{i}.mlp.up_proj.{p}                              blocks.{i}.mlp.fc1.{p}
-    layer.{i}.mlp.down_proj.{p}                            blocks.{i}.mlp.fc2.{p}
-    layer.{i}.layer_scale2.lambda1                         blocks.{i}.gamma_2
-    norm.{p}                                               norm.{p}
-    """
-)
-"""DINOv3 in transformers' files."""
-DINOV3 = rules(
-    """
-    cls_token                                              cls_token
-    storage_tokens                                         reg_token
-    patch_embed.proj.{p}                                   patch_embed.proj.{p}
-    blocks.{i}.norm1.{p}                                   blocks.{i}.norm1.{p}
-    blocks.{i}.attn.qkv.weight                             blocks.{i}.attn.qkv.weight
-    blocks.{i}.attn.qkv.bias                               blocks.{i}.attn.{q_bias,-,v_bias}
-    blocks.{i}.attn.proj.{p}                               blocks.{i}.attn.proj.{p}
-    blocks.{i}.ls1.gamma                                   blocks.{i}.gamma_1
-    blocks.{i}.norm2.{p}                                   blocks.{i}.norm2.{p}
-    blocks.{i}.mlp.{fc}.{p}                                blocks.{i}.mlp.{fc}.{p}
-    blocks.{i}.ls2.gamma                                   blocks.{i}.gamma_2
-    norm.{p}                                               norm.{p}
-    """
-)
-"""DINOv3 as Meta published it. The bias of the keys is masked, so that no network computes with it."""

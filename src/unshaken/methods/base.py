@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from unshaken.attacks.pgd import PGD, Loss
+from unshaken.attacks.base import Attack, Loss
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch, Float, LossTerms
@@ -45,14 +45,14 @@ class Method(ABC):
 
 
 def run_attack(
-    attack: PGD, h: nn.Module, loss: Loss, x: Float[Tensor, "... C H W"], key: Key
+    attack: Attack, h: nn.Module, loss: Loss, x: Float[Tensor, "... C H W"], key: Key
 ) -> Float[Tensor, "... C H W"]:
     """Return adversarial images that raise `loss` while h is in eval mode and none of its parameters changes.
 
     x is in [0, 1], and so is the result, which lies in the attack's ball around x.
     """
     with frozen(h):
-        return attack(loss, x, (key / "attack").on(x.device))
+        return attack(loss, x, None, key / "attack")
 
 
 class Step(nn.Module):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from torch import nn
 
+from unshaken.base.own_code import keywords
 from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
-from unshaken.base.serialize import LATER
+from unshaken.base.serialize import LATER, UNSAVED
 from unshaken.base.suggest import did_you_mean
 from unshaken.nets.network import Encoder, Normalize
+from unshaken.nets.own_nets import allow, build, code, features_of, give, is_own, name_of
 from unshaken.nets.resnet import KINDS, SMALL, resnet
 from unshaken.nets.solo_wide_resnet import is_solo_wrn, solo_depth_and_widen, solo_wrn
 from unshaken.nets.timm_nets import PATCHES, timm_config, timm_net, vit_small
@@ -30,10 +33,11 @@ class Backbone:
 
     name: str = "resnet18"
     """resnet18, resnet34, resnet50, resnet-small, wrn-28-10 (or another depth and factor), wide_resnet28w10 (DeACL's),
-    vit-small, or timm/NAME."""
+    vit-small, timm/NAME, or a function or class of your own that makes a network from images to features, mine.py:net
+    or package.module:net."""
     image_size: Count = 32
     """Image size in pixels (the side of a square). A ResNet has a 3×3 stem without a pool up to 64 pixels, and
-    ImageNet's 7×7 stem with a pool above."""
+    ImageNet's 7×7 stem with a pool above. A network of your own takes any size."""
     channels: Count = 3
     """Colour channels: 3, or 1 for grey images."""
     mean: tuple[Number, ...] = IMAGENET_MEAN
@@ -44,9 +48,19 @@ class Backbone:
     """Padding of the 3×3 stem convolution of a ResNet for small images; DeACL's published encoders have 2."""
     variant: Annotated[AnyVariant | None, tyro.conf.Fixed, tyro.conf.Suppress] = field(default=None, metadata=LATER)
     """The network by its numbers, of an imported encoder; `name` then only says what it is."""
+    args: str = field(default="", metadata=LATER)
+    """Arguments of a function of your own, as Python writes them: "width=64, norm='batch'"."""
+    module: Annotated[nn.Module | None, tyro.conf.Fixed, tyro.conf.Suppress] = field(
+        default=None, repr=False, compare=False, metadata=UNSAVED
+    )
+    """A network given as an object: `Backbone.of`."""
 
     def __post_init__(self) -> None:
-        possible = sides(self.name) if self.variant is None else Sides(step=self.variant.step)
+        if self.own:
+            keywords(self.args)
+        elif self.args:
+            raise ValueError(f"only a function of your own has arguments, mine.py:net, and {self.name} is none")
+        possible = Sides() if self.own else sides(self.name) if not self.variant else Sides(step=self.variant.step)
         if self.image_size not in possible:
             raise ValueError(
                 f"{self.name} reads images of {possible}, not {self.image_size}: set --backbone.image-size"
@@ -62,10 +76,50 @@ class Backbone:
                 f"not {len(self.mean)} and {len(self.std)}"
             )
 
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module | Callable[..., nn.Module],
+        image_size: int = 32,
+        channels: int = 3,
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
+        **args: Any,
+    ) -> Backbone:
+        """Take a network of your own: a function or class that makes it, with its arguments, or a module.
+
+        The network maps images in [0, 1] (N C H W), or normalised ones if there are mean and std, to features (N D).
+        A function or class in a file or module is called again whenever the network is needed. A module, and what a
+        lambda or a local function makes, is copied; another process has to give one like it before it can load a run.
+        """
+        name = "" if isinstance(network, nn.Module) else name_of(network)
+        module = None
+        if not name:
+            module = network if isinstance(network, nn.Module) else network(**args)
+            name, args = give(module), {}
+        allow(name)
+        written = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        mean, std = mean or (0.0,) * channels, std or (1.0,) * channels
+        return cls(name, image_size, channels, mean, std, args=written, module=module)
+
+    @property
+    def own(self) -> bool:
+        """The network is a user's own, made by a function or given as an object."""
+        return self.variant is None and is_own(self.name)
+
+    @property
+    def code(self) -> str:
+        """8 digits that change with the code of a network of your own, and with the weights of a given one; else ""."""
+        return code(self.name, self.module) if self.own else ""
+
     def build(self) -> Encoder:
         """Build the encoder with initial weights. ValueError if timm is needed and is missing or lacks the network."""
         if self.variant is not None:
             return self._encoder(*self.variant.build(self.image_size, self.channels))
+        if self.own:
+            filled = {"image_size": self.image_size, "channels": self.channels}
+            net = build(self.name, self.args, filled, self.module)
+            return self._encoder(net, features_of(net, self.name, self.channels, self.image_size))
         if self.name in KINDS:
             net = resnet(self.name, self.image_size, self.channels, self.padding)
             return self._encoder(net, net.features)
@@ -117,7 +171,7 @@ def sides(name: str) -> Sides:
     hint = did_you_mean(name, [*KINDS, "wrn-28-10", "vit-small"])
     raise ValueError(
         f"there is no network {name!r}: choose one of {', '.join(KINDS)}, wrn-28-10 (or another depth and factor), "
-        f"wide_resnet28w10, vit-small, timm/NAME{hint}"
+        f"wide_resnet28w10, vit-small, timm/NAME, or one of your own, mine.py:FUNCTION{hint}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -24,6 +25,7 @@ from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import routes_of, set_route, with_routes
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Encoder, Network
+from unshaken.nets.own_nets import GIVEN
 from unshaken.nets.variants import variant_of
 
 FORMAT = "unshaken/1"
@@ -51,6 +53,8 @@ BACKBONE = {
     "std": Items(Number(), 1),
     "padding?": Whole(0, 64),
     "variant?": {"type": str},
+    "args?": str,
+    "code?": str,
 }
 NETWORK = ABOUT | {"kind": str, "backbone": BACKBONE}
 ENCODER = NETWORK | {"routes": Items(str)}
@@ -165,9 +169,13 @@ def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
     with readable_header(path):
         check_shape(about, ENCODER if about["kind"] == "encoder" else CLASSIFIER, "it")
         backbone = backbone_of(about)
-    _check_sizes(about, backbone, tensors, path)
+    if not backbone.own:  # what is allowed to run is allowed to fill the memory
+        _check_sizes(about, backbone, tensors, path)
     net = _build(about, backbone)
     _fill(net, tensors, path)
+    before = about["backbone"].get("code", "")
+    if before and not backbone.name.startswith(GIVEN) and before != backbone.code:
+        print(f"note: {backbone.name} has been edited since {path} was trained", file=sys.stderr)
     return net.eval(), about
 
 
@@ -194,7 +202,7 @@ def _check_sizes(about: dict[str, Any], backbone: Backbone, tensors: dict[str, T
 
 
 def backbone_of(about: dict[str, Any]) -> Backbone:
-    fields = {name: value for name, value in about["backbone"].items() if name != "type"}
+    fields = {name: value for name, value in about["backbone"].items() if name not in ("type", "code")}
     if fields.get("variant") is not None:
         fields["variant"] = variant_of(fields["variant"])
     return Backbone(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})  # pyright: ignore[reportArgumentType]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from unshaken.nets.rope_vit import RopeViT
 from unshaken.nets.vit import ViT
 
-AnyVariant = ViT | RopeViT
-VARIANTS: dict[str, type] = {"ViT": ViT, "RopeViT": RopeViT}
+AnyVariant = ViT
+VARIANTS: dict[str, type] = {"ViT": ViT}
 
 
 def variant_of(saved: dict[str, Any]) -> AnyVariant:

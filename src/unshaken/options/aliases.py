@@ -59,7 +59,7 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "checkpoint": ("", "none is needed: the same command resumes a run that was stopped"),
     "dryrun": ("dry-run", "did you mean --dry-run?"),
     "pretrained": ("start", "did you mean --start, an encoder whose weights are copied?"),
-    "opt": ("optimizer", "did you mean --optimizer SGD, AdamW or LARS?"),
+    "opt": ("optimizer", "did you mean --optimizer SGD, AdamW, LARS, or any of torch.optim?"),
 }
 """Flag to (option, answer): the answer is given if the verb has an option of that name."""
 

@@ -81,6 +81,10 @@ def _hint(value: Any, flag: str) -> Any:
 
 def _make_component(kinds: dict[str, type], kind: str, flag: str, args: list[str]) -> Any:
     """Make a component of a kind. A field without a default is read from its own flag."""
+    for each in kinds.values():  # a kind that has many by name: torch.optim.NAdam
+        prefix = getattr(each, "prefix", None)
+        if prefix and kind.startswith(prefix):
+            return each(name=kind.removeprefix(prefix))
     if kind not in kinds:
         raise ValueError(f"{flag} is one of {', '.join(kinds)}, not {kind!r}")
     needed = {f.name: hints(kinds[kind])[f.name] for f in fields(kinds[kind]) if f.default is MISSING}

@@ -19,6 +19,7 @@ from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import AnyHead, Projection
 from unshaken.nets.network import Network, seeded
+from unshaken.nets.own_nets import allow
 from unshaken.train.approximations import Approximations
 from unshaken.train.optim import LARS, AnyOptimizer
 from unshaken.transforms.views import AnyViews, SimCLRViews
@@ -72,6 +73,8 @@ class Pretrain:
     """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 
     def __post_init__(self) -> None:
+        if self.backbone.own:
+            allow(self.backbone.name)
         if self.split == "test":
             raise ValueError("the test images are for the evaluation: an encoder that has seen them proves nothing")
         if self.views.count != self.method.views:

@@ -34,7 +34,14 @@ def attack(settings: dict[str, Any]) -> str:
     of_255 = round(eps * 255)
     size = f"{of_255}/255" if abs(eps * 255 - of_255) < 1e-6 else f"{eps:g}"
     norm = {"Linf": "l∞", "L2": "l2", "L1": "l1"}[settings["ball"]["type"]]
-    return f"PGD-{settings['steps']} {norm} {size}"
+    return f"{attack_kind(settings)} {norm} {size}"
+
+
+def attack_kind(settings: dict[str, Any]) -> str:
+    """Return PGD with its steps, PGD-20, or the name of another attack."""
+    if settings.get("type", "PGD") == "PGD":
+        return f"PGD-{settings['steps']}"
+    return settings.get("name") or settings["type"]
 
 
 def spread(runs: list[dict[str, Any]], score: str) -> str:

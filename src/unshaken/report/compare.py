@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from unshaken.base.packed_bits import unpack_bits
+from unshaken.report.cells import attack_kind
 from unshaken.report.grouping import leaves, results_in, unseeded, word_of
 
 LEVEL = 0.05
@@ -83,7 +84,8 @@ def compared(a: dict[str, Any], b: dict[str, Any], anyway: bool = False) -> Iter
     how_a, how_b = ({**how, "autoattack": how.get("autoattack")} for how in (a["evaluation"], b["evaluation"]))
     yield _paired("standard accuracy", [a["standard"]], [b["standard"]])
     if how_a["attack"] == how_b["attack"]:
-        yield _paired("robust accuracy (PGD)", [a["robust"]], [b["robust"]])
+        kind = "PGD" if how_a["attack"].get("type", "PGD") == "PGD" else attack_kind(how_a["attack"])
+        yield _paired(f"robust accuracy ({kind})", [a["robust"]], [b["robust"]])
     else:
         yield "robust accuracy (PGD): not compared, because the attacks differ"
     if "autoattack" in a and "autoattack" in b:

@@ -14,10 +14,11 @@ PAPER = (128, 128, 128)
 """The colour between images: grey, since images may be white or black at their edges."""
 
 
-def contact_sheet(pixels: np.ndarray) -> Image.Image:
+def contact_sheet(pixels: np.ndarray, columns: int | None = None) -> Image.Image:
     """Return the images in their order, row by row from the left.
 
-    pixels  (N C H W) uint8, N > 0, one channel or three
+    pixels   (N C H W) uint8, N > 0, one channel or three
+    columns  images in a row; None: as many as fit
     """
     count, channels, height, width = pixels.shape
     assert channels in (1, 3)
@@ -26,7 +27,7 @@ def contact_sheet(pixels: np.ndarray) -> Image.Image:
     tiles = pixels.repeat(times, axis=2).repeat(times, axis=3)
     tiles = np.broadcast_to(tiles, (count, 3, height * times, width * times)).transpose(0, 2, 3, 1)
     down, right = height * times + GAP, width * times + GAP
-    columns = max(1, min(count, (ACROSS - GAP) // right))
+    columns = columns or max(1, min(count, (ACROSS - GAP) // right))
     canvas = np.full((-(-count // columns) * down + GAP, columns * right + GAP, 3), PAPER, np.uint8)
     for k, tile in enumerate(tiles):
         top, left = GAP + k // columns * down, GAP + k % columns * right

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from unshaken.attacks.ball import ball_of, in_words
+from unshaken.attacks.base import Attack
+from unshaken.attacks.own import as_attack
 from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import read_json, write_text
 from unshaken.base.rng import Key
@@ -22,6 +24,7 @@ from unshaken.data.source import DataSource, source_of
 from unshaken.diagnostics.doctor import all_checks, quick_checks
 from unshaken.diagnostics.subject import Finding, ModelUnderTest
 from unshaken.evaluation.classifier import Classifier, PreparedClassifier
+from unshaken.evaluation.examples import EvaluationResult, adversarial_examples
 from unshaken.evaluation.judge import is_complete, judge, verdicts_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result import log_of_result, result_of
@@ -32,6 +35,7 @@ from unshaken.evaluation.verdicts import Verdicts
 from unshaken.nets.locate import is_repo
 from unshaken.nets.network import frozen
 from unshaken.recipes.datasets import defaults_for
+from unshaken.runs.examples import write_examples
 from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import image_identity
 from unshaken.train.training_images import check_unseen
@@ -63,7 +67,9 @@ def evaluate(
     held_out: bool = False,
     shard: Shard = Shard(),
     allow_seen: bool = False,
-) -> dict[str, Any] | None:
+    attack: Attack | Callable[..., Tensor] | None = None,
+    examples: int = 0,
+) -> EvaluationResult | None:
     """Measure clean, adversarial and corrupted accuracy on labelled images, with a verdict for each image.
 
     classifier  a fine-tuning run; an exported file, a folder for a hub, or OWNER/NAME on the Hub; or a module or
@@ -78,6 +84,8 @@ def evaluate(
     held_out    evaluate on the training images that a run held out; writes choice-held-out.json, which is not a result
     shard       this process's share of the work; None is returned while other shares are missing
     allow_seen  allow your own images that the run was trained on, which are a ValueError otherwise
+    attack      an attack of your own in the place of PGD: an `Attack`, or a function (model, x, y, key) → x_adv
+    examples    the number of adversarial images to return, as `result.examples`, and to write beside the result's file
 
     Verdicts are in float32 whatever the runtime's precision: with bf16, attacks search in bf16, and float32 decides.
     They are logged as they are reached: a stopped evaluation resumes, and a larger one reuses those of a smaller one.
@@ -87,6 +95,8 @@ def evaluate(
     images, source = images_of(subject, images, held_out, name)
     usual = default_evaluation(subject.source if subject.trained_here else DataSource(images.name))
     evaluation = evaluation or default_evaluation(source or DataSource(images.name))
+    if attack is not None:
+        evaluation = replace(evaluation, attack=as_attack(attack, evaluation.attack.ball))
     if evaluation.until is not None and shard.count > 1:
         raise ValueError("--until depends on all verdicts, so it needs a single process: leave --shard out")
     seen = check_unseen(subject.folder, evaluation.select(images), source, held_out, allow_seen)
@@ -101,6 +111,9 @@ def evaluate(
         evaluation = with_earlier_stages(evaluation, file_if_complete, log, len(judged))
         findings = _quick_checks(evaluation, model, workspace.quiet)
         judge(evaluation, model.net, model.images, log, workspace.quiet, model.search, shard.of(len(blocks)))
+        shown = None
+        if examples:
+            shown = adversarial_examples(evaluation, model.net, model.images, log, examples, model.search)
     log.reload()
     verdicts = verdicts_of(evaluation, log, len(judged))
     complete = is_complete(evaluation, verdicts)
@@ -114,8 +127,10 @@ def evaluate(
     result |= {"date": datetime.now(UTC).date().isoformat(), "notes": log.identity, "seen": seen}
     _note_constant(result, workspace.quiet)
     if file is not None:
-        _write(result, file, held_out, workspace.quiet)
-    return result
+        file = _write(result, file, held_out, workspace.quiet)
+        if shown is not None:
+            write_examples(shown, file, workspace.quiet)
+    return EvaluationResult(result, shown)
 
 
 def _report_share(shard: Shard, evaluation: Evaluation, verdicts: dict[str, Verdicts], total: int) -> None:
@@ -180,12 +195,13 @@ def _files(
     return file, file.with_name(file.name.replace(f"-until{evaluation.until or 0:g}", ""))
 
 
-def _write(result: dict[str, Any], file: Path, held_out: bool, quiet: bool) -> None:
+def _write(result: dict[str, Any], file: Path, held_out: bool, quiet: bool) -> Path:
     file = write_result(result, file)
     if not held_out:
         write_text(file.parent / "results" / log_name(result), log_of_result(result))
     if not quiet:
         print(f"{file} holds this result", file=sys.stderr)
+    return file
 
 
 def _without_gradients(evaluation: Evaluation) -> Evaluation:

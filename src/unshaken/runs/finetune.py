@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def finetune(
     workspace: Workspace = Workspace(),
     *,
     data: Any = None,
+    observers: Iterable[Any] = (),
 ) -> Path:
     """Train a classifier on an encoder, resume it, or return the finished run: its folder has classifier.safetensors.
 
@@ -45,9 +47,11 @@ def finetune(
     recipe     a fine-tuning recipe, or a mode (slf, alf, aff or autolora) with the field's choices for this encoder
     workspace  without a root, the run's folder is in the encoder's
     data       labelled images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
+    observers  objects that are told what happens, with some of the methods of `train.observers.Observer`
 
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
+    workspace = workspace.observed_by(observers)
     if is_repo(encoder) and workspace.root is None:
         workspace = replace(workspace, root=home_of(encoder))
     file = encoder_file(locate(encoder))

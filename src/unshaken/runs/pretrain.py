@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from unshaken.attacks.ball import ball_of
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
@@ -18,14 +20,18 @@ from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import save_encoder
 from unshaken.nets.network import Network
+from unshaken.nets.own_nets import remember
 from unshaken.recipes import catalog
+from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.lp_aff import LPAFF
+from unshaken.recipes.own_recipes import is_own_recipe, own_recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
 from unshaken.runs.lp_aff import pretrain_lp_aff
 from unshaken.runs.workspace import Workspace
 from unshaken.train.batches import BatchStream
 from unshaken.train.coreset_training import fit_on_coresets
+from unshaken.train.gauges import Gauges
 from unshaken.train.image_sets import check_images_fit, image_identity, load_images, slug
 from unshaken.train.loop import fit
 from unshaken.train.training_images import pretrained_on
@@ -33,17 +39,25 @@ from unshaken.train.training_images import pretrained_on
 ENCODER = "encoder.safetensors"
 
 
-def pretrain(recipe: Pretrain | LPAFF | str, workspace: Workspace = Workspace(), *, data: Any = None) -> Path:
+def pretrain(
+    recipe: Pretrain | LPAFF | str,
+    workspace: Workspace = Workspace(),
+    *,
+    data: Any = None,
+    observers: Iterable[Any] = (),
+) -> Path:
     """Run a pre-training recipe, resume it, or return the finished run: its folder has encoder.safetensors.
 
-    recipe  a recipe, or the name of one: acl/cifar10
-    data    training images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
+    recipe     a recipe, or the name of one: acl/cifar10, or mine.py:recipe, one of your own
+    data       training images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
+    observers  objects that are told what happens, with some of the methods of `train.observers.Observer`
 
     Equal recipes on equal images give equal bits, and the run's folder is named by the recipe's hash.
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
+    workspace = workspace.observed_by(observers)
     if isinstance(recipe, str):
-        recipe = catalog.recipe(recipe)
+        recipe = own_recipe(recipe) if is_own_recipe(recipe) else catalog.recipe(recipe)
     if data is not None:
         source = DataSource.of(data)
         recipe = replace(recipe, data=source, split="train" if source.given else recipe.split)
@@ -98,6 +112,8 @@ def pretrain_encoder(
     data = {"images": image_identity(images)} | {role: one.identity for role, one in roles.items() if one}
     with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
         data = run.data
+        if recipe.backbone.own:
+            remember(recipe.backbone.name)
         pretrained_on(run.path, images, [one.seen for one in (teacher, start) if one])
         if run.finished(ENCODER):
             return run.path
@@ -116,7 +132,9 @@ def pretrain_encoder(
         workspace.runtime.prepare(net)
         step = Step(recipe.method, net)
         step.policy = recipe.approximations.policy()
-        how = (recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
+        ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
+        gauges = Gauges.of(workspace.gauges, images, recipe.views, ball)
+        how = (recipe.optimizer, recipe.lr, replace(workspace.execution(run, fabric), gauges=gauges))
         if recipe.coreset is None:
             fit(step, batches.to(fabric.device), *how)
         else:

@@ -127,7 +127,7 @@ def gradient_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: flo
             x = images.floats(slice(0, batch))
 
             def climb(x: torch.Tensor = x) -> None:
-                attack(lambda x: net(x, "adv").square().sum(), x, Key(1).on(x.device)).sum().item()
+                attack.maximise(lambda x: net(x, "adv").square().sum(), x, Key(1).on(x.device)).sum().item()
 
             seconds_of(climb)
             taken = seconds_of(climb)

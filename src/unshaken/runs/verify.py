@@ -133,7 +133,7 @@ def _subject(file: Path, result: dict[str, Any], run: Path | None, data: str | N
         classifier, source = _zero_shot(file, result, run, data)
     else:
         classifier = Classifier.of_run(run or file.parent)
-        source = replace(classifier.source, name=data, size=None) if data else classifier.source
+        source = replace(classifier.source, name=data, size=None, given=None) if data else classifier.source
     if classifier.weights != result["weights"]:
         raise ValueError(
             f"{file} is of weights {result['weights']}, and these have {classifier.weights}: name their run by --run"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unshaken.compute.runtime import Runtime
+from unshaken.train.gauges import GaugeOptions
 from unshaken.train.loop import Execution
+from unshaken.train.observers import Observers
 from unshaken.train.run_dir import Run
 
 
@@ -20,6 +23,8 @@ class Workspace:
     save_every  seconds between checkpoints; 0 saves after every step
     quiet       print neither progress nor notes
     profile     number of training steps to profile, from where the run starts or resumes
+    observers   objects that are told what happens in a run: see train/observers.py
+    gauges      how often a pre-training measures its representation: see train/gauges.py
     """
 
     root: Path | str | None = None
@@ -27,6 +32,8 @@ class Workspace:
     save_every: float = 60.0
     quiet: bool = False
     profile: int = 0
+    observers: tuple[Any, ...] = ()
+    gauges: GaugeOptions = GaugeOptions()
 
     def open(self, name: str, recipe: Any, data: dict[str, Any], beside: Path = Path("runs")) -> Run:
         """Open and lock the run of a recipe, a new one or one to resume. Its folder is root/NAME-HASH.
@@ -35,7 +42,14 @@ class Workspace:
         beside  the folder if the workspace has no root
         """
         root = Path(beside if self.root is None else self.root).expanduser()
-        return Run.open(root, name, recipe, data | self.runtime.identity)
+        observers = Observers(self.observers)
+        run = Run.open(root, name, recipe, data | self.runtime.identity)
+        run.observers = observers
+        return run
+
+    def observed_by(self, observers: Iterable[Any]) -> Workspace:
+        """Return the workspace with more observers."""
+        return replace(self, observers=(*self.observers, *observers))
 
     def execution(self, run: Run, fabric: Any) -> Execution:
         """Return how a training loop of this run computes, saves and reports."""

@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from unshaken.attacks.pgd import PGD, Loss
+from unshaken.attacks.base import Loss
+from unshaken.attacks.pgd import PGD
+from unshaken.base.rng import Key
 from unshaken.base.schedule import AnySchedule, Clock
 from unshaken.base.types import Batch, Float, Int
 from unshaken.methods.base import Method
@@ -28,13 +29,11 @@ class Replay:
         self.views: Tensor | None = None
         self.x_adv: Tensor | None = None
 
-    def run(
-        self, attack: PGD, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator
-    ) -> Float[Tensor, "... C H W"]:
+    def run(self, attack: PGD, loss: Loss, x: Float[Tensor, "... C H W"], key: Key) -> Float[Tensor, "... C H W"]:
         """Attack, or continue the last attack by one step."""
         before, ball = self.x_adv, attack.ball
         if before is None:
-            x_adv = attack(loss, x, rng)
+            x_adv = attack(loss, x, None, key)
         else:
             x_adv = ball.project(ball.ascend(before.detach(), before.grad, attack.rel_step_size * ball.eps), x)  # pyright: ignore[reportArgumentType]
         self.x_adv = x_adv.detach().requires_grad_()
@@ -77,19 +76,19 @@ class PolicyAttack:
     policy: AttackPolicy
     index: Int[Tensor, "n"]
 
-    def __call__(self, loss: Loss, x: Float[Tensor, "... n C H W"], rng: torch.Generator) -> Tensor:
+    def __call__(self, loss: Loss, x: Float[Tensor, "... n C H W"], y: None, key: Key) -> Tensor:
         with record_function("attack") if self.policy.timed else nullcontext():
-            x_adv = self._find(loss, x, rng)
+            x_adv = self._find(loss, x, key)
             if self.policy.record is not None:
                 self.policy.record.write(self.index, x, x_adv)
         return x_adv
 
-    def _find(self, loss: Loss, x: Tensor, rng: torch.Generator) -> Tensor:
+    def _find(self, loss: Loss, x: Tensor, key: Key) -> Tensor:
         if self.policy.reuse is not None:
             return self.policy.reuse.read(self.attack, self.index, x)
         if self.policy.replay is not None:
-            return self.policy.replay.run(self.attack, loss, x, rng)
-        return self.attack(loss, x, rng)
+            return self.policy.replay.run(self.attack, loss, x, key)
+        return self.attack(loss, x, None, key)
 
 
 def replace_attacks(method: Any, by: Callable[[PGD], Any]) -> Any:

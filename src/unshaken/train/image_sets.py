@@ -62,7 +62,7 @@ def check_images_fit(images: Images, backbone: Backbone) -> Images:
             f"{images.name} has {channels} channel(s) but the network reads {backbone.channels}; "
             "set --backbone.channels (and --backbone.mean, --backbone.std, one per channel)"
         )
-    if backbone.image_size > SMALL and side < 33:
+    if backbone.image_size > SMALL and side < 33 and not backbone.own:
         raise ValueError(
             f"images of {side} pixels are too small for a stem for {backbone.image_size}; set --backbone.image-size 32"
         )

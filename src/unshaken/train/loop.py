@@ -14,9 +14,12 @@ from torch.profiler import record_function
 
 from unshaken.base.progress import Advance, progress
 from unshaken.base.schedule import Clock, Schedule
+from unshaken.base.serialize import to_json
 from unshaken.base.types import Batch, LossTerms
 from unshaken.methods.base import Step
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.gauges import Gauges
+from unshaken.train.observers import RunInfo
 from unshaken.train.optim import Optimizer
 from unshaken.train.profiler import profiled
 from unshaken.train.run_dir import Run
@@ -39,6 +42,7 @@ class Execution:
     run         the run's folder, with its log and checkpoint
     save_every  seconds between checkpoints; 0 saves after every step
     profile     the number of steps to profile: see train/profiler.py
+    gauges      what to measure between epochs; None: nothing
     """
 
     run: Run
@@ -46,6 +50,7 @@ class Execution:
     save_every: float = 60.0
     quiet: bool = False
     profile: int = 0
+    gauges: Gauges | None = None
 
 
 def fit(step: Step, feed: BatchStream, optimizer: Optimizer, lr: Schedule, execution: Execution) -> None:
@@ -63,6 +68,7 @@ def training(step: Step, feed: BatchStream, optimizer: Optimizer, execution: Exe
     run, fabric, quiet = execution.run, execution.fabric, execution.quiet
     rule = optimizer.build(step)
     position = run.restore(step, rule, fabric.device)
+    run.observers.start(RunInfo(run.path.name, run.path, to_json(run.recipe), position.step, feed.epochs))
     if not quiet:
         print(work(run.path.name, feed, position, describe(step, fabric)), file=sys.stderr)
     bar = progress(run.path.name, feed.epochs, "epochs", feed.elapsed(position), quiet)
@@ -96,6 +102,7 @@ class Loop:
     ) -> None:
         self.step, self.feed, self.rule, self.position = step, feed, rule, position
         self.run, self.fabric, self.save_every = execution.run, execution.fabric, execution.save_every
+        self.gauges = execution.gauges
         self.guard, self.advance, self.after_step = guard, advance, after_step
         self.pace = pace or Pace(self.run.path.name, feed.epochs, quiet=True)
         self.module, self.stepper = self.fabric.setup(step.train(), rule)
@@ -147,7 +154,18 @@ class Loop:
             line = self.meter.read(clock) | {"lr": lr}
             self.advance(*self.meter.describe(line))
             if due:
-                self.run.log(line)
+                self.run.log(line | self._gauged(onward))
+        if onward.batch == 0:
+            self.run.observers.tell("epoch", onward.epoch)
+
+    def _gauged(self, onward: Position) -> dict[str, float]:
+        """Return the gauges if they are due at the end of this epoch. Their time has an account of its own."""
+        if self.gauges is None or onward.batch or not self.gauges.due(onward.epoch):
+            return {}
+        self.meter.stop()
+        found = self.gauges.measure(self.step.net)
+        self.meter.leave_out("gauges")
+        return found
 
 
 class Meter:
@@ -172,6 +190,12 @@ class Meter:
         """Record the seconds since the last step: waiting for the device, or writing a checkpoint."""
         before, self.now = self.now, time.monotonic()
         self.run.spend(self.account, self.now - before)
+
+    def leave_out(self, account: str) -> None:
+        """Record the seconds since `stop` under another account, and do not count them in the speed."""
+        before, self.now = self.now, time.monotonic()
+        self.run.spend(account, self.now - before)
+        self.since += self.now - before
 
     def note(self, terms: LossTerms, images: int) -> None:
         """Record the terms and the number of images of a step."""

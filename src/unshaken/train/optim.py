@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from unshaken.base.own_code import keywords
 from unshaken.base.ranges import BelowOne, NonNegative, Positive, ranged
+from unshaken.base.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,43 @@ class LARS(Optimizer):
         return LARSOptimizer([g for g in groups if g["params"]], momentum=self.momentum, trust=self.trust_coefficient)
 
 
-AnyOptimizer = Annotated[Optimizer, SGD | AdamW | LARS]
+@dataclass(frozen=True)
+class TorchOptimizer(Optimizer):
+    """Any optimiser of torch.optim by its name, on all parameters: `--optimizer torch.optim.NAdam`."""
+
+    prefix: ClassVar[str] = "torch.optim."
+    name: str = "NAdam"
+    """Name of the class in torch.optim."""
+    args: str = ""
+    """Its arguments as Python writes them, "betas=(0.9, 0.95), weight_decay=0.01"; the rate is that of --lr."""
+
+    def __post_init__(self) -> None:
+        known = [name for name, kind in vars(torch.optim).items() if _has_steps(kind)]
+        if self.name not in known:
+            hint = did_you_mean(self.name, known)
+            raise ValueError(f"torch.optim has no optimizer {self.name!r} that takes steps by gradients{hint}")
+        parameters = [*inspect.signature(getattr(torch.optim, self.name)).parameters][1:]
+        for name in keywords(self.args):
+            if name == "lr":
+                raise ValueError("the learning rate is --lr, with its schedule; leave lr out of --optimizer.args")
+            if name not in parameters:
+                has = ", ".join(each for each in parameters if each != "lr")
+                raise ValueError(f"torch.optim.{self.name} has no argument {name!r}; it has {has}")
+
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        try:
+            return getattr(torch.optim, self.name)(learning(net), **{"lr": 0.0} | keywords(self.args))
+        except TypeError as error:
+            raise ValueError(f"torch.optim.{self.name}({self.args}): {error}") from None
+
+
+def _has_steps(kind: Any) -> bool:
+    """Return whether a class is an optimiser of dense gradients without a closure."""
+    one = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    return one and kind.__name__ not in ("LBFGS", "SparseAdam")
+
+
+AnyOptimizer = Annotated[Optimizer, SGD | AdamW | LARS | TorchOptimizer]
 """Any of these optimisers; the command line selects one by its name."""
 
 

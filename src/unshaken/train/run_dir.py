@@ -19,6 +19,8 @@ from unshaken.charts.curve import write_curve
 from unshaken.compute.runtime import Runtime, measured_memory, peak_memory
 from unshaken.nets.checkpoint import checksum_in, digest, read_tensors, write_tensors
 from unshaken.train.batches import Position
+from unshaken.train.observers import Observers
+from unshaken.train.signals import Interrupted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +62,7 @@ class Run:
         self.spent, self.note = {"training": 0.0}, {}
         self.worlds: list[dict[str, Any]] = []
         self.same_world, self.memory = False, peak_memory
+        self.observers = Observers()
         path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = Lock(path / ".lock")
@@ -105,7 +108,8 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.observers.end("stopped" if kind and issubclass(kind, (Interrupted, KeyboardInterrupt)) else "failed", {})
         self.close()
 
     @property
@@ -164,6 +168,7 @@ class Run:
         about = {"kind": "checkpoint", "place": asdict(position), "optimizer": values, "spent": self.spent}
         about["worlds"] = self.worlds
         write_tensors(self.checkpoint, tensors, about | {"device": device.type})
+        self.observers.tell("checkpoint", self.checkpoint, position.step)
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Position:
         """Load the checkpoint and return its position, or the start if there is none. Later lines leave the log."""
@@ -217,6 +222,7 @@ class Run:
         """Append a line to log.jsonl, with the run's precision and mode."""
         self._check_present()
         self._log.append(line | self.note)
+        self.observers.tell("line", line | self.note)
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """Write run.json, with the network's digest and the environment, and remove the checkpoint."""
@@ -228,6 +234,7 @@ class Run:
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)
         self.checkpoint.unlink(missing_ok=True)
+        self.observers.end("finished", result)
 
 
 def identity(folder: Path) -> tuple[int, int] | None:

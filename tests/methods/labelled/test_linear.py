@@ -46,7 +46,7 @@ def test_alf_sees_the_attack_on_its_own_cross_entropy(ball, net, batch, clock, c
     Step(ALF(attack), net).train()(batch, clock, Key(5))
     lone = merge_route(net, "adv").eval()
     x, rng = batch.views[0], (Key(5) / "attack").on("cpu")
-    x_adv = attack(lambda x: cross_entropy(lone(x, "adv"), batch.label, reduction="none"), x, rng)
+    x_adv = attack.maximise(lambda x: cross_entropy(lone(x, "adv"), batch.label, reduction="none"), x, rng)
     assert torch.allclose(calls[-1].x, x_adv, atol=1e-6)
     assert ball.distance(calls[-1].x, x).max() <= ball.eps * (1 + 1e-5)
 

@@ -43,4 +43,4 @@ def attack_views(
     def embed() -> Tensor:
         return embed_clean(h, x_clean)
 
-    return attack(lambda x_adv: objective(x_adv, embed), x, (key / "attack").on(x.device))
+    return attack(lambda x_adv: objective(x_adv, embed), x, None, key / "attack")

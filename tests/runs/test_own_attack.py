@@ -1,0 +1,131 @@
+"""An attack of one's own takes the place of PGD: checked, named by its code, with the images that it fooled with."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from fitted import least_squares, write_run
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import unshaken
+from unshaken.attacks.apgd import APGD
+from unshaken.attacks.ball import Ball, Linf
+from unshaken.attacks.base import Attack, loss_of
+from unshaken.attacks.own import as_attack, name_of
+from unshaken.attacks.pgd import PGD, input_gradient
+from unshaken.base.json_files import read_json
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
+from unshaken.base.types import Batch
+from unshaken.evaluation.protocol import Evaluation
+from unshaken.methods.base import Step
+from unshaken.nets.checkpoint import read_tensors
+from unshaken.report.cells import adversary
+
+IMAGES = unshaken.DataSource("digits").load("test")[:60]
+EXAM = Evaluation(PGD(Linf(0.1), steps=1), batch_size=30)
+NET = least_squares(1)
+QUIET = unshaken.Workspace(quiet=True)
+
+
+@dataclass(frozen=True)
+class OneStep(Attack):
+    ball: Ball = Linf(0.1)
+
+    def __call__(self, model, x: Tensor, y: Tensor | None, key: Key) -> Tensor:
+        return self.ball.project(x + self.ball.eps * input_gradient(loss_of(model, y), x).sign(), x)
+
+
+def step(model, x: Tensor, y: Tensor, key: Key) -> Tensor:
+    return OneStep()(model, x, y, key)
+
+
+def evaluate(attack: object, **options: object) -> dict:
+    return unshaken.evaluate(lambda x: NET(x, "adv"), IMAGES, EXAM, QUIET, attack=attack, **options)
+
+
+def test_an_attack_of_one_s_own_decides_robust_accuracy() -> None:
+    x = IMAGES.floats().requires_grad_()
+    (grad,) = torch.autograd.grad(cross_entropy(NET(x, "adv"), IMAGES.label, reduction="sum"), x)
+    x_adv = (x + 0.1 * grad.sign()).clamp(0, 1).detach()
+    right = [(NET(each, "adv").argmax(1) == IMAGES.label) for each in (x, x_adv)]
+    expected = int((right[0] & right[1]).sum())
+    assert 0 < expected < int(right[0].sum())
+    for attack in (OneStep(), step):
+        assert evaluate(attack)["robust"]["correct"] == expected
+
+
+def test_the_code_and_the_fields_name_a_result(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", NET)
+    result = unshaken.evaluate(run, IMAGES, EXAM, QUIET, attack=OneStep())
+    assert result["file"].startswith("result-onestep-")
+    assert adversary(read_json(run / f"{result['file']}.json")["evaluation"]) == "OneStep l∞ 0.1"
+    assert name_of(OneStep(Linf(0.2))) != name_of(OneStep())
+    again = Evaluation.read(result["evaluation"])
+    assert again.first_attack_names == (name_of(OneStep()),)
+    with pytest.raises(ValueError, match="the attack OneStep is not in this program"):
+        again.attack(None, None, None, Key(0))
+    edited = as_attack(lambda model, x, y, key: x, Linf(0.1)), as_attack(lambda model, x, y, key: x + 0, Linf(0.1))
+    assert name_of(edited[0]) != name_of(edited[1])
+    assert (run / f"{result['file']}.json").exists()
+    assert not (run / "result.json").exists()
+
+
+def test_an_attack_of_the_library_stands_there_too() -> None:
+    result = evaluate(APGD(Linf(0.1), steps=3))
+    assert Evaluation.read(result["evaluation"]).attack == APGD(Linf(0.1), steps=3)
+
+
+def test_images_outside_the_ball_are_refused() -> None:
+    cases = {
+        "left the ball: 25 of 25 images are not within ε = 0.1": lambda model, x, y, key: x + 0.2,
+        "has to return images of shape": lambda model, x, y, key: x[:1],
+        "left the ball: ": lambda model, x, y, key: x * torch.nan,
+    }
+    for words, attack in cases.items():
+        with pytest.raises(ValueError, match=words):
+            evaluate(attack)
+    with pytest.raises(ValueError, match="OneStep cannot be: give an object of it"):
+        evaluate(OneStep)
+    with pytest.raises(ValueError, match="and int cannot be"):
+        evaluate(3)
+
+
+def test_examples_are_the_images_that_were_judged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", NET)
+    result = unshaken.evaluate(run, IMAGES, EXAM, QUIET, attack=OneStep(), examples=10)
+    found = result.examples
+    assert 2 <= len(found) <= 10
+    assert torch.equal(found.clean, IMAGES.floats(found.index))
+    assert float((found.adversarial - found.clean).abs().max()) == pytest.approx(0.1)
+    assert torch.equal(NET(found.clean, "adv").argmax(1), found.label)
+    assert torch.equal(NET(found.adversarial, "adv").argmax(1), found.answer)
+    assert bool((found.answer != found.label).all())
+    assert found.captions[0] == f"{found.label[0]} → {found.answer[0]}"
+    tensors, about = read_tensors(run / f"{result['file']}-examples.safetensors")
+    assert torch.equal(tensors["adversarial"], found.adversarial)
+    assert about["names"] == list(IMAGES.names)
+    with Image.open(run / f"{result['file']}-examples.png") as sheet:
+        assert sheet.size[1] > 100
+    assert unshaken.evaluate(run, IMAGES, EXAM, QUIET).examples is None
+
+
+def test_the_same_attack_trains() -> None:
+    recipe = unshaken.recipe("acl/digits")
+    seen = []
+
+    @dataclass(frozen=True)
+    class Noted(OneStep):
+        def __call__(self, model, x: Tensor, y: Tensor | None, key: Key) -> Tensor:
+            seen.append(y)
+            return super().__call__(model, x, y, key)
+
+    method = replace(recipe.method, attack=Noted())
+    net = recipe.build_network()
+    views = IMAGES.floats(slice(0, 16)).view(2, 8, 1, 8, 8)
+    batch = Batch(views, views[0], torch.arange(8), torch.arange(8))
+    Step(method, net)(batch, Clock(0, 0, 0.1, 1), Key(0))
+    assert seen == [None]
