@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from unshaken.interop.encoder_facts import Facts
 from unshaken.interop.encoder_import import read_encoder
-from unshaken.interop.encoder_layouts import Facts
 from unshaken.interop.encoder_words import locate
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import import_checkpoint

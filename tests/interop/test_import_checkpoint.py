@@ -34,7 +34,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.interop import import_checkpoint as importing
+from unshaken.interop import named_import as importing
 from unshaken.interop.fingerprint import verify_fingerprint
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import ImportOptions, import_checkpoint
@@ -410,7 +410,7 @@ def test_classes_are_not_guessed(tmp_path: Path):
     """After DynACL++'s pseudo-labels the ten outputs are clusters, not CIFAR-10's classes."""
     written, _ = classified(tmp_path)
     assert load_classifier(written.classifier / "classifier.safetensors")[1]["names"] == list("0123456789")
-    assert "without names" in written.report["classifier"]
+    assert "unnamed" in written.report["classifier"]
     with pytest.raises(ValueError, match="has 10 classes, but --classes cifar100 names 100"):
         classified(tmp_path, classes="cifar100")
     listed, _ = classified(tmp_path, classes="a, b,c,d,e,f,g,h,i,j")

@@ -16,7 +16,7 @@ from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
 from unshaken.interop.export import ExportOptions, export, page_of
 from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
 from unshaken.interop.import_options import UNKNOWN, ImportOptions
-from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm
+from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm, import_torchvision
 from unshaken.interop.layouts import LAYOUTS
 from unshaken.nets import checkpoint as saved
 from unshaken.nets.locate import locate
@@ -39,8 +39,8 @@ def import_(args: list[str]) -> None:
         near = closest(options.method, methods)
         hint = f"did you mean {near}?" if near else f"there are {', '.join(methods)}"
         raise ValueError(f"there is no method {options.method!r}; {hint}")
-    timm = name.startswith("timm/") and not Path(name).exists()
-    written = import_timm(name, options) if timm else import_file(name, options)
+    named = {"timm": import_timm, "torchvision": import_torchvision}.get(name.partition("/")[0])
+    written = (import_file if named is None or Path(name).exists() else named)(name, options)
     print("\n".join(report_lines(written)))
 
 

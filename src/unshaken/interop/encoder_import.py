@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout, Facts, Unsaid
+from unshaken.interop.encoder_facts import Facts, Unsaid
+from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.name_rules import HOLE, Rule, names_within, parent, placed
@@ -21,6 +22,10 @@ from unshaken.nets.torch_files import real
 
 SPARE = ("head.weight", "attn_pool.", "norm.", "fc_norm.")
 """Our names that only some poolings use; with another, these weights stay in the original file alone."""
+
+
+FIRST = ("patch_embed.proj.weight", "stem.conv1.conv.weight")
+"""Our names of the first convolution, which tells the number of channels."""
 
 
 @dataclass(eq=False)
@@ -127,6 +132,8 @@ def _attempt(reading: EncoderReading) -> EncoderReading:
         for rule in reading.rules:
             if rule.transposed:
                 shapes[rule.ours[0]] = shapes[rule.ours[0]][::-1]
+        parts = (name for rule in reading.rules if len(rule.ours) > 1 for name in rule.ours)
+        shapes |= dict.fromkeys(parts, ())  # that they are there is all that is looked at
         if "head.weight" in shapes:  # (out, in): the projection's width comes last in `vit_of`
             shapes["head.weight"] = shapes["head.weight"][::-1]
         _describe(reading, shapes, tensors)
@@ -143,7 +150,7 @@ def _describe(reading: EncoderReading, shapes: dict[str, tuple[int, ...]], tenso
     facts = reading.facts
     variant = reading.layout.build(shapes, facts)
     mean, std = facts.normalisation or _ask_normalisation()
-    channels = shapes["patch_embed.proj.weight"][1]
+    channels = shapes[next(name for name in FIRST if name in shapes)][1]
     side = facts.side or variant.side
     reading.backbone = Backbone(variant.name, side, channels, tuple(mean), tuple(std), variant=variant)
     expected = our_shapes(reading.backbone)
@@ -199,7 +206,7 @@ def import_encoder(foreign: ForeignCheckpoint, reading: EncoderReading, options:
         "embedding": f"{EMBEDDINGS[backbone.variant.pool]}, {encoder.features} numbers",
         "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
         "weights": f"all {len(encoder.backbone.state_dict())} found",
-        "routes": "none: it has no batch norm",
+        "routes": "none: one batch norm for all images, or none",
         "dropped": ", ".join(f"{what} ({count})" for what, count in reading.dropped.items()) or "nothing",
     }
     report |= {"not used": f"{', '.join(sorted(reading.spare))}, with this embedding"} if reading.spare else {}

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from unshaken.interop import encoder_names as names
+from unshaken.interop.encoder_facts import Facts, clip_resnet_of, rope_vit_of, vit_of
 from unshaken.interop.layouts import IMAGENET, Normalisation
 from unshaken.interop.name_rules import Rule, Shapes, names_within
 from unshaken.nets.variants import AnyVariant
-from unshaken.nets.vit import Pool, Resize, ViT
+from unshaken.nets.vit import Resize
 
 OPENAI: Normalisation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF: Normalisation = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh"}
-"""Activations by the names in config.json, and ours."""
-OF_80 = (1152, 1280, 1408, 1664)
-"""Widths of published networks with 16 heads; the others have heads of 64."""
-
-
-class Unsaid(ValueError):
-    """A fact that no file of this kind says, so that the user has to name it."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a file of weights does not say, from the user or from a configuration beside it; None: unknown."""
-
-    heads: int | None = None
-    activation: str | None = None
-    eps: float | None = None
-    pool: Pool | None = None
-    side: int | None = None
-    normalisation: Normalisation | None = None
-    interpolation: str | None = None
-    kind: str | None = None
-    """model_type in a configuration of transformers."""
-
-    def over(self, other: Facts) -> Facts:
-        """Return these facts, with those of the other where they are unknown."""
-        merged = {name: other.__dict__[name] if value is None else value for name, value in self.__dict__.items()}
-        return Facts(**merged)
 
 
 @dataclass(frozen=True)
@@ -65,7 +37,7 @@ class EncoderLayout:
     facts: Facts = Facts()
     resize: Resize = "antialias"
     kinds: tuple[str, ...] = ()
-    variant: Callable[[EncoderLayout, Shapes, Facts], AnyVariant] | None = None
+    variant: Callable[[Resize, Shapes, Facts], AnyVariant] | None = None
 
     def prefixes(self, found: Iterable[str], facts: Facts, named: bool) -> list[str]:
         """Return the prefixes under which the names of such a network are. `named`: the user named this layout."""
@@ -83,73 +55,7 @@ class EncoderLayout:
 
     def build(self, shapes: Shapes, facts: Facts) -> AnyVariant:
         """Return the network with these shapes, by our names. ValueError if a fact is missing."""
-        return (self.variant or vit_of)(self, shapes, facts)
-
-
-def vit_of(layout: EncoderLayout, shapes: Shapes, facts: Facts) -> ViT:
-    """Return the Vision Transformer with these shapes."""
-    patches, width = shapes["patch_embed.proj.weight"], shapes["patch_embed.proj.weight"][0]
-    tokens = shapes["pos_embed"][-2]
-    grid, class_token = math.isqrt(tokens), "cls_token" in shapes
-    positioned = class_token and grid * grid != tokens
-    if math.isqrt(tokens - positioned) ** 2 != tokens - positioned:
-        raise ValueError(f"{tokens} position embeddings are of no square of patches")
-    hidden, narrowed = shapes["blocks.0.mlp.fc1.weight"][0], shapes["blocks.0.mlp.fc2.weight"][1]
-    registers = shapes["reg_token"][-2] if "reg_token" in shapes else 0
-    return ViT(
-        side=math.isqrt(tokens - positioned) * patches[-1],
-        patch=patches[-1],
-        width=width,
-        depth=_blocks(shapes),
-        heads=heads_of(width, facts),
-        hidden=hidden,
-        out=shapes["head.weight"][-1] if "head.weight" in shapes else 0,
-        pool=pool_of(shapes, facts),
-        activation=_activation(facts),  # pyright: ignore[reportArgumentType]
-        eps=facts.eps or 1e-6,
-        resize="antialias" if registers else layout.resize,
-        registers=registers,
-        class_token=class_token,
-        class_position=positioned,
-        pre_norm="norm_pre.weight" in shapes,
-        qkv_bias="blocks.0.attn.qkv.bias" in shapes,
-        layer_scale="blocks.0.ls1.gamma" in shapes,
-        swiglu=hidden == 2 * narrowed,
-        norm_pooled="fc_norm.weight" in shapes,
-        patch_bias="patch_embed.proj.bias" in shapes,
-    )
-
-
-def _blocks(shapes: Shapes) -> int:
-    numbers = {int(at[1]) for name in shapes if (at := re.match(r"blocks\.(\d+)\.", name))}
-    if numbers != set(range(len(numbers))):
-        raise ValueError(f"the numbers of its {len(numbers)} blocks are not consecutive")
-    return len(numbers)
-
-
-def heads_of(width: int, facts: Facts) -> int:
-    """Return the number of heads: as known, else that of all published networks of this width."""
-    if facts.heads is None and width % 64 and width not in OF_80:
-        raise Unsaid(f"no file says how many heads a network of width {width} has: name them by --heads")
-    return facts.heads or (16 if width in OF_80 else width // 64)
-
-
-def pool_of(shapes: Shapes, facts: Facts) -> Pool:
-    """Return what the embedding is: as asked, else what users of this kind of network take."""
-    if facts.pool is not None:
-        return facts.pool
-    if "attn_pool.latent" in shapes:
-        return "attention"
-    return "projection" if "head.weight" in shapes else "class" if "cls_token" in shapes else "mean"
-
-
-def _activation(facts: Facts) -> str:
-    if facts.activation is None:
-        raise Unsaid(
-            "no file says which GELU its network has, and with the wrong one every answer is a little off: add "
-            "--activation quick_gelu (OpenAI, DFN, MetaCLIP, LAION-400M) or --activation gelu (LAION-2B, DataComp)"
-        )
-    return facts.activation
+        return (self.variant or vit_of)(self.resize, shapes, facts)
 
 
 CLASSIFIER = ("classifier", r"(head|heads|pre_logits|head_dist)\.|\.\./classifier\.|classifier\.|pooler\.dense\.")
@@ -163,6 +69,14 @@ ENCODER_LAYOUTS = {
             names.CLIP,
             ("class_embedding", "ln_pre.weight", "transformer.resblocks.0.ln_1.weight"),
             facts=Facts(eps=1e-5, normalisation=OPENAI, interpolation="bicubic"),
+        ),
+        EncoderLayout(
+            "clip-resnet",
+            "a ResNet of OpenAI's CLIP or of open_clip",
+            names.CLIP_RESNET,
+            ("attnpool.positional_embedding", "conv3.weight", "layer4.0.conv3.weight"),
+            facts=Facts(normalisation=OPENAI, interpolation="bicubic"),
+            variant=clip_resnet_of,
         ),
         EncoderLayout(
             "clip-hf",
@@ -220,6 +134,27 @@ ENCODER_LAYOUTS = {
             beside=(("mask token", r"mask_token$"), CLASSIFIER),
             facts=Facts(activation=GELU, eps=1e-6, normalisation=IMAGENET, interpolation="bicubic"),
             resize="offset",
+        ),
+        EncoderLayout(
+            "dinov3-hf",
+            "DINOv3 in transformers, S to L; its licence binds derived weights too",
+            names.HF_DINOV3,
+            ("embeddings.register_tokens", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
+            beside=(("mask token", r"embeddings\.mask_token$"), CLASSIFIER),
+            facts=Facts(eps=1e-5, normalisation=IMAGENET, interpolation="bilinear"),
+            variant=rope_vit_of,
+        ),
+        EncoderLayout(
+            "dinov3",
+            "DINOv3 as Meta published it, S to L; its licence binds derived weights too",
+            names.DINOV3,
+            ("storage_tokens", "blocks.0.attn.qkv.weight", "blocks.0.ls1.gamma"),
+            beside=(
+                ("mask token", r"mask_token$"),
+                ("fixed numbers", r"rope_embed\.|blocks\.\d+\.attn\.qkv\.bias_mask"),
+            ),
+            facts=Facts(eps=1e-5, normalisation=IMAGENET, interpolation="bicubic"),
+            variant=rope_vit_of,
         ),
         EncoderLayout(
             "siglip-timm",

@@ -107,3 +107,65 @@ TORCHVISION_VIT = rules(
     """
 )
 """torchvision's ViT, and its older files."""
+HF_DINOV3 = rules(
+    """
+    embeddings.cls_token                                   cls_token
+    embeddings.register_tokens                             reg_token
+    embeddings.patch_embeddings.{p}                        patch_embed.proj.{p}
+    layer.{i}.norm1.{p}                                    blocks.{i}.norm1.{p}
+    layer.{i}.attention.{q,k,v}_proj.weight                blocks.{i}.attn.qkv.weight
+    layer.{i}.attention.q_proj.bias                        blocks.{i}.attn.q_bias
+    layer.{i}.attention.v_proj.bias                        blocks.{i}.attn.v_bias
+    layer.{i}.attention.o_proj.{p}                         blocks.{i}.attn.proj.{p}
+    layer.{i}.layer_scale1.lambda1                         blocks.{i}.gamma_1
+    layer.{i}.norm2.{p}                                    blocks.{i}.norm2.{p}
+    layer.{i}.mlp.up_proj.{p}                              blocks.{i}.mlp.fc1.{p}
+    layer.{i}.mlp.down_proj.{p}                            blocks.{i}.mlp.fc2.{p}
+    layer.{i}.layer_scale2.lambda1                         blocks.{i}.gamma_2
+    norm.{p}                                               norm.{p}
+    """
+)
+"""DINOv3 in transformers' files."""
+DINOV3 = rules(
+    """
+    cls_token                                              cls_token
+    storage_tokens                                         reg_token
+    patch_embed.proj.{p}                                   patch_embed.proj.{p}
+    blocks.{i}.norm1.{p}                                   blocks.{i}.norm1.{p}
+    blocks.{i}.attn.qkv.weight                             blocks.{i}.attn.qkv.weight
+    blocks.{i}.attn.qkv.bias                               blocks.{i}.attn.{q_bias,-,v_bias}
+    blocks.{i}.attn.proj.{p}                               blocks.{i}.attn.proj.{p}
+    blocks.{i}.ls1.gamma                                   blocks.{i}.gamma_1
+    blocks.{i}.norm2.{p}                                   blocks.{i}.norm2.{p}
+    blocks.{i}.mlp.{fc}.{p}                                blocks.{i}.mlp.{fc}.{p}
+    blocks.{i}.ls2.gamma                                   blocks.{i}.gamma_2
+    norm.{p}                                               norm.{p}
+    """
+)
+"""DINOv3 as Meta published it. The bias of the keys is masked, so that no network computes with it."""
+
+
+def _clip_resnet() -> str:
+    """Return the table of CLIP's ResNets: their stages count from 1, timm's from 0."""
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    kernels = {1: "conv1_1x1", 2: "conv2_kxk", 3: "conv3_1x1"}
+    lines = ["attnpool.positional_embedding head.pos_embed"]
+    lines += [
+        f"attnpool.{name}_proj.{{p}} head.{ours}.{{p}}"
+        for name, ours in zip("qkvc", ("q", "k", "v", "proj"), strict=True)
+    ]
+    for k, kernel in kernels.items():
+        lines += [f"conv{k}.weight stem.conv{k}.conv.weight"]
+        lines += [f"bn{k}.{part} stem.conv{k}.bn.{part}" for part in parts]
+        for stage in range(4):
+            theirs, ours = f"layer{stage + 1}.{{i}}", f"stages.{stage}.{{i}}"
+            lines += [f"{theirs}.conv{k}.weight {ours}.{kernel}.conv.weight"]
+            lines += [f"{theirs}.bn{k}.{part} {ours}.{kernel}.bn.{part}" for part in parts]
+    for stage in range(4):
+        theirs, ours = f"layer{stage + 1}.{{i}}.downsample", f"stages.{stage}.{{i}}.shortcut.conv"
+        lines += [f"{theirs}.0.weight {ours}.conv.weight", *(f"{theirs}.1.{part} {ours}.bn.{part}" for part in parts)]
+    return "\n".join(lines)
+
+
+CLIP_RESNET = rules(_clip_resnet())
+"""The ResNets of OpenAI's CLIP and of open_clip."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from unshaken.base.json_files import read_foreign_json
 from unshaken.base.json_shapes import Items, Number, Whole
-from unshaken.interop.encoder_layouts import ACTIVATIONS, Facts
+from unshaken.interop.encoder_facts import ACTIVATIONS, Facts
 from unshaken.interop.layouts import Normalisation
 from unshaken.nets.published_weights import hub_file
 
@@ -48,6 +48,7 @@ DEFAULTS = {
     "vit": ("gelu", 1e-12, 12),
     "vit_mae": ("gelu", 1e-12, 12),
     "dinov2": ("gelu", 1e-6, 12),
+    "dinov3_vit": ("gelu", 1e-5, 6),
     "dinov2_with_registers": ("gelu", 1e-6, 12),
 }
 """Activation, eps and heads that transformers takes where a configuration leaves them out, by model_type."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from unshaken.data.source import UNKNOWN
+from unshaken.interop.encoder_facts import Facts
 from unshaken.interop.encoder_import import import_encoder, read_encoder
-from unshaken.interop.encoder_layouts import Facts
 from unshaken.interop.foreign import ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.layouts import LAYOUTS, NONE
 from unshaken.interop.normalisation import pixel_normalisation
 from unshaken.interop.prefix_search import read_as
 from unshaken.interop.weight_matching import Reading
-from unshaken.nets.backbone import Backbone, timm_encoder
+from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Encoder
@@ -183,27 +182,3 @@ def _elsewhere(foreign: ForeignCheckpoint, reading: Reading, features: int) -> I
         with_one_route = len(container.tensors) == len(parts) and parts.keys() <= {"weight", "bias"}
         if with_one_route and weight is not None and weight.ndim == 2 and weight.shape[1] == features:
             yield container.key, parts
-
-
-def import_timm_network(name: str, options: ImportOptions = ImportOptions()) -> ImportedModel:
-    """Import the network timm/NAME with the weights that timm has for it, which are downloaded if they are missing."""
-    fields = ("layout", "padding", "classes", "mode", "key", "prefix", "network")
-    others = [field for field in fields if getattr(options, field) is not None]
-    if others:
-        raise ValueError(f"--{others[0]} is for checkpoint files; {name} is imported as timm has it: leave it out")
-    encoder, backbone = timm_encoder(name, options.image_size)
-    if options.mean or options.normalisation:
-        given = (options.mean, options.std) if options.mean and options.std else None
-        reading = Reading(None, "", channels=backbone.channels)  # pyright: ignore[reportArgumentType]
-        (mean, std), _ = pixel_normalisation(reading, given, options.normalisation, None)
-        backbone = replace(backbone, mean=mean, std=std)
-        encoder.normalize = backbone.build().normalize
-    report = {
-        "network": f"{backbone.name}, for images of {backbone.image_size} pixels",
-        "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
-        "routes": "none: networks of timm have one batch norm for all images, or none",
-        "dropped": "timm's classifier",
-    }
-    recipe = recipe_of(options.method or UNKNOWN, options.data or UNKNOWN)
-    origin = {"recipe": recipe, "file": {"name": name}, "layout": "timm", "dropped": {"classifier": 2}, "said": report}
-    return ImportedModel(encoder.eval(), backbone, {"pretrain": origin}, report)

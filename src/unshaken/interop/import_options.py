@@ -11,7 +11,8 @@ from torch import nn
 from unshaken.base.ranges import Count, Number, Positive, ranged
 from unshaken.base.suggest import ASIDE, did_you_mean
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, Facts
+from unshaken.interop.encoder_facts import Facts
+from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
 from unshaken.interop.layouts import LAYOUTS, NORMALISATIONS
 from unshaken.interop.weight_matching import Wanted
 from unshaken.nets.backbone import Backbone

@@ -11,9 +11,10 @@ from unshaken.interop.class_names import CLASSES, names_of
 from unshaken.interop.encoder_words import locate
 from unshaken.interop.fingerprint import fingerprint
 from unshaken.interop.foreign import read
-from unshaken.interop.import_checkpoint import import_checkpoint, import_timm_network
+from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.load import LoadedModel
+from unshaken.interop.named_import import import_timm_network, import_torchvision_network
 from unshaken.nets.checkpoint import digest, read_tensors, save_classifier, save_encoder
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.network import Network
@@ -44,6 +45,12 @@ def import_timm(name: str, options: ImportOptions = ImportOptions()) -> Imported
     """Import the network timm/NAME with the weights that timm has for it, which are downloaded if they are missing."""
     out = options.out or Path("runs") / name.replace("/", "-")
     return write_import(import_timm_network(name, options), out, options)
+
+
+def import_torchvision(name: str, options: ImportOptions = ImportOptions()) -> ImportedFiles:
+    """Import the network torchvision/NAME with its default weights, which are downloaded if they are missing."""
+    out = options.out or Path("runs") / name.replace("/", "-")
+    return write_import(import_torchvision_network(name, options), out, options)
 
 
 def write_import(model: ImportedModel, out: Path, options: ImportOptions = ImportOptions()) -> ImportedFiles:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from unshaken.nets.clip_resnet import ClipResNet
+from unshaken.nets.rope_vit import RopeViT
 from unshaken.nets.vit import ViT
 
-AnyVariant = ViT
-VARIANTS: dict[str, type] = {"ViT": ViT}
+AnyVariant = ViT | RopeViT | ClipResNet
+VARIANTS: dict[str, type] = {"ViT": ViT, "RopeViT": RopeViT, "ClipResNet": ClipResNet}
 
 
 def variant_of(saved: dict[str, Any]) -> AnyVariant:
