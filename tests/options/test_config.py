@@ -7,6 +7,7 @@ import pytest
 import unshaken
 from unshaken.base.json_files import write_json
 from unshaken.base.serialize import short_hash, to_json
+from unshaken.commands.finetune import of_file
 from unshaken.commands.pretrain import PretrainOptions, named_recipe
 from unshaken.options import Config, parse
 from unshaken.recipes.catalog import RECIPES
@@ -95,3 +96,14 @@ def test_fields_of_another_mode_are_left_out(tmp_path):
     assert parse(plain, [], "test", config, [plain, slf, aff]).epochs == 2
     with pytest.raises(ValueError, match="no option --method.attack.steps"):
         parse(plain, [], "test", config)
+
+
+def test_what_a_fine_tuning_reads_before_its_other_options(tmp_path):
+    """Modes, images and protocol are taken out; of a run's recipe.json the method says the mode."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("mode: [slf, alf]\ndata: photos\ndata.size: 64\nprotocol: leaked\nepochs: 3")
+    given, left = of_file(Config.read(file))
+    assert given == {"mode": ["slf", "alf"], "data": "photos", "size": "64", "protocol": "leaked"}
+    assert left.values == {"data": {}, "epochs": "3"}
+    tuned = Config(file, {"method": {"type": "AFF"}, "data": {"name": "digits", "size": None}}, of_run=True)
+    assert of_file(tuned)[0] == {"mode": ["aff"], "data": "digits", "size": None, "protocol": None}

@@ -100,10 +100,11 @@ def choose(
     if own and "epochs" not in typed:
         epochs = fitting(hours * HOUR - trial.speed.startup, trial.seconds - trial.speed.startup, recipe.epochs)
         if epochs < recipe.epochs:
+            fits = "and even one takes longer than" if trial.epoch_seconds > hours * HOUR else "which fit into"
             why.append(
                 f"{epochs:,} epoch{'s' * (epochs > 1)} instead of the paper's {recipe.epochs:,}, which would take "
-                f"{format_duration(trial.seconds)}: about {format_duration(hours * HOUR)} on this machine, if it stays "
-                "as busy as now (--hours 8 chooses for another time, --epochs sets them)"
+                f"{format_duration(trial.seconds)} on this machine, as busy as it is now; {fits} "
+                f"{format_duration(hours * HOUR)} (--hours 8 chooses for another time, --epochs sets them)"
             )
             recipe = with_epochs(recipe, epochs)
             trial = replace(trial, epochs=epochs, passes=trial.passes * epochs / asked.epochs)

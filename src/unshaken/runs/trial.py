@@ -84,7 +84,7 @@ class Trial:
         s = "s" * (self.steps > 1)
         work = f"{self.epochs:,} epoch{'s' * (self.epochs > 1)} of {self.steps:,} step{s} of {batch:,} images"
         how = f"{self.weights / 1e6:.1f} million weights, {self.runtime.precision} on {self.runtime.kind}"
-        small = "" if self.speed.batch >= batch else f", of {batch:,} in the run, which take more"
+        small = "" if self.speed.batch >= batch else f"; the run's batches of {batch:,} take more"
         return [
             f"{self.name}: {about}{self.images:,} images of {self.side} pixels ({self.data}); {work}; {how}",
             f"measured: {self.speed.images_s:,.1f} images/s; the first step took {self.speed.startup:.1f} s",
