@@ -1,6 +1,7 @@
 """What is chosen for a user's own images: by their number and by a trial, once, and said; what is typed stays."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,28 @@ def test_the_same_command_goes_on_with_the_same_choice(tmp_path, monkeypatch, ca
     assert "found finished" in capsys.readouterr().err
     (run,) = Path("runs").glob("simclr-photos-*")
     assert run.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("args", "fixed"),
+    [
+        (["mine.py:recipe"], {"epochs", "batch_size"}),
+        (["simclr/cifar10"], set()),
+        (["simclr/cifar10", "--num-epochs", "3"], {"epochs"}),
+        (["simclr/cifar10", "--config", "mine.yaml"], {"batch_size"}),
+    ],
+)
+def test_what_the_user_set_stays(args, fixed, tmp_path, monkeypatch):
+    """On the command line, by another name, in a file, or in a recipe of their own."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("import unshaken\n\n\ndef recipe():\n    return unshaken.recipe('simclr/cifar10')\n")
+    Path("mine.yaml").write_text("batch-size: 64\n")
+    found = []
+
+    def remembered(asked, typed, *others):
+        found.append(typed)
+        raise ValueError("here it would be chosen")
+
+    monkeypatch.setattr(import_module("unshaken.commands.pretrain"), "remembered", remembered)
+    assert cli.run(["pretrain", *args]) == 2
+    assert found == [fixed]

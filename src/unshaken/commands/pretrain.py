@@ -80,9 +80,10 @@ def pretrain(args: list[str]) -> None:
     default = own_recipe(typed) if typed and is_own_recipe(typed) else recipe(typed or name or "")
     options = parse(PretrainOptions(default), expand_data(args), f"unshaken pretrain {typed or name}", config)
     chosen = on_its_split(options.recipe, default)
+    own = bool(typed) and is_own_recipe(typed)  # its author chose its epochs and its batch
+    fixed = {name for name in ("epochs", "batch_size") if own or is_typed(name, args, config)}
     if isinstance(chosen, Pretrain) and not options.dry_run:
-        typed = {name for name in ("epochs", "batch_size") if is_typed(name, args, config)}
-        chosen, runtime = remembered(chosen, typed, options.runtime, options.out, options.hours)
+        chosen, runtime = remembered(chosen, fixed, options.runtime, options.out, options.hours)
         options = replace(options, runtime=runtime)
     remark(chosen, default)
     if options.profile and not isinstance(chosen, Pretrain):
@@ -90,8 +91,7 @@ def pretrain(args: list[str]) -> None:
     if options.dry_run:
         if not isinstance(chosen, Pretrain):
             raise ValueError(f"{chosen.name} is made of several runs: --dry-run {chosen.teacher} first")
-        typed = {name for name in ("epochs", "batch_size") if is_typed(name, args, config)}
-        print("\n".join(dry_lines(chosen, typed, options)))
+        print("\n".join(dry_lines(chosen, fixed, options)))
         return
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
