@@ -3,6 +3,7 @@
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from unshaken import cli
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
+from unshaken.recipes.finetune import Finetune
 from unshaken.runs import choices, speeds, trial
 from unshaken.runs.choices import choose, fitting, suited_batch
 from unshaken.train.throughput import Speed
@@ -123,3 +125,18 @@ def test_what_the_user_set_stays(args, fixed, tmp_path, monkeypatch):
     monkeypatch.setattr(import_module("unshaken.commands.pretrain"), "remembered", remembered)
     assert cli.run(["pretrain", *args]) == 2
     assert found == [fixed]
+
+
+def test_fine_tuning_keeps_the_faster_precision(tmp_path, monkeypatch):
+    """Both are timed once; later the same choice is read, whatever the machine does."""
+    monkeypatch.setattr("unshaken.compute.runtime.multiplies_bf16", lambda kind: True)
+    speeds = {"bf16": 10.0, "float32": 20.0}
+    timed = lambda encoder, recipe, runtime: SimpleNamespace(speed=Speed(speeds[runtime.precision], 0.0))  # noqa: E731
+    monkeypatch.setattr(choices, "finetune_trial", timed)
+    auto = Runtime(device="cpu", precision="auto")
+    runtime, (line,) = choices.remembered_precision(tmp_path, Finetune(), auto, tmp_path)
+    assert (runtime.precision, "float32 20.0 images/s" in line) == ("float32", True)
+    speeds["bf16"] = 30.0
+    assert choices.remembered_precision(tmp_path, Finetune(), auto, tmp_path)[0] == runtime
+    plain = Runtime(device="cpu")
+    assert choices.remembered_precision(tmp_path, Finetune(), plain, tmp_path) == (plain, [])

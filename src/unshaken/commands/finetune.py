@@ -18,6 +18,8 @@ from unshaken.options import Config, only_options_of, parse, subject, take_list,
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
+from unshaken.runs.choices import remembered_precision
+from unshaken.runs.encoder import encoder_file
 from unshaken.runs.trial import finetune_lines
 from unshaken.runs.workspace import Workspace
 from unshaken.train.signals import guard_signals
@@ -106,12 +108,23 @@ def finetune(args: list[str]) -> None:
         return
     with guard_signals(all_options[0].stop_after):
         for options in all_options:
-            print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
-            out = home_of(name) if options.out is None and is_repo(name) else options.out
-            workspace = Workspace(out, options.runtime, options.save_every)
-            workspace = workspace.observed_by(trackers(options.observe))
-            run = runs.finetune(encoder, options.recipe, workspace)
-            close(run, "classifier.safetensors", f"unshaken evaluate {run}")
+            finetune_one(name, encoder, options)
+
+
+def finetune_one(name: str, encoder: Path, options: FinetuneOptions) -> None:
+    """Train one classifier, and print how the run ended.
+
+    name  the encoder as it was typed; what is made from a repository lies under runs/
+    """
+    print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
+    out = home_of(name) if options.out is None and is_repo(name) else options.out
+    root = encoder_file(encoder).parent if out is None else out
+    runtime, lines = remembered_precision(encoder, options.recipe, options.runtime, root)
+    for line in lines:
+        print(line, file=sys.stderr)
+    workspace = Workspace(out, runtime, options.save_every).observed_by(trackers(options.observe))
+    run = runs.finetune(encoder, options.recipe, workspace)
+    close(run, "classifier.safetensors", f"unshaken evaluate {run}")
 
 
 def of_file(config: Config) -> tuple[dict[str, Any], Config]:

@@ -45,7 +45,8 @@ class Runtime:
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     """Precision of the network's layers. Losses, pixels and parameters stay float32. tf32, for GPUs that have it,
     multiplies float32 numbers with 10 bits of mantissa; it applies to the entire process, so to augmentation and losses
-    too. auto: bf16 if the processor can multiply in it, else float32."""
+    too. auto: bf16 if the processor can multiply in it, else float32. On such a CPU the commands pretrain, finetune and
+    plan first time both on the network at hand, and take the faster one."""
     mode: Literal["repeatable", "fast"] = "repeatable"
     """repeatable: equal recipes give equal bits on one machine. fast: on GPUs, kernels are selected by timing them and
     may sum in any order; docs/speed.md compares the two."""
@@ -59,7 +60,7 @@ class Runtime:
     threads: Natural = 0
     """Number of CPU threads; 0: PyTorch's choice. Another number can change the last bits of results."""
     by_trial: ClassVar[bool] = False
-    # True where auto has two candidates: `pretrain` and `plan` of the command line then time both on the network
+    # True where auto has two candidates, which the commands then time
     same_world: bool = False
     """Refuse to resume a run if versions, threads or hardware have changed since it started. By default it resumes with
     a message, and run.json records all of them; the bits of such a run cannot be reproduced on either."""

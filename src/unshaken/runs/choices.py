@@ -14,10 +14,12 @@ from unshaken.base.serialize import short_hash
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import STANDARD
+from unshaken.recipes.autolora import AutoFinetune
+from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.plan import with_epochs
 from unshaken.runs.speeds import faster_precision
-from unshaken.runs.trial import SECONDS, notes_on, pretrain_trial
+from unshaken.runs.trial import SECONDS, finetune_trial, notes_on, pretrain_trial
 from unshaken.train.image_sets import load_images, slug
 from unshaken.train.workload import HOUR
 
@@ -71,6 +73,28 @@ def remembered(
         write_json(file, vars(choice) | {"lines": list(choice.lines)})
     print("\n".join(choice.lines), file=sys.stderr)
     return choice.apply(asked, runtime)
+
+
+def remembered_precision(
+    encoder: Path, recipe: Finetune | AutoFinetune, runtime: Runtime, root: Path
+) -> tuple[Runtime, list[str]]:
+    """Return the faster precision for a fine-tuning where `auto` has two, with a line about it; it is kept in root."""
+    if not runtime.by_trial or isinstance(recipe, AutoFinetune):
+        return runtime, []
+    file = root / f"choice-{recipe.mode}-{short_hash(recipe)}.json"
+    if file.exists():
+        found = read_json(file, {"precision": ("bf16", "float32"), "lines": Items(str)})
+    else:
+        tried = {name: replace(runtime, precision=name) for name in ("bf16", "float32")}
+        speeds = {name: finetune_trial(encoder, recipe, how).speed.images_s for name, how in tried.items()}
+        best = max(speeds, key=lambda name: speeds[name])
+        said = ", ".join(f"{name} {speed:,.1f} images/s" for name, speed in speeds.items())
+        found = {
+            "precision": best,
+            "lines": [f"chosen: {best} is the faster precision for {recipe.mode} here ({said})"],
+        }
+        write_json(file, found)
+    return replace(runtime, precision=found["precision"]), found["lines"]
 
 
 def choose(
