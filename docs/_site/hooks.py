@@ -72,4 +72,9 @@ def api_page() -> str:
             parts.append(f"## {comment[1][0].upper()}{comment[1][1:]}")
         elif name := re.match(r'\s*"(\w+)": "([\w.]+)"', line):
             parts.append(f"::: {name[2]}.{name[1]}")
+    rooms = re.search(r"_ROOMS = \((.*?)\)", text)[1]
+    for room in re.findall(r'"(\w+)"', rooms):
+        init = (ROOT / "src" / "unshaken" / room / "__init__.py").read_text()
+        parts.append(f"## unshaken.{room}")
+        parts += [f"::: unshaken.{room}.{file}.{name}" for name, file in re.findall(r'"(\w+)": "(\w+)"', init)]
     return "\n\n".join(parts) + "\n"
