@@ -6,10 +6,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from unshaken.interop import named_import
+from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.import_options import ImportOptions
 from unshaken.interop.named_import import import_timm_network, import_torchvision_network, vit_of_timm
+from unshaken.nets.checkpoint import save_encoder
 from unshaken.nets.network import Normalize
 from unshaken.nets.timm_nets import timm_package
 
@@ -61,6 +64,25 @@ def test_a_clip_of_timm_keeps_its_projection(monkeypatch):
     assert (found.encoder.features, found.backbone.image_size) == (24, 24)
     assert found.encoder(torch.rand(1, 3, 24, 24)).shape == (1, 24)
     assert "the projected class token" in found.report["embedding"]
+
+
+def test_an_export_for_timm_loads_there(tmp_path, monkeypatch):
+    name = "vit_tiny_patch16_224"
+    net = timm_package().create_model(name, depth=1).eval()
+    make = timm_package().create_model
+    monkeypatch.setattr(timm_package(), "create_model", lambda name, **how: make(name, **{"depth": 1} | how))
+    monkeypatch.setattr(named_import, "published_classifier", lambda name: (torch.nn.Sequential(net, net), 224))
+    found = import_timm_network(f"timm/{name}", ImportOptions(image_size=32))
+    save_encoder(tmp_path / "e.safetensors", found.encoder, found.backbone, found.metadata)
+    file = export(tmp_path / "e.safetensors", ExportOptions("timm", tmp_path / "t.safetensors"))
+    code = next(line for line in file.with_name("t.safetensors.md").read_text().splitlines() if "create_model" in line)
+    assert code == f'net = timm.create_model("{name}", num_classes=0, global_pool="token", dynamic_img_size=True)'
+    scope: dict = {"timm": timm_package()}
+    exec(code, scope)
+    theirs = scope["net"].eval()
+    theirs.load_state_dict(load_file(file), strict=True)
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(theirs(found.encoder.normalize(x)), found.encoder(x), atol=1e-5)
 
 
 def test_torchvision_is_read_by_name(monkeypatch):

@@ -205,6 +205,8 @@ def import_encoder(foreign: ForeignCheckpoint, reading: EncoderReading, options:
         "network": ", ".join(_said(reading, options)),
         "embedding": f"{EMBEDDINGS[backbone.variant.pool]}, {encoder.features} numbers",
         "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
+        "preprocessing": f"published: {reading.facts.interpolation or 'unknown'}; here: the shorter side is resized "
+        "(bicubic), the centre cut out",
         "weights": f"all {len(encoder.backbone.state_dict())} found",
         "routes": "none: one batch norm for all images, or none",
         "dropped": ", ".join(f"{what} ({count})" for what, count in reading.dropped.items()) or "nothing",

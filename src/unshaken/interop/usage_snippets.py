@@ -80,11 +80,22 @@ def _network(subject: LoadedModel, make: str) -> list[str]:
     name = backbone.name.removeprefix("timm/")
     if backbone.channels != 3:
         options += [f"in_chans={backbone.channels}"]
-    if hasattr(subject.encoder.backbone, "patch_embed"):  # position embeddings are learned for one size of images
+    if backbone.variant is not None:
+        options = [*POOLS[backbone.variant.pool], *options[1:], "dynamic_img_size=True"]
+    elif hasattr(subject.encoder.backbone, "patch_embed"):  # position embeddings are learned for one size of images
         options += [f"img_size={backbone.image_size}"]
     if name == "vit-small":
         name, options = "vit_small_patch16_224", [*options, f"patch_size={patch_of(backbone.image_size)}"]
     return [f'net = {make}"{name}", {", ".join(options)})', *_stem(subject, timm)]
+
+
+POOLS = {
+    "projection": [],
+    "attention": ["num_classes=0"],
+    "class": ["num_classes=0", 'global_pool="token"'],
+    "mean": ["num_classes=0", 'global_pool="avg"', "fc_norm=False"],
+}
+"""Arguments of timm's builder by the embedding; by default a network of CLIP has its projection."""
 
 
 def _stem(subject: LoadedModel, timm: bool) -> list[str]:
