@@ -115,7 +115,7 @@ def editors_names() -> dict[str, str]:
 
 def test_an_editor_sees_the_names_that_are_loaded_when_needed():
     assert editors_names() == unshaken._WHERE
-    assert set(unshaken.__all__) == {*unshaken._WHERE, "__version__"}
+    assert set(unshaken.__all__) == {*unshaken._WHERE, *unshaken._ROOMS, "__version__"}
     assert (SOURCE / "py.typed").is_file()
 
 

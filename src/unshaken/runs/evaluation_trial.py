@@ -30,7 +30,7 @@ def evaluation_lines(subject: Classifier, images: Images, evaluation: Evaluation
             seconds_of(answer)  # the first one allocates memory
             forward = seconds_of(answer)
         each = PGD(evaluation.attack.ball, steps=2)
-        climb = partial(each, lambda x: model.net(x, "adv").square().sum(), x, Key(1).on(x.device))
+        climb = partial(each.maximise, lambda x: model.net(x, "adv").square().sum(), x, Key(1).on(x.device))
         with frozen(model.net):
             seconds_of(climb)
             gradient = seconds_of(climb) / each.steps
