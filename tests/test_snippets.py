@@ -146,7 +146,8 @@ def made(tmp_path_factory) -> Path:
     quick = replace(quick, coreset=replace(base.coreset, fraction=0.5, warmup=1, every=1))
     run = unshaken.pretrain(quick, unshaken.Workspace(folder, quiet=True))
     for mode in ("slf", "alf"):
-        tuned = replace(unshaken.finetune_recipe(run, mode), epochs=1, batch_size=256)
+        tuned = unshaken.finetune_recipe(run, mode)
+        tuned = replace(tuned, data=replace(tuned.data, limit=64), epochs=1, batch_size=32)
         classifier = unshaken.finetune(run, tuned, unshaken.Workspace(quiet=True))
         unshaken.evaluate(classifier, workspace=unshaken.Workspace(quiet=True))
         classifier.rename(folder / mode)

@@ -86,9 +86,10 @@ halvings: list[str] = []
 @pytest.mark.parametrize("targets", [0, 2])
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_every_step_is_the_paper_s(ball, loss, targets, steps):
-    x = torch.rand(6, 3, 4, 4, generator=Key("x").on("cpu"), dtype=torch.float64)
+    count = 2 if steps > 7 and (loss, targets) != ("dlr", 2) else 6
+    x = torch.rand(count, 3, 4, 4, generator=Key("x").on("cpu"), dtype=torch.float64)
     halvings.clear()
-    y, asked, attack = torch.zeros(6, dtype=torch.long), [], APGD(ball, loss, targets, steps)
+    y, asked, attack = torch.zeros(count, dtype=torch.long), [], APGD(ball, loss, targets, steps)
 
     def recorded(x: Tensor) -> Tensor:
         asked.append(x.detach())
@@ -100,7 +101,7 @@ def test_every_step_is_the_paper_s(ball, loss, targets, steps):
     for t in range(goals.shape[1]):
         start = ball.sample(x, (Key(3) / t / 0).on("cpu"))
         ours = torch.stack(asked[t * (steps + 1) : (t + 1) * (steps + 1)], 1)
-        for i in range(6):
+        for i in range(count):
             expected = torch.stack(literal(attack, x[i], start[i], int(goals[i, t])))
             assert torch.allclose(ours[i], expected, atol=1e-7), (i, t)
     if (loss, targets, steps) == ("dlr", 2, 50):

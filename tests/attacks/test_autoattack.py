@@ -36,7 +36,6 @@ ATTACKS = {
 NEAR = {ATTACKS[name]: 0.7 for name in ("apgd-ce", "apgd-dlr", "apgd-draws", "pgd")} | {ATTACKS["square"]: 0.4}
 """Part of eps up to which an attack is sure to win, where that is not 99 %: what goes away from the label may go for
 another class than the nearest, and squares of this noise gain little."""
-each_ball = pytest.mark.parametrize("ball", BALLS, ids=str)
 each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 
 
@@ -76,12 +75,11 @@ def within(attack: Attack, ball: Ball) -> Attack:
     return replace(attack, ball=ball)
 
 
-@each_ball
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize(("ball", "classes"), [(BALLS[0], 10), (BALLS[1], 3), (BALLS[0], 2)], ids=str)
 @each_attack
 def test_the_robust_accuracy_of_a_linear_classifier_is_exact(attack, ball, classes):
     near = NEAR.get(attack, 0.99)
-    model = Linear.of(classes, ball, torch.cat([torch.linspace(0.1, near, 20), torch.linspace(1.01, 1.5, 20)]))
+    model = Linear.of(classes, ball, torch.cat([torch.linspace(0.1, near, 12), torch.linspace(1.01, 1.5, 8)]))
     robust = model.ratio > 1
     x_adv = within(attack, ball)(Model(model), model.x, model.y, Key(0))
     assert torch.equal(~wrong(model(x_adv), model.y), robust)

@@ -265,7 +265,7 @@ class Table:
         shutil.rmtree(folder)
         return wrong
 
-    def together(self, verb: str, count: int = 3) -> str:
+    def together(self, verb: str, count: int) -> str:
         """Several at once in one folder: what is wrong; "" if each ends well or in a line, with the same bits.
 
         Where none of them ended well, one more has to.
@@ -294,7 +294,7 @@ def main() -> int:
     parser.add_argument("count", type=int, help="how many commands to kill")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verbs", nargs="*", default=list(VERBS), choices=list(VERBS))
-    parser.add_argument("--together", action="store_true", help="every verb three times at once, too")
+    parser.add_argument("--together", type=int, nargs="?", const=3, default=0, help="every verb so often at once, too")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     import unshaken.commands  # noqa: F401 (loaded before the first fork)
@@ -319,8 +319,8 @@ def main() -> int:
             print(f"{verb:<10}  {kills} kills, {faults} faults, {late} too late", flush=True)
             bad += faults
         for verb in options.verbs if options.together else ():
-            wrong = table.together(verb)
-            print(f"{verb:<10}  three at once: {wrong or 'fine'}", flush=True)
+            wrong = table.together(verb, options.together)
+            print(f"{verb:<10}  {options.together} at once: {wrong or 'fine'}", flush=True)
             bad += bool(wrong)
     print(f"{made} kills, {bad} faults")
     return int(bad > 0)

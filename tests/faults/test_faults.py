@@ -24,7 +24,7 @@ from kinds import KINDS, Kind
 
 from unshaken.evaluation import verdict_log as notes
 
-TRIALS = int(os.environ.get("FAULTS", "500"))
+TRIALS = int(os.environ.get("FAULTS", "250"))
 SEED = int(os.environ.get("SEED", "1"))
 LONGEST = 10
 """Seconds after which a reader hangs: each takes a few hundredths."""

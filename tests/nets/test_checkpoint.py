@@ -277,8 +277,8 @@ def test_a_flipped_bit_anywhere_is_seen(load, path: Path):
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     rng = random.Random(1)
-    for at in [0, 7, 8, header - 1, header, len(content) - 1, *(rng.randrange(header) for _ in range(150)),
-               *(rng.randrange(header, len(content)) for _ in range(50))]:  # fmt: skip
+    for at in [0, 7, 8, header - 1, header, len(content) - 1, *(rng.randrange(header) for _ in range(50)),
+               *(rng.randrange(header, len(content)) for _ in range(15))]:  # fmt: skip
         changed = bytearray(content)
         changed[at] ^= 1 << rng.randrange(8)
         path.write_bytes(changed)

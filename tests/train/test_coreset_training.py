@@ -81,20 +81,22 @@ def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("selector", "approximations"),
+    ("selector", "approximations", "everywhere"),
     [
-        (SELECTOR, Approximations()),
-        (RECALLING, Approximations()),
-        (RECALLING, Approximations(replays=2, side=StepSchedule(3 / 4, 1, every=1))),
+        (SELECTOR, Approximations(), True),
+        (RECALLING, Approximations(), False),
+        (RECALLING, Approximations(replays=2, side=StepSchedule(3 / 4, 1, every=1)), False),
     ],
     ids=["anew", "recalling", "saving"],
 )
-def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(selector, approximations, tmp_path):
-    run = unshaken.pretrain(
-        recipe(selector, approximations=approximations),
-        unshaken.Workspace(tmp_path / "whole", save_every=0, quiet=True),
-    )
-    moves: list[str] = []
+def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(
+    selector, approximations, everywhere, tmp_path
+):
+    """Around each selection, at the first files and at the last; with the other two, before one and after one."""
+    wanted, moves = recipe(selector, approximations=approximations, data=unshaken.DataSource(limit=40)), []
+
+    def trained(name: str) -> Path:
+        return unshaken.pretrain(wanted, unshaken.Workspace(tmp_path / name, save_every=0, quiet=True))
 
     def counted(part: Path, file: Path, replace=os.replace) -> None:
         moves.append(Path(file).name)
@@ -102,24 +104,14 @@ def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(select
 
     os.replace, kept = counted, os.replace
     try:
-        unshaken.pretrain(
-            recipe(selector, approximations=approximations),
-            unshaken.Workspace(tmp_path / "counted", save_every=0, quiet=True),
-        )
+        run = trained("whole")
     finally:
         os.replace = kept
-    spots = [at for at, name in enumerate(moves) if name.startswith("coreset")]
-    for at in {0, 3, *spots, *(spot + 1 for spot in spots), *(spot - 1 for spot in spots), len(moves) - 1}:
-        root = tmp_path / f"broken{at}"
-        assert killed(
-            at,
-            lambda root=root: unshaken.pretrain(
-                recipe(selector, approximations=approximations), unshaken.Workspace(root, save_every=0, quiet=True)
-            ),
-        )
-        again = unshaken.pretrain(
-            recipe(selector, approximations=approximations), unshaken.Workspace(root, save_every=0, quiet=True)
-        )
+    first, last = (at for at, name in enumerate(moves) if name.startswith("coreset"))
+    around = {0, 3, first - 1, first, first + 1, last, last + 1, len(moves) - 1}
+    for at in around if everywhere else {first, last + 1}:
+        assert killed(at, lambda at=at: trained(f"broken{at}"))
+        again = trained(f"broken{at}")
         assert json.loads((again / "run.json").read_text())["digest"] == digest(run), moves[at]
         assert all(torch.equal(a, b) for a, b in zip(selections(again).values(), selections(run).values(), strict=True))
         assert not list(again.glob("attacks*"))

@@ -10,7 +10,7 @@ import unshaken
 from unshaken.base.json_files import read_json
 from unshaken.train.profiler import TOP, table
 
-RECIPE = replace(unshaken.recipe("acl/digits"), epochs=1, batch_size=256)
+RECIPE = replace(unshaken.recipe("acl/digits"), data=unshaken.DataSource(limit=192), epochs=1, batch_size=32)
 
 
 def test_it_changes_no_bit_and_tells_where_the_time_goes(tmp_path):
@@ -33,7 +33,7 @@ def test_it_changes_no_bit_and_tells_where_the_time_goes(tmp_path):
     assert "convolution" in lines[begin]
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(256, 3), (1000, 0)])
+@pytest.mark.parametrize(("batch", "steps"), [(32, 3), (192, 0)])
 def test_a_run_that_is_over_before(tmp_path, capsys, batch, steps):
     """What there was is looked at, and it is said if there was nothing."""
     run = unshaken.pretrain(replace(RECIPE, batch_size=batch), unshaken.Workspace(tmp_path, quiet=True, profile=20))

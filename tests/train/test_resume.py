@@ -48,8 +48,11 @@ def in_child(work) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("saves", [1, 2, 3, 4, 5, 8, STEPS])  # 4 and 8 end an epoch, STEPS the run
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("saves", "moment"),  # 4 and 8 end an epoch, STEPS the run
+    [(1, "before"), (1, "after"), (3, "before"), (4, "after"), (5, "before"), (8, "after"), (STEPS, "before")]
+    + [(STEPS, "after")],
+)
 def test_killed_while_saving(tmp_path, unbroken, saves, moment):
     """kill -9 at the given checkpoint, before it is moved into its place or just after."""
 

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,12 @@ class Scene:
 
 
 def made(name: str) -> Scene:
-    """A network of the recipe's that has seen a batch and learned from it once, and digits."""
+    """A network of the recipe's that has seen a batch and learned from it once, and digits: a new one each time."""
+    return copy.deepcopy(_made(name))
+
+
+@cache
+def _made(name: str) -> Scene:
     recipe = unshaken.recipe(f"{name}/digits")
     recipe = replace(recipe, method=with_attack_steps(recipe.method, 2))
     images = unshaken.DataSource("digits").load("train")[:64]
@@ -145,6 +150,8 @@ def test_looking_changes_nothing_and_the_key_decides(name):
         FacilityLocation(),
         GradientMatching(granularity="sample"),
     ]
+    if name not in ("acl", "advcl", "sat"):  # the others have one of each kind
+        selectors = [selectors[k] for k in (0, 2, 6)]
     picked = [selector.select(problem, 7, Key(0)) for selector in selectors]
     again = [selector.select(scene.posed(count=12), 7, Key(0)) for selector in reversed(selectors)]
     assert all(torch.equal(a, b) for a, b in zip(picked, reversed(again), strict=True))
