@@ -168,6 +168,7 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "LARS": ("you2017large",),
     "AdamW": ("loshchilov2019decoupled",),
     "SGD": (),
+    "TorchOptimizer": (),
 }
 """Papers of a recipe's components, by their class."""
 
