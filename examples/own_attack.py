@@ -50,6 +50,6 @@ classifier = unshaken.finetune(encoder, replace(unshaken.finetune_recipe(encoder
 
 for attack in (None, MomentumAttack(), brighter):
     result = unshaken.evaluate(classifier, workspace=workspace, attack=attack, examples=16)
-    name, robust = getattr(attack, "__name__", type(attack).__name__), result["robust"]
+    name, robust = getattr(attack, "__name__", type(attack).__name__) if attack else "PGD-20", result["robust"]
     print(f"{name}: {robust['correct']} of {robust['n']} withstand it, {result['file']}.json")
     print("  ", ", ".join(result.examples.captions[:4]))

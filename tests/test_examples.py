@@ -1,11 +1,13 @@
 """Each example runs as a program of its own, in seconds, and is short enough to read at once."""
 
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+from processes import Forked
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -28,11 +30,14 @@ def test_each_example_is_tested_and_short() -> None:
 
 @pytest.mark.parametrize("name", SAYS)
 def test_runs(name: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "XDG_CONFIG_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), str(tmp_path)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert SAYS[name] in done.stdout
-    assert "Traceback" not in done.stderr
+    def run() -> None:
+        os.environ["XDG_CONFIG_HOME"] = str(tmp_path)
+        os.chdir(tmp_path)
+        sys.argv = [name, str(tmp_path)]
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+    process = Forked(run)
+    out, err = (text.decode() for text in process.communicate())
+    assert process.returncode == 0, err
+    assert SAYS[name] in out
+    assert "Traceback" not in err

@@ -1,7 +1,5 @@
 """Networks of a user's own are built by name or given as objects; an edit makes another run; a file runs no code."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from torch import nn
 
 import unshaken
+from processes import Forked
 from unshaken.base.serialize import short_hash, to_json
 from unshaken.nets import own_nets
 from unshaken.nets.backbone import Backbone
@@ -94,12 +93,14 @@ def test_a_file_of_weights_runs_no_code_until_it_is_allowed(
 def test_a_run_by_name_goes_on_in_another_process(tmp_path: Path) -> None:
     run = unshaken.pretrain(replace(QUICK, backbone=own()), unshaken.Workspace(tmp_path / "runs", quiet=True))
     assert routes_of(load_encoder(run / "encoder.safetensors")[0]) == ("clean", "adv")
-    later = "import sys, unshaken; net, *_ = unshaken.load_encoder(sys.argv[1]); print(net.features)"
-    done = subprocess.run(
-        [sys.executable, "-c", later, run / "encoder.safetensors"],
-        env=os.environ | {"PYTHONPATH": str(Path(unshaken.__file__).parents[1])}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stdout == "4\n", done.stderr
+
+    def later() -> None:
+        own_nets._allowed.clear()
+        read_anew()
+        print(load_encoder(run / "encoder.safetensors")[0].features)
+
+    out, err = Forked(later).communicate()
+    assert out == b"4\n", err.decode()
 
 
 def test_a_given_module_trains_from_its_weights_and_is_given_again_to_load(tmp_path: Path) -> None:
