@@ -15,8 +15,8 @@ from unshaken.attacks.autoattack import AutoAttack
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.base import Model
 from unshaken.base.rng import Key
+from unshaken.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.evaluation.zero_shot import ZeroShot, check_encoder
-from unshaken.interop.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.interop.fingerprint import fingerprint
 from unshaken.interop.load import LoadedModel
 from unshaken.nets.backbone import Backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshaken.interop.text_embeddings import TEMPLATES, text_embeddings as embeddings_of  # isort: skip
+from unshaken.evaluation.text_embeddings import TEMPLATES, text_embeddings as embeddings_of  # isort: skip
 from unshaken.options import parse, subject
 
 

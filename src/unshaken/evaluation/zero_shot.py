@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from unshaken.base.types import Float
+from unshaken.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.evaluation.classifier import Classifier
-from unshaken.interop.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.interop.load import file_in
 from unshaken.interop.original_file import origin_of
 from unshaken.nets.backbone import Backbone

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 from unshaken.interop.layouts import Normalisation
-from unshaken.interop.name_rules import Shapes
 from unshaken.nets.clip_resnet import ClipResNet
+from unshaken.nets.name_rules import Shapes
 from unshaken.nets.rope_vit import RopeViT
 from unshaken.nets.vit import Pool, Resize, ViT
 

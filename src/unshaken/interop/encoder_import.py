@@ -16,8 +16,8 @@ from unshaken.interop.encoder_facts import Facts, Unsaid
 from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout
 from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
-from unshaken.interop.name_rules import HOLE, Rule, names_within, parent, placed
 from unshaken.nets.backbone import Backbone
+from unshaken.nets.name_rules import HOLE, Rule, names_within, parent, placed
 from unshaken.nets.torch_files import real
 
 SPARE = ("head.weight", "attn_pool.", "norm.", "fc_norm.")

@@ -17,10 +17,10 @@ from unshaken.base.types import Float
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
+from unshaken.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.evaluation.class_map import index_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.zero_shot import ZeroShot
-from unshaken.interop.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.interop.dial import between, ends
 from unshaken.interop.load import load_model
 from unshaken.nets.network import Encoder, frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unshaken.interop.name_rules import rules
+from unshaken.nets.name_rules import rules
 
 CLIP = rules(
     """

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from unshaken import cli
-from unshaken.interop.class_embeddings import read_class_embeddings
-from unshaken.interop.text_embeddings import text_embeddings
+from unshaken.evaluation.class_embeddings import read_class_embeddings
+from unshaken.evaluation.text_embeddings import text_embeddings
 from unshaken.nets.timm_nets import timm_package
 
 lacking = [name for name in ("timm", "open_clip") if find_spec(name) is None]

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from unshaken.base.checksum import checksum
 from unshaken.base.types import Float
-from unshaken.interop.class_embeddings import SCALE, ClassEmbeddings
+from unshaken.evaluation.class_embeddings import SCALE, ClassEmbeddings
 from unshaken.interop.encoder_words import WEIGHTS, locate
 from unshaken.interop.foreign import read
 from unshaken.nets.timm_nets import timm_package
