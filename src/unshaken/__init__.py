@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.recipes.finetune import Finetune as Finetune
     from unshaken.recipes.pretrain import Pretrain as Pretrain
     from unshaken.report.compare import compare as compare
+    from unshaken.runs.checkup import checkup as checkup
+    from unshaken.runs.dial import dial as dial
     from unshaken.runs.doctor import doctor as doctor
     from unshaken.runs.embed import Outputs as Outputs
     from unshaken.runs.embed import embed as embed
@@ -52,6 +54,8 @@ _WHERE = {
     "load": "unshaken.runs.load",
     "verify": "unshaken.runs.verify",
     "doctor": "unshaken.runs.doctor",
+    "checkup": "unshaken.runs.checkup",
+    "dial": "unshaken.runs.dial",
     "compare": "unshaken.report.compare",
     "export": "unshaken.interop.export",
     "import_file": "unshaken.interop.imported_files",
