@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.runs.load import HubModel as HubModel
     from unshaken.runs.load import load as load
     from unshaken.runs.pretrain import pretrain as pretrain
+    from unshaken.runs.robustify import robustify as robustify
     from unshaken.runs.verify import verify as verify
     from unshaken.runs.workspace import Workspace as Workspace
 
@@ -47,6 +48,7 @@ __version__ = "0.2.0"
 _WHERE = {
     # verbs, the same words as on the command line
     "pretrain": "unshaken.runs.pretrain",
+    "robustify": "unshaken.runs.robustify",
     "finetune": "unshaken.runs.finetune",
     "evaluate": "unshaken.runs.evaluate",
     "embed": "unshaken.runs.embed",

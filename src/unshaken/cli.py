@@ -48,6 +48,7 @@ def _run(args: list[str]) -> int:
 MEMORY = ("out of memory", "allocate memory", "not enough memory", "std::bad_alloc", "ALLOC_FAILED")
 """Words in PyTorch's errors when memory runs out: on a CPU they have no type of their own."""
 SMALLER = {
+    "robustify": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
     "pretrain": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
     "finetune": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
     "evaluate": "a smaller --batch-size, or fewer images (--limit)",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
@@ -49,6 +49,25 @@ def net(batch: Batch) -> Network:
             if ".routes." in name:
                 p.add_(torch.empty_like(p).uniform_(-0.3, 0.3, generator=rng))
     return net
+
+
+@pytest.fixture
+def student() -> Network:
+    """One route, and a teacher that is another network."""
+
+    def build() -> Network:
+        encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
+        return Network(encoder, nn.Identity())
+
+    net = with_routes(seeded(build, Key(0)), ("shared",))
+    net.teacher = seeded(build, Key(1))
+    net.teacher(torch.rand(6, 1, 8, 8, generator=Key(2).on("cpu")), "clean")
+    return net
+
+
+@pytest.fixture
+def weak(batch) -> Batch:
+    return Batch(batch.views[:1], batch.image, None, batch.index)
 
 
 @pytest.fixture

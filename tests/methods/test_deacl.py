@@ -4,37 +4,15 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from unshaken.attacks.ball import L2, Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
-from unshaken.base.types import Batch
 from unshaken.methods.base import Step
 from unshaken.methods.deacl import DeACL
-from unshaken.nets.backbone import Backbone
-from unshaken.nets.dual_bn import with_routes
-from unshaken.nets.network import Network, seeded
-
-
-@pytest.fixture
-def student() -> Network:
-    """One route, and a teacher that is another network."""
-
-    def build() -> Network:
-        encoder = Backbone("resnet-small", 8, 1, (0.5,), (0.25,)).build()
-        return Network(encoder, nn.Identity())
-
-    net = with_routes(seeded(build, Key(0)), ("shared",))
-    net.teacher = seeded(build, Key(1))
-    net.teacher(torch.rand(6, 1, 8, 8, generator=Key(2).on("cpu")), "clean")
-    return net
-
-
-@pytest.fixture
-def weak(batch) -> Batch:
-    return Batch(batch.views[:1], batch.image, None, batch.index)
+from unshaken.nets.network import Network
 
 
 def mean_cosine(a: Tensor, b: Tensor) -> float:
@@ -62,6 +40,9 @@ def test_the_objective(gamma, student, weak, clock):
     assert terms["distil"].item() == pytest.approx(distil, rel=1e-4)
     assert terms["robust"].item() == pytest.approx(robust, rel=1e-4)
     assert terms["loss"].item() == pytest.approx(distil + gamma * robust, rel=1e-4)
+    directions = target.double() / target.double().norm(dim=1, keepdim=True)
+    best = directions.mean(0)  # of all constants c, the one with the largest mean cosine
+    assert terms["constant"].item() == pytest.approx(-float((directions @ (best / best.norm())).mean()), rel=1e-5)
 
 
 def test_both_features_of_the_second_term_learn(student, weak, clock):

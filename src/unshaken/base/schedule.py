@@ -18,12 +18,14 @@ class Clock:
     epoch   completed epochs before this update
     time    epochs elapsed after this update, in (0, epochs]; may be fractional
     epochs  the total number of epochs
+    update  updates on the same batch before this one, for methods that make several
     """
 
     step: int
     epoch: int
     time: float
     epochs: int
+    update: int = 0
 
 
 class Schedule(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 VERBS = {
     "pretrain": "train an encoder: unshaken pretrain acl/cifar10",
+    "robustify": "make a pre-trained encoder robust without labels: unshaken robustify timm/resnet50 --data photos",
     "plan": "say what this machine can do in a given time: unshaken plan acl/cifar10 --seconds 600",
     "finetune": "fine-tune it with labels (SLF, ALF, AFF): unshaken finetune RUN --mode all",
     "evaluate": "measure standard and robust accuracy: unshaken evaluate RUN",

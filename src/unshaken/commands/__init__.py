@@ -18,10 +18,12 @@ from unshaken.commands.interop import export_, import_, verify
 from unshaken.commands.plan import plan
 from unshaken.commands.pretrain import pretrain
 from unshaken.commands.report import report
+from unshaken.commands.robustify import robustify
 from unshaken.commands.text_embeddings import text_embeddings
 
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain,
+    "robustify": robustify,
     "plan": plan,
     "finetune": finetune,
     "evaluate": evaluate,

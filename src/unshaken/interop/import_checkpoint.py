@@ -14,6 +14,7 @@ from unshaken.interop.encoder_import import import_encoder, read_encoder
 from unshaken.interop.foreign import ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.layouts import LAYOUTS, NONE
+from unshaken.interop.mobile_names import Translated, translated
 from unshaken.interop.normalisation import pixel_normalisation
 from unshaken.interop.prefix_search import read_as
 from unshaken.interop.weight_matching import Reading
@@ -36,13 +37,15 @@ def import_checkpoint(
         encoder = read_encoder(foreign, options.facts.over(facts), options.layout, options.key, options.prefix)
         if encoder is not None:
             return import_encoder(foreign, encoder, options)
-    reading = read_as(foreign, options.wanted)
+    reading, family = find_weights(foreign, options)
     layout = reading.layout
     report = {"file": f"{foreign.name}, {reading.place}{_other_entries(foreign, reading)}"}
-    report["layout"] = f"{layout.name}: {layout.what}"
+    report["layout"] = f"{family.layout}: {family.what}" if family else f"{layout.name}: {layout.what}"
+    if family:
+        options = replace(options, network=family.network)
     if foreign.skipped:
         report["not run"] = f"{', '.join(foreign.skipped[:6])}: code that the file names, skipped"
-    backbone = _backbone(reading, options, report)
+    backbone = _backbone(reading, options, report, family)
     encoder = with_routes(backbone.build(), reading.routes) if reading.routes else backbone.build()
     _fill(encoder, reading, foreign, report)
     report["routes"] = _routes(reading)
@@ -52,12 +55,22 @@ def import_checkpoint(
     origin = {
         "recipe": recipe_of(method, data),
         "file": {"name": foreign.name, "sha256": foreign.sha256},
-        "layout": layout.name,
+        "layout": family.layout if family else layout.name,
         "reading": {"key": reading.container.key, "prefix": reading.prefix, "drop": list(options.drop)},
         "dropped": dict(reading.dropped),
         "said": dict(report),
     }
     return ImportedModel(encoder.eval(), backbone, {"pretrain": origin}, report, head)
+
+
+def find_weights(foreign: ForeignCheckpoint, options: ImportOptions) -> tuple[Reading, Translated | None]:
+    """Return the weights of a file by our names, and its family if the names were translated to timm's first."""
+    family = None
+    if options.network is None and options.layout is None:
+        family = translated(foreign, options.key, options.prefix)
+    if family is None:
+        return read_as(foreign, options.wanted), None
+    return read_as(family.foreign, replace(options, network=family.network, prefix=None).wanted), family
 
 
 def _other_entries(foreign: ForeignCheckpoint, reading: Reading) -> str:
@@ -82,7 +95,9 @@ def _identity(reading: Reading, options: ImportOptions, report: dict[str, str]) 
     return method, data
 
 
-def _backbone(reading: Reading, options: ImportOptions, report: dict[str, str]) -> Backbone:
+def _backbone(
+    reading: Reading, options: ImportOptions, report: dict[str, str], family: Translated | None = None
+) -> Backbone:
     name, kernel = reading.network, reading.kernel
     if options.network:
         stem = reading.image_size
@@ -98,7 +113,10 @@ def _backbone(reading: Reading, options: ImportOptions, report: dict[str, str]) 
         how = "as given" if options.image_size else guess
         report["network"] = f"{name}, {kernel}x{kernel} first convolution, for images of {stem} pixels ({how})"
     given = None if options.mean is None or options.std is None else (options.mean, options.std)
-    normalisation, why = pixel_normalisation(reading, given, options.normalisation, options.method)
+    if family and given is None and options.normalisation is None:
+        normalisation, why = family.normalisation, "not in the file; the one of such networks' own code"
+    else:
+        normalisation, why = pixel_normalisation(reading, given, options.normalisation, options.method)
     mean, std = normalisation
     none = set(mean) == set(NONE[0]) and set(std) == set(NONE[1])
     report["normalisation"] = f"{'none' if none else f'mean {list(mean)}, std {list(std)}'} ({why})"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unshaken.attacks.base import Attack, Loss
 from unshaken.base.rng import Key
@@ -27,6 +28,9 @@ class Method(ABC):
              returns. "": none
     labels   "true": the labels of the data set. "clusters": pseudo-labels from the features of a teacher. "": none
     memory   names of the scalars that it carries from step to step, in `h.memory`
+    score    the term of the loss that a constant answer has at `constant`, another term; a run that scores no better
+             has collapsed (train/guard.py). "": none
+    rates    submodules with a learning rate of their own, and the fields with these rates as multiples of the schedule's
     """
 
     routes: ClassVar[tuple[str, ...]]
@@ -35,6 +39,13 @@ class Method(ABC):
     teacher: ClassVar[Literal["", "frozen", "momentum"]] = ""
     labels: ClassVar[Literal["", "true", "clusters"]] = ""
     memory: ClassVar[tuple[str, ...]] = ()
+    score: ClassVar[str] = ""
+    rates: ClassVar[dict[str, str]] = {}
+
+    @property
+    def updates_per_batch(self) -> int:
+        """The updates on each batch, all with the same attack: the field `updates` of methods that make several."""
+        return getattr(self, "updates", 1)
 
     @abstractmethod
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
@@ -56,11 +67,19 @@ def run_attack(
 
 
 class Step(nn.Module):
-    """A method and its network as one module: the unit that is trained, moved between devices and distributed."""
+    """A method and its network as one module: the unit that is trained, moved between devices and distributed.
+
+    average       the average of the weights so far (train/averaging.py); None: there is none
+    guard         the last sound weights (train/guard.py); None: there is none
+    frozen_norms  keep the encoder's batch norms in eval mode, so that their statistics do not change
+    """
 
     def __init__(self, method: Method, net: Network) -> None:
         super().__init__()
         self.method, self.net = method, net
+        self.average: nn.Module | None = None
+        self.guard: nn.Module | None = None
+        self.frozen_norms = False
         net.memory = MethodState(method.memory) if method.memory else None
         for name in (*method.frozen, *(["teacher"] if method.teacher else [])):
             net.get_submodule(name).requires_grad_(False)
@@ -73,6 +92,10 @@ class Step(nn.Module):
             self.net.get_submodule(name).eval()
         if self.method.teacher == "frozen":
             self.net.teacher.eval()
+        if self.frozen_norms:
+            for module in self.net.encoder.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     policy: Callable[[Method, Batch, Clock], Method] | None = None

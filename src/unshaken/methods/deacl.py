@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import NonNegative, ranged
@@ -29,7 +29,8 @@ class DeACL(Method):
     """min_f −cos(f(x), T(x)) − γ cos(f(x̃), f(x)),   x̃ = argmax over B_ε[x] of −cos(f(x̃), T(x)); means over the batch.
 
     x is one weakly augmented view. The gradient of the second term goes through both f(x̃) and f(x). Clean and
-    adversarial images share a forward pass and its batch statistics, as published.
+    adversarial images share a forward pass and its batch statistics, as published. `constant` in the log is the
+    `distil` of the best constant answer; its `robust` is −1.
     """
 
     attack: PGD = PGD(steps=5)
@@ -40,6 +41,7 @@ class DeACL(Method):
     routes: ClassVar = ("shared",)
     views: ClassVar = 1
     teacher: ClassVar = "frozen"
+    score: ClassVar = "distil"
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         (x,) = batch.views
@@ -48,9 +50,15 @@ class DeACL(Method):
         x_adv = run_attack(self.attack, h, lambda x: -cosine(h(x, "shared"), target), x, key)
         f, f_adv = h(torch.stack([x, x_adv]), "shared")
         distil, robust = -cosine(f, target).mean(), -cosine(f_adv, f).mean()
-        return {"loss": distil + self.gamma * robust, "distil": distil, "robust": robust}
+        loss, constant = distil + self.gamma * robust, constant_cosine(target)
+        return {"loss": loss, "distil": distil, "robust": robust, "constant": constant}
 
 
 def cosine(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
     """Return the cosine of the two features of each image."""
     return cosine_similarity(a, b, dim=-1)
+
+
+def constant_cosine(target: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return −‖mean of t/‖t‖‖: the mean of −cos(c, t) at the best constant c."""
+    return -normalize(target, dim=-1).mean(0).norm()

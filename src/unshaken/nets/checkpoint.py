@@ -7,12 +7,14 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -78,6 +80,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
     """Write tensors atomically, with `about` in the header and a checksum of the entire file."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, *seal(save(stored, sealed({"format": FORMAT, "about": json.dumps(about, allow_nan=False)}))))
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a safetensors file says that unshaken wrote it."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_tensors(path: Path, shape: Shape = ABOUT) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -189,16 +200,23 @@ def _build(about: dict[str, Any], backbone: Backbone) -> nn.Module:
 
 def _check_sizes(about: dict[str, Any], backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> None:
     """Raise a ValueError if the header names a network much larger than the file: building it could fill the memory."""
-    try:
-        with torch.device("meta"):  # tensors there have a shape but no memory
-            needed = sum(tensor.numel() for tensor in _build(about, backbone).state_dict().values())
-    except (NotImplementedError, RuntimeError):  # some timm networks read their weights during construction
-        return
+    needed = _size(about["kind"], backbone, tuple(about.get("routes", ())), len(about.get("names", ())))
     held = sum(tensor.numel() for tensor in tensors.values())
     if needed > 2 * held + (1 << 20):
         raise ValueError(
             f"{path} does not fit the network it names: that has {needed:,} numbers, and the file holds {held:,}"
         )
+
+
+@cache
+def _size(kind: str, backbone: Backbone, routes: tuple[str, ...], classes: int) -> int:
+    """Return how many numbers a network has; 0 if that cannot be known before its weights are read."""
+    about = {"kind": kind, "routes": list(routes), "names": [""] * classes}
+    try:
+        with torch.device("meta"):  # tensors there have a shape but no memory
+            return sum(tensor.numel() for tensor in _build(about, backbone).state_dict().values())
+    except (NotImplementedError, RuntimeError):  # some timm networks read their weights during construction
+        return 0
 
 
 def backbone_of(about: dict[str, Any]) -> Backbone:

@@ -62,6 +62,33 @@ class NoHead(Head):
         return nn.Identity()
 
 
+class FeaturesWithMultiplier(nn.Module):
+    """The features as they are, and beside them a small network that gives an image its multiplier, a number ≥ 0."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return x
+
+    def multiplier(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
+        """Return λ = softplus(F(z)) for each embedding."""
+        return nn.functional.softplus(self.net(z)[:, 0])
+
+
+@dataclass(frozen=True)
+@ranged
+class Multiplier(Head):
+    """No head, but LORE's multiplier of Lagrange: a network of two layers on the original's features."""
+
+    hidden: Count = 512
+    """Width of the hidden layer."""
+
+    def build(self, features: int, classes: tuple[int, ...] = ()) -> nn.Module:
+        return FeaturesWithMultiplier(features, self.hidden)
+
+
 @dataclass(frozen=True)
 class LinearClassifier(Head):
     """A linear classifier c, for images with one set of labels."""
@@ -99,7 +126,7 @@ class ProjectionWithClassifiers(Head):
         return JointHead(self.projection.build(features), self.projection.out or features, features, classes)
 
 
-AnyHead = Annotated[Head, Projection | NoHead | LinearClassifier | ProjectionWithClassifiers]
+AnyHead = Annotated[Head, Projection | NoHead | Multiplier | LinearClassifier | ProjectionWithClassifiers]
 """Any of these heads; the command line selects one by its name."""
 
 

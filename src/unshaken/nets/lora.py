@@ -89,6 +89,24 @@ def without_lora(net: M) -> M:
     return _replace(net, {module: module.layer for module in _branched(net)})
 
 
+def train_branch_only(net: nn.Module) -> None:
+    """Switch the branch on for good, and leave gradients to A and B alone."""
+    net.requires_grad_(False)
+    for layer in _branched(net):
+        layer.switch.on = True
+        layer.A.requires_grad_(True)
+        layer.B.requires_grad_(True)
+
+
+@torch.no_grad()
+def merge_lora(net: nn.Module) -> None:
+    """Add ΔW to the weights, in place, and remove the branch: the network computes the same as with the branch on."""
+    layers = _branched(net)
+    for layer in layers:
+        layer.layer.weight += layer.delta
+    _replace(net, {module: module.layer for module in layers})
+
+
 @contextmanager
 def branch(encoder: nn.Module) -> Iterator[None]:
     """Compute with W + ΔW inside the block, with gradients for A and B alone.

@@ -23,7 +23,12 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def from_url(url: str, name: str) -> dict[str, Any]:
-    """Read weights from PyTorch's servers or from torch's cache. ValueError, in one line, if they cannot be had.
+    """Read weights from PyTorch's servers or from torch's cache. ValueError, in one line, if they cannot be had."""
+    return read_weights(file_of(url, name))
+
+
+def file_of(url: str, name: str) -> Path:
+    """Return the file of weights from PyTorch's servers, in torch's cache. ValueError, in one line, if it cannot be had.
 
     The file's name ends in the first digits of its SHA-256, which are checked on every reading.
     """
@@ -37,7 +42,7 @@ def from_url(url: str, name: str) -> dict[str, Any]:
         with _fetching(name, urlparse(url).netloc):
             torch.hub.download_url_to_file(url, str(file), stated[1] if stated else None, progress=sys.stderr.isatty())
     _check(file, stated[1] if stated else "")
-    return read_weights(file)
+    return file
 
 
 def from_hub(repository: str, name: str, file: str | None = None, revision: str | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from unshaken.base.suggest import did_you_mean
 from unshaken.nets.network import Normalize
-from unshaken.nets.published_weights import from_hub, from_url
+from unshaken.nets.published_weights import file_of, from_hub, from_url
 from unshaken.nets.torchvision_ops import declare_operators
 
 if TYPE_CHECKING:
@@ -135,6 +136,17 @@ def _torchvision_classifier(name: str, pretrained: bool) -> tuple[nn.Module, int
     with _safe_reader(type(weights), name):
         net = models.get_model(name, weights=weights if pretrained else None, progress=False)
     return nn.Sequential(Normalize(how.mean, how.std), net), how.crop_size[0]
+
+
+def torchvision_file(name: str) -> Path:
+    """Return the file of torchvision's default weights for a network, which is downloaded if it is missing."""
+    timm_package()  # raises a clear error if torchvision, which the same extra installs, is missing
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ValueError(f"torchvision has no network {name!r}{did_you_mean(name, names)}")
+    return file_of(models.get_model_weights(name).DEFAULT.url, f"torchvision/{name}")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def class_words(name: str, count: int) -> tuple[tuple[str, ...], ...]:

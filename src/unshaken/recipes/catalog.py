@@ -10,6 +10,7 @@ from unshaken.recipes.datasets import DATASETS, DatasetDefaults
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.on_coresets import acl_rcs, dynacl_rcs, sat_rcs, trades_rcs
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.recipes.robust import fare, lore, profeat
 from unshaken.recipes.scheduled import a_infonce, a_infonce_rocl, advcl, deacl, rocl, sat, st, trades
 
 RECIPES: dict[str, Callable[[DatasetDefaults], Pretrain | LPAFF]] = {
@@ -26,6 +27,9 @@ RECIPES: dict[str, Callable[[DatasetDefaults], Pretrain | LPAFF]] = {
     "a-infonce": a_infonce,
     "a-infonce-rocl": a_infonce_rocl,
     "deacl": deacl,
+    "fare": fare,
+    "lore": lore,
+    "profeat": profeat,
     "acl-rcs": acl_rcs,
     "dynacl-rcs": dynacl_rcs,
     "sat-rcs": sat_rcs,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from unshaken.base.ranges import Count, Several, Whole, ranged
+from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import AnySchedule, Constant, WarmupCosine
 from unshaken.base.serialize import LATER
@@ -21,6 +21,8 @@ from unshaken.nets.heads import AnyHead, Projection
 from unshaken.nets.network import Network, seeded
 from unshaken.nets.own_nets import allow
 from unshaken.train.approximations import Approximations
+from unshaken.train.averaging import AnyAveraging
+from unshaken.train.guard import Guard
 from unshaken.train.optim import LARS, AnyOptimizer
 from unshaken.transforms.views import AnyViews, SimCLRViews
 
@@ -69,6 +71,16 @@ class Pretrain:
     """Numbers of clusters of the teacher's features. Each number gives one set of pseudo-labels."""
     coreset: AnySelector | None = None
     """Selector of the images that an epoch sees after the selector's warm-up. None: every epoch sees all images."""
+    averaging: AnyAveraging | None = field(default=None, metadata=LATER)
+    """Average of the weights that the run returns instead of the last ones: EMA or SWA. None: the last weights."""
+    batch_norm: Literal["train", "frozen", "reestimate"] = field(default="train", metadata=LATER)
+    """Statistics of the encoder's batch norms. train: of each batch, as usual; frozen: those of the encoder that the run
+    starts from; reestimate: estimated on the training images before the first step, and frozen from then on."""
+    lora: Natural = field(default=0, metadata=LATER)
+    """Rank of a low-rank branch beside each layer, which is trained instead of the weights and added to them at the
+    end. 0: all weights are trained."""
+    guard: Guard | None = field(default=None, metadata=LATER)
+    """Guard against collapse and losses that are not finite: --guard Guard. None: such a run stops or goes on."""
     approximations: Approximations = field(default=Approximations(), metadata=LATER)
     """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 
@@ -86,6 +98,10 @@ class Pretrain:
         if bool(self.clusters) != (self.method.labels == "clusters"):
             wants = "no pseudo-labels: leave --clusters out" if self.clusters else "pseudo-labels: add --clusters 10"
             raise ValueError(f"{self.name} learns from {wants}")
+        if self.guard and not self.method.score:
+            raise ValueError(f"{self.name} has no score of a constant answer, so nothing can be guarded: no --guard")
+        if self.batch_norm != "train" and not self.start:
+            raise ValueError(f"--batch-norm {self.batch_norm} is for a run that starts from an encoder: name it by --start")
         needs_teacher = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
         if needs_teacher and not self.teacher:
             raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")

@@ -19,6 +19,7 @@ from unshaken.data.source import DataSource
 from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import save_encoder
+from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
 from unshaken.nets.network import Network
 from unshaken.nets.own_nets import remember
 from unshaken.recipes import catalog
@@ -29,9 +30,12 @@ from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
 from unshaken.runs.lp_aff import pretrain_lp_aff
 from unshaken.runs.workspace import Workspace
+from unshaken.train.averaging import AveragedWeights
+from unshaken.train.batch_statistics import reestimate, reestimate_clean
 from unshaken.train.batches import BatchStream
 from unshaken.train.coreset_training import fit_on_coresets
 from unshaken.train.gauges import Gauges
+from unshaken.train.guard import GuardState
 from unshaken.train.image_sets import check_images_fit, image_identity, load_images, slug
 from unshaken.train.loop import fit
 from unshaken.train.training_images import pretrained_on
@@ -126,19 +130,22 @@ def pretrain_encoder(
             side=recipe.approximations.side, replays=recipe.approximations.replays,
         )  # fmt: skip
         net = first_network(recipe, classes, teacher, start)
+        if recipe.lora:
+            train_branch_only(with_lora(net.encoder, Key(recipe.seed) / "lora", recipe.lora))
         channels, side = images.pixels.shape[1:3]
         recipe.approximations.fit(net.encoder, channels, side, recipe.epochs)
         net = net.to(fabric.device)
         workspace.runtime.prepare(net)
-        step = Step(recipe.method, net)
-        step.policy = recipe.approximations.policy()
+        batches = batches.to(fabric.device)
+        step = equipped(Step(recipe.method, net), recipe, batches)
         ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
         gauges = Gauges.of(workspace.gauges, images, recipe.views, ball)
         how = (recipe.optimizer, recipe.lr, replace(workspace.execution(run, fabric), gauges=gauges))
         if recipe.coreset is None:
-            fit(step, batches.to(fabric.device), *how)
+            fit(step, batches, *how)
         else:
-            fit_on_coresets(recipe.coreset, step, batches.to(fabric.device), *how)
+            fit_on_coresets(recipe.coreset, step, batches, *how)
+        finish_weights(step, recipe, batches)
         origin = {"recipe": to_json(recipe), "data": data}
         origin |= {"teacher": teacher.metadata["pretrain"]} if teacher else {}
         trained = net.teacher if recipe.method.teacher == "momentum" else net
@@ -146,6 +153,30 @@ def pretrain_encoder(
         write_fingerprint(run.path)
         run.finish(net, workspace.runtime.world(fabric.device))
         return run.path
+
+
+def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:
+    """Give a step what the recipe asks for beside its method: an average, a guard, frozen batch norms, fewer attacks."""
+    if recipe.batch_norm == "reestimate":
+        reestimate_clean(step.net.encoder, batches)
+    step.frozen_norms = recipe.batch_norm != "train"
+    step.policy = recipe.approximations.policy(recipe.method.updates_per_batch)
+    batch_count = len(batches) * recipe.epochs
+    if recipe.averaging:
+        step.average = AveragedWeights(recipe.averaging, step.net, batch_count * recipe.method.updates_per_batch)
+    if recipe.guard:
+        step.guard = GuardState(recipe.guard, recipe.method.score, step.net, batch_count)
+    return step.train()
+
+
+def finish_weights(step: Step, recipe: Pretrain, batches: BatchStream) -> None:
+    """Write the averaged weights into the network, with statistics of their own, and add a low-rank branch to them."""
+    if isinstance(step.average, AveragedWeights):
+        step.average.copy_to(step.net)
+        if step.average.rule.statistics == "reestimate" and not step.frozen_norms:
+            reestimate(step, batches)
+    if recipe.lora:
+        merge_lora(step.net.encoder)
 
 
 def with_network_of(recipe: Pretrain, encoder: PretrainedEncoder | None) -> Pretrain:

@@ -10,7 +10,7 @@ from unshaken.base.ranges import Count, ranged
 from unshaken.base.schedule import AnySchedule, Constant
 from unshaken.methods.base import Method
 from unshaken.nets.network import Encoder, evaluating
-from unshaken.train.attack_policy import AttackPolicy, Replay, attacking
+from unshaken.train.attack_policy import AttackPolicy, Kept, Replay, attacking
 from unshaken.train.batches import end_of_epoch, pixels
 
 
@@ -46,6 +46,8 @@ class Approximations:
                 raise ValueError(
                     f"approximations.side is a fraction of the images' side, in (0, 1], not {self.side(clock):g}"
                 )
+        if method.updates_per_batch > 1 and self.replays > 1:
+            raise ValueError(f"{type(method).__name__} makes {method.updates_per_batch} updates on each batch already: no replays")
         if not attacking(method) and (self.steps, self.replays) != (Approximations.steps, Approximations.replays):
             raise ValueError(f"{type(method).__name__} makes no attack, so no attack can be made cheaper")
 
@@ -63,8 +65,11 @@ class Approximations:
                 "larger fraction, or another backbone (a ViT reads one size only)"
             ) from None
 
-    def policy(self) -> AttackPolicy | None:
-        """Return the policy for the method's attacks; None if they stay as they are."""
-        if (self.steps, self.replays) == (Approximations.steps, Approximations.replays):
+    def policy(self, updates: int = 1) -> AttackPolicy | None:
+        """Return the policy for the method's attacks; None if they stay as they are.
+
+        updates  the method's updates on each batch, which share an attack
+        """
+        if (self.steps, self.replays) == (Approximations.steps, Approximations.replays) and updates == 1:
             return None
-        return AttackPolicy(self.steps, Replay() if self.replays > 1 else None)
+        return AttackPolicy(self.steps, Replay() if self.replays > 1 else Kept() if updates > 1 else None)

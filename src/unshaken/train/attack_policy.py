@@ -40,19 +40,35 @@ class Replay:
         return self.x_adv
 
 
+class Kept:
+    """An attack that several updates on the same views share: the attacked views, and x̃."""
+
+    def __init__(self) -> None:
+        self.views: Tensor | None = None
+        self.x_adv: Tensor | None = None
+
+    def run(
+        self, attack: PGD, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator
+    ) -> Float[Tensor, "... C H W"]:
+        """Attack, or return the x̃ of the attack before."""
+        if self.x_adv is None:
+            self.x_adv = attack(loss, x, rng)
+        return self.x_adv
+
+
 @dataclass(frozen=True, eq=False)
 class AttackPolicy:
     """A policy for running the attacks of a method in training steps; by default as the method states them.
 
     steps   the number of steps over time, as a fraction of the attack's own; None: the attack's own
-    replay  continue one attack over successive updates on the same views; None: each update attacks anew
+    replay  continue one attack over successive updates on the same views, or keep it; None: each update attacks anew
     record  write each attack to this cache
     reuse   read each attack from this cache instead of running it
     timed   record the attack as a span of a profile
     """
 
     steps: AnySchedule | None = None
-    replay: Replay | None = None
+    replay: Replay | Kept | None = None
     record: AttackCache | None = None
     reuse: AttackCache | None = None
     timed: bool = False

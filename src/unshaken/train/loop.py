@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,10 +18,12 @@ from unshaken.base.schedule import Clock, Schedule
 from unshaken.base.serialize import to_json
 from unshaken.base.types import Batch, LossTerms
 from unshaken.methods.base import Step
+from unshaken.train.averaging import AveragedWeights
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.gauges import Gauges
+from unshaken.train.guard import GuardState
 from unshaken.train.observers import RunInfo
-from unshaken.train.optim import Optimizer
+from unshaken.train.optim import Optimizer, with_rates
 from unshaken.train.profiler import profiled
 from unshaken.train.run_dir import Run
 from unshaken.train.signals import Interrupted, SignalGuard
@@ -66,7 +69,7 @@ def fit(step: Step, feed: BatchStream, optimizer: Optimizer, lr: Schedule, execu
 def training(step: Step, feed: BatchStream, optimizer: Optimizer, execution: Execution) -> Iterator[Loop]:
     """Open a training loop that can be run in several goes. While it is open, a signal stops it at a checkpoint."""
     run, fabric, quiet = execution.run, execution.fabric, execution.quiet
-    rule = optimizer.build(step)
+    rule = with_rates(optimizer.build(step), step)
     position = run.restore(step, rule, fabric.device)
     run.observers.start(RunInfo(run.path.name, run.path, to_json(run.recipe), position.step, feed.epochs))
     if not quiet:
@@ -106,7 +109,8 @@ class Loop:
         self.guard, self.advance, self.after_step = guard, advance, after_step
         self.pace = pace or Pace(self.run.path.name, feed.epochs, quiet=True)
         self.module, self.stepper = self.fabric.setup(step.train(), rule)
-        self.meter, self.saved = Meter(self.run, feed.elapsed(position)), time.monotonic()
+        self.meter = Meter(self.run, feed.elapsed(position), guarded=step.guard is not None)
+        self.saved = time.monotonic()
 
     def go(self, lr: Schedule, until: int | None = None, account: str = "training") -> None:
         """Train until `until` updates have been made in total, or to the end, and save a checkpoint there.
@@ -117,18 +121,22 @@ class Loop:
         self.meter.start(account)
         for position, onward, batch in self.feed.after(self.position):
             clock = self.feed.clock(position)
-            self._update(batch, clock, position, lr(clock))
-            self._report(clock, onward, lr(clock))
+            guard = self.step.guard
+            rate = lr(clock) * (guard.rate if isinstance(guard, GuardState) else 1.0)
+            self._update(batch, clock, position, rate)
+            self._watch(clock)
+            self._report(clock, onward, rate)
             self.pace.step(clock.time)
             self.position, finished = onward, onward.epoch == self.feed.epochs or onward.step == until
             code = self.guard.code  # read once, because it may change at any time
             due = code is not None or self.meter.now - self.saved >= self.save_every
-            if finished or due and self.feed.has_own_views(onward):
+            due = due and self.feed.has_own_views(onward) and (guard is None or self.meter.sound())
+            if finished or due:
                 self.meter.check(clock)
                 self.meter.stop()
                 self.run.save(onward, self.step, self.rule, self.fabric.device)
                 self.saved = time.monotonic()
-            if code is not None and self.feed.has_own_views(onward):
+            if code is not None and due:
                 raise Interrupted(f"stopped after step {onward.step}; the same command resumes from there", code)
             if finished:
                 self.meter.stop()
@@ -136,22 +144,45 @@ class Loop:
 
     def _update(self, batch: Batch, clock: Clock, position: Position, lr: float) -> None:
         for group in self.rule.param_groups:
-            group["lr"] = lr
-        with record_function("loss"):
-            terms = self.module(batch, clock, self.feed.key / "step" / position.step)
-        with record_function("backward"):
-            self.fabric.backward(terms["loss"])
-        with record_function("optimizer"):
-            self.stepper.step()
-            self.rule.zero_grad()
+            group["lr"] = lr * group.get("rate", 1.0)
+        for number in range(self.step.method.updates_per_batch):
+            now = replace(clock, update=number) if number else clock
+            with record_function("loss"):
+                terms = self.module(batch, now, self.feed.key / "step" / position.step)
+            with record_function("backward"):
+                self.fabric.backward(terms["loss"])
+            with record_function("optimizer"):
+                self.stepper.step()
+                self.rule.zero_grad()
+            if isinstance(self.step.average, AveragedWeights):
+                self.step.average.update(self.step.net)
         self.meter.note(terms, len(batch.index))
         self.after_step()
+
+    def _watch(self, clock: Clock) -> None:
+        """Let the guard look at the last update, if there is one, and roll back what it finds unsound."""
+        guard, net = self.step.guard, self.step.net
+        if not isinstance(guard, GuardState):
+            return
+        reason = guard.note(self.meter.terms, net)
+        if reason is None:
+            return
+        guard.roll_back(net, self.rule)
+        if isinstance(self.step.average, AveragedWeights):
+            self.step.average.restart(net)
+        print(
+            f"step {clock.step + 1}: {reason}; the run goes back to its last sound weights, with {guard.rate:.3g} of "
+            f"the learning rate (rollback {int(guard.rollbacks)})",
+            file=sys.stderr,
+        )
 
     def _report(self, clock: Clock, onward: Position, lr: float) -> None:
         """Write a line of the log if one is due; show progress then, and whenever the last time is long ago."""
         due = onward.step % LOG_EVERY == 0 or onward.batch == 0
         if due or self.meter.now - self.meter.since > SHOW_AFTER:
             line = self.meter.read(clock) | {"lr": lr}
+            if isinstance(self.step.guard, GuardState):
+                line |= {"rollbacks": int(self.step.guard.rollbacks)}
             self.advance(*self.meter.describe(line))
             if due:
                 self.run.log(line | self._gauged(onward))
@@ -174,8 +205,8 @@ class Meter:
     Terms stay on the device until they are read, since reading them waits for it.
     """
 
-    def __init__(self, run: Run, done: float = 0.0) -> None:
-        self.run = run
+    def __init__(self, run: Run, done: float = 0.0, guarded: bool = False) -> None:
+        self.run, self.guarded = run, guarded
         self.done = done
         self.now = self.since = time.monotonic()
         self.images = 0
@@ -209,7 +240,7 @@ class Meter:
     def read(self, clock: Clock) -> dict[str, float]:
         """Return the step and epoch, the terms, and the images per second since the last reading."""
         self.check(clock)
-        values = {name: float(value) for name, value in self.terms.items()}
+        values = {name: number for name, value in self.terms.items() if isfinite(number := float(value))}
         speed = self.images / max(time.monotonic() - self.since, 1e-9)
         self.since, self.images = time.monotonic(), 0
         return {"step": clock.step, "epoch": clock.time} | values | {"images_per_s": round(speed, 1)}
@@ -217,12 +248,16 @@ class Meter:
     def describe(self, line: dict[str, float]) -> tuple[float, str]:
         """Return the epochs since the last call, and a line of the log as text."""
         passed, self.done = line["epoch"] - self.done, line["epoch"]
-        terms = " ".join(f"{name} {line[name]:.4g}" for name in self.terms)
+        terms = " ".join(f"{name} {line[name]:.4g}" for name in self.terms if name in line)
         return passed, f"step {line['step'] + 1}  {terms}  {line['images_per_s']:,.0f} images/s"
 
+    def sound(self) -> bool:
+        """Return whether the last loss was finite."""
+        return all(bool(torch.isfinite(value)) for value in self.terms.values())
+
     def check(self, clock: Clock) -> None:
-        """Raise a ValueError if any loss was not finite: nothing after it is worth saving."""
-        if self.finite is not None and not bool(self.finite):
+        """Raise a ValueError if any loss was not finite: nothing after it is worth saving. A guard repairs it itself."""
+        if not self.guarded and self.finite is not None and not bool(self.finite):
             exists = self.run.checkpoint.exists()
             last = f"{self.run.checkpoint} holds the last valid state" if exists else "there was no checkpoint yet"
             raise ValueError(

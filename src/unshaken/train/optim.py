@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unshaken.base.own_code import keywords
 from unshaken.base.ranges import BelowOne, NonNegative, Positive, ranged
 from unshaken.base.suggest import did_you_mean
+from unshaken.methods.base import Step
 
 
 @dataclass(frozen=True)
@@ -171,3 +172,20 @@ def learning(net: nn.Module) -> list[nn.Parameter]:
 def by_dimension(parameters: list[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Split parameters into matrices and convolutions, and one-dimensional ones (biases and batch norms)."""
     return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+
+
+def with_rates(rule: torch.optim.Optimizer, step: Step) -> torch.optim.Optimizer:
+    """Split an optimiser's groups, in place, so that submodules have the learning rates that the method gives them.
+
+    A group's "rate" is the multiple of the schedule's rate.
+    """
+    for name, field in step.method.rates.items():
+        own = {id(p) for p in step.net.get_submodule(name).parameters()}
+        for group in list(rule.param_groups):
+            inside = [p for p in group["params"] if id(p) in own]
+            if inside:
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+                others = {key: value for key, value in group.items() if key != "params"}
+                rule.add_param_group(others | {"params": inside, "rate": getattr(step.method, field)})
+    rule.param_groups[:] = [group for group in rule.param_groups if group["params"]]
+    return rule

@@ -1,0 +1,86 @@
+"""`unshaken robustify`: make a pre-trained encoder robust without labels; same keys out, same embedding space."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unshaken.base.json_files import read_json
+from unshaken.base.ranges import Natural, NonNegative, ranged
+from unshaken.base.suggest import did_you_mean
+from unshaken.commands.pretrain import remark
+from unshaken.compute.runtime import Runtime
+from unshaken.data.source import DataSource
+from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.nets.backbone import Backbone
+from unshaken.options import parse, subject, take_option
+from unshaken.recipes.pretrain import Pretrain
+from unshaken.recipes.robust import OBJECTIVES, robust_recipe
+from unshaken.runs import robustify as runs
+from unshaken.runs.workspace import Workspace
+from unshaken.train.run_dir import RUN_FILE
+from unshaken.train.signals import guard_signals
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+@ranged
+class RobustifyOptions:
+    """Make a pre-trained encoder robust on images without labels. Its embedding space stays, and so do the names of its
+    weights in the file that is written beside encoder.safetensors.
+
+    ENCODER is timm/NAME, torchvision/NAME, a checkpoint file, or a run. --data names the images, such as a folder.
+    --objective is fare (the default), deacl, profeat or lore; the other options change what it takes by default.
+    """
+
+    recipe: Annotated[Pretrain, Flat]
+    """Recipe of the training."""
+    source: ImportOptions = ImportOptions()
+    """Facts about a checkpoint file that it does not say itself, as for `unshaken import`."""
+    test: Natural = 256
+    """At most this many test images for accuracies before and after, if the images have labels. 0: all."""
+    runtime: Runtime = Runtime()
+    """Device, precision and threads."""
+    out: Path = Path("runs")
+    """Folder in which the run makes its own."""
+    save_every: NonNegative = 60.0
+    """Seconds between checkpoints; 0 saves after every step."""
+    stop_after: NonNegative = 0.0
+    """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
+    never stops. At least one step is made."""
+
+
+def robustify(args: list[str]) -> None:
+    shown = RobustifyOptions(robust_recipe(OBJECTIVES[0], "ENCODER", Backbone(), DataSource("photos")))
+    name, rest = subject(args, "robustify", "ENCODER", "timm/NAME, torchvision/NAME, a checkpoint file or a run", shown)
+    objective, rest = take_option(rest, "--objective")
+    data, rest = take_option(rest, "--data.name")
+    size, rest = take_option(rest, "--data.size")
+    if objective not in (None, *OBJECTIVES):
+        hint = did_you_mean(objective, OBJECTIVES)
+        raise ValueError(f"there is no objective {objective!r}{hint}; there are {', '.join(OBJECTIVES)}")
+    if data is None:
+        raise ValueError("`unshaken robustify` needs images: --data FOLDER; their labels are not used for training")
+    if size and not size.isdecimal():
+        raise ValueError(f"--data.size is a side in pixels, such as 96, not {size!r}")
+    source = DataSource(data, size=int(size) if size else None)
+    program = f"unshaken robustify {name}"
+    placeholder = RobustifyOptions(robust_recipe(objective or OBJECTIVES[0], name, Backbone(), source))
+    first = parse(placeholder, rest, program)
+    workspace = Workspace(first.out, first.runtime, first.save_every)
+    original = runs.original_of(name, workspace, first.source)
+    default = RobustifyOptions(runs.recipe_for(original, source, objective or OBJECTIVES[0]))
+    options = parse(default, rest, program)
+    remark(options.recipe, default.recipe)
+    with guard_signals(options.stop_after):
+        run = runs.robustify_from(original, options.recipe, workspace, options.test or None)
+    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
+    if original.file is not None:
+        print(f"{runs.exported_file(run, original)}  the same weights by the names of {original.file.name}")
+    print(f"{run}/{runs.CARD}  what changed")
+    print(f"next: unshaken finetune {run}", file=sys.stderr)

@@ -1,0 +1,81 @@
+"""Statistics of batch norms: re-estimated on training batches, as the method sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unshaken.base.types import Batch
+from unshaken.methods.base import Step
+from unshaken.nets.network import Encoder
+from unshaken.train.batches import BatchStream, Position
+
+BATCHES = 20
+"""Batches that statistics are estimated on, if an epoch has as many."""
+
+
+class _Sums:
+    """The sums of the means and variances of the batches that one batch norm has seen."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        self.norm, self.count = norm, 0
+        self.mean = torch.zeros_like(norm.running_mean)  # pyright: ignore[reportArgumentType]
+        self.var = torch.zeros_like(norm.running_var)  # pyright: ignore[reportArgumentType]
+
+    def note(self, norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if norm.training:
+            var, mean = torch.var_mean(given[0].detach(), [axis for axis in range(given[0].ndim) if axis != 1])
+            self.mean, self.var, self.count = self.mean + mean, self.var + var, self.count + 1
+
+    def write(self) -> None:
+        """Set the running statistics to the means of what was seen; they stay if nothing was."""
+        if self.count:
+            self.norm.running_mean.copy_(self.mean / self.count)  # pyright: ignore[reportOptionalMemberAccess]
+            self.norm.running_var.copy_(self.var / self.count)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@contextmanager
+def estimating(net: nn.Module) -> Iterator[None]:
+    """Set the statistics of a network's batch norms, at the end of the block, to those of what they saw in train mode.
+
+    Within the block their statistics do not change, so that attacks in eval mode meet the network as it is.
+    """
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    sums, momenta = [_Sums(norm) for norm in norms], [norm.momentum for norm in norms]
+    with ExitStack() as hooks:
+        for one in sums:
+            one.norm.momentum = 0.0
+            hooks.callback(one.norm.register_forward_pre_hook(one.note).remove)
+        yield
+    for one, momentum in zip(sums, momenta, strict=True):
+        one.norm.momentum = momentum
+        one.write()
+
+
+def reestimate(step: Step, feed: BatchStream, batches: int = BATCHES) -> None:
+    """Re-estimate the statistics of the student's batch norms on batches of an epoch, as the method's loss sees them."""
+    frozen, step.frozen_norms = step.frozen_norms, False
+    step.train()
+    with estimating(step.net.encoder), torch.no_grad():
+        for number, batch in _batches(feed, batches):
+            step(batch, feed.clock(Position()), feed.key / "statistics" / number)
+    step.frozen_norms = frozen
+    step.train()
+
+
+def reestimate_clean(encoder: Encoder, feed: BatchStream, batches: int = BATCHES) -> None:
+    """Re-estimate the statistics of an encoder's batch norms on views without attacks, and leave it in eval mode."""
+    with estimating(encoder.train()), torch.no_grad():
+        for _, batch in _batches(feed, batches):
+            encoder(batch.views[0])
+    encoder.eval()
+
+
+def _batches(feed: BatchStream, count: int) -> Iterator[tuple[int, Batch]]:
+    for number, index in enumerate(feed.batches(0, feed.images.pixels.device)[:count]):
+        strength = feed.strength(feed.clock(Position()))
+        yield number, feed.make_batch(index, strength, feed.key / "statistics" / "views" / number)

@@ -1,0 +1,68 @@
+"""Averages of weights: closed forms, statistics of their own, and a resumed run that keeps them."""
+
+import pytest
+import torch
+from torch import nn
+
+from unshaken.base.rng import Key
+from unshaken.train.averaging import EMA, SWA, AveragedWeights
+from unshaken.train.batch_statistics import estimating
+
+
+def averaged(rule, total: int) -> tuple[list[float], float]:
+    """Let a weight take the values 1, 2, ..., total; return the values and the average at the end."""
+    net = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        net.weight.fill_(0.0)
+    average = AveragedWeights(rule, net, total)
+    for t in range(total):
+        with torch.no_grad():
+            net.weight.fill_(t + 1.0)
+        average.update(net)
+    average.copy_to(net)
+    return [t + 1.0 for t in range(total)], float(net.weight.detach())
+
+
+def test_an_ema_is_the_weighted_sum_of_its_definition():
+    """θ̄ = Σ_t (1 − d_t) Π_{s>t} d_s θ_t + Π d_t θ_0, with d_t = min(τ, (1 + t)/(10 + t))."""
+    total, rule = 40, EMA(memory=0.1)
+    values, found = averaged(rule, total)
+    d = [min(1 - 1 / (0.1 * total), (1 + t) / (10 + t)) for t in range(total)]
+    expected = 0.0
+    for t, value in enumerate(values):
+        left = 1.0
+        for later in d[t + 1 :]:
+            left *= later
+        expected += (1 - d[t]) * left * value
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert rule.decay(0, total) == 0.1
+    assert rule.decay(10**6, total) == 0.75
+
+
+def test_swa_is_the_mean_of_the_last_part():
+    values, found = averaged(SWA(start=0.75), 40)
+    assert found == pytest.approx(sum(values[30:]) / 10, rel=1e-5)
+
+
+def test_only_parameters_that_learn_are_averaged():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    net[0].bias.requires_grad_(False)
+    average = AveragedWeights(EMA(), net, 10)
+    assert average.names == ["0.weight", "1.weight", "1.bias"]
+    assert not list(average.parameters())
+
+
+def test_statistics_are_those_of_what_the_network_saw_in_train_mode():
+    """Means of the batches' means and variances; attacks in eval mode within the block see the old statistics."""
+    net, rng = nn.Sequential(nn.BatchNorm2d(3)), Key(0).on("cpu")
+    batches = [torch.randn(5, 3, 4, 4, generator=rng) * 2 + 1 for _ in range(3)]
+    before = net[0].running_mean.clone()
+    with estimating(net):
+        for x in batches:
+            net.eval()(x * 100)
+            net.train()(x)
+            assert torch.equal(net[0].running_mean, before)
+    assert torch.allclose(net[0].running_mean, torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0), atol=1e-5)
+    variances = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in batches])
+    assert torch.allclose(net[0].running_var, variances.mean(0), rtol=1e-4)
+    assert net[0].momentum == 0.1
