@@ -32,6 +32,7 @@ def test_the_verbs_are_these():
     """A new verb is a decision: it is made here too."""
     ours = [
         "pretrain",
+        "robustify",
         "plan",
         "finetune",
         "evaluate",

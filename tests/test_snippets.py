@@ -46,6 +46,7 @@ PRINTED = (
 """How blocks begin that show what a command prints."""
 HOW = {
     "pretrain": "options",
+    "robustify": "options",
     "finetune": "options",
     "evaluate": "options",
     "frontier": "options",
@@ -73,7 +74,12 @@ HOW = {
 COMPARISON = {"--data", "--rounds", "--quick", "--keep", "--seconds", "--out"}
 CAMPAIGN = {"--seconds", "--data", "--out", "--recipe", "--backbone", "--limit", "--batch-size", "--threads", "--seed"}
 """Options of `python -m bench NAME`, and of `python -m bench campaign`."""
-NEEDS = {"--to onnx": ("onnx", "onnxscript"), "--to hub": ("huggingface_hub",), "import timm/": ("timm",)}
+NEEDS = {
+    "--to onnx": ("onnx", "onnxscript"),
+    "--to hub": ("huggingface_hub",),
+    "import timm/": ("timm",),
+    "robustify timm/": ("timm",),
+}
 """Packages without which a command is taken no further than its options either."""
 
 

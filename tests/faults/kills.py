@@ -29,6 +29,20 @@ CORESETS = ["--coreset.fraction", "0.5", "--coreset.warmup", "1", "--coreset.eve
 STEPS = ["--method.attack.steps", "1"]
 VERBS: dict[str, list[str]] = {
     "pretrain": ["pretrain", "acl-rcs/digits", "--epochs", "3", *TINY, *CORESETS, *STEPS, "--out", "runs"],
+    "robustify": [
+        "robustify",
+        "run",
+        "--data",
+        "digits",
+        "--epochs",
+        "2",
+        *TINY,
+        *STEPS,
+        "--test",
+        "16",
+        "--out",
+        "runs",
+    ],
     "finetune": ["finetune", "run", "--mode", "all", "--epochs", "2", *TINY, *STEPS],
     "autolora": ["finetune", "run", "--mode", "autolora", "--epochs", "2", "--aside", "3", *TINY, *STEPS],
     "evaluate": [

@@ -99,7 +99,7 @@ def test_lore_is_the_lagrangian(with_multiplier, weak, clock):
 
 
 def test_lore_descends_for_the_encoder_and_ascends_for_the_multiplier(with_multiplier, weak, clock):
-    """∂/∂φ is that of L + λ c with λ fixed; ∂/∂ω is minus that of λ c with c fixed, in the last update of a batch only."""
+    """∂/∂φ is that of L + λ c with λ fixed; ∂/∂ω is minus that of λ c with c fixed, in a batch's last update only."""
     net, x = with_multiplier, weak.views[0]
     twin, made = copy.deepcopy(net).double(), seen_by(net)
     target = target_of(net, x).double()
@@ -110,7 +110,9 @@ def test_lore_descends_for_the_encoder_and_ascends_for_the_multiplier(with_multi
     z, z_adv = twin.train()(images, "shared")
     c = (z - target).square().sum(1) - 0.2 * target.square().sum(1)
     lam = twin.head.multiplier(target)
-    ((z_adv - target).square().sum(1).mean() + (lam.detach() * c).mean()).backward(inputs=list(twin.encoder.parameters()), retain_graph=True)
+    ((z_adv - target).square().sum(1).mean() + (lam.detach() * c).mean()).backward(
+        inputs=list(twin.encoder.parameters()), retain_graph=True
+    )
     (-(lam * c.detach()).mean()).backward(inputs=list(twin.head.parameters()))
     for name, grad in gradients(net).items():
         other = dict(twin.named_parameters())[name].grad

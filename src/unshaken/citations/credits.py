@@ -82,6 +82,21 @@ METHODS = {
         "The teacher is simclr as it is here, not solo-learn's, and gets no gradients; the first convolution has "
         "padding 1, not 2; ImageNet's normalisation, not CIFAR's.",
     ),
+    "fare": Credit(
+        ("schlarmann2024robust",),
+        "The teacher is any encoder, not CLIP; the attack starts at a valid image; weight decay on matrices only; the "
+        "recipe has a weak augmentation, frozen batch norms, averaged weights, and rates for small networks.",
+    ),
+    "lore": Credit(
+        ("khodabandeh2025lore", "schlarmann2024robust"),
+        "Written from the paper; the authors' code was not read. As fare; two updates on each batch (paper: five), "
+        "and the multiplier learns at the encoder's rate (paper: at fifty times that).",
+    ),
+    "profeat": Credit(
+        ("addepalli2024profeat",),
+        "Without a projector, because an encoder's file has none: the distances are those of the features alone; "
+        "colour jitter and crops instead of AutoAugment.",
+    ),
     "acl-rcs": Credit(
         ("xu2023rcs", "jiang2020robust"),
         "Inner products over all weights of the head (released: averaged over outputs); one update of the head per "
@@ -154,6 +169,11 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "AsymRoCL": ("yu2022ainfonce",),
     "HN": ("robinson2021contrastive",),
     "DeACL": ("zhang2022deacl",),
+    "FARE": ("schlarmann2024robust",),
+    "LORE": ("khodabandeh2025lore", "schlarmann2024robust"),
+    "ProFeAT": ("addepalli2024profeat",),
+    "EMA": ("gowal2020uncovering",),
+    "SWA": ("izmailov2018averaging",),
     "ST": (),
     "SAT": ("madry2018towards",),
     "TRADES": ("zhang2019theoretically",),

@@ -30,7 +30,7 @@ class Method(ABC):
     memory   names of the scalars that it carries from step to step, in `h.memory`
     score    the term of the loss that a constant answer has at `constant`, another term; a run that scores no better
              has collapsed (train/guard.py). "": none
-    rates    submodules with a learning rate of their own, and the fields with these rates as multiples of the schedule's
+    rates    submodules with learning rates of their own, and the fields that have them as multiples of the schedule's
     """
 
     routes: ClassVar[tuple[str, ...]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unshaken.attacks.pgd import PGD
-from unshaken.base.ranges import Unit, NonNegative, ranged
+from unshaken.base.ranges import NonNegative, Unit, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch, Float, LossTerms

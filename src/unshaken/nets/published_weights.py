@@ -28,7 +28,7 @@ def from_url(url: str, name: str) -> dict[str, Any]:
 
 
 def file_of(url: str, name: str) -> Path:
-    """Return the file of weights from PyTorch's servers, in torch's cache. ValueError, in one line, if it cannot be had.
+    """Return a file of weights from PyTorch's servers, in torch's cache. ValueError, in one line, if it cannot be had.
 
     The file's name ends in the first digits of its SHA-256, which are checked on every reading.
     """

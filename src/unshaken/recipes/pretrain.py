@@ -74,7 +74,7 @@ class Pretrain:
     averaging: AnyAveraging | None = field(default=None, metadata=LATER)
     """Average of the weights that the run returns instead of the last ones: EMA or SWA. None: the last weights."""
     batch_norm: Literal["train", "frozen", "reestimate"] = field(default="train", metadata=LATER)
-    """Statistics of the encoder's batch norms. train: of each batch, as usual; frozen: those of the encoder that the run
+    """Statistics of the encoder's batch norms. train: of each batch, as usual; frozen: those of the encoder that a run
     starts from; reestimate: estimated on the training images before the first step, and frozen from then on."""
     lora: Natural = field(default=0, metadata=LATER)
     """Rank of a low-rank branch beside each layer, which is trained instead of the weights and added to them at the
@@ -101,7 +101,9 @@ class Pretrain:
         if self.guard and not self.method.score:
             raise ValueError(f"{self.name} has no score of a constant answer, so nothing can be guarded: no --guard")
         if self.batch_norm != "train" and not self.start:
-            raise ValueError(f"--batch-norm {self.batch_norm} is for a run that starts from an encoder: name it by --start")
+            raise ValueError(
+                f"--batch-norm {self.batch_norm} is for a run that starts from an encoder: name it by --start"
+            )
         needs_teacher = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
         if needs_teacher and not self.teacher:
             raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")

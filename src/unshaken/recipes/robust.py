@@ -20,7 +20,7 @@ from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.averaging import EMA
 from unshaken.train.guard import Guard
 from unshaken.train.optim import SGD, AdamW
-from unshaken.transforms.views import Concat, CropFlip, SimCLRViews
+from unshaken.transforms.views import AnyTransform, AnyViews, Concat, CropFlip, SimCLRViews
 
 OBJECTIVES = ("fare", "deacl", "profeat", "lore")
 """The objectives of `unshaken robustify`, the default first."""
@@ -60,9 +60,12 @@ def robust_recipe(
     The values are those of docs/robustify.md, chosen on validation images.
     """
     if objective not in OBJECTIVES:
-        raise ValueError(f"there is no objective {objective!r}{did_you_mean(objective, OBJECTIVES)}; there are {OBJECTIVES}")
+        raise ValueError(
+            f"there is no objective {objective!r}{did_you_mean(objective, OBJECTIVES)}; there are {OBJECTIVES}"
+        )
     known = defaults_for(data)
-    ball = ball or (known.ball if known.data.name == data.name else Linf(4 / 255))
+    standard = known.data.name == data.name
+    ball = ball or (known.ball if standard else Linf(4 / 255))
     attack = PGD(ball, steps=2, rel_step_size=0.75)
     method = {
         "fare": FARE(attack),
@@ -78,7 +81,7 @@ def robust_recipe(
         data=data,
         backbone=backbone,
         head=Multiplier() if objective == "lore" else NoHead(),
-        views=views_of(objective, CropFlip(padding=max(1, side // 12))),
+        views=views_of(objective, known.weak_views if standard else CropFlip(padding=max(1, side // 12))),
         optimizer=SGD(0.9, 5e-4) if by_angle else AdamW(weight_decay=1e-4),
         lr=WarmupCosine(0.5 if by_angle else 5e-4, warmup=1.0, floor=0.0),
         epochs=12,
@@ -91,6 +94,6 @@ def robust_recipe(
     )
 
 
-def views_of(objective: str, weak: CropFlip) -> CropFlip | Concat:
+def views_of(objective: str, weak: AnyTransform) -> AnyViews:
     """Return the views that an objective takes: a weak one; for ProFeAT also a strong one, with changed colours."""
     return Concat(weak, SimCLRViews(count=1, min_area=0.5, p_grey=0.0)) if objective == "profeat" else weak

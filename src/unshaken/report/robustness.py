@@ -40,7 +40,11 @@ class Robustness:
         f = self.fidelity
         yield "embedding of clean images: relative squared drift", "0", f"{f['clean_drift']:.3f}"
         yield "cosine to the original's embedding", "1", f"{f['cosine']:.3f}"
-        yield "its own image is the nearest in an index of old embeddings", "100 %", f"{100 * f['found_in_old_index']:.1f} %"
+        yield (
+            "its own image is the nearest in an index of old embeddings",
+            "100 %",
+            f"{100 * f['found_in_old_index']:.1f} %",
+        )
         for eps, (before, after) in self.embedding.items():
             yield f"identity lost under attack, ε = {eps}/255", _lost(before), _lost(after)
             name = f"relative drift under attack, ε = {eps}/255, median"

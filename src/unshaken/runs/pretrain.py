@@ -156,7 +156,7 @@ def pretrain_encoder(
 
 
 def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:
-    """Give a step what the recipe asks for beside its method: an average, a guard, frozen batch norms, fewer attacks."""
+    """Give a step what the recipe asks for beside a method: an average, a guard, frozen batch norms, fewer attacks."""
     if recipe.batch_norm == "reestimate":
         reestimate_clean(step.net.encoder, batches)
     step.frozen_norms = recipe.batch_norm != "train"

@@ -19,8 +19,8 @@ from unshaken.evaluation.embedding_drift import drift_under_attack, fidelity
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.foreign import file_format
-from unshaken.interop.imported_files import import_file, import_timm
 from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.interop.imported_files import import_file, import_timm
 from unshaken.interop.load import load_model
 from unshaken.interop.same_keys import same_keys, write_like
 from unshaken.nets.checkpoint import is_own

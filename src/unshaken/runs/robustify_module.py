@@ -36,7 +36,9 @@ def module_recipe(images: Images, objective: str) -> Pretrain:
     return replace(recipe, data=DataSource(images.name, size=side))
 
 
-def robustify_module(module: nn.Module, images: Images, recipe: Pretrain, workspace: Workspace = Workspace()) -> nn.Module:
+def robustify_module(
+    module: nn.Module, images: Images, recipe: Pretrain, workspace: Workspace = Workspace()
+) -> nn.Module:
     """Train a copy of a module, and return it in eval mode; the module itself stays as it is.
 
     module  from images in [0, 1] (N C H W) to embeddings (N D), with its normalisation inside

@@ -47,7 +47,9 @@ class Approximations:
                     f"approximations.side is a fraction of the images' side, in (0, 1], not {self.side(clock):g}"
                 )
         if method.updates_per_batch > 1 and self.replays > 1:
-            raise ValueError(f"{type(method).__name__} makes {method.updates_per_batch} updates on each batch already: no replays")
+            raise ValueError(
+                f"{type(method).__name__} makes {method.updates_per_batch} updates on each batch already: no replays"
+            )
         if not attacking(method) and (self.steps, self.replays) != (Approximations.steps, Approximations.replays):
             raise ValueError(f"{type(method).__name__} makes no attack, so no attack can be made cheaper")
 

@@ -48,7 +48,7 @@ class EMA(Averaging):
 @dataclass(frozen=True)
 @ranged
 class SWA(Averaging):
-    """The mean of the weights after each update of the last part of a run (Izmailov et al., UAI 2018, arXiv:1803.05407)."""
+    """The mean of the weights after each update of the last part of a run (Izmailov et al., arXiv:1803.05407)."""
 
     start: BelowOne = 0.75
     """Where that part begins, as a fraction of the run."""

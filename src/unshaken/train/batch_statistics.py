@@ -57,7 +57,7 @@ def estimating(net: nn.Module) -> Iterator[None]:
 
 
 def reestimate(step: Step, feed: BatchStream, batches: int = BATCHES) -> None:
-    """Re-estimate the statistics of the student's batch norms on batches of an epoch, as the method's loss sees them."""
+    """Re-estimate the statistics of the student's batch norms on batches of an epoch, as the method's loss sees it."""
     frozen, step.frozen_norms = step.frozen_norms, False
     step.train()
     with estimating(step.net.encoder), torch.no_grad():

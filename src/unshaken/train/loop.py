@@ -256,7 +256,7 @@ class Meter:
         return all(bool(torch.isfinite(value)) for value in self.terms.values())
 
     def check(self, clock: Clock) -> None:
-        """Raise a ValueError if any loss was not finite: nothing after it is worth saving. A guard repairs it itself."""
+        """Raise a ValueError if any loss was not finite: nothing after it is worth saving. A guard repairs it."""
         if not self.guarded and self.finite is not None and not bool(self.finite):
             exists = self.run.checkpoint.exists()
             last = f"{self.run.checkpoint} holds the last valid state" if exists else "there was no checkpoint yet"
