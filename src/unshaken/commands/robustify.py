@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from unshaken.base.json_files import read_json
 from unshaken.base.ranges import Natural, NonNegative, ranged
 from unshaken.base.suggest import did_you_mean
+from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
@@ -22,7 +21,6 @@ from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import OBJECTIVES, robust_recipe
 from unshaken.runs import robustify as runs
 from unshaken.runs.workspace import Workspace
-from unshaken.train.run_dir import RUN_FILE
 from unshaken.train.signals import guard_signals
 
 Flat = tyro.conf.arg(name="")
@@ -35,7 +33,7 @@ class RobustifyOptions:
     weights in the file that is written beside encoder.safetensors.
 
     ENCODER is timm/NAME, torchvision/NAME, a checkpoint file, or a run. --data names the images, such as a folder.
-    --objective is fare (the default), deacl, profeat or lore; the other options change what it takes by default.
+    --objective is deacl (the default), fare, profeat or lore; the other options change what it takes by default.
     """
 
     recipe: Annotated[Pretrain, Flat]
@@ -79,8 +77,7 @@ def robustify(args: list[str]) -> None:
     remark(options.recipe, default.recipe)
     with guard_signals(options.stop_after):
         run = runs.robustify_from(original, options.recipe, workspace, options.test or None)
-    print(f"{run}/encoder.safetensors  digest {read_json(run / 'run.json', RUN_FILE)['digest']}")
     if original.file is not None:
         print(f"{runs.exported_file(run, original)}  the same weights by the names of {original.file.name}")
     print(f"{run}/{runs.CARD}  what changed")
-    print(f"next: unshaken finetune {run}", file=sys.stderr)
+    close(run, "encoder.safetensors", f"unshaken finetune {run}")

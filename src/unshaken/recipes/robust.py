@@ -22,7 +22,7 @@ from unshaken.train.guard import Guard
 from unshaken.train.optim import SGD, AdamW
 from unshaken.transforms.views import AnyTransform, AnyViews, Concat, CropFlip, SimCLRViews
 
-OBJECTIVES = ("fare", "deacl", "profeat", "lore")
+OBJECTIVES = ("deacl", "fare", "profeat", "lore")
 """The objectives of `unshaken robustify`, the default first."""
 
 
@@ -73,7 +73,7 @@ def robust_recipe(
         "profeat": ProFeAT(attack, beta=8.0),
         "lore": LORE(attack, rho=0.1, updates=2, dual_rate=1.0),
     }[objective]
-    by_angle = objective in ("deacl", "profeat")  # cosines have small gradients, which AdamW would not need
+    by_angle = objective in ("deacl", "profeat")
     side = data.size or backbone.image_size
     return Pretrain(
         name=objective,
@@ -89,7 +89,7 @@ def robust_recipe(
         teacher=encoder,
         start="teacher",
         averaging=EMA(),
-        batch_norm="frozen",
+        batch_norm="train" if by_angle else "frozen",
         guard=Guard(),
     )
 

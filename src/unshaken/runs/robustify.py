@@ -89,7 +89,7 @@ def robustify(
     encoder    timm/NAME, torchvision/NAME, a checkpoint file, or a run; or a module from images in [0, 1] (N C H W) to
                embeddings (N D), of which a robust copy is returned
     data       images, such as a folder; labels are not used for training
-    objective  fare, deacl, profeat or lore
+    objective  deacl, fare, profeat or lore
     recipe     every choice of the run, instead of the defaults for the objective
     test       at most this many test images for the accuracies of a linear probe, if the images have labels; None: all
 

@@ -66,7 +66,7 @@ def robustify_module(
             net = net.to(fabric.device)
             workspace.runtime.prepare(net)
             step = equipped(Step(recipe.method, net), recipe, batches)
-            fit(step, batches, recipe.optimizer, recipe.lr, run, fabric, workspace.save_every, workspace.quiet)
+            fit(step, batches, recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
             finish_weights(step, recipe, batches)
             trained = merge_route(net.encoder, "shared").backbone
             write_tensors(run.path / WEIGHTS, trained.state_dict(), {"kind": "module"})
