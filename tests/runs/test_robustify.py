@@ -30,7 +30,7 @@ TINY = ["--data.limit", "64", "--epochs", "1", "--batch-size", "32", "--method.a
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory) -> Path:
-    """A checkpoint under torchvision's names, with a classifier, and an untrained network with statistics of its own."""
+    """A checkpoint under torchvision's names, with a classifier; untrained, with statistics of its own."""
     torch.manual_seed(0)
     net = GREY.build().train()
     net(unshaken.DataSource("digits").load("train").floats(slice(0, 256)))
@@ -47,16 +47,20 @@ def test_the_command_ends_with_the_original_s_keys_and_a_page(objective, theirs,
     (run,) = tmp_path.glob(f"runs/{objective}-digits-*")
     before, after = (torch.load(file, weights_only=True) for file in (theirs, run / "theirs-robust.pth"))
     assert list(before) == list(after)
-    assert {name for name in before if not torch.equal(before[name], after[name])} >= {"conv1.weight", "layer1.0.conv1.weight"}
+    assert {name for name in before if not torch.equal(before[name], after[name])} >= {
+        "conv1.weight",
+        "layer1.0.conv1.weight",
+    }
     assert torch.equal(before["fc.weight"], after["fc.weight"])
-    still = [name for name in before if "running" in name]  # frozen by default
-    assert all(torch.equal(before[name], after[name]) for name in still)
+    still = all(torch.equal(before[name], after[name]) for name in before if "running" in name)
+    assert still == (objective in ("fare", "lore"))  # frozen by default
     encoder = load_encoder(run / "encoder.safetensors")[0]
     assert torch.equal(encoder.backbone.conv1.weight, after["conv1.weight"])
     found = json.loads((run / "robustness.json").read_text())
     assert found["accuracy"]["25.5"]["after"]["robust"]["n"] == 16
     assert found["embedding"]["25.5"]["before"]["n"] == 64
-    assert 0 < found["fidelity"]["clean_drift"] < 1
+    assert found["fidelity"]["clean_drift"] > 0
+    assert 0 < found["fidelity"]["cosine"] < 1
     assert "identity lost under attack" in (run / "README.md").read_text()
     assert "theirs-robust.pth" in capsys.readouterr().out
     assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["rollbacks"] == 0
@@ -66,7 +70,7 @@ def test_the_command_ends_with_the_original_s_keys_and_a_page(objective, theirs,
     ("args", "words"),
     [
         ([], "needs images: --data FOLDER"),
-        (["--data", "digits", "--objective", "fair"], "no objective 'fair'; did you mean 'fare'"),
+        (["--data", "digits", "--objective", "fair"], "no objective 'fair'; did you mean fare"),
         (["--data", "digits", "--data.size", "big"], "a side in pixels"),
     ],
 )
@@ -78,7 +82,9 @@ def test_mistakes_are_one_line(args, words, theirs, capsys):
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 16))
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 16)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x - 0.5)
@@ -91,7 +97,7 @@ def small() -> nn.Module:
 
 
 def test_a_module_of_the_user_s_own(small, tmp_path):
-    """A copy is trained: less drift under attack than before, the original untouched; the second call reads the first."""
+    """A copy is trained: less drift under attack, the original untouched; a second call reads the first."""
     images, before = unshaken.DataSource("digits", limit=256).load("train"), copy.deepcopy(small.state_dict())
     recipe = replace(robust_recipe("fare", "module", GREY, unshaken.DataSource("digits")), epochs=4, batch_size=32)
     recipe = replace(recipe, lr=replace(recipe.lr, peak=3e-3), method=replace(recipe.method, attack=PGD(Linf(0.1), 2)))
@@ -105,7 +111,7 @@ def test_a_module_of_the_user_s_own(small, tmp_path):
         def loss(x: torch.Tensor) -> torch.Tensor:
             return (net(x) - target).square().sum(1)
 
-        return float(loss(PGD(Linf(0.1), 10)(loss, x, Key(0).on("cpu"))).mean())
+        return float(loss(PGD(Linf(0.1), 10)(loss, x, Key(0).on("cpu"))).detach().mean())
 
     assert attacked(robust) < 0.8 * attacked(small)
     again = unshaken.robustify(small, images, workspace=how, recipe=recipe)
