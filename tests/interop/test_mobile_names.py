@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unshaken.interop.foreign import read
-from unshaken.interop.import_checkpoint import ImportOptions, import_checkpoint
+from unshaken.interop.import_checkpoint import import_checkpoint
+from unshaken.interop.import_options import ImportOptions
 from unshaken.interop.mobile_names import LITE_BLOCK, LITE_OUTSIDE
-from unshaken.interop.same_keys import same_keys, write_like
+from unshaken.interop.same_keys import same_keys, write_same_keys
 from unshaken.nets.timm_nets import timm_package
 
 timm = timm_package() if find_spec("timm") else pytest.skip("needs timm", allow_module_level=True)
@@ -66,6 +67,8 @@ def test_every_weight_finds_its_place_and_its_way_back(layout, networks, tmp_pat
     assert list(back) == [f"module.{name}" for name in weights]
     assert all(torch.equal(back[f"module.{name}"], tensor) for name, tensor in weights.items())
     assert all(back[f"module.{name}"].dtype == tensor.dtype for name, tensor in weights.items())
+    write_same_keys(file, tmp_path / "out.pth", found.encoder, ImportOptions())
+    assert list(torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"]) == list(back)
 
 
 def test_trained_weights_go_into_the_file_and_the_classifier_stays(networks, tmp_path: Path):
@@ -77,8 +80,8 @@ def test_trained_weights_go_into_the_file_and_the_classifier_stays(networks, tmp
     with torch.no_grad():
         for p in found.encoder.parameters():
             p += 1
-    out = write_like(file, tmp_path / "out.safetensors", same_keys(file, found.encoder, ImportOptions()))
-    written = load_file(out)
+    write_same_keys(file, tmp_path / "out.safetensors", found.encoder, ImportOptions())
+    written = load_file(tmp_path / "out.safetensors")
     assert written.keys() == half.keys()
     changed = {name for name in half if not torch.equal(written[name], half[name])}
     assert changed == {n for n in half if n.startswith("features") and n.endswith(("weight", "bias"))}

@@ -14,7 +14,7 @@ from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
-from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.interop.import_options import ImportOptions
 from unshaken.nets.backbone import Backbone
 from unshaken.options import parse, subject, take_option
 from unshaken.recipes.pretrain import Pretrain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from unshaken.base.json_files import write_bytes
 from unshaken.interop.foreign import file_format, read
-from unshaken.interop.import_checkpoint import ImportOptions, find_weights
+from unshaken.interop.import_checkpoint import find_weights
+from unshaken.interop.import_options import ImportOptions
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.network import Encoder
 from unshaken.nets.torch_files import read_safetensors, real
@@ -25,9 +25,15 @@ def same_keys(original: Path, encoder: Encoder, options: ImportOptions, sha256: 
     options  those of the import
     sha256   the digest of the file when it was imported; ValueError if it is another one by now
 
-    All other tensors, such as a classifier's, are those of the file. A file whose weights are in an entry, such as
-    state_dict, gives the dictionary within this entry.
+    All other tensors, such as a classifier's, are those of the file.
     """
+    return _with_new_weights(original, encoder, options, sha256)[0]
+
+
+def _with_new_weights(
+    original: Path, encoder: Encoder, options: ImportOptions, sha256: str
+) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of the file, and the entry in which they are."""
     foreign = read(original)
     if sha256 not in ("", foreign.sha256):
         raise ValueError(f"{original} is not the file that the encoder came from: its SHA-256 is another one")
@@ -40,17 +46,23 @@ def same_keys(original: Path, encoder: Encoder, options: ImportOptions, sha256: 
         before = real(tensor, name, original.name) if not isinstance(tensor, Tensor) else tensor
         new = plain.get(ours.get(id(tensor), ""))
         found[name] = before if new is None else new.detach().cpu().to(before.dtype).reshape(before.shape)
-    return found
+    return found, container.key
 
 
-def write_like(original: Path, out: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Write tensors in the format of a file: safetensors, with the same header, or as torch.save writes them."""
+def write_same_keys(original: Path, out: Path, encoder: Encoder, options: ImportOptions, sha256: str = "") -> None:
+    """Write what `same_keys` returns in the form of the file: safetensors with its header, or as torch.save writes it.
+
+    Entries beside the weights, such as an optimizer's state, are left out.
+    """
+    tensors, key = _with_new_weights(original, encoder, options, sha256)
     if file_format(original) == "safetensors":
         header: dict[str, Any] = read_safetensors(original)[1]
         own = {name: text for name, text in header.items() if isinstance(text, str)}
         write_bytes(out, save({name: tensor.contiguous() for name, tensor in tensors.items()}, own or None))
-    else:
-        stored = io.BytesIO()
-        torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, stored)
-        write_bytes(out, stored.getvalue())
-    return out
+        return
+    value: Any = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    for part in reversed(key.split(".") if key else ()):
+        value = {part: value}
+    stored = io.BytesIO()
+    torch.save(value, stored)
+    write_bytes(out, stored.getvalue())

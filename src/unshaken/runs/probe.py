@@ -9,7 +9,7 @@ from unshaken.base.serialize import to_json
 from unshaken.data.source import DataSource
 from unshaken.evaluation.linear_probe import probed
 from unshaken.interop.fingerprint import fingerprint
-from unshaken.interop.import_checkpoint import recipe_of
+from unshaken.interop.import_options import recipe_of
 from unshaken.interop.load import LoadedModel
 from unshaken.nets.checkpoint import digest, save_classifier
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file

@@ -18,11 +18,13 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.embedding_drift import drift_under_attack, fidelity
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
+from unshaken.interop.encoder_words import locate
 from unshaken.interop.foreign import file_format
-from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.interop.import_options import ImportOptions
 from unshaken.interop.imported_files import import_file, import_timm
 from unshaken.interop.load import load_model
-from unshaken.interop.same_keys import same_keys, write_like
+from unshaken.interop.original_file import note, origin_of, write_original
+from unshaken.interop.same_keys import write_same_keys
 from unshaken.nets.checkpoint import is_own
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.timm_nets import torchvision_file
@@ -52,7 +54,7 @@ class Original:
 
 
 def original_of(name: str | Path, workspace: Workspace, options: ImportOptions = ImportOptions()) -> Original:
-    """Find an encoder: timm/NAME, torchvision/NAME, a checkpoint file, or a run. A foreign one is imported beside runs.
+    """Find an encoder: timm/NAME, torchvision/NAME, hf/OWNER/NAME, a checkpoint file, or a run. Others' are imported.
 
     options  facts about a file that it does not say itself
     """
@@ -63,11 +65,14 @@ def original_of(name: str | Path, workspace: Workspace, options: ImportOptions =
         return Original(import_timm(str(name), replace(options, out=out, classifier=False)).encoder)
     if not path.exists() and str(name).startswith("torchvision/"):
         path = torchvision_file(str(name).partition("/")[2])
-    if path.is_dir() or (path.is_file() and file_format(path) == "safetensors" and is_own(path)):
+    inside = path / "model.safetensors" if path.is_dir() else path
+    ours = path.is_dir() and any((path / file).exists() for file in (ENCODER, "recipe.json"))
+    if ours or (inside.is_file() and file_format(inside) == "safetensors" and is_own(inside)):
         return Original(encoder_file(path))
-    out = options.out or root / path.name.split(".")[0]
-    options = replace(options, out=out, classifier=False)
-    return Original(import_file(path, options).encoder, path, options)
+    found = locate(str(path))
+    stem = found.file.name.split(".")[0] if path.is_file() else found.name.strip("/.").replace("/", "-")
+    options = replace(options, out=options.out or root / stem, classifier=False)
+    return Original(import_file(path, options).encoder, found.file, options)
 
 
 def recipe_for(original: Original, data: DataSource, objective: str = OBJECTIVES[0]) -> Pretrain:
@@ -126,10 +131,13 @@ def finish(run: Path, original: Original, recipe: Pretrain, workspace: Workspace
     exported = None
     if original.file is not None:
         imported = PretrainedEncoder.read(original.encoder)
-        encoder = PretrainedEncoder.read(run / ENCODER).encoder
-        sha256 = imported.metadata["pretrain"].get("file", {}).get("sha256", "")
+        encoder = single_route(PretrainedEncoder.read(run / ENCODER).encoder, "shared")
         exported = exported_file(run, original)
-        write_like(original.file, exported, same_keys(original.file, encoder, original.options, sha256))
+        if origin_of(imported.metadata) is not None:
+            note(write_original(encoder, imported.metadata, original.file, exported))
+        else:
+            sha256 = imported.metadata["pretrain"].get("file", {}).get("sha256", "")
+            write_same_keys(original.file, exported, encoder, original.options, sha256)
     if not (run / SUMMARY).exists():
         found = measure(run, original, recipe, workspace, test)
         ball = found.attack

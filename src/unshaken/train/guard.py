@@ -26,7 +26,7 @@ class Guard:
 
     every: Count = 10
     """Updates between two looks."""
-    grace: Unit = 0.3
+    grace: Unit = 0.5
     """Part of the run in which a student may still score worse than a constant answer, if it never was better."""
     factor: Inside = 0.3
     """Factor on the learning rate at each rollback."""
