@@ -40,7 +40,7 @@ def test_the_objective(gamma, student, weak, clock):
     assert terms["distil"].item() == pytest.approx(distil, rel=1e-4)
     assert terms["robust"].item() == pytest.approx(robust, rel=1e-4)
     assert terms["loss"].item() == pytest.approx(distil + gamma * robust, rel=1e-4)
-    directions = target.double() / target.double().norm(dim=1, keepdim=True)
+    directions = target.detach().double() / target.detach().double().norm(dim=1, keepdim=True)
     best = directions.mean(0)  # of all constants c, the one with the largest mean cosine
     assert terms["constant"].item() == pytest.approx(-float((directions @ (best / best.norm())).mean()), rel=1e-5)
 

@@ -18,6 +18,7 @@ from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
 from unshaken.interop.import_options import UNKNOWN, ImportOptions
 from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm, import_torchvision
 from unshaken.interop.layouts import LAYOUTS
+from unshaken.interop.mobile_names import TRANSLATIONS
 from unshaken.nets import checkpoint as saved
 from unshaken.nets.locate import locate
 from unshaken.options import parse, subject
@@ -56,6 +57,7 @@ def report_lines(written: ImportedFiles) -> list[str]:
 
 def layouts() -> str:
     width = max(map(len, (*LAYOUTS, *ENCODER_LAYOUTS)))
+    small = "\n".join(f"  {name:<{width}}  {family.what}" for name, family in TRANSLATIONS.items())
     rows, encoders = (
         "\n".join(f"  {layout.name:<{width}}  {layout.what}" for layout in each.values())
         for each in (LAYOUTS, ENCODER_LAYOUTS)
@@ -70,6 +72,7 @@ def layouts() -> str:
         "open_clip wrote can be named too, or one on the Hugging Face Hub: hf/OWNER/NAME, open_clip/OWNER/NAME.\n\n"
         f"Layouts of files; the first one that matches is used, unless --layout names another:\n{rows}\n\n"
         f"Layouts of encoders; if the names of several fit, --layout says which one it is:\n{encoders}\n\n"
+        f"Recognised by their names alone:\n{small}\n\n"
         "Options: unshaken import FILE --help"
     )
 
