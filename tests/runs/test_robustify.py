@@ -14,7 +14,7 @@ from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
-from unshaken.evaluation.embedding_drift import against_gallery, fidelity
+from unshaken.evaluation.drift_under_attack import against_gallery, fidelity
 from unshaken.evaluation.linear_probe import linear_probe
 from unshaken.methods.lore import LORE
 from unshaken.nets.backbone import Backbone

@@ -1,4 +1,4 @@
-"""What an attack, or a training, does to embeddings, measured without labels."""
+"""What an attack, or a training, does to embeddings, measured without labels"""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from unshaken.attacks.pgd import PGD, embedding_attack
 from unshaken.base.rng import Key
 from unshaken.base.types import Float
 from unshaken.data.images import Images
+from unshaken.evaluation.embedding_drift import Drift, Gallery, in_metric
 from unshaken.evaluation.linear_probe import CHUNK, features_of
 from unshaken.evaluation.verdicts import wilson
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.network import Encoder, Network, frozen
+
+METRIC = "l2"
+"""Distances are those of embeddings as they are, not normalised."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,8 @@ def drift_under_attack(encoder: Encoder, images: Images, attack: PGD, n: int, ke
 
 def against_gallery(z_adv: Float[Tensor, "n D"], gallery: Float[Tensor, "N D"]) -> EmbeddingDrift:
     """Compare embeddings of changed images with a gallery whose first rows are those of the unchanged ones."""
-    n = len(z_adv)
-    own = torch.arange(n, device=gallery.device)
-    lost = int((torch.cdist(z_adv, gallery).argmin(1) != own).sum())
-    between = torch.cdist(gallery[:n], gallery)
-    between[own, own] = torch.inf
-    relative = (z_adv - gallery[:n]).norm(dim=1) / between.amin(1)
-    return EmbeddingDrift(n, len(gallery), lost, float(relative.median()))
+    found = Drift.of(Gallery.of(gallery.cpu(), METRIC), torch.arange(len(z_adv)), in_metric(z_adv.cpu(), METRIC))
+    return EmbeddingDrift(len(z_adv), len(gallery), int(found.lost.sum()), float(found.relative.median()))
 
 
 def _squared(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:

@@ -15,7 +15,7 @@ from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
-from unshaken.evaluation.embedding_drift import drift_under_attack, fidelity
+from unshaken.evaluation.drift_under_attack import drift_under_attack, fidelity
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.encoder_words import locate
