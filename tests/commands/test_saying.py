@@ -25,17 +25,20 @@ from unshaken.commands.frontier import FrontierOptions
 from unshaken.commands.interop import VerifyOptions
 from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions, on_its_split, remark
+from unshaken.commands.robustify import RobustifyOptions
 from unshaken.commands.text_embeddings import TextEmbeddingsOptions
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.export import ExportOptions
 from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.nets.backbone import Backbone
 from unshaken.options import flags, parse
 from unshaken.options.aliases import ALIASES, ANSWERS
 from unshaken.options.fields import components
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.robust import robust_recipe
 from unshaken.report.frontier import FrontierFigureOptions
 from unshaken.report.table import ReportOptions
 from unshaken.runs.frontier import Frontier, coreset_pair
@@ -192,6 +195,7 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
         SubmitOptions(),
         EmbedOptions(DataSource("digits")),
         TextEmbeddingsOptions(),
+        RobustifyOptions(robust_recipe("deacl", "ENCODER", Backbone(), DataSource("digits"))),
     )
     known |= {flag for other in others for flag in flags(other)}
     known |= {
@@ -205,7 +209,7 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
 
 
 READ_BY_THEMSELVES = {
-    *("--mode", "--protocol", "--data", "--dataset", "--lr.value", "--optimizer.momentum"),
+    *("--mode", "--protocol", "--objective", "--data", "--dataset", "--lr.value", "--optimizer.momentum"),
     *("--config", "--quiet", "--json", "--csv", "--recipe", "--optimizer.args"),
 }
 """Options that a verb reads before the others, and those of kinds that a part can be exchanged for."""

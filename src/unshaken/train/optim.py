@@ -50,7 +50,9 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay on matrices and convolutions only."""
 
     beta1: BelowOne = 0.9
+    """Decay of the mean of the gradients."""
     beta2: BelowOne = 0.999
+    """Decay of the mean of their squares."""
     weight_decay: NonNegative = 0.05
     """Weight decay."""
 
