@@ -211,6 +211,7 @@ def place(made, tmp_path, monkeypatch):
     """A folder as a reader has it, and the work of hours left out."""
     monkeypatch.setattr(Frontier, "run", reached)
     monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain", reached)
+    monkeypatch.setattr(import_module("unshaken.runs.robustify"), "pretrain", reached)
     monkeypatch.setattr(import_module("unshaken.runs.finetune"), "finetune", reached)
     monkeypatch.setattr(import_module("unshaken.runs.doctor"), "check_images", reached)
     monkeypatch.setattr(import_module("unshaken.commands.evaluate"), "evaluate_one", reached)

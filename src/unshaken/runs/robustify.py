@@ -18,7 +18,7 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.drift_under_attack import drift_under_attack, fidelity
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.interop.encoder_words import locate
+from unshaken.interop.encoder_words import WEIGHTS, locate
 from unshaken.interop.foreign import file_format
 from unshaken.interop.import_options import ImportOptions
 from unshaken.interop.imported_files import import_file, import_timm
@@ -69,6 +69,8 @@ def original_of(name: str | Path, workspace: Workspace, options: ImportOptions =
     ours = path.is_dir() and any((path / file).exists() for file in (ENCODER, "recipe.json"))
     if ours or (inside.is_file() and file_format(inside) == "safetensors" and is_own(inside)):
         return Original(encoder_file(path))
+    if not path.exists() and str(name).partition("/")[0] not in WEIGHTS:
+        raise ValueError(f"there is no encoder {str(name)!r}: name timm/NAME, torchvision/NAME, a file or a run")
     found = locate(str(path))
     stem = found.file.name.split(".")[0] if path.is_file() else found.name.strip("/.").replace("/", "-")
     options = replace(options, out=options.out or root / stem, classifier=False)
