@@ -111,7 +111,7 @@ def test_a_module_of_the_user_s_own(small, tmp_path):
         def loss(x: torch.Tensor) -> torch.Tensor:
             return (net(x) - target).square().sum(1)
 
-        return float(loss(PGD(Linf(0.1), 10)(loss, x, Key(0).on("cpu"))).detach().mean())
+        return float(loss(PGD(Linf(0.1), 10).maximise(loss, x, Key(0).on("cpu"))).detach().mean())
 
     assert attacked(robust) < 0.9 * attacked(small)
     again = unshaken.robustify(small, images, workspace=how, recipe=recipe)

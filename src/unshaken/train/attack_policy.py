@@ -47,12 +47,10 @@ class Kept:
         self.views: Tensor | None = None
         self.x_adv: Tensor | None = None
 
-    def run(
-        self, attack: PGD, loss: Loss, x: Float[Tensor, "... C H W"], rng: torch.Generator
-    ) -> Float[Tensor, "... C H W"]:
+    def run(self, attack: PGD, loss: Loss, x: Float[Tensor, "... C H W"], key: Key) -> Float[Tensor, "... C H W"]:
         """Attack, or return the x̃ of the attack before."""
         if self.x_adv is None:
-            self.x_adv = attack(loss, x, rng)
+            self.x_adv = attack(loss, x, None, key)
         return self.x_adv
 
 
