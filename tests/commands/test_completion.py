@@ -33,7 +33,7 @@ def test_bash_completes_verbs_recipes_options_and_runs(place):
         "pret": "pretrain",
         "pretrain acl/dig": "acl/digits",
         "pretrain acl/digits --epo": "--epochs",
-        "pretrain acl/digits --optimizer ''": "SGD AdamW LARS",
+        "pretrain acl/digits --optimizer S": "SGD",
         "finetune ''": "runs/acl-digits-1 runs/acl-digits-1/slf-digits-2",
         "finetune x --mode a": "alf aff all autolora",
         "list mo": "modes",
