@@ -35,8 +35,8 @@ from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.verdict_log import VerdictLog
 from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
-from unshaken.interop.foreign import read
 from unshaken.interop.load import load_model
+from unshaken.layouts.foreign import read
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import (
     digest,

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from unshaken.base.rng import Key
 from unshaken.interop.encoder_words import locate
 from unshaken.interop.export import ExportOptions, export
-from unshaken.interop.foreign import read
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportOptions
+from unshaken.layouts.foreign import read
 from unshaken.nets.checkpoint import load_encoder, save_encoder
 from unshaken.nets.timm_nets import timm_package
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from unshaken.interop.encoder_facts import Facts
 from unshaken.interop.encoder_import import read_encoder
 from unshaken.interop.encoder_words import locate
-from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportOptions
-from unshaken.interop.original_file import origin_of
+from unshaken.layouts.encoder_facts import Facts
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
+from unshaken.layouts.original_file import origin_of
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.variants import variant_of
 from unshaken.nets.vit import ViT, resample

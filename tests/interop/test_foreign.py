@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unshaken.commands.interop import import_
-from unshaken.interop.foreign import read
+from unshaken.layouts.foreign import read
 from unshaken.nets.checkpoint import write_tensors
 from unshaken.nets.torch_files import real
 

@@ -36,10 +36,10 @@ from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop import named_import as importing
 from unshaken.interop.fingerprint import verify_fingerprint
-from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import ImportOptions, import_checkpoint
 from unshaken.interop.imported_files import import_file, import_timm
-from unshaken.interop.layouts import LAYOUTS
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
+from unshaken.layouts.published import LAYOUTS
 from unshaken.nets.backbone import timm_encoder
 from unshaken.nets.checkpoint import load_classifier, load_encoder
 from unshaken.nets.dual_bn import routes_of, set_route

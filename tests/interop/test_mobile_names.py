@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unshaken.interop.foreign import read
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportOptions
-from unshaken.interop.mobile_names import LITE_BLOCK, LITE_OUTSIDE
 from unshaken.interop.same_keys import same_keys, write_same_keys
+from unshaken.layouts.foreign import read
+from unshaken.layouts.mobile_names import LITE_BLOCK, LITE_OUTSIDE
 from unshaken.nets.timm_nets import timm_package
 
 timm = timm_package() if find_spec("timm") else pytest.skip("needs timm", allow_module_level=True)

@@ -14,10 +14,10 @@ from published import CIFAR, IMAGENET, Style, Weights, moduled, resnet, wrn
 from torch import Tensor, nn
 
 from unshaken.citations.cite import cited
-from unshaken.interop.foreign import read
 from unshaken.interop.import_checkpoint import ImportOptions, import_checkpoint
 from unshaken.interop.imported_files import import_file
-from unshaken.interop.layouts import NONE
+from unshaken.layouts.foreign import read
+from unshaken.layouts.published import NONE
 from unshaken.nets.checkpoint import load_classifier, load_encoder
 
 State = dict[str, Tensor]

@@ -10,7 +10,7 @@ from test_import_checkpoint import TABLE, TWO
 
 from unshaken.commands.interop import export_, import_, verify
 from unshaken.interop.class_names import CLASSES
-from unshaken.interop.layouts import LAYOUTS
+from unshaken.layouts.published import LAYOUTS
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,10 @@ from unshaken.data.source import DataSource
 from unshaken.diagnostics.constant_answer import constant
 from unshaken.diagnostics.doctor import Checked
 from unshaken.diagnostics.subject import Finding
-from unshaken.interop.foreign import file_format
 from unshaken.interop.import_checkpoint import ImportOptions
 from unshaken.interop.imported_files import import_file
 from unshaken.interop.load import file_in
+from unshaken.layouts.foreign import file_format
 from unshaken.nets.checkpoint import FORMAT, backbone_of, read_tensors
 from unshaken.nets.locate import locate
 from unshaken.options import only_options_of, parse, subject

@@ -12,13 +12,13 @@ from unshaken.base.json_files import add_checksum, add_checksums_to_lines
 from unshaken.base.ranges import Count, Whole, ranged
 from unshaken.base.suggest import closest
 from unshaken.compute.runtime import Runtime
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
 from unshaken.interop.export import ExportOptions, export, page_of
 from unshaken.interop.fingerprint import verify_fingerprint, write_fingerprint
 from unshaken.interop.import_options import UNKNOWN, ImportOptions
 from unshaken.interop.imported_files import ImportedFiles, import_file, import_timm, import_torchvision
-from unshaken.interop.layouts import LAYOUTS
-from unshaken.interop.mobile_names import TRANSLATIONS
+from unshaken.layouts.encoder_layouts import ENCODER_LAYOUTS
+from unshaken.layouts.mobile_names import TRANSLATIONS
+from unshaken.layouts.published import LAYOUTS
 from unshaken.nets import checkpoint as saved
 from unshaken.nets.locate import locate
 from unshaken.options import parse, subject

@@ -14,7 +14,7 @@ from unshaken.base.checksum import checksum
 from unshaken.base.types import Float
 from unshaken.evaluation.class_embeddings import SCALE, ClassEmbeddings
 from unshaken.interop.encoder_words import WEIGHTS, locate
-from unshaken.interop.foreign import read
+from unshaken.layouts.foreign import read
 from unshaken.nets.timm_nets import timm_package
 
 TEMPLATES = (

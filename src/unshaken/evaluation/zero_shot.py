@@ -14,7 +14,7 @@ from unshaken.base.types import Float
 from unshaken.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
 from unshaken.evaluation.classifier import Classifier
 from unshaken.interop.load import file_in
-from unshaken.interop.original_file import origin_of
+from unshaken.layouts.original_file import origin_of
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import load_encoder
 from unshaken.nets.network import Encoder

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from unshaken.interop.encoder_words import locate
-from unshaken.interop.foreign import read
 from unshaken.interop.load import LoadedModel, file_in, load_model
-from unshaken.interop.original_file import check_origin, original_weights
+from unshaken.layouts.foreign import read
+from unshaken.layouts.original_file import check_origin, original_weights
 from unshaken.nets.checkpoint import FORMAT
 from unshaken.nets.dual_bn import merge_route, routes_of
 from unshaken.nets.network import Encoder

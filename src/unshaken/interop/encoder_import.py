@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_facts import Facts, Unsaid
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout
-from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
+from unshaken.layouts.encoder_facts import Facts, Unsaid
+from unshaken.layouts.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.name_rules import HOLE, Rule, names_within, parent, placed
 from unshaken.nets.torch_files import real

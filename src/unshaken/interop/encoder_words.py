@@ -8,8 +8,8 @@ from typing import Any
 
 from unshaken.base.json_files import read_foreign_json
 from unshaken.base.json_shapes import Items, Number, Whole
-from unshaken.interop.encoder_facts import ACTIVATIONS, Facts
-from unshaken.interop.layouts import Normalisation
+from unshaken.layouts.encoder_facts import ACTIVATIONS, Facts
+from unshaken.layouts.published import Normalisation
 from unshaken.nets.published_weights import hub_file
 
 WEIGHTS = {

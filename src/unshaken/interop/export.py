@@ -27,8 +27,8 @@ from unshaken.interop.encoder_words import locate
 from unshaken.interop.fingerprint import fingerprint, images
 from unshaken.interop.load import LoadedModel, file_in, load_model
 from unshaken.interop.model_card import card, front_matter, side_of
-from unshaken.interop.original_file import note, write_original
 from unshaken.interop.usage_snippets import CODE, SHARED_RESNETS
+from unshaken.layouts.original_file import note, write_original
 from unshaken.nets.checkpoint import FORMAT, digest, save_classifier, save_encoder
 from unshaken.nets.network import Network
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_facts import Facts
 from unshaken.interop.encoder_import import import_encoder, read_encoder
-from unshaken.interop.foreign import ForeignCheckpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
-from unshaken.interop.layouts import LAYOUTS, NONE
-from unshaken.interop.mobile_names import Translated, translated
-from unshaken.interop.normalisation import pixel_normalisation
-from unshaken.interop.prefix_search import read_as
-from unshaken.interop.weight_matching import Reading
+from unshaken.layouts.encoder_facts import Facts
+from unshaken.layouts.foreign import ForeignCheckpoint
+from unshaken.layouts.mobile_names import Translated, translated
+from unshaken.layouts.normalisation import pixel_normalisation
+from unshaken.layouts.prefix_search import read_as
+from unshaken.layouts.published import LAYOUTS, NONE
+from unshaken.layouts.weight_matching import Reading
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.dual_bn import with_routes
 from unshaken.nets.heads import zero_classifier

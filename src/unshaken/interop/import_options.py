@@ -11,10 +11,10 @@ from torch import nn
 from unshaken.base.ranges import Count, Number, Positive, ranged
 from unshaken.base.suggest import ASIDE, did_you_mean
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_facts import Facts
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
-from unshaken.interop.layouts import LAYOUTS, NORMALISATIONS
-from unshaken.interop.weight_matching import Wanted
+from unshaken.layouts.encoder_facts import Facts
+from unshaken.layouts.encoder_layouts import ENCODER_LAYOUTS
+from unshaken.layouts.published import LAYOUTS, NORMALISATIONS
+from unshaken.layouts.weight_matching import Wanted
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.network import Encoder
 

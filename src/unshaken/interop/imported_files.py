@@ -10,11 +10,11 @@ from unshaken.base.serialize import to_json
 from unshaken.interop.class_names import CLASSES, names_of
 from unshaken.interop.encoder_words import locate
 from unshaken.interop.fingerprint import fingerprint
-from unshaken.interop.foreign import read
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
 from unshaken.interop.load import LoadedModel
 from unshaken.interop.named_import import import_timm_network, import_torchvision_network
+from unshaken.layouts.foreign import read
 from unshaken.nets.checkpoint import digest, read_tensors, save_classifier, save_encoder
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.network import Network

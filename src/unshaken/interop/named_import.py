@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from unshaken.data.source import UNKNOWN
-from unshaken.interop.encoder_facts import Facts, vit_of
 from unshaken.interop.encoder_import import EMBEDDINGS
-from unshaken.interop.foreign import Container, ForeignCheckpoint
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportedModel, ImportOptions, recipe_of
-from unshaken.interop.normalisation import pixel_normalisation
-from unshaken.interop.weight_matching import Reading
+from unshaken.layouts.encoder_facts import Facts, vit_of
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
+from unshaken.layouts.normalisation import pixel_normalisation
+from unshaken.layouts.weight_matching import Reading
 from unshaken.nets.backbone import Backbone, timm_encoder
 from unshaken.nets.network import Encoder, Normalize
 from unshaken.nets.timm_nets import published_classifier, timm_config, timm_package

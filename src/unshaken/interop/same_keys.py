@@ -11,9 +11,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unshaken.base.json_files import write_bytes
-from unshaken.interop.foreign import file_format, read
 from unshaken.interop.import_checkpoint import find_weights
 from unshaken.interop.import_options import ImportOptions
+from unshaken.layouts.foreign import file_format, read
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.network import Encoder
 from unshaken.nets.torch_files import read_safetensors, real

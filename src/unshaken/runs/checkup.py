@@ -25,9 +25,9 @@ from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.evaluation.embedding_drift import Drift, Gallery, in_metric
 from unshaken.interop.encoder_words import locate
-from unshaken.interop.foreign import read
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.load import file_in
+from unshaken.layouts.foreign import read
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import FORMAT, digest, load_encoder
 from unshaken.nets.network import Encoder, frozen

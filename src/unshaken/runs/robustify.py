@@ -19,12 +19,12 @@ from unshaken.evaluation.drift_under_attack import drift_under_attack, fidelity
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.encoder_words import WEIGHTS, locate
-from unshaken.interop.foreign import file_format
 from unshaken.interop.import_options import ImportOptions
 from unshaken.interop.imported_files import import_file, import_timm
 from unshaken.interop.load import load_model
-from unshaken.interop.original_file import note, origin_of, write_original
 from unshaken.interop.same_keys import write_same_keys
+from unshaken.layouts.foreign import file_format
+from unshaken.layouts.original_file import note, origin_of, write_original
 from unshaken.nets.checkpoint import is_own
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.timm_nets import torchvision_file

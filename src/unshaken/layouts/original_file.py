@@ -13,8 +13,8 @@ from torch import Tensor
 
 from unshaken.base.json_files import write_bytes
 from unshaken.base.tensor_file import seal, sealed
-from unshaken.interop.encoder_layouts import ENCODER_LAYOUTS
-from unshaken.interop.foreign import ForeignCheckpoint, file_format, read
+from unshaken.layouts.encoder_layouts import ENCODER_LAYOUTS
+from unshaken.layouts.foreign import ForeignCheckpoint, file_format, read
 from unshaken.nets.name_rules import names_within, placed
 from unshaken.nets.network import Encoder
 from unshaken.nets.torch_files import read_safetensors, real

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from unshaken.interop.layouts import Normalisation
+from unshaken.layouts.published import Normalisation
 from unshaken.nets.clip_resnet import ClipResNet
 from unshaken.nets.name_rules import Shapes
 from unshaken.nets.rope_vit import RopeViT

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unshaken.interop.architecture import Shapes, shapes_of
-from unshaken.interop.foreign import Container, ForeignCheckpoint
-from unshaken.interop.layouts import IMAGENET, Normalisation
+from unshaken.layouts.architecture import Shapes, shapes_of
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
+from unshaken.layouts.published import IMAGENET, Normalisation
 from unshaken.nets.timm_nets import timm_config
 
 LITE: Normalisation = ((127 / 255,) * 3, (128 / 255,) * 3)

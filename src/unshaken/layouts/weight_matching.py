@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from unshaken.interop.architecture import names_by_number, network_of, shapes_of, timm_shapes
-from unshaken.interop.foreign import Container, ForeignCheckpoint
-from unshaken.interop.layouts import LAYOUTS, Layout
+from unshaken.layouts.architecture import names_by_number, network_of, shapes_of, timm_shapes
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
+from unshaken.layouts.published import LAYOUTS, Layout
 from unshaken.nets.timm_nets import timm_config
 
 HARMLESS = r"(^|\.)(total_ops|total_params|n_averaged|num_batches_tracked|weight_mask_shape|_extra_state)$"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from unshaken.interop.encoder_facts import Facts, clip_resnet_of, rope_vit_of, vit_of
-from unshaken.interop.layouts import IMAGENET, Normalisation
+from unshaken.layouts.encoder_facts import Facts, clip_resnet_of, rope_vit_of, vit_of
+from unshaken.layouts.published import IMAGENET, Normalisation
 from unshaken.nets import encoder_names as names
 from unshaken.nets.name_rules import Rule, Shapes, names_within
 from unshaken.nets.variants import AnyVariant

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from unshaken.interop.architecture import timm_shapes
-from unshaken.interop.foreign import Container, ForeignCheckpoint
-from unshaken.interop.weight_matching import Reading, Wanted, attempt, part_of, shapes_in
+from unshaken.layouts.architecture import timm_shapes
+from unshaken.layouts.foreign import Container, ForeignCheckpoint
+from unshaken.layouts.weight_matching import Reading, Wanted, attempt, part_of, shapes_in
 
 
 def read_as(foreign: ForeignCheckpoint, wanted: Wanted = Wanted()) -> Reading:

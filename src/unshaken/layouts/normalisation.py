@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
-from unshaken.interop.layouts import IMAGENET, NONE, NORMALISATIONS, Normalisation, normalisation_of
-from unshaken.interop.weight_matching import Reading, is_statistic
+from unshaken.layouts.published import IMAGENET, NONE, NORMALISATIONS, Normalisation, normalisation_of
+from unshaken.layouts.weight_matching import Reading, is_statistic
 from unshaken.nets.torch_files import real
 
 PAIRS = {"mean": "std", "mu": "sigma"}
