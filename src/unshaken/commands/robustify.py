@@ -1,4 +1,4 @@
-"""`unshaken robustify`: make a pre-trained encoder robust without labels; same keys out, same embedding space."""
+"""`unshaken robustify`: make a pre-trained encoder robust without labels, and write it in its own form"""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Flat = tyro.conf.arg(name="")
 @dataclass(frozen=True)
 @ranged
 class RobustifyOptions:
-    """Make a pre-trained encoder robust on images without labels. Its embedding space stays, and so do the names of its
-    weights in the file that is written beside encoder.safetensors.
+    """Make a pre-trained encoder robust on images without labels. The original is the teacher, and its file gives the
+    names, order and dtypes of the weights that are written beside encoder.safetensors. What changed is measured.
 
     ENCODER is timm/NAME, torchvision/NAME, a checkpoint file, or a run. --data names the images, such as a folder.
     --objective is deacl (the default), fare, profeat or lore; the other options change what it takes by default.

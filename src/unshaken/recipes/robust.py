@@ -51,13 +51,13 @@ def from_teacher(name: str, defaults: DatasetDefaults) -> Pretrain:
 def robust_recipe(
     objective: str, encoder: str, backbone: Backbone, data: DataSource, ball: AnyBall | None = None
 ) -> Pretrain:
-    """Return the recipe that makes an encoder robust on images without labels; the encoder's space stays.
+    """Return the recipe that makes an encoder robust on images without labels, with the encoder as its teacher.
 
     objective  one of OBJECTIVES
     encoder    the encoder's file or run, the student's start and teacher
     ball       what an attacker may change; None: the set's own if it is a standard one, else ε = 4/255
 
-    The values are those of docs/robustify.md, chosen on validation images.
+    docs/robustify.md says where the values come from, and what was not tried.
     """
     if objective not in OBJECTIVES:
         raise ValueError(

@@ -79,6 +79,6 @@ def page(found: Robustness, title: str, facts: dict[str, str]) -> str:
         f"# {markdown(title)}\n\n{known}\n\n## What changed\n\n| | before | after |\n| --- | --- | --- |\n{rows}\n\n"
         f"Attack: {markdown(found.attack)}. Identity is lost if the nearest of {gallery} clean images is no longer the "
         f"attacked image's own; relative drift is in units of the distance to the nearest other image.{none}\n\n"
-        "The embedding space is the original's: an index of old embeddings, or a head trained on them, can still be "
-        "used, as far as the drift above allows it. The weights keep the licence of the original.\n"
+        "An index of old embeddings, or a head trained on them, can still be used only if the drift above is small and "
+        "an image's own embedding is found in the old index. The weights keep the licence of the original.\n"
     )

@@ -101,7 +101,8 @@ def robustify(
     test       at most this many test images for the accuracies of a linear probe, if the images have labels; None: all
 
     The folder has encoder.safetensors, the encoder in the form of the file that it came from, with the same names,
-    order and dtypes, and robustness.json and README.md, which say what changed. The embedding space is the original's.
+    order and dtypes, and robustness.json and README.md, which say what changed. Whether the original's
+    embedding space is still there is among it.
     """
     if isinstance(encoder, nn.Module):
         images = data if isinstance(data, Images) else _source(data).load("train")
