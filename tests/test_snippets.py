@@ -22,6 +22,7 @@ from published import IMAGENET, Style, Weights, acl_head, bn_list, resnet
 import unshaken
 from unshaken import cli
 from unshaken.commands.pretrain import PretrainOptions
+from unshaken.commands.robustify import RobustifyOptions
 from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.nets.backbone import Backbone
@@ -31,6 +32,7 @@ from unshaken.options.fields import all_fields, alternatives
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
+from unshaken.recipes.robust import robust_recipe
 from unshaken.runs.frontier import Frontier
 
 ROOT = Path(__file__).parent.parent
@@ -321,7 +323,8 @@ def dotted_options() -> set[str]:
     """Every option of a component of some recipe, and of the kinds that can replace the component."""
     found = set()
     recipes = (PretrainOptions(unshaken.recipe(f"{name}/cifar10")) for name in RECIPES)
-    for value in (Finetune(), AutoFinetune(), Evaluation(), *recipes):
+    robust = RobustifyOptions(robust_recipe("deacl", "ENCODER", Backbone(), unshaken.DataSource("digits")))
+    for value in (Finetune(), AutoFinetune(), Evaluation(), robust, *recipes):
         for option in all_fields(value):
             kinds = alternatives(option.hint) if option.is_component else ()
             found |= {option.flag, *(f"{option.flag}.{name}" for kind in kinds for name in kind.__annotations__)}
