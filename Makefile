@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/unshaken demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 # the pages in a real browser: Chromium where there is one, else the one that Playwright fetches
 test-browser: .venv/ready

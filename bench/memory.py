@@ -14,9 +14,11 @@ def peak(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[float, 
     """Return the peak memory of work in MB, beyond the memory before it, and its return value.
 
     prepare(*args), a function of a module, returns the work. It runs in a fresh process, because reused memory of an
-    old one would not be counted.
+    old one would not be counted: in a fork of a server that has only imported the module.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+    context = get_context("forkserver")
+    context.set_forkserver_preload([prepare.__module__])
+    with ProcessPoolExecutor(1, context) as process:
         return process.submit(_growth, prepare, args).result()
 
 

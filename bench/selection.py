@@ -61,7 +61,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
 
 def setting(data: Path | None, quick: bool) -> tuple[Size, Images]:
     if quick:
-        return Size(unshaken.recipe("acl/digits"), 96, 16, 8, 20), unshaken.DataSource("digits").load("train")
+        return Size(unshaken.recipe("acl/digits"), 48, 8, 8, 12), unshaken.DataSource("digits").load("train")
     if data is None:
         raise SystemExit("bench: selection looks at CIFAR-10: name the folder that has cifar10/*.parquet by --data")
     images = unshaken.DataSource(str(data / "cifar10"), size=32).load("train")

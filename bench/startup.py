@@ -31,6 +31,8 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
         "first step": lambda: begun(["pretrain", "acl/digits", "--save-every", "0"], "checkpoint.safetensors"),
         "ten steps of the demo": lambda: begun(["demo"], "log.jsonl"),
     }
+    if quick:
+        sides = {side: sides[side] for side in ("import torch", "help", "first step")}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for k in range(rounds + (not quick)):
         for side, work in sides.items():
@@ -42,7 +44,7 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
     return paired(seconds, "first step", "import torch") | {
         "seconds": {side: round(median(times), 3) for side, times in seconds.items()},
         "most": MOST,
-        "kept": all(median(seconds[side]) < most for side, most in MOST.items()),
+        "kept": all(median(seconds[side]) < most for side, most in MOST.items() if side in seconds),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import config
 
-HELPERS = (".", "train", "coreset", "runs", "corruptions", "interop", "faults", "board")
+HELPERS = (".", "bench", "train", "coreset", "runs", "corruptions", "interop", "faults", "board")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
 import checking  # noqa: E402 (it lies beside this file)

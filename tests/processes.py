@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from multiprocessing import forkserver
 from tempfile import TemporaryFile
 
 import torch
@@ -51,11 +52,14 @@ class Forked:
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             warnings.simplefilter("ignore")
             config.update("jaxtyping_disable", True)
+            forkserver._forkserver.__init__()  # one that this process's parent started is not its child
             torch.set_num_threads(1)
             work()
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            if isinstance(ended.code, str):
+                print(ended.code, file=sys.stderr)
         except BaseException:  # whatever it is, the child must not go on with its parent's tests
             traceback.print_exc()
         finally:

@@ -393,16 +393,24 @@ def test_an_unreadable_image_is_named(tmp_path, capsys):
 def test_real_cifar10_through_a_resnet18(tmp_path):
     """Parquet in, result out; a handful of images, for a ResNet-18 is slow on a CPU."""
     place = ["--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]
-    args = ["pretrain", "acl", "--data", f"{DATA}/cifar10", "--data.limit", "24", "--batch-size", "12", "--epochs", "1"]
-    assert cli.run([*args, *place]) == 0
+    args = ["pretrain", "acl", "--data", f"{DATA}/cifar10", "--data.limit", "8", "--batch-size", "8", "--epochs", "1"]
+    assert cli.run([*args, "--method.attack.steps", "1", *place]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert cli.run(["finetune", str(run), "--mode", "slf", "--epochs", "1"]) == 0
-    assert cli.run(["evaluate", str(run), "--limit", "8", "--attack.steps", "3"]) == 0
-    (result,) = run.rglob("result-steps3-first8.json")
+    assert cli.run(["evaluate", str(run), "--limit", "4", "--attack.steps", "2"]) == 0
+    (result,) = run.rglob("result-steps2-first4.json")
     found = json.loads(result.read_text())
     assert found["data"]["n"] == 10_000
-    assert found["standard"]["n"] == 8
+    assert found["standard"]["n"] == 4
     assert found["evaluation"]["attack"]["ball"]["eps"] == 8 / 255
+
+
+def test_time_that_is_over_has_an_exit_code_of_its_own(tmp_path, capsys):
+    """EX_TEMPFAIL, "try again later": neither that of success nor that of a signal."""
+    args = ["pretrain", "acl/digits", *QUICK, "--out", str(tmp_path)]
+    assert cli.run([*args, "--stop-after", "1e-6"]) == 75
+    assert "the same command resumes from there" in capsys.readouterr().err
+    assert cli.run(args) == 0
 
 
 @pytest.mark.slow

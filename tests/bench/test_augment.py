@@ -1,21 +1,15 @@
 """torchvision's images for our draws are ours but for its rounding, and the comparison says how long each takes."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from bench.augment import noise, pictures
 from bench.literal.augment import repeated, transform
+from compared import compared
 
 from unshaken.base.rng import Key
 from unshaken.transforms.color import ColorJitter
 from unshaken.transforms.crop import Boxes
 from unshaken.transforms.views import SimCLRDraws, SimCLRViews
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
@@ -53,9 +47,7 @@ def test_the_timed_transform_is_these_functions():
 
 
 def test_the_comparison_runs():
-    command = [sys.executable, "-m", "bench", "augment", "--quick", "--rounds", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = compared("augment", "--quick", "--rounds", "2")
     assert (result["name"], result["n"], result["images"], result["views"]) == ("augment", 2, "noise", 64)
     assert result["ratio"] > 1
     assert result["views_per_second"]["batched"] > result["views_per_second"]["torchvision"]

@@ -213,7 +213,9 @@ def test_the_comparison_runs(monkeypatch, capsys):
     """On tiny networks, in this process."""
     monkeypatch.setattr(gpu, "isolated", here)
     monkeypatch.setattr(gpu, "there", lambda: False)
-    monkeypatch.setattr(gpu, "QUICK", replace(gpu.QUICK, seconds=0.05))
+    plan = tuple((replace(case, batch=8),) for (case,) in gpu.QUICK.plan)
+    monkeypatch.setattr(gpu, "QUICK", replace(gpu.QUICK, plan=plan, seconds=0.02))
+    monkeypatch.setattr(gpu, "WARM_UP", 1)
     monkeypatch.setattr(sys, "argv", ["bench", "gpu", "--quick", "--rounds", "2"])
     threads = torch.get_num_threads()
     bench.main()

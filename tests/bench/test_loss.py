@@ -1,20 +1,15 @@
 """The literal forms compute NT-Xent, and the comparison measures time and memory."""
 
-import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from bench.literal.contrast import nt_xent, nt_xent_as_classification
 from bench.memory import peak
+from compared import compared
 
 from unshaken.base.rng import Key
 from unshaken.losses.contrastive import nt_xent as ours
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("literal", [nt_xent, nt_xent_as_classification])
@@ -38,9 +33,7 @@ def test_memory_is_what_work_takes_at_its_largest():
 
 @pytest.mark.slow
 def test_the_comparison_runs():
-    command = [sys.executable, "-m", "bench", "loss", "--quick", "--rounds", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = compared("loss", "--quick", "--rounds", "1")
     assert (result["name"], result["n"], result["rows"]) == ("loss", 1, 512)
     assert result["ratio"] > 0.2  # of one round, on a machine that may be busy
     assert result["memory_ratio"] > 0.2

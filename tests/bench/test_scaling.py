@@ -1,19 +1,13 @@
 """The comparison runs, and its parts do what they are timed for."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from bench.scaling import BATCH, SAMPLE, Chance, once
+from compared import compared
 
 from unshaken.base.rng import Key
 from unshaken.coreset.rcs import RCS
 from unshaken.data.images import Images
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("n", [100, 601, BATCH * SAMPLE, BATCH * SAMPLE + 513])
@@ -41,9 +35,7 @@ def test_the_synthetic_problem_can_be_selected_from():
 
 @pytest.mark.slow
 def test_the_comparison_runs():
-    command = [sys.executable, "-m", "bench", "scaling", "--quick", "--rounds", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = compared("scaling", "--quick", "--rounds", "1")
     assert (result["name"], result["n"], result["images"]) == ("scaling", 1, [500, 1000, 2000])
     assert 0.1 < result["ratio"] < 10  # on a machine that may be busy
     assert result["selection"]["2000"]["picked"] == 100

@@ -1,19 +1,13 @@
 """The literal selection computes the same mathematics as the library's exact one, and the comparison says so."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from bench.clock import paired
 from bench.literal.selection import divergence
+from compared import compared, ended
 
 from unshaken.base.rng import Key
 from unshaken.losses.divergence import kl_rows
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_literal_distance_is_the_library_s():
@@ -30,13 +24,11 @@ def test_ratios_are_of_medians_and_their_spread_of_pairs():
 @pytest.mark.slow
 def test_the_exact_settings_pick_as_the_literal_procedure_does():
     """On digits, with few images; a fast setting's picks mean nothing on a network that has hardly learned."""
-    command = [sys.executable, "-m", "bench", "selection", "--quick", "--rounds", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["name"], result["n"], result["picks"]) == ("selection", 1, 3)
+    result = compared("selection", "--quick", "--rounds", "1")
+    assert (result["name"], result["n"], result["picks"]) == ("selection", 1, 2)
     assert result["exact"]["same_picks"] == result["exact"]["advantage_kept"] == [1.0]
     assert result["exact"]["gains_correlate"][0] > 0.999
     assert result["ratio"] > 0  # with so few images it is no measurement
-    done = subprocess.run([*command[:4], "--rounds", "0"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode
-    assert "--rounds is 1 or more" in done.stderr
+    code, _, said = ended("selection", "--rounds", "0")
+    assert code
+    assert "--rounds is 1 or more" in said

@@ -1,15 +1,12 @@
 """The literal steps are the library's: loss, gradients, the weights after them; and they take more operations."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from bench.literal.step import Literal
 from bench.step import SIDES, Ours, flat, literal, noise, operations
+from compared import compared
 
 import unshaken
 from unshaken.base.rng import Key
@@ -17,8 +14,6 @@ from unshaken.base.types import Batch
 from unshaken.methods.air import AIR
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.attack_policy import replace_attacks
-
-ROOT = Path(__file__).parents[2]
 
 
 def small(name: str, steps: int = 0) -> Pretrain:
@@ -82,9 +77,7 @@ def test_operations_are_counted(name, least):
 
 @pytest.mark.slow
 def test_the_comparison_ends_with_its_numbers():
-    command = [sys.executable, "-m", "bench", "air-step", "--quick", "--rounds", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = compared("air-step", "--quick", "--rounds", "2")
     assert (result["name"], result["n"], result["images"]) == ("air-step", 2, 16)
     assert result["numbers"]["float32"]["loss_differs_by"] < 1e-3
     assert result["numbers"]["float32"]["gradients_cosine"] > 0.9

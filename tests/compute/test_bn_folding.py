@@ -24,7 +24,7 @@ def lived(encoder: Encoder, side: int, channels: int = 3) -> Network:
     with torch.no_grad():
         for scale, route in enumerate(ROUTES, 1):
             for _ in range(3):
-                net(scale / 2 * torch.rand(8, channels, side, side, generator=rng), route)
+                net(scale / 2 * torch.rand(4, channels, side, side, generator=rng), route)
         for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.weight.uniform_(0.5, 1.5, generator=rng)
             norm.bias.normal_(0, 0.1, generator=rng)
@@ -56,7 +56,7 @@ def test_outputs_and_input_gradients_are_equal(backbone, left):
     assert not any(p.requires_grad for p in new.parameters())
     net.eval()
     x = torch.rand(
-        4, backbone.channels, backbone.image_size, backbone.image_size, generator=Key("x").on("cpu")
+        2, backbone.channels, backbone.image_size, backbone.image_size, generator=Key("x").on("cpu")
     ).double()
     outputs = {}
     for route in ROUTES:

@@ -163,6 +163,12 @@ def test_what_declares_too_many_pixels_is_refused(size: tuple[int, int]) -> None
         decode(bare_png(*size), 32)
 
 
+def test_the_bound_is_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ValueError, match="declares 1 x 200000000 pixels, and at most 178,956,970 pixels are read"):
+        decode(bare_png(1, 200_000_000), 32)
+
+
 def test_a_set_of_twelve_bits_stops_until_it_is_said(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for k in range(3):

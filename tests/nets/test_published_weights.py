@@ -15,8 +15,15 @@ import torch
 
 from unshaken.nets.published_weights import from_hub, from_url, read_weights
 from unshaken.nets.timm_nets import published_classifier, timm_net
+from unshaken.nets.torchvision_ops import declare_operators
 
 constants = pytest.importorskip("huggingface_hub.constants")
+
+
+def timm_here() -> Any:
+    """As the library imports it: beside a torch without CUDA, `import timm` by itself may end in an error."""
+    declare_operators()
+    return pytest.importorskip("timm")
 
 
 class Bomb:
@@ -60,7 +67,7 @@ def in_hub(repository: str, name: str, file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18"])
 def test_a_hostile_file_in_the_cache_is_not_run(name: str):
-    pytest.importorskip("timm", exc_type=RuntimeError)
+    timm_here()
     cached("resnet18-f37072fd.pth", {"conv1.weight": Bomb()})
     with pytest.raises(ValueError, match="its SHA-256 begins with f37072fd, but it is") as caught:
         published_classifier(name)
@@ -80,7 +87,7 @@ def test_code_beside_weights_of_the_right_hash_is_not_run(asked):
 
 
 def test_timm_s_weights_are_read_here(asked):
-    timm = pytest.importorskip("timm", exc_type=RuntimeError)
+    timm = timm_here()
     made = timm.create_model("test_resnet")
     torch.save(made.state_dict() | {"note": Bomb()}, "w.bin")
     in_hub("timm/test_resnet.r160_in1k", "pytorch_model.bin", Path("w.bin"))
@@ -96,7 +103,7 @@ def test_timm_s_weights_are_read_here(asked):
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "torchvision/resnet18"])
 def test_no_network_is_said_at_once(name: str, asked, capsys):
-    pytest.importorskip("timm", exc_type=RuntimeError)
+    timm_here()
     published_classifier(name, pretrained=False)  # what is imported is imported now
     begun = monotonic()
     with pytest.raises(ValueError, match=f"the weights of {name} are not available: they are not on this machine") as c:

@@ -15,6 +15,7 @@ from unshaken.attacks.autoattack import AutoAttack
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.data.source import DataSource
+from unshaken.evaluation.adapter import MASKED, Adapter
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.report.table import rows
 
@@ -250,6 +251,14 @@ def test_masked_classes_have_logits_of_minus_infinity(monkeypatch):
     monkeypatch.setattr("unshaken.evaluation.protocol.AutoAttack", short)
     full = Evaluation(PGD(Linf(0.05), steps=3), "standard", batch_size=16, limit=16)
     assert unshaken.evaluate(masked, wide, full, workspace=unshaken.Workspace(quiet=True))["autoattack"]["n"] == 16
+
+
+def test_a_masked_class_has_a_low_finite_logit_and_the_others_keep_theirs():
+    z = Adapter(lambda x: torch.tensor([[3.0, 1.0, -torch.inf], [-torch.inf, -torch.inf, -torch.inf]]))(
+        IMAGES.floats()[:2]
+    )
+    assert z[0].tolist() == [3.0, 1.0, 1.0 - MASKED]
+    assert z[1].isneginf().all()  # nothing is left to be lower than
 
 
 def test_a_constant_answer_is_beside_the_scores(capsys):

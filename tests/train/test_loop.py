@@ -91,11 +91,16 @@ def logged(folder: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in ("images_per_s", "checksum")} for line in lines]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[str, list[dict]]:
+    folder = tmp_path_factory.mktemp("whole")
+    return learned(folder, (STEPS,)), logged(folder)
+
+
 @pytest.mark.parametrize("until", [(1, STEPS), (4, 8, STEPS), (3, 4, 5, 11, STEPS), tuple(range(1, STEPS + 1))])
-def test_legs_end_where_the_whole_does(tmp_path, until):
+def test_legs_end_where_the_whole_does(tmp_path, whole, until):
     """With a checkpoint at the end of each, and its log."""
-    assert learned(tmp_path / "legs", until) == learned(tmp_path / "whole", (STEPS,))
-    assert logged(tmp_path / "legs") == logged(tmp_path / "whole")
+    assert (learned(tmp_path, until), logged(tmp_path)) == whole
 
 
 def test_the_end_of_a_leg_is_accounted_for(tmp_path, monkeypatch):
@@ -107,11 +112,11 @@ def test_the_end_of_a_leg_is_accounted_for(tmp_path, monkeypatch):
     assert sum(took > 0.09 for took in seconds) >= 3
 
 
-def test_legs_go_on_in_another_process(tmp_path):
+def test_legs_go_on_in_another_process(tmp_path, whole):
     """What was one `training` may be several: each finds where the last ended."""
     learned(tmp_path / "legs", (3,))
     learned(tmp_path / "legs", (5, 8))
-    assert learned(tmp_path / "legs", (9, STEPS)) == learned(tmp_path / "whole", (STEPS,))
+    assert learned(tmp_path / "legs", (9, STEPS)) == whole[0]
 
 
 def test_what_happens_to_the_network_between_legs_counts(tmp_path):
