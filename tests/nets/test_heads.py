@@ -46,7 +46,7 @@ def test_the_published_fork_s_width():
 def test_a_classifier_is_for_one_labelling_and_nothing_is_nothing():
     assert LinearClassifier().build(16, (7,)).weight.shape == (7, 16)
     for classes in ((), (2, 5)):
-        with pytest.raises(ValueError, match="needs one labelling"):
+        with pytest.raises(ValueError, match="needs one set of labels"):
             LinearClassifier().build(16, classes)
     x = torch.rand(2, 16)
     assert torch.equal(NoHead().build(16)(x), x)
