@@ -163,7 +163,8 @@ def images_of(
 ) -> tuple[Images, DataSource | None]:
     """Return the images to evaluate on, and their source if they come from one."""
     if images is not None and not isinstance(images, (Images, DataSource)):
-        pair = images if isinstance(images, tuple) and len(images) == 2 else (images,)
+        two = isinstance(images, (tuple, list)) and len(images) == 2
+        pair = images if two and getattr(images[1], "ndim", 1) < 3 else (images,)
         images = Images.of(*pair, name=f"{name}'s images")
     if isinstance(images, Images):
         return images, None
