@@ -78,7 +78,7 @@ def test_modes_data_and_networks(capsys):
     assert all(f"| {mode} | {line} | " in shown for mode, line in MODE_LINES.items())
     assert "| stl10 | unlabeled | resnet18, 96 pixels | l∞ 8/255 | 1000 | 512 | " in printed(capsys, list_, "data")
     shown = printed(capsys, list_, "networks")
-    assert "| wrn-28-10 | 8, 32 | " in shown
+    assert "| wrn-28-10 | up to 64 | " in shown
     assert "| timm/NAME | " in shown
 
 

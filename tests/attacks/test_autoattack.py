@@ -218,7 +218,9 @@ def test_pgd_at_a_classifier_is_pgd():
     """Untargeted, of the first restart: the same steps on the sum of cross-entropies, where they succeed."""
     net, x, y = task()
     pgd = PGD(SMALL[0], steps=5)
-    x_adv = pgd.maximise(lambda x: nn.functional.cross_entropy(net(x), y, reduction="sum"), x, (Key(0) / 0 / 0).on("cpu"))
+    x_adv = pgd.maximise(
+        lambda x: nn.functional.cross_entropy(net(x), y, reduction="sum"), x, (Key(0) / 0 / 0).on("cpu")
+    )
     found = TargetedPGD(pgd, targets=0)(Model(net), x, y, Key(0))
     fell = wrong(net(x_adv), y)
     assert 0 < fell.sum() < len(x)

@@ -251,7 +251,10 @@ def test_files_of_other_kinds(content: bytes, words: str):
 def test_no_file_a_folder_and_archives():
     refused(Path("nowhere.pt"), "there is no file nowhere.pt")
     Path("folder").mkdir()
-    refused(Path("folder"), "is a folder: name the checkpoint file in it")
+    with pytest.raises(ValueError, match="is a folder: name the checkpoint file in it"):
+        read(Path("folder"))
+    with pytest.raises(ValueError, match="folder has none of model.safetensors, .* name a file, or a folder"):
+        import_(["folder", "--out", "out"])  # the verb takes folders that transformers and open_clip write
     with zipfile.ZipFile("x.zip", "w") as archive:
         archive.writestr("readme.txt", "weights elsewhere")
     refused(Path("x.zip"), "zip archive without weights")

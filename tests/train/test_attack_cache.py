@@ -35,8 +35,8 @@ def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
     x, index = torch.rand(*views, 4, 3, 5, 5, generator=rng), torch.tensor([5, 0, 9, 2])
     x[..., 0], x[..., 1] = 0, 1  # black and white pixels, which an attack cannot push further
     attacks = AttackCache(tmp_path / "a.bits", 10)
-    found = PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, Key("start").on("cpu"))
-    again = PolicyAttack(attack, AttackPolicy(reuse=attacks), index)(None, x, None)
+    found = PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, None, Key("start"))
+    again = PolicyAttack(attack, AttackPolicy(reuse=attacks), index)(None, x, None, Key(0))
     assert (ball.distance(again, x) <= ball.eps + 1e-6).all()
     assert (again >= 0).all()
     assert (again <= 1).all()
@@ -44,7 +44,7 @@ def test_every_pixel_goes_the_way_it_went(ball, views, tmp_path):
     if isinstance(ball, Linf):
         assert torch.allclose(again, found, atol=1e-6)
     order = torch.tensor([3, 1])
-    part = PolicyAttack(attack, AttackPolicy(reuse=attacks), index[order])(None, x[..., order, :, :, :], None)
+    part = PolicyAttack(attack, AttackPolicy(reuse=attacks), index[order])(None, x[..., order, :, :, :], None, Key(0))
     assert torch.equal(part, again[..., order, :, :, :])
     assert (tmp_path / "a.bits").stat().st_size == 10 * (-(-75 * x[..., 0, 0, 0, 0].numel() // 8) + SUM)
 
@@ -55,7 +55,7 @@ def test_written_again_it_is_the_same_file(tmp_path):
     for file, order in (("a", (0, 1)), ("b", (0, 1, 0))):
         for part in order:
             PolicyAttack(attack, AttackPolicy(record=AttackCache(tmp_path / file, 4)), parts[part])(
-                loss, x[parts[part]], Key(part).on("cpu")
+                loss, x[parts[part]], None, Key(part)
             )
         states.append((tmp_path / file).read_bytes())
     assert states[0] == states[1]
@@ -69,7 +69,7 @@ def test_a_block_filled_with_one_byte_is_not_believed(pixels, filled, tmp_path):
     """Whatever the size of a row, and of the first image too, whose place is 0: a CRC of ones is ones."""
     attack, x = PGD(steps=1), torch.rand(3, *pixels, generator=Key("x").on("cpu"))
     attacks, index = AttackCache(tmp_path / "a", 3), torch.tensor([0, 1, 2])
-    PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, Key(0).on("cpu"))
+    PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, None, Key(0))
     (tmp_path / "a").write_bytes(filled * (tmp_path / "a").stat().st_size)
     for image in range(3):
         with pytest.raises(ValueError, match="was damaged"):
@@ -79,7 +79,7 @@ def test_a_block_filled_with_one_byte_is_not_believed(pixels, filled, tmp_path):
 def test_a_row_of_another_image_is_not_believed(tmp_path):
     attack, x = PGD(steps=1), torch.rand(2, 1, 4, 8, generator=Key("x").on("cpu"))
     attacks, index = AttackCache(tmp_path / "a", 2), torch.tensor([0, 1])
-    PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, Key(0).on("cpu"))
+    PolicyAttack(attack, AttackPolicy(record=attacks), index)(loss, x, None, Key(0))
     rows = (tmp_path / "a").read_bytes()
     half = len(rows) // 2
     (tmp_path / "a").write_bytes(rows[half:] + rows[:half])
@@ -103,9 +103,9 @@ def test_each_method_attacks_once_a_step_or_not_at_all(name):
     calls: list[tuple[int, ...]] = []
 
     def counted(attack: PGD):
-        def call(loss, x, rng):
+        def call(loss, x, y, key):
             calls.append(tuple(x.shape))
-            return replace(attack, steps=1)(loss, x, rng)
+            return replace(attack, steps=1)(loss, x, y, key)
 
         return call
 

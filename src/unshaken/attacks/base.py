@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch.nn.functional import cross_entropy
 from unshaken.attacks.objective import likeliest
 from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float, Int
+
+if TYPE_CHECKING:
+    from unshaken.attacks.ball import Ball
 
 Logits = Callable[[Tensor], Tensor]
 """A function of images in [0, 1] (N C H W) to logits (N K): a network in eval mode with frozen parameters."""
@@ -77,6 +80,11 @@ class Attack(ABC):
 
     An attack of your own is a frozen dataclass below this class, with a field `ball`.
     """
+
+    if TYPE_CHECKING:  # a field of each kind of attack, with a default of its own
+
+        @property
+        def ball(self) -> Ball: ...
 
     @abstractmethod
     def __call__(

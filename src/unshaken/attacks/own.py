@@ -57,7 +57,8 @@ def as_attack(attack: Any, ball: Ball) -> Attack:
         raise ValueError(f"the attack's ball is Linf(eps) or L2(eps) of unshaken.attacks.ball, not {own!r}")
     if isinstance(attack, Attack) and is_dataclass(attack):
         return attack
-    return FunctionAttack(own, getattr(attack, "__name__", type(attack).__name__), code_of_function(attack), attack)
+    called = getattr(attack, "__name__", type(attack).__name__)
+    return FunctionAttack(own, called, code_of_function(attack), attack)  # pyright: ignore[reportArgumentType]
 
 
 def read_attack(saved: dict[str, Any], kinds: dict[str, type]) -> Attack:

@@ -95,4 +95,4 @@ def _joined(found: Sequence[tuple[Tensor, ...]], wanted: int, images: Images) ->
     nothing = (torch.zeros(0, dtype=torch.int64), images.floats(slice(0, 0)).cpu(), images.floats(slice(0, 0)).cpu())
     none = (*nothing, torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
     joined = [torch.cat(each)[:wanted] for each in zip(none, *found, strict=True)]
-    return AdversarialExamples(*joined, images.names)
+    return AdversarialExamples(*joined, images.names)  # pyright: ignore[reportCallIssue]

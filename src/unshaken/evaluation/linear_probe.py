@@ -45,7 +45,7 @@ def linear_probe(f: Float[Tensor, "N D"], label: Int[Tensor, "N"], classes: int,
     rule.step(objective)
     with torch.no_grad():
         layer.weight /= std
-        layer.bias -= layer.weight @ mean
+        layer.bias.sub_(layer.weight @ mean)
     return layer.requires_grad_(False)
 
 

@@ -41,7 +41,7 @@ def file_suffix(evaluation: Evaluation, usual: Evaluation, other_set: str = "") 
     for name in ("steps", "rel_step_size", "restarts") if isinstance(attack, PGD) else ():
         if getattr(attack, name) != getattr(default, name):
             words.append(f"{name}{getattr(attack, name):g}")
-    words += [f"init-{attack.init}"] if isinstance(attack, PGD) and attack.init != default.init else []
+    words += [f"init-{attack.init}"] if isinstance(attack, PGD) and attack.init != default.init else []  # pyright: ignore[reportAttributeAccessIssue]
     words += ["without-gradients"] if evaluation.attacks == "queries" else []
     words += [f"queries{evaluation.queries}"] if evaluation.queries != usual.queries else []
     words += [evaluation.autoattack] if evaluation.autoattack not in ("none", "standard") else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def _open_clip(folder: Path) -> tuple[Embed, float, float | None]:
     _needs("open_clip")
     import open_clip
 
-    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    model: Any = open_clip.create_model(f"local-dir:{folder}").eval()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     bias = getattr(model, "logit_bias", None)
     scale = float(model.logit_scale.detach().exp())

@@ -80,7 +80,7 @@ def vit_of_timm(net: nn.Module, options: ImportOptions = ImportOptions()) -> ViT
     head = shapes.pop("head.weight", None)
     shapes.pop("head.bias", None)
     clip = head is not None and "norm_pre.weight" in shapes
-    block: Any = net.blocks[0]
+    block: Any = net.blocks[0]  # pyright: ignore[reportIndexIssue]
     facts = Facts(
         heads=options.heads or block.attn.num_heads,
         activation=options.activation or ACTIVATIONS.get(type(block.mlp.act).__name__),

@@ -56,7 +56,7 @@ class LORE(Method):
         z, z_adv = h(torch.stack([x, x_adv]), "shared")
         loss_adv, drift = squared_distance(z_adv, target).mean(), squared_distance(z, target)
         c = drift - self.rho * target.square().sum(-1)
-        lam = h.head.multiplier(target)
+        lam = h.head.multiplier(target)  # pyright: ignore[reportCallIssue]
         loss = loss_adv + (lam.detach() * c).mean()
         if clock.update == self.updates - 1:
             loss = loss - dual(lam, c)

@@ -33,8 +33,8 @@ class Rule:
 
     def at(self, number: str | None) -> Rule:
         """Return the rule for one block."""
-        names = ([name.replace("{i}", number or "") for name in each] for each in (self.theirs, self.ours))
-        return Rule(*map(tuple, names), self.transposed)
+        theirs, ours = (tuple(name.replace("{i}", number or "") for name in each) for each in (self.theirs, self.ours))
+        return Rule(theirs, ours, self.transposed)
 
     def read(self, tensors: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
         """Return our tensors, of these shapes, from theirs. ValueError, without a sentence, if they do not fit."""

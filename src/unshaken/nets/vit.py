@@ -79,7 +79,7 @@ class ViT:
         from timm.layers import LayerNorm, SwiGLUPacked
 
         more: dict[str, Any] = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if self.swiglu else {}
-        net = _network()(
+        net: Any = _network()(
             img_size=self.side,
             patch_size=self.patch,
             in_chans=channels,

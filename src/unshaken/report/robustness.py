@@ -47,12 +47,12 @@ class Robustness:
         )
         for eps, (before, after) in self.embedding.items():
             yield f"identity lost under attack, ε = {eps}/255", _lost(before), _lost(after)
-            name = f"relative drift under attack, ε = {eps}/255, median"
-            yield name, *(f"{each['relative_drift_median']:.2f}" for each in (before, after))
+            drifts = [f"{each['relative_drift_median']:.2f}" for each in (before, after)]
+            yield f"relative drift under attack, ε = {eps}/255, median", drifts[0], drifts[1]
         for number, (eps, (before, after)) in enumerate(self.accuracy.items()):
             if not number:
-                yield "linear probe, clean accuracy", *(_share(each["standard"]) for each in (before, after))
-            yield f"linear probe under attack, ε = {eps}/255", *(_share(each["robust"]) for each in (before, after))
+                yield "linear probe, clean accuracy", _share(before["standard"]), _share(after["standard"])
+            yield f"linear probe under attack, ε = {eps}/255", _share(before["robust"]), _share(after["robust"])
 
     def lines(self) -> list[str]:
         rows = [("", "before", "after"), *self.rows()]
