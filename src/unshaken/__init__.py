@@ -12,6 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what an editor reads: the same names as below
+    from unshaken.attacks.autoattack import AutoAttack as AutoAttack
+    from unshaken.attacks.ball import L1 as L1
+    from unshaken.attacks.ball import L2 as L2
+    from unshaken.attacks.ball import Linf as Linf
+    from unshaken.attacks.base import Attack as Attack
+    from unshaken.attacks.pgd import PGD as PGD
     from unshaken.compute.runtime import Runtime as Runtime
     from unshaken.data.images import Images as Images
     from unshaken.data.source import DataSource as DataSource
@@ -20,6 +26,7 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.interop.export import export as export
     from unshaken.interop.import_checkpoint import ImportOptions as ImportOptions
     from unshaken.interop.imported_files import import_file as import_file
+    from unshaken.methods.base import Method as Method
     from unshaken.nets.backbone import Backbone as Backbone
     from unshaken.nets.checkpoint import load_classifier as load_classifier
     from unshaken.nets.checkpoint import load_encoder as load_encoder
@@ -42,6 +49,7 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.runs.robustify import robustify as robustify
     from unshaken.runs.verify import verify as verify
     from unshaken.runs.workspace import Workspace as Workspace
+    from unshaken.train.observers import Observer as Observer
 
 __version__ = "0.2.0"
 
@@ -78,6 +86,15 @@ _WHERE = {
     "Outputs": "unshaken.runs.embed",
     "ImportOptions": "unshaken.interop.import_checkpoint",
     "ExportOptions": "unshaken.interop.export",
+    # what you write your own of, and the usual attacks
+    "Method": "unshaken.methods.base",
+    "Observer": "unshaken.train.observers",
+    "Attack": "unshaken.attacks.base",
+    "PGD": "unshaken.attacks.pgd",
+    "AutoAttack": "unshaken.attacks.autoattack",
+    "Linf": "unshaken.attacks.ball",
+    "L2": "unshaken.attacks.ball",
+    "L1": "unshaken.attacks.ball",
 }
 
 _ROOMS = ("attacks", "losses", "corruptions", "transforms")

@@ -70,6 +70,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "net.safetensors"
 
 
+def test_the_folder_of_a_run_is_as_good_as_its_file(tmp_path: Path):
+    save_encoder(tmp_path / "encoder.safetensors", encoder(ROUTES), GREY, {})
+    assert equal(load_encoder(tmp_path)[0], load_encoder(tmp_path / "encoder.safetensors")[0])
+    with pytest.raises(ValueError, match="classifier.safetensors"):
+        load_classifier(tmp_path)
+
+
 @pytest.mark.parametrize("routes", [(), ROUTES, ("adv",)])
 def test_an_encoder_comes_back_bit_for_bit(routes, path: Path):
     net = encoder(routes)

@@ -110,7 +110,10 @@ def test_examples_are_the_images_that_were_judged(tmp_path: Path) -> None:
     assert about["names"] == list(IMAGES.names)
     with Image.open(run / f"{result['file']}-examples.png") as sheet:
         assert sheet.size[1] > 100
-    assert unshaken.evaluate(run, IMAGES, EXAM, QUIET).examples is None
+    plain = unshaken.evaluate(run, IMAGES, EXAM, QUIET)
+    assert plain.examples is None
+    robust = plain["robust"]
+    assert f"<td>{robust['correct']} of {robust['n']}</td>" in plain._repr_html_()
 
 
 def test_the_same_attack_trains() -> None:

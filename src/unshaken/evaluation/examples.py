@@ -55,12 +55,24 @@ class AdversarialExamples:
         write_tensors(file, {name: getattr(self, name) for name in names}, {"kind": "examples", "names": self.names})
 
 
+SCORES = {"clean (SA)": "standard", "under PGD or the given attack (RA)": "robust", "under AutoAttack": "autoattack"}
+
+
 class EvaluationResult(dict):
     """A result as in its JSON file; `examples` has the adversarial images that were asked for, else None."""
 
     def __init__(self, result: dict[str, Any], examples: AdversarialExamples | None = None) -> None:
         super().__init__(result)
         self.examples = examples
+
+    def _repr_html_(self) -> str:
+        """A short table for notebooks, in place of the full dictionary with its verdicts."""
+        scores = [(name, self[key]) for name, key in SCORES.items() if key in self]
+        cells = "".join(
+            f"<tr><td>{name}</td><td>{score['percent']:.1f} %</td><td>{score['correct']} of {score['n']}</td></tr>"
+            for name, score in scores
+        )
+        return f"<table><tr><th>accuracy</th><th></th><th>images</th></tr>{cells}</table>"
 
 
 def adversarial_examples(

@@ -33,7 +33,7 @@ class Method(ABC):
     rates    submodules with learning rates of their own, and the fields that have them as multiples of the schedule's
     """
 
-    routes: ClassVar[tuple[str, ...]]
+    routes: ClassVar[tuple[str, ...]] = ("clean",)
     views: ClassVar[int] = 2
     frozen: ClassVar[tuple[str, ...]] = ()
     teacher: ClassVar[Literal["", "frozen", "momentum"]] = ""

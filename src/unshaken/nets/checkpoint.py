@@ -147,10 +147,11 @@ def load_encoder(path: Path, *, training: bool = False, route: str = "adv") -> t
 
     The encoder has all of its routes. It is in eval mode, and images take the robust route.
 
+    path      the file, or the folder of a pre-training run
     training  return it in train mode, for further training
     route     the route that images take; the first route if the encoder has none of this name
     """
-    net, about = load(path, "encoder")
+    net, about = load(_in_run(path, "encoder"), "encoder")
     if routes := tuple(about["routes"]):
         set_route(net, route if route in routes else routes[0])
     return net.train(training), backbone_of(about), about
@@ -165,8 +166,16 @@ def save_classifier(
 
 
 def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
-    """Load a classifier in eval mode, and its header, in which "names" are the classes."""
-    return load(path, "classifier")
+    """Load a classifier in eval mode, and its header, in which "names" are the classes.
+
+    path  the file, or the folder of a fine-tuning run
+    """
+    return load(_in_run(path, "classifier"), "classifier")
+
+
+def _in_run(path: Path, kind: str) -> Path:
+    """Return the file of a run of this kind, if the path is a folder."""
+    return Path(path) / f"{kind}.safetensors" if Path(path).is_dir() else Path(path)
 
 
 def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
