@@ -201,7 +201,7 @@ def test_without_a_gpu_it_is_left_out_and_refused(monkeypatch, capsys):
     bench.main()
     assert "gpu" not in capsys.readouterr().out.split()
     monkeypatch.setattr(sys, "argv", ["bench", "gpu"])
-    with pytest.raises(SystemExit, match="a machine with a CUDA device, and here is none"):
+    with pytest.raises(SystemExit, match="gpu needs a CUDA device, and this machine has none"):
         bench.main()
     monkeypatch.setattr(gpu, "there", lambda: True)
     monkeypatch.setattr(sys, "argv", ["bench", "--names"])

@@ -411,7 +411,7 @@ def test_classes_are_not_guessed(tmp_path: Path):
     written, _ = classified(tmp_path)
     assert load_classifier(written.classifier / "classifier.safetensors")[1]["names"] == list("0123456789")
     assert "unnamed" in written.report["classifier"]
-    with pytest.raises(ValueError, match="has 10 classes, but --classes cifar100 names 100"):
+    with pytest.raises(ValueError, match="has 10 classes, but --classes gives 100 names"):
         classified(tmp_path, classes="cifar100")
     listed, _ = classified(tmp_path, classes="a, b,c,d,e,f,g,h,i,j")
     assert load_classifier(listed.classifier / "classifier.safetensors")[1]["names"] == list("abcdefghij")

@@ -184,7 +184,17 @@ class MethodObjective(SelectionObjective):
 
     def _image_factors(self, b: int) -> dict[str, Factors]:
         with self._restoring():
-            return image_factors(linear_layers(self.net.head), lambda: self._loss(b), len(self.batches[b]))
+            return image_factors(linear_layers(self.net.head), lambda: self._head_loss(b), len(self.batches[b]))
+
+    def _head_loss(self, b: int) -> Tensor:
+        """Return the loss of a mini-batch. ValueError if it does not depend on the head."""
+        loss = self._loss(b)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"the loss of {type(self.method).__name__} does not depend on the head, whose gradients this selector "
+                "needs: take another one, such as --coreset Random"
+            )
+        return loss
 
 
 def objective_of(

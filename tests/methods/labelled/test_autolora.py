@@ -145,7 +145,7 @@ def test_the_gradients_are_those_of_two_networks(net, batch, clock):
     learning = {name: weights[name.replace(".weight", ".layer.weight")] for name in fixed if name not in weights}
     learning |= {name: weights[name] for name in fixed if name in weights}
     attack = (Key(0) / "attack").on("cpu")
-    x_adv = SHORT.attack(
+    x_adv = SHORT.attack.maximise(
         lambda x: cross_entropy(plain.eval()(x, "adv"), batch.label, reduction="none"), batch.views[0], attack
     )
     clean = functional_call(plain.train(), fixed, (batch.views[0], "adv"))
