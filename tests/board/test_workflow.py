@@ -45,6 +45,18 @@ def test_files_get_a_line_each(tmp_path):
     assert check(files[0])[0] == 0
 
 
+def test_a_submission_names_data_and_not_where_they_lie(tmp_path):
+    local = result()
+    for phase in ("pretrain", "finetune"):
+        local[phase]["recipe"]["data"] = {"type": "DataSource", "name": "/home/me/sets/cifar10", "root": "/home/me"}
+    del local["checksum"]
+    (tmp_path / "result.json").write_text(json.dumps(with_checksum(local)))
+    sent = submission(tmp_path)["result"]
+    assert "/home" not in json.dumps(sent)
+    assert sent["pretrain"]["recipe"]["data"]["name"] == "cifar10"
+    assert sent["robust"] == local["robust"]  # verdict bits may look like a path
+
+
 def test_an_issue_holds_the_file_in_a_fence(tmp_path):
     run = tmp_path / "result.json"
     run.write_text(json.dumps(result()))
