@@ -12,6 +12,7 @@ from processes import Forked
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SAYS = {
+    "own_method.py": "an encoder by Blend: ",
     "own_images.py": "standard accuracy: ",
     "own_attack.py": "MomentumAttack: ",
     "lightning_callbacks.py": "at the end: ",

@@ -1,11 +1,20 @@
 """A recipe in a file of one's own is run by its name; its classes' code is part of the run's name."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import unshaken
+from unshaken.base.rng import Key
+from unshaken.base.schedule import Clock
 from unshaken.base.serialize import short_hash
+from unshaken.base.types import Batch
+from unshaken.methods.base import Step
+from unshaken.methods.simclr import SimCLR
 from unshaken.recipes.own_recipes import own_recipe
 
 SOURCE = """
@@ -80,3 +89,18 @@ def test_the_command_takes_it_with_options(monkeypatch: pytest.MonkeyPatch) -> N
             command.pretrain([*words, "--epochs", "7", "--method.tau", "0.2"])
     assert given[0] == given[1]
     assert (given[0].epochs, given[0].method.tau) == (7, 0.2)
+
+
+def test_what_does_not_fit_is_named_in_one_line() -> None:
+    recipe = unshaken.recipe("simclr/digits")
+    with pytest.raises(ValueError, match="backbone is a Backbone, not a Identity: Backbone.of"):
+        replace(recipe, backbone=nn.Identity())
+
+    class Bare(SimCLR):
+        def loss(self, h, batch, clock, key):
+            return h(batch.views, "clean").mean()
+
+    x = torch.rand(2, 3, 1, 8, 8)
+    batch = Batch(x, x[0], None, torch.arange(3))
+    with pytest.raises(ValueError, match='Bare.loss returns a dictionary of scalars with the key "loss", not a Tensor'):
+        Step(Bare(), recipe.build_network())(batch, Clock(0, 0, 0.5, 2), Key(0))

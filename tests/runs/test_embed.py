@@ -55,6 +55,15 @@ def test_a_model_is_loaded_in_eval_mode_on_its_robust_route(run, classifier, x):
     assert judge.names == tuple("0123456789")
 
 
+def test_an_encoder_comes_back_from_a_folder_for_a_hub(run, x, tmp_path):
+    model = unshaken.load(run)
+    model.save_pretrained(tmp_path / "hub")
+    again = unshaken.HubModel.from_pretrained(tmp_path / "hub")
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="floats in .0, 1., not torch.uint8"):
+        again((255 * x).byte())
+
+
 def test_a_folder_for_a_hub_comes_back_and_has_a_model_index(classifier, x, tmp_path):
     model = unshaken.load(classifier)
     model.save_pretrained(tmp_path / "hub")

@@ -109,7 +109,11 @@ def _classifier(path: Path, rest: list[str], folder: Path) -> tuple[Path, list[s
     file = file_in(path)
     if _ours(file):
         if read_tensors(file)[1].get("kind") == "encoder":
-            raise ValueError(f"{file} is {BARE}: name a run of `unshaken finetune` on it")
+            inside = sorted(str(found.parent) for found in file.parent.glob("*/classifier.safetensors"))
+            named = (
+                f"name one that was fine-tuned on it, {', '.join(inside)}" if inside else "`unshaken finetune` it first"
+            )
+            raise ValueError(f"{file} is {BARE}: {named}")
         return file, rest
     known = parse(known, only_options_of(known, rest, [options]), f"unshaken import {path}")
     written = import_file(file, replace(known, out=folder / "theirs", classifier=True))

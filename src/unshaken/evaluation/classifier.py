@@ -82,7 +82,9 @@ class Classifier:
         """Read the classifier of a finished fine-tuning run."""
         file = run / "classifier.safetensors"
         if not file.exists():
+            inside = sorted(str(found.parent) for found in run.glob("*/classifier.safetensors"))
             hint = "its fine-tuning has not finished" if (run / "recipe.json").exists() else "name a fine-tuning run"
+            hint = f"name one of those that were fine-tuned on it: {', '.join(inside)}" if inside else hint
             raise ValueError(f"there is no classifier in {run}: {hint}")
         net, metadata = load_classifier(file)
         seconds = {"pretrain": _at_end(run.parent, "seconds"), "finetune": _at_end(run, "seconds")}

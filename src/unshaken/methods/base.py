@@ -103,4 +103,10 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         method = self.method if self.policy is None else self.policy(self.method, batch, clock)
-        return method.loss(self.net, batch, clock, key)
+        terms = method.loss(self.net, batch, clock, key)
+        if not (isinstance(terms, dict) and "loss" in terms):
+            kind = type(self.method).__name__
+            raise ValueError(
+                f'{kind}.loss returns a dictionary of scalars with the key "loss", not a {type(terms).__name__}'
+            )
+        return terms

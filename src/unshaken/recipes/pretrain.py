@@ -85,6 +85,10 @@ class Pretrain:
     """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.backbone, Backbone):
+            raise ValueError(
+                f"backbone is a Backbone, not a {type(self.backbone).__name__}: Backbone.of(...) makes one of it"
+            )
         if self.backbone.own:
             allow(self.backbone.name)
         if self.split == "test":

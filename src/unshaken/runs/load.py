@@ -60,9 +60,10 @@ class HubModel(nn.Module, ModelHubMixin, library_name="unshaken"):
     origin   the run, file or folder that it was read from
     """
 
-    def __init__(self, loaded: LoadedModel, origin: Path, route: str | None) -> None:
+    def __init__(self, loaded: LoadedModel, origin: Path, taken: str | None) -> None:
+        # not called `route`: huggingface_hub gives arguments the values of config.json, whose route is merged already
         super().__init__()
-        self.net, self.kind, self.origin, self.route = loaded.net, loaded.kind, origin, route
+        self.net, self.kind, self.origin, self.route = loaded.net, loaded.kind, origin, taken
         self.names: tuple[str, ...] = tuple(loaded.metadata.get("names", ()))
         self.image_size, self.channels = loaded.backbone.image_size, loaded.backbone.channels
         self.eval().requires_grad_(False)
@@ -74,6 +75,8 @@ class HubModel(nn.Module, ModelHubMixin, library_name="unshaken"):
         return cls(loaded, path, taken)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise ValueError(f"images are floats in [0, 1], not {x.dtype}: x.float() / 255 makes them of pixels to 255")
         return self.net(x, "adv") if isinstance(self.net, Network) else self.net(x)
 
     def features(self) -> nn.Module:
