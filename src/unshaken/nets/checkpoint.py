@@ -174,8 +174,9 @@ def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
 
 
 def _in_run(path: Path, kind: str) -> Path:
-    """Return the file of a run of this kind, if the path is a folder."""
-    return Path(path) / f"{kind}.safetensors" if Path(path).is_dir() else Path(path)
+    """Return the file of this kind in a run's folder; any other path as it is."""
+    inside = Path(path) / f"{kind}.safetensors"
+    return inside if inside.exists() else Path(path)
 
 
 def load(path: Path, kind: str | None = None) -> tuple[Any, dict[str, Any]]:
