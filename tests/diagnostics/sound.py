@@ -26,6 +26,7 @@ def images(split: str, classes: int = 10, seed: int = 0) -> tuple[Tensor, Tensor
     return data.floats(order), data.label[order] % classes
 
 
+@torch.enable_grad()  # a check may ask for the model first, and checks run without gradients
 def taught(
     net: nn.Module,
     seed: int = 0,
