@@ -67,3 +67,18 @@ def test_no_room_is_a_landing():
     rooms = {room.name: sum(map(lines, room.rglob("*.py"))) for room in SOURCE.iterdir() if room.is_dir()}
     total = sum(rooms.values())
     assert {name: count for name, count in rooms.items() if count > LARGEST * total} == {}
+
+
+def test_no_description_is_a_clause_without_a_sentence():
+    """A docstring that begins with "What ..." or "Whether ..." has no subject: the reader has to supply it.
+
+    "What to do about ..." is a question that an option answers, and stays.
+    """
+    opening = re.compile(r'^\s*(?:r?""")(?:What (?!to )|Whether )')
+    found = [
+        f"{module.relative_to(SOURCE)}:{number}"
+        for module in sorted(SOURCE.rglob("*.py"))
+        for number, line in enumerate(module.read_text().splitlines(), 1)
+        if opening.match(line)
+    ]
+    assert found == []

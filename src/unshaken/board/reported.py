@@ -27,7 +27,7 @@ _NUMBER = {
 _CORRECTION = {**dict.fromkeys(("date", "what", "why", "source"), str), "about": Each(Or((str, Items(str))))}
 _SOURCE = {"title": str, "where": str, "year": Whole(0, 9999), "protocol": str}
 SHAPE = {"sources": Each(_SOURCE), "numbers": Items(_NUMBER), "corrections": Items(_CORRECTION)}
-"""What a file of published numbers looks like."""
+"""The shape of a file of published numbers."""
 
 
 def published(file: Path | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ NORMS = {"Linf": "l∞", "L2": "l2", "L1": "l1"}
 
 @dataclass(frozen=True)
 class Task:
-    """What two rows of one table have in common.
+    """The properties that the rows of one table share.
 
     pretrain  the images that the encoder learned from; judged: those of the test
     threat    what the adversary may do, such as l∞ 8/255

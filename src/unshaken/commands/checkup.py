@@ -26,7 +26,7 @@ class CheckupOptions:
     hashing notice. The images need no labels."""
 
     evaluation: Annotated[Checkup, tyro.conf.arg(name="")]
-    """What is changed, and how many images are taken."""
+    """The changes to images, and the number of images."""
     data: DataSource
     """Images of your own: a folder, with classes or without. Those for training are taken."""
     before: str | None = None

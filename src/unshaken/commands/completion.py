@@ -134,7 +134,7 @@ SUBJECTS = {
     "coreset": "show",
     "completion": "shells",
 }
-"""What the word after a verb is."""
+"""The kind of word that follows each verb."""
 
 
 def options_by_verb(verbs: dict[str, str]) -> dict[str, list[Completed]]:

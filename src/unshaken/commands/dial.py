@@ -28,7 +28,7 @@ class DialOptions(Dial):
     clean and the adversarial route, as a curve. `unshaken export` has --dial too, which writes one setting."""
 
     evaluation: Annotated[Evaluation, Flat]
-    """What is measured at each setting; with --autoattack apgd also APGD."""
+    """The measurements at each setting; with --autoattack apgd also APGD."""
     data: DataSource
     """Labelled images: test images are judged, and class means come from training images."""
     out: Path | None = None

@@ -43,7 +43,7 @@ class EvaluateOptions(TableOptions):
     """
 
     evaluation: Annotated[Evaluation, Flat]
-    """What is measured."""
+    """The measurements."""
     data: DataSource
     """Data set whose test split is used; by default the one of the fine-tuning."""
     full: bool = False

@@ -1,4 +1,4 @@
-"""What an attack, or a training, does to embeddings, measured without labels"""
+"""Drift of embeddings under attack or by training, measured without labels"""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def in_metric(z: Float[Tensor, "N D"], metric: str) -> Float[Tensor, "N D"]:
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """What a change did to the embeddings of some images of a gallery; a row for each.
+    """The drift that a change caused in the embeddings of some images of a gallery; a row for each.
 
     cosine    1 − cos(f(x′), f(x))
     relative  ‖f(x′) − f(x)‖ / ‖f(x) − f(n(x))‖, where n(x) is the nearest other image. Below ½, x is still the image

@@ -45,7 +45,7 @@ class AdversarialExamples:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """What each image shows and what the network sees in it after the attack: cat → dog."""
+        """The class of each image, and the network's answer after the attack: cat → dog."""
         pairs = zip(self.label.tolist(), self.answer.tolist(), strict=True)
         return tuple(f"{self.names[label]} → {self.names[answer]}" for label, answer in pairs)
 

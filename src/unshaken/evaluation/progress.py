@@ -19,7 +19,7 @@ PAUSE = 0.5
 
 @runtime_checkable
 class Stages(Protocol):
-    """What progress needs of an evaluation: its attacks in order, and the stages that a block goes through."""
+    """The part of an evaluation that progress needs: attacks in order, and the stages of each block."""
 
     @property
     def chain(self) -> Sequence[str]: ...

@@ -88,7 +88,7 @@ class ImportOptions:
 
     @property
     def facts(self) -> Facts:
-        """What the user says of an encoder."""
+        """The facts about an encoder that the user states."""
         named = NORMALISATIONS[self.normalisation] if self.normalisation else None
         given = (self.mean, self.std) if self.mean and self.std else named
         return Facts(self.heads, self.activation, None, self.pool, self.image_size, given)

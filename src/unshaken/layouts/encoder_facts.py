@@ -1,4 +1,4 @@
-"""What a file of weights does not say of its encoder, and the network that has the shapes in it"""
+"""Facts about an encoder that its file of weights lacks, and the network that has the shapes in it"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Unsaid(ValueError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file of weights does not say, from the user or from a configuration beside it; None: unknown."""
+    """Facts that a file of weights lacks, from the user or from a configuration beside it; None: unknown."""
 
     heads: int | None = None
     activation: str | None = None

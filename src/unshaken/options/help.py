@@ -30,7 +30,7 @@ WANTED = (
     "--runtime.device",
     "--runtime.precision",
 )
-"""What most users look for, which therefore comes first."""
+"""The options that most users look for, which therefore come first."""
 COLUMN, WIDEST = 34, 120
 """Where descriptions begin, and the widest page."""
 
@@ -134,7 +134,7 @@ def option_text(option: Option) -> str:
 
 
 def type_text(hint: Any) -> str:
-    """What a field takes, in words of a command line: INT, FLOAT, PATH, TEXT, a|b."""
+    """The type of a field, in words of a command line: INT, FLOAT, PATH, TEXT, a|b."""
     if get_origin(hint) is Annotated:
         return type_text(get_args(hint)[0])
     if get_origin(hint) is Literal:

@@ -1,4 +1,4 @@
-"""What making an encoder robust has changed: measures before and after, as JSON and as a page."""
+"""Changes made by robustify: measures before and after, as JSON and as a page."""
 
 from __future__ import annotations
 

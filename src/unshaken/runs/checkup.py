@@ -40,7 +40,7 @@ BATCH = 64
 @dataclass(frozen=True)
 @ranged
 class Checkup:
-    """What a check-up changes, and how many images it takes."""
+    """The changes that a check-up makes to images, and the number of images."""
 
     gallery: Several = 1000
     """Images among which a changed image is searched, drawn at random."""

@@ -32,7 +32,7 @@ SHAPE = {"epochs": Whole(1), "batch_size": Whole(2), "precision": str, "lines": 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen for a recipe that leaves it open, and the lines that say why."""
+    """The values chosen for a recipe that leaves them open, and the lines that say why."""
 
     epochs: int
     batch_size: int

@@ -27,7 +27,7 @@ SUFFIXES = (".parquet", ".csv", ".npy")
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model gives for each image of a set, in the set's order.
+    """The outputs of a model for the images of a set, in the set's order.
 
     files   the file name of each image, or its number where the set has no files
     values  (N, D) float32: features, or one probability for each class

@@ -35,7 +35,7 @@ class Guard:
 
 
 class GuardState(nn.Module):
-    """What a guard has seen so far, and the last sound weights; it is part of a run's checkpoint."""
+    """The state of a guard: scores so far and the last sound weights. It is part of a run's checkpoint."""
 
     rollbacks: Tensor
     seen: Tensor

@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What an observer is told at the start.
+    """The facts about a run that an observer gets at the start.
 
     name    the name of the run's folder, which identifies it
     folder  the run's folder, in which an observer may write files of its own
