@@ -149,6 +149,24 @@ def test_profeat_is_its_two_distances_behind_and_before_the_projector(w, student
     assert (x_adv - x_s).abs().max() <= 0.05 * (1 + 1e-5)
 
 
+def test_profeat_s_attack_leaves_the_student_s_features_and_the_teacher_s_projection(student, batch, clock):
+    """−cos(f(x̃), f(x_s)) − cos(g(f(x̃)), g(T(x_w))): the features' distance is to the student's own."""
+    torch.manual_seed(0)
+    student.head = Projection(2, hidden=8, out=4, norm="none").build(student.encoder.features)
+    target, made, twin = target_of(student, batch.views[0]).double(), [], copy.deepcopy(student)
+    twin.train().encoder(batch.views[1])  # moves the running statistics as the clean pass does
+    twin = twin.eval().double()
+    student.encoder.register_forward_hook(lambda used, given, z: made.append((given[0], z)))
+    Step(ProFeAT(ATTACK), student).train()(batch, clock, Key(0))
+    (_, f), (start, _), (after, _), _ = made
+    x = start.detach().double().requires_grad_()
+    z = twin.encoder(x)
+    pairs = ((z, f.detach().double()), (twin.head(z), twin.head(target)))
+    (-sum(torch.cosine_similarity(a, b).sum() for a, b in pairs)).backward()
+    expected = ATTACK.ball.project(start + 0.05 / 4 * x.grad.sign().float(), batch.views[1])
+    assert (after - expected).abs().lt(1e-6).double().mean() > 0.99
+
+
 def test_the_defaults_are_the_papers():
     assert FARE().attack == PGD(Linf(4 / 255), steps=10)
     assert (LORE().rho, LORE().updates, LORE().dual_rate) == (0.1, 5, 50.0)

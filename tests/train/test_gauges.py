@@ -52,6 +52,7 @@ def test_measures_are_their_definitions() -> None:
     assert representation.displacement(moved, F) == pytest.approx(0.5 * 5**0.5 / median, rel=1e-5)
 
 
+IMAGES = unshaken.DataSource("digits").load("train")[:64]
 QUICK = replace(unshaken.recipe("acl/digits"), epochs=2, batch_size=64, data=unshaken.DataSource("digits", limit=128))
 
 
@@ -72,6 +73,9 @@ def test_a_run_is_the_same_with_gauges(tmp_path: Path) -> None:
         assert {"gauges/knn", "gauges/alignment", "gauges/neighbour_flips", "gauges/divergence"} <= {*line}
     assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
     assert "gauges/displacement" in (runs[1] / "curve.svg").read_text()
+    assert [
+        epoch for epoch in range(1, 9) if Gauges.of(GaugeOptions(3), IMAGES, SimCLRViews(), Linf(0.1)).due(epoch)
+    ] == [3, 6]
 
 
 class Flat(nn.Module):
