@@ -1,5 +1,6 @@
 """Networks of a user's own are built by name or given as objects; an edit makes another run; a file runs no code."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_an_edit_is_another_run_and_a_comment_is_not(tmp_path: Path) -> None:
         (tmp_path / "mine.py").write_text(text)
         read_anew()
         assert (short_hash(replace(QUICK, backbone=own())) == first) is same
+
+
+def test_an_edit_of_equal_length_in_the_same_second_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    own().build()
+    then = file.stat()
+    file.write_text(SOURCE.replace("nn.ReLU()", "nn.GELU()"))
+    os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))
+    read_anew()
+    assert "GELU" in repr(own().build())
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_a_file_of_weights_runs_no_code_until_it_is_allowed(
