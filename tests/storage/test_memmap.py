@@ -20,6 +20,8 @@ from unshaken.data import prefetch as gathering
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.storage import memmap as module
+from unshaken.storage import stored_pixels as stored
+from unshaken.storage.stored_pixels import StoredPixels
 from unshaken.train.batches import BatchStream, Position
 from unshaken.transforms.views import CropFlip
 
@@ -53,7 +55,7 @@ def load(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Images]
 
 def test_the_same_images_as_in_memory(load: Callable[..., Images], photos: Path) -> None:
     held, mapped = load(large=False), load()
-    assert torch.equal(held.pixels, mapped.pixels)
+    assert torch.equal(held.pixels, mapped.pixels[:])
     assert torch.equal(held.label, mapped.label)
     assert torch.equal(held.floats(torch.tensor([4, 0])), mapped.floats(torch.tensor([4, 0])))
     assert (held.content, len(mapped.content)) == ("", 32)
@@ -77,7 +79,7 @@ def test_images_are_decoded_once(load: Callable[..., Images], monkeypatch: pytes
     first = load()
     monkeypatch.setattr(gathering, "picture", None)
     again = load()
-    assert torch.equal(first.pixels, again.pixels)
+    assert torch.equal(first.pixels[:], again.pixels[:])
     assert first.digest == again.digest
 
 
@@ -113,7 +115,7 @@ def test_a_killed_decoding_resumes_and_ends_with_the_same_bytes(
     read = []
     monkeypatch.setattr(gathering, "picture", lambda *given, old=gathering.picture: read.append(1) or old(*given))
     resumed = load(root="other")
-    assert torch.equal(resumed.pixels, whole.pixels)
+    assert torch.equal(resumed.pixels[:], whole.pixels[:])
     assert resumed.digest == whole.digest
     assert len(read) == COUNT - min(2 * (shard - before), COUNT)
 
@@ -121,10 +123,10 @@ def test_a_killed_decoding_resumes_and_ends_with_the_same_bytes(
 def test_a_file_that_is_cut_short_is_made_again(
     load: Callable[..., Images], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = load().pixels.clone()
+    whole = load().pixels[:]
     file = next((photos.parent / "root" / "cache").glob("*.pixels"))
     file.write_bytes(file.read_bytes()[:-1])
-    assert torch.equal(load().pixels, whole)
+    assert torch.equal(load().pixels[:], whole)
     assert "was cut short: the images are decoded again" in capsys.readouterr().err
 
 
@@ -134,7 +136,7 @@ def test_unreadable_images_are_named_or_left_out(load: Callable[..., Images], ph
         load()
     mapped, held = load(unreadable="skip"), load(large=False, unreadable="skip")
     assert len(mapped) == COUNT - 1
-    assert torch.equal(mapped.pixels, held.pixels)
+    assert torch.equal(mapped.pixels[:], held.pixels)
     assert torch.equal(mapped.label, held.label)
     for file in (photos / "train").glob("*/*.png"):
         file.write_text("not an image")
@@ -159,7 +161,7 @@ def test_a_second_process_waits_for_the_first(
         fcntl.flock(held, fcntl.LOCK_EX)
         free = threading.Timer(0.1, lambda: fcntl.flock(held, fcntl.LOCK_UN))
         free.start()
-        assert torch.equal(load().pixels, whole.pixels)
+        assert torch.equal(load().pixels[:], whole.pixels[:])
         free.join()
     assert "another process is decoding the same images" in capsys.readouterr().err
 
@@ -169,7 +171,9 @@ def test_digest_is_of_the_content_as_it_was_decoded(load: Callable[..., Images],
     digests = [whole.digest, whole[:4].digest, whole[2:6].digest, replace(whole, names=("a", "c")).digest]
     assert torch.equal(whole[:4].label, whole[2:6].label)
     assert whole[:4].digest == load()[0:4].digest
-    assert replace(whole, pixels=torch.zeros_like(whole.pixels)).digest == whole.digest  # they are not read for it
+    assert (
+        replace(whole, pixels=torch.zeros(whole.pixels.shape, dtype=torch.uint8)).digest == whole.digest
+    )  # they are not read for it
     Image.new("RGB", (12, 10)).save(photos / "train" / "a" / "0.png")  # in the first shard
     digests.append(load().digest)
     assert len(set(digests)) == len(digests)
@@ -183,11 +187,37 @@ def test_a_mapped_set_stays_on_the_cpu_and_its_batches_move_to_the_device(load: 
     assert small.pixels.device.type == small.device.type == "meta"
 
 
-def test_parts_that_would_fill_the_memory_are_refused(load: Callable[..., Images]) -> None:
+def test_parts_that_would_fill_the_memory_stay_in_the_file(load: Callable[..., Images], monkeypatch) -> None:
     mapped = load()
-    assert torch.equal(mapped[2:5].pixels, mapped.pixels[2:5])
-    with pytest.raises(ValueError, match="2 of the 9 images of photos would have to be copied into memory"):
-        mapped[[0, 1]]
+    assert torch.equal(mapped[2:5].pixels[:], mapped.pixels[2:5])
+    part = mapped[[4, 0]]
+    assert part.in_file
+    assert torch.equal(part.floats(), mapped.floats(torch.tensor([4, 0])))
+    assert len({part.digest, mapped.digest, mapped[[0, 4]].digest, load()[[4, 0]][[1]].digest}) == 4
+    assert part.digest == load()[torch.tensor([4, 0])].digest
+    monkeypatch.setattr(imaging, "IN_MEMORY_LIMIT", 2**30)
+    assert not mapped[[4, 0]].in_file
+
+
+def test_batches_are_read_ahead_of_their_use(load: Callable[..., Images], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read ahead depends on the position alone: a feed that begins in the middle reads the same."""
+    mapped, asked = load(), []
+    begin = StoredPixels._start
+    monkeypatch.setattr(StoredPixels, "_start", lambda self, rows: asked.append(rows.tolist()) or begin(self, rows))
+    feed = BatchStream(mapped, CropFlip(padding=1), Constant(1.0), 3, 3, Key(0))
+    order = [batch.tolist() for epoch in range(3) for batch in feed.batches(epoch)]
+    run = feed.after(Position())
+    next(run)
+    assert asked == order[:4]
+    read = [batch.index.tolist() for _, _, batch in run]
+    assert asked == order == [order[0], *read]
+    monkeypatch.setattr(stored, "AHEAD_BYTES", 2 * 3 * 3 * 8 * 8)
+    asked.clear()
+    next(feed.after(Position(1, 1, 4)))
+    assert asked == order[4:6], "no more than fits"
+    assert torch.equal(mapped.pixels[torch.tensor([8, 1])], load().pixels[[8, 1]]), (
+        "others may be asked for at any time"
+    )
 
 
 def test_a_damaged_image_is_found_when_it_is_read(load: Callable[..., Images], photos: Path) -> None:

@@ -1,4 +1,4 @@
-"""ImageNet's 1,000 classes: at 32 pixels in memory, at 224 pixels in a memory-mapped file."""
+"""ImageNet's 1,000 classes: at 32 pixels in memory, at 224 pixels in a file."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def imagenet(
     The files are train/n01440764/*.JPEG, ..., and val/ with the same 1,000 folders, in `root`/imagenet or in `root`
     itself. As in any folder of images, the shorter side is resized, the centre is cut out, and the first image of each
     class comes before the second of any class. The decoded training images take 193 GB, in one file under
-    `root`/cache, which is memory-mapped. They are decoded once; an interruption costs at most a thousand of them.
+    `root`/cache, from which batches are read. They are decoded once; an interruption costs at most a thousand of them.
     """
     location = next((location for location in (root / "imagenet", root) if (location / "train").is_dir()), None)
     if location is None:

@@ -12,14 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unshaken.base.checksum import checksum
 from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.convert import convert
 from unshaken.data.image_digests import image_digests
-from unshaken.storage.memmap import Checksums
+from unshaken.storage.stored_pixels import StoredPixels, to_device
 
 IN_MEMORY_LIMIT = 8 * 2**30
 """Bytes of pixels. A larger set is not copied as a whole: neither to a device nor from a file into memory."""
+
+
+def stays_in_file(pixels: StoredPixels) -> bool:
+    """Return whether images in a file are too many for memory, or are to be read from it whenever they are used."""
+    return pixels.source.streams or pixels.nbytes > IN_MEMORY_LIMIT
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,33 +33,31 @@ class Images:
     """All images of one split, decoded to the same size.
 
     pixels  (N C H W) uint8. A set is moved to the device as a whole (CIFAR-10 takes 150 MB), unless it is larger than
-            IN_MEMORY_LIMIT
+            IN_MEMORY_LIMIT, or stays in a file
     label   (N) int64 in 0..K-1, or None
     names   the K class names in the order of the labels; empty without labels
     name    the name of the set, for messages and results
     split   the name of the split, for messages and results
     content a digest of the pixels, for a set that is too large to be read again for a digest; else empty
     wanted  the device on which the images are used, if it is not the one that the pixels are on
-    sums    a checksum of each image in a file, compared whenever the image is read; None for pixels in memory
     digests (N) int64, the digest of each image as it was stored; None: they are computed from `pixels`
     files   the file name of each image; empty if it is not known
     reason  why a user's own set has no labels, for messages
     """
 
-    pixels: UInt8[Tensor, "N C H W"]
+    pixels: UInt8[Tensor, "N C H W"] | StoredPixels
     label: Int[Tensor, "N"] | None = None
     names: tuple[str, ...] = ()
     name: str = "images"
     split: str = "train"
     content: str = ""
     wanted: torch.device | None = None
-    sums: Checksums | None = None
     digests: Int[Tensor, "N"] | None = None
     files: Sequence[str] = ()
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pixels, Tensor) or self.pixels.dtype != torch.uint8:
+        if not isinstance(self.pixels, (Tensor, StoredPixels)) or self.pixels.dtype != torch.uint8:
             object.__setattr__(self, "pixels", pixels_of(self.pixels))
         if self.label is not None and (not isinstance(self.label, Tensor) or self.label.dtype != torch.int64):
             object.__setattr__(self, "label", labels_of(self.label, len(self.pixels)))
@@ -75,33 +79,42 @@ class Images:
         return len(self.pixels)
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> Images:
-        """Select a subset by a slice, a list or an integer tensor.
-
-        ValueError if more than IN_MEMORY_LIMIT would have to be copied.
-        """
+        """Select a subset by a slice, a list or an integer tensor. A large subset of images in a file stays there."""
         label = None if self.label is None else self.label[index]
         digests, files = self.digests, self.files
         if digests is not None or files:
             rows = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
             digests = None if digests is None else digests[rows]
             files = tuple(files[row] for row in rows.tolist()) if files else ()
-        content = ""
+        pixels, content = self.pixels, ""
         if self.content and isinstance(index, slice):
             content = f"{self.content} {range(len(self))[index]}"
-        elif self.content and len(index) * self.pixels[0].numel() > IN_MEMORY_LIMIT:  # pyright: ignore[reportArgumentType]
-            raise ValueError(
-                f"{len(index)} of the {len(self)} images of {self.name} would have to be copied into memory, which is "  # pyright: ignore[reportArgumentType]
-                "too much: hold no images out, or choose a smaller --data.size"
-            )
-        sums = None if self.sums is None else self.sums[index]
-        selected = {"content": content, "sums": sums, "digests": digests, "files": files}
-        return replace(self, pixels=self.pixels[index], label=label, **selected)
+            pixels = pixels.select(index) if isinstance(pixels, StoredPixels) else pixels[index]
+        elif isinstance(pixels, StoredPixels) and stays_in_file(selected := pixels.select(index)):
+            content, pixels = f"{self.content} rows {checksum([selected.rows.tobytes()])}", selected
+        else:
+            pixels = pixels[index]
+        return replace(self, pixels=pixels, label=label, content=content, digests=digests, files=files)
 
     def to(self, device: torch.device | str) -> Images:
         """Move the set to a device. Above IN_MEMORY_LIMIT each batch is moved on use, with the same results."""
+        device, pixels = torch.device(device), self.pixels
         label = None if self.label is None else self.label.to(device)
-        pixels = self.pixels if self.pixels.nbytes > IN_MEMORY_LIMIT else self.pixels.to(device)
-        return replace(self, pixels=pixels, label=label, wanted=torch.device(device))
+        if isinstance(pixels, StoredPixels) and (device.type == "cpu" or stays_in_file(pixels)):
+            pixels = pixels.for_device(device)
+        elif pixels.nbytes <= IN_MEMORY_LIMIT:
+            pixels = pixels.to(device)
+        return replace(self, pixels=pixels, label=label, wanted=device)
+
+    @property
+    def in_file(self) -> bool:
+        """True if images are read from a file when they are used."""
+        return isinstance(self.pixels, StoredPixels)
+
+    def expect(self, batches: Sequence[Int[Tensor, "_"]]) -> None:
+        """Say which images are used next, batch by batch: those in a file are then read ahead of their use."""
+        if isinstance(self.pixels, StoredPixels):
+            self.pixels.expect(batches)
 
     @classmethod
     def of(
@@ -139,10 +152,7 @@ class Images:
     def floats(self, index: Int[Tensor, "n"] | slice = slice(None)) -> Float[Tensor, "n C H W"]:
         """Return the selected images as float32 in [0, 1], on the device on which they are used."""
         index = index.to(self.pixels.device) if isinstance(index, Tensor) else index
-        pixels = self.pixels[index]
-        if self.sums is not None:
-            self.sums[index].check(pixels)
-        return pixels.to(self.device).float() / 255
+        return to_device(self.pixels[index], self.device).float() / 255
 
     @cached_property
     def image_digests(self) -> Int[Tensor, "N"]:

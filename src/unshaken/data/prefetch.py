@@ -24,6 +24,7 @@ from unshaken.data.image_digests import EVERY, TEST, in_split
 from unshaken.data.images import IN_MEMORY_LIMIT, Images
 from unshaken.storage.cache import Decoded, cached
 from unshaken.storage.memmap import Shard, mapped
+from unshaken.storage.stored_pixels import StoredPixels
 
 PROBE = 64
 SHARD = 1024
@@ -142,7 +143,7 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
 
     If no size is asked for, it is the size of the first 64 training images if these are squares of the same size of at
     most 224 pixels, else 32. It does not depend on the split or the limit. A set larger than IN_MEMORY_LIMIT stays in a
-    file and is memory-mapped.
+    file, from which rows are read.
     """
     listing, by_content = found.split(wanted.split)
     probe = found.splits.get("train", listing)
@@ -179,7 +180,6 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
         Path(found.location).resolve().name,
         wanted.split,
         metadata.get("content", ""),
-        sums=metadata.get("sums"),
         digests=torch.from_numpy(digests[rows].view(np.int64)),
         files=listing.called(rows),
         reason=listing.reason,
@@ -214,7 +214,7 @@ def _cached_digests(cache: Path, key: object) -> np.ndarray | None:
         return None
 
 
-def _pixels(reading: Reading, cache: Path) -> tuple[torch.Tensor, dict[str, Any]]:
+def _pixels(reading: Reading, cache: Path) -> tuple[torch.Tensor | StoredPixels, dict[str, Any]]:
     """Return the pixels of the split, and its metadata: digests by row, unreadable images, counts of 16-bit images."""
     one = (3, reading.side, reading.side)
     key = (VERSION, reading.listing.stamp(), reading.side, reading.bits, reading.split, reading.limit)

@@ -1,14 +1,13 @@
-"""Decoded images in a memory-mapped file, for sets that are too large for memory."""
+"""Decoded images in a file, for sets that are too large for memory: decoded once, and read row by row."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
@@ -23,6 +22,7 @@ from unshaken.base.json_files import MOST, naming, read_bytes, read_json, write_
 from unshaken.base.json_shapes import Each, Items, Whole
 from unshaken.base.locks import Busy, Lock
 from unshaken.storage.cache import cache_path
+from unshaken.storage.stored_pixels import MOST_THREADS, PixelSource, StoredPixels
 
 JOURNAL = {
     "done": Whole(0),
@@ -69,8 +69,8 @@ def mapped(
     expected: int,
     one: tuple[int, ...],
     decode: Callable[[int, int], Iterator[tuple[int, Shard]]],
-) -> tuple[Tensor, dict[str, Any]]:
-    """Return the pixels that `decode` returned for an equal key before, memory-mapped; else decode them into a file.
+) -> tuple[Tensor | StoredPixels, dict[str, Any]]:
+    """Return the pixels that `decode` returned for an equal key before, in their file; else decode them into a file.
 
     total     the number of rows in the set
     expected  the estimated number of images in the split
@@ -79,8 +79,8 @@ def mapped(
               done after it. One shard is in memory at a time
 
     The second value is the metadata: `unreadable`, `digests` and `deep` as in `Shard`; `content`, a digest of all
-    pixels; `sums`, a checksum of each image. An image is compared with its checksum when it is used, because to check
-    the whole file first would take minutes. Decoding can be stopped after any shard, even by kill -9, and continues
+    pixels. An image is compared with its checksum when it is read, because to check the whole file first would take
+    minutes. Decoding can be stopped after any shard, even by kill -9, and continues
     from there; other processes wait meanwhile. ValueError if the disk has too little room.
     """
     stem = cache_path(folder, key)
@@ -96,33 +96,37 @@ def mapped(
     if not journal["kept"]:
         return torch.empty((0, *one), dtype=torch.uint8), metadata
     with naming(file):
-        pixels = np.memmap(file, np.uint8, "r", shape=(journal["kept"], *one))  # pyright: ignore[reportArgumentType, reportCallIssue]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch warns that the tensor is read-only
-        return torch.from_numpy(pixels), metadata | {"sums": Checksums(file, sums)}
+        return StoredPixels(DecodedFile(file, sums, one, os.open(file, os.O_RDONLY))), metadata  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, eq=False)
-class Checksums:
-    """The checksums of the images in a file, or of a subset of them.
+class DecodedFile(PixelSource):
+    """A file of decoded images, which are read by position: a page fault for each image would be ten times slower.
 
-    values  (N) uint32, CRC-32, in the order of the images
+    sums  (N) uint32, CRC-32 of each image
     """
 
     file: Path
-    values: np.ndarray
+    sums: np.ndarray
+    one: tuple[int, int, int]
+    handle: int
+    threads: int = MOST_THREADS
+    streams: bool = False
 
-    def __getitem__(self, index: Any) -> Checksums:
-        return replace(self, values=np.atleast_1d(self.values[index]))
+    def __len__(self) -> int:
+        return len(self.sums)
 
-    def check(self, pixels: Tensor) -> None:
-        """Compare images with these checksums. ValueError if one of them was damaged in the file."""
-        for image, value in zip(pixels.numpy(), self.values, strict=True):
-            if crc32(np.ascontiguousarray(image)) != value:
-                raise ValueError(
-                    f"{self.file} was damaged: an image in it does not match its checksum. Remove the file, and the "
-                    "images are decoded again"
-                )
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+    def read(self, row: int, out: np.ndarray) -> None:
+        with naming(self.file):
+            read = os.preadv(self.handle, [out], row * out.nbytes)
+        if read < out.nbytes or crc32(out) != self.sums[row]:
+            raise ValueError(
+                f"{self.file} was damaged: an image in it does not match its checksum. Remove the file, and the "
+                "images are decoded again"
+            )
 
 
 def _read_journal(stem: Path, total: int, each: int) -> dict[str, Any]:

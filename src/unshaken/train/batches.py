@@ -14,6 +14,7 @@ from unshaken.base.rng import Key
 from unshaken.base.schedule import AnySchedule, Clock, Constant
 from unshaken.base.types import Batch, Float, Int
 from unshaken.data.images import Images
+from unshaken.storage.stored_pixels import AHEAD
 from unshaken.transforms.views import AnyViews
 
 
@@ -30,7 +31,7 @@ class Position:
 class BatchStream:
     """Batches as a function of position: any batch can be made again without those before it.
 
-    images      the images, on the device where they are used, or memory-mapped
+    images      the images, on the device where they are used, or in a file from which they are read
     views       the augmentation
     strength    the strength of the augmentation over time
     batch_size  images per step; the last batch of an epoch may be smaller
@@ -95,12 +96,23 @@ class BatchStream:
                 onward = Position(position.epoch, position.batch + 1, position.step + 1)
                 onward = onward if onward.batch < len(self) else Position(position.epoch + 1, 0, position.step + 1)
                 if self.has_own_views(position):
+                    self.images.expect(self.coming(position, batches))
                     how = (self.strength(self.clock(position)), self.views_key(position))
                     batch = self.make_batch(batches[position.batch], *how, self.side_fraction(position.epoch))
                 yield position, onward, batch
                 position = onward
                 if position.batch == 0:
                     break
+
+    def coming(self, position: Position, batches: tuple[Int[Tensor, "_"], ...]) -> list[Int[Tensor, "_"]]:
+        """Return the images of the next batches with views of their own; `batches` are those of the position's epoch.
+
+        They may be read ahead, because they depend on the position alone.
+        """
+        found = [*batches[position.batch :: self.replays][:AHEAD]]
+        if len(found) < AHEAD and position.epoch + 1 < self.epochs and self.images.in_file:
+            found += self.batches(position.epoch + 1)[:: self.replays][: AHEAD - len(found)]
+        return found
 
     def has_own_views(self, position: Position) -> bool:
         """Return whether the step at a position draws new views, rather than replaying those of the step before it."""
