@@ -12,9 +12,10 @@ from torch import nn
 import unshaken
 from processes import Forked
 from unshaken.base.serialize import short_hash, to_json
+from unshaken.interop.export import ExportOptions
 from unshaken.nets import own_nets
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.checkpoint import load_encoder, save_encoder
+from unshaken.nets.checkpoint import load_encoder, read_tensors, save_encoder
 from unshaken.nets.dual_bn import routes_of
 
 SOURCE = """
@@ -89,7 +90,7 @@ def test_a_file_of_weights_runs_no_code_until_it_is_allowed(
     save_encoder(file, encoder, backbone, {})
     own_nets._allowed.clear()
     (tmp_path / "mine.py").write_text("raise SystemExit('this code ran')")
-    with pytest.raises(ValueError, match="to allow it, set UNSHAKEN_NETWORKS=mine.py:net"):
+    with pytest.raises(ValueError, match=f"to allow it, set UNSHAKEN_NETWORKS={tmp_path}/mine.py:net"):
         load_encoder(file)
     (tmp_path / "mine.py").write_text(SOURCE.replace("nn.ReLU()", "nn.GELU()"))
     read_anew()
@@ -113,6 +114,44 @@ def test_a_run_by_name_goes_on_in_another_process(tmp_path: Path) -> None:
 
     out, err = Forked(later).communicate()
     assert out == b"4\n", err.decode()
+
+
+def test_in_another_folder_the_given_file_of_that_name_stands_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, file, elsewhere = own(), tmp_path / "encoder.safetensors", tmp_path / "elsewhere"
+    save_encoder(file, backbone.build(), backbone, {})
+    assert str(tmp_path) not in str(read_tensors(file)[1])
+    own_nets._allowed.clear()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ValueError, match=r"set UNSHAKEN_NETWORKS=/path/to/mine\.py:net"):
+        load_encoder(file)
+    monkeypatch.setenv(own_nets.VARIABLE, f"{tmp_path}/mine.py:net")
+    assert load_encoder(file)[0].features == 4
+    assert f"mine.py:net is taken from {tmp_path}/mine.py" in capsys.readouterr().err
+    own_nets.remember("mine.py:net")  # the place that was found, not a file of this folder
+    monkeypatch.delenv(own_nets.VARIABLE)
+    assert load_encoder(file)[0].features == 4
+    (elsewhere / "mine.py").write_text(SOURCE)  # a file that nobody gave is not run, and not passed over
+    with pytest.raises(ValueError, match=f"set UNSHAKEN_NETWORKS={elsewhere}/mine.py:net"):
+        load_encoder(file)
+    (elsewhere / "mine.py").rename(tmp_path / "elsewhere" / "other.py")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "mine.py").write_text(SOURCE)
+    own_nets.allow(f"{tmp_path}/more/mine.py:net")
+    with pytest.raises(ValueError, match=r"mine\.py:net may be .*: say which by UNSHAKEN_NETWORKS="):
+        load_encoder(file)
+
+
+def test_an_export_has_no_folder_of_this_machine(tmp_path: Path) -> None:
+    path = f"{tmp_path}/mine.py:net"
+    own_nets.allow(path)
+    backbone, file = Backbone(path, 8, 1, (0.5,), (0.5,)), tmp_path / "encoder.safetensors"
+    save_encoder(file, backbone.build(), backbone, {})
+    out = unshaken.export(file, ExportOptions(to="safetensors", out=tmp_path / "out.safetensors"))
+    assert str(tmp_path) not in str(read_tensors(out)[1])
+    assert load_encoder(out)[0].features == 4
 
 
 def test_a_given_module_trains_from_its_weights_and_is_given_again_to_load(tmp_path: Path) -> None:

@@ -22,16 +22,20 @@ from unshaken.commands.frontier import FrontierOptions
 from unshaken.commands.interop import VerifyOptions
 from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions
+from unshaken.commands.robustify import RobustifyOptions
 from unshaken.commands.text_embeddings import TextEmbeddingsOptions
 from unshaken.data.source import STANDARD, DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.export import ExportOptions
 from unshaken.interop.import_checkpoint import ImportOptions
+from unshaken.nets.backbone import Backbone
 from unshaken.options import described
+from unshaken.options.aliases import alias
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.finetune import MODES, Finetune
+from unshaken.recipes.robust import OBJECTIVES, robust_recipe
 from unshaken.report.frontier import FrontierFigureOptions
 from unshaken.report.table import ReportOptions
 from unshaken.runs.checkup import Checkup
@@ -49,11 +53,15 @@ Once: source <(unshaken completion bash)"""
 
 @dataclass(frozen=True)
 class Completed:
-    """An option as a shell completes it: its description, and the words that it takes if they are known."""
+    """An option as a shell completes it: its description, and the words that it takes if they are known.
+
+    files  the name of a file or a folder is possible too
+    """
 
     flag: str
     about: str
     words: tuple[str, ...] = ()
+    files: bool = False
 
 
 ALWAYS = (
@@ -78,6 +86,9 @@ def defaults() -> dict[str, list[Any]]:
     recipes = [recipe(f"{name}/digits") for name in RECIPES]
     return {
         "pretrain": [PretrainOptions(each) for each in recipes],
+        "robustify": [
+            RobustifyOptions(robust_recipe(each, "ENCODER", Backbone(), DataSource("photos"))) for each in OBJECTIVES
+        ],
         "plan": [PlanOptions(each) for each in recipes],
         "finetune": [FinetuneOptions(Finetune()), FinetuneOptions(AutoFinetune())],
         "evaluate": [EvaluateOptions(Evaluation(), DataSource())],
@@ -100,7 +111,11 @@ def defaults() -> dict[str, list[Any]]:
     }
 
 
+SHORT = ("--lr", "--eps", "--image-size")
+"""Short forms of options that the documentation uses."""
 READ_FIRST = {
+    "pretrain": (Completed("--recipe", "Recipe, also one of your own: mine.py:recipe", tuple(RECIPES), files=True),),
+    "robustify": (Completed("--objective", "Objective of the training", OBJECTIVES),),
     "finetune": (
         Completed("--mode", "Modes of fine-tuning", (*MODES, "all", "autolora")),
         Completed("--protocol", "Epochs and rates of fine-tuning", ("clean", "leaked")),
@@ -112,11 +127,11 @@ SUBJECTS = {
     **dict.fromkeys(("pretrain", "plan"), "recipes"),
     **dict.fromkeys(
         (
+            "robustify",
             "finetune",
             "evaluate",
             "doctor",
             "checkup",
-            "dial",
             "dial",
             "export",
             "embed",
@@ -145,7 +160,11 @@ def options_by_verb(verbs: dict[str, str]) -> dict[str, list[Completed]]:
         for value in defaults().get(verb, ()):
             options += [Completed(*each) for each in described(value)]
         if any(option.flag == "--data.name" for option in options):
-            options.append(Completed("--data", "Data set, or a folder of images", STANDARD))
+            options.append(Completed("--data", "Data set, or a folder of images", STANDARD, files=True))
+        flags = [option.flag for option in options]
+        for short in SHORT:
+            if meant := alias(short, flags):
+                options.append(Completed(short, f"Short for {' and '.join(meant)}"))
         found[verb] = list({option.flag: option for option in (*options, *ALWAYS)}.values())
     return found
 
@@ -218,6 +237,13 @@ def zsh(verbs: dict[str, str]) -> str:
     return f"{head}\n{bash(verbs)}"
 
 
+FISH_RUNS = (
+    "(for file in runs/*/recipe.json runs/*/*/recipe.json demo/runs/*/recipe.json demo/runs/*/*/recipe.json; "
+    "string replace /recipe.json '' $file; end)"
+)
+"""Runs in fish, where a pattern without a match is an error except in a loop."""
+
+
 def fish(verbs: dict[str, str]) -> str:
     """Return the script for fish, which shows a description beside each word."""
     lines = ["# fish completion of unshaken"]
@@ -225,14 +251,14 @@ def fish(verbs: dict[str, str]) -> str:
         f"complete -c unshaken -n __fish_use_subcommand -f -a {verb} -d {shlex.quote(about.partition(':')[0])}"
         for verb, about in verbs.items()
     ]
-    lists = words() | {"runs": ["(ls -d runs/*/ runs/*/*/ 2>/dev/null)"]}
+    lists = words() | {"runs": [FISH_RUNS]}
     for verb, kind in SUBJECTS.items():
         found = " ".join(word for part in kind.split() for word in lists.get(part, []))
         if found:
             lines.append(f"complete -c unshaken -n '__fish_seen_subcommand_from {verb}' -a {shlex.quote(found)}")
     for verb, options in options_by_verb(verbs).items():
         for option in options:
-            takes = f" -x -a {shlex.quote(' '.join(option.words))}" if option.words else ""
+            takes = f" {'-r' if option.files else '-x'} -a {shlex.quote(' '.join(option.words))}" if option.words else ""
             about = option.about.partition(". ")[0][:100]
             lines.append(
                 f"complete -c unshaken -n '__fish_seen_subcommand_from {verb}' -l {option.flag[2:]}{takes} "

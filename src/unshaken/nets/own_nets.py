@@ -1,7 +1,8 @@
 """Networks of a user's own: a function or class that a name finds, `mine.py:net`, or a module given as an object.
 
 A name is code that runs, and a file of weights may come from anybody. So only names that the user has given are found:
-in this process, earlier on this machine (they are remembered), or in the variable UNSHAKEN_NETWORKS.
+in this process, earlier on this machine (they are remembered), or in the variable UNSHAKEN_NETWORKS. A run names its
+file as it was typed, without the folder of this machine; in another folder, the given file of that name stands for it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ GIVEN = "given:"
 """How the name of a network begins that was given as an object."""
 _allowed: set[str] = set()
 _given: dict[str, nn.Module] = {}
+_said: set[str] = set()
 
 
 def is_own(name: str) -> bool:
@@ -43,15 +45,15 @@ def allow(name: str) -> None:
 
 def remember(name: str) -> None:
     """Allow the code of a name in later processes too, such as the one that fine-tunes the run."""
-    if name.startswith(GIVEN) or origin_of(name) in _remembered():
+    if name.startswith(GIVEN) or (origin := given_origin(name) or origin_of(name)) in _remembered():
         return
     try:
         _store().parent.mkdir(parents=True, exist_ok=True)
-        write_json(_store(), {"networks": [*_remembered(), origin_of(name)]})
+        write_json(_store(), {"networks": [*_remembered(), origin]})
     except OSError as error:
         print(
             f"note: {_store()} cannot be written ({error.strerror}): in other processes, name the network by "
-            f"{VARIABLE}={name}",
+            f"{VARIABLE}={origin}",
             file=sys.stderr,
         )
 
@@ -66,15 +68,51 @@ def _store() -> Path:
 
 def factory(name: str) -> Callable[..., Any]:
     """Return the function or class that a name stands for. ValueError if it is not there, or not allowed to run."""
-    named = [origin_of(each.strip()) for each in os.environ.get(VARIABLE, "").split(",") if ":" in each]
-    if origin_of(name) not in {*_allowed, *named, *_remembered()}:
+    origin = given_origin(name)
+    if origin is None:
+        module, _, function = name.rpartition(":")
+        there = not module.endswith(".py") or Path(module).expanduser().is_file()
+        path = origin_of(name) if there else f"/path/to/{Path(module).name}:{function}"
         raise ValueError(
-            f"the network is built by {name}, which is code that would run: to allow it, set {VARIABLE}={name}"
+            f"the network is built by {name}, which is code that would run: to allow it, set {VARIABLE}={path}"
         )
-    found = find(name)
+    if origin != origin_of(name) and origin not in _said:
+        _said.add(origin)
+        print(f"note: {name} is taken from {origin.rpartition(':')[0]}", file=sys.stderr)
+    found = find(name if origin == origin_of(name) else origin)
     if not callable(found):
         raise ValueError(f"{name} is a {type(found).__name__}, and not a function or class that makes a network")
     return found
+
+
+def given_origin(name: str) -> str | None:
+    """Return the name with the path of its file, if the user has given it; None if not.
+
+    If the name's own path is not among the given ones, another file of the same name stands for it: first one of
+    UNSHAKEN_NETWORKS, and else, if the name's own is not there, the only one that was given earlier. ValueError if
+    several are possible.
+    """
+    named = [origin_of(each.strip()) for each in os.environ.get(VARIABLE, "").split(",") if ":" in each]
+    own, earlier = origin_of(name), [*_allowed, *_remembered()]
+    if own in named or not own.rpartition(":")[0].endswith(".py"):
+        return own if own in {*named, *earlier} else None
+    if like := _of_the_same_name(named, own):
+        return _only(like, name)
+    if own in earlier or Path(own.rpartition(":")[0]).is_file():
+        return own if own in earlier else None
+    return _only(_of_the_same_name(earlier, own), name)
+
+
+def _of_the_same_name(origins: list[str], own: str) -> list[str]:
+    """Return the given files that are there and have the file's name and the function of another name, each once."""
+    found = [each for each in dict.fromkeys(origins) if Path(each).name == Path(own).name]
+    return [each for each in found if Path(each.rpartition(":")[0]).is_file()]
+
+
+def _only(found: list[str], name: str) -> str | None:
+    if len(found) > 1:
+        raise ValueError(f"{name} may be {' or '.join(found)}: say which by {VARIABLE}={found[0]}")
+    return found[0] if found else None
 
 
 def name_of(made_by: Callable[..., Any]) -> str:
