@@ -33,7 +33,7 @@ from unshaken.coreset.selector import split
 from unshaken.data.images import Images
 from unshaken.methods.base import Step
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.runs.pretrain import first_network
+from unshaken.runs.first_network import first_network
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.loop import Execution, training
 from unshaken.train.run_dir import Run

@@ -27,7 +27,7 @@ def test_a_dry_run_of_each_stage_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.run(["pretrain", "acl/digits", *QUICK, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "acl: 64 images of 8 pixels (digits, train); 4 epochs of 2 steps of 32 images; 0.1 million weights" in said
+    assert "acl: 64 images of 8 pixels (digits, train); 4 epochs of 2 steps of 32 images; 90,336 weights" in said
     assert re.search(r"measured: [\d,.]+ images/s.*\nexpected: about \d+ s, .*\nmemory: \d\.\d GB", said)
     assert not files(tmp_path)
     assert cli.run(["pretrain", "acl/digits", "--epochs", "1", *QUICK[2:], "-q"]) == 0

@@ -61,7 +61,7 @@ def test_the_work_is_said_before_it_begins(tmp_path, capsys):
     assert cli.run(["pretrain", "acl/digits", *QUICK, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().err
     assert "64 images of 8 pixels (digits, train); 1 epoch of 2 steps, 2 steps of 32 images in all" in said
-    assert "million weights, float32 on cpu" in said
+    assert "90,336 weights, float32 on cpu" in said
 
 
 def test_the_time_is_told_once_the_first_steps_are_measured(capsys, monkeypatch):

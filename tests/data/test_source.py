@@ -55,7 +55,7 @@ def test_mistakes_in_fields() -> None:
 
 def test_mistakes_in_names(tmp_path: Path) -> None:
     for name in ("CIFAR-10", "cifar_10", "cifer10"):
-        with pytest.raises(ValueError, match=rf"no image set '{name}': .* path; did you mean cifar10\?"):
+        with pytest.raises(ValueError, match=rf"no image set '{name}': .* path .*; did you mean cifar10\?"):
             DataSource(name).load()
     with pytest.raises(ValueError, match=r"no image set '/nowhere/photos': .* nor an existing path$"):
         DataSource("/nowhere/photos").load()

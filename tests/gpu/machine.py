@@ -27,7 +27,7 @@ from unshaken.nets.lora import with_lora
 from unshaken.nets.network import Network, seeded
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.runs.pretrain import first_network
+from unshaken.runs.first_network import first_network
 from unshaken.train.attack_policy import replace_attacks
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.optim import SGD, Optimizer

@@ -53,6 +53,31 @@ def test_the_recipe_of_a_run_goes_back_in(name, tmp_path):
     assert parse(PretrainOptions(unshaken.recipe(found)), [], "test", config).recipe == chosen
 
 
+def test_a_relative_path_is_found_from_another_folder_and_that_is_said(tmp_path, monkeypatch, capsys):
+    photos, elsewhere, file = tmp_path / "photos", tmp_path / "elsewhere", tmp_path / "runs" / "acl-1" / "recipe.json"
+    photos.mkdir()
+    elsewhere.mkdir()
+    chosen = replace(unshaken.recipe("deacl"), data=unshaken.DataSource("photos"), teacher="simclr/cifar10")
+    write_json(file, {"hash": short_hash(chosen), "recipe": to_json(chosen), "data": {}})
+    monkeypatch.chdir(elsewhere)
+    found = Config.read(file).values
+    assert (found["data"]["name"], found["teacher"]) == (str(photos), "simclr/cifar10")
+    assert capsys.readouterr().err == f"note: photos in {file} is taken as {photos}\n"
+    (elsewhere / "photos").mkdir()  # other images of that name: as the command line would take them
+    assert Config.read(file).values["data"]["name"] == "photos"
+    assert f"is taken as {elsewhere / 'photos'}, and not {photos}" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert Config.read(file).values["data"]["name"] == "photos"
+    (tmp_path / "mine.yaml").write_text("data: photos\nteacher: runs/acl-1")
+    monkeypatch.chdir(photos)
+    capsys.readouterr()
+    words = ["--config", "../mine.yaml"]
+    recipe = parse(PretrainOptions(unshaken.recipe("deacl")), words, "test").recipe
+    assert (recipe.data.name, recipe.teacher) == (str(photos), str(file.parent))
+    with pytest.raises(ValueError, match=f"no image set 'phots': .* nor an existing path .looked for in {photos}"):
+        unshaken.DataSource("phots").load()
+
+
 BLOWN_UP = "a: &a [1, 1, 1, 1]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 8)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )

@@ -25,7 +25,7 @@ from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import preset, single
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.evaluate import default_evaluation
-from unshaken.runs.pretrain import first_network
+from unshaken.runs.first_network import first_network
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.image_sets import load_labelled
 from unshaken.train.optim import LARS, SGD

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import unshaken
@@ -100,6 +101,27 @@ def test_the_same_command_goes_on_with_the_same_choice(tmp_path, monkeypatch, ca
     assert "found finished" in capsys.readouterr().err
     (run,) = Path("runs").glob("simclr-photos-*")
     assert run.is_dir()
+
+
+def test_python_chooses_as_the_command_line_does(tmp_path, monkeypatch, capsys, measured):
+    """A named recipe is fitted to the images and the machine, and that is said; a value stays as it is."""
+    begun = []
+
+    def train(recipe, teacher, start, workspace):
+        begun.append((recipe.epochs, recipe.batch_size))
+        return tmp_path
+
+    monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain_encoder", train)
+    measured["float32"] = 7.0
+    images = torch.randint(256, (70, 3, 32, 32), dtype=torch.uint8)
+    unshaken.pretrain("simclr", unshaken.Workspace(tmp_path / "runs"), data=images, hours=0.01)
+    assert "chosen: 3 epochs instead of the paper's 1,000" in capsys.readouterr().err
+    unshaken.pretrain("simclr", unshaken.Workspace(tmp_path / "runs", quiet=True), data=images, hours=0.01)
+    assert not capsys.readouterr().err
+    unshaken.pretrain(unshaken.recipe("simclr"), unshaken.Workspace(tmp_path / "runs"), data=images)
+    unshaken.pretrain("simclr/digits", unshaken.Workspace(tmp_path / "runs"))
+    usual, digits = unshaken.recipe("simclr"), unshaken.recipe("simclr/digits")
+    assert begun == [(3, 32), (3, 32), (usual.epochs, usual.batch_size), (digits.epochs, digits.batch_size)]
 
 
 @pytest.mark.parametrize(

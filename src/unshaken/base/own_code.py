@@ -6,6 +6,7 @@ import ast
 import sys
 from hashlib import blake2b
 from importlib import import_module
+from importlib.abc import InspectLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +54,7 @@ def _module(name: str) -> ModuleType:
     assert spec is not None
     sys.modules[key] = module_from_spec(spec)
     try:  # from the text itself: Python's cache of bytecode takes an edit within a second, of the same length, for none
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(sys.modules[key]))
+        exec(InspectLoader.source_to_code(path.read_bytes(), str(path)), vars(sys.modules[key]))  # pyright: ignore[reportArgumentType]
     except Exception as error:
         del sys.modules[key]
         raise ValueError(f"{name} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error

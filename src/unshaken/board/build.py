@@ -8,6 +8,7 @@ from hashlib import blake2b
 from statistics import mean
 from typing import Any
 
+from unshaken.base.amounts import amount
 from unshaken.board.collect import SCORES, Receipt
 from unshaken.board.insight import accuracy_by_epsilon, insight
 from unshaken.board.reported import reported_rows
@@ -115,7 +116,7 @@ def cost(row: Row) -> dict[str, Any]:
     if all(value is not None for value in seconds):
         found["seconds"] = round(mean(seconds), 2)
     world = row.first.result.get("world", {})
-    threads = f", {world['threads']} thread{'s' * (world['threads'] > 1)}" if world.get("device") == "cpu" else ""
+    threads = f", {amount(world['threads'], 'thread')}" if world.get("device") == "cpu" else ""
     if "device" in world:
         found["device"] = f"{world.get('gpu') or world['device'].upper()}{threads}"
     for key in ("pflop", "memory_gb"):

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.amounts import amount
 from unshaken.base.json_files import write_text
 from unshaken.board import examples
 from unshaken.board.collect import Receipt, receipts
@@ -123,8 +124,8 @@ def sentence(result: dict[str, Any]) -> str:
     """Return a sentence that describes a run."""
     pretrain, attack = result["pretrain"]["recipe"], result["evaluation"]["attack"]
     task, images = task_of(result), result["pretrain"].get("data", {}).get("images", {})
-    seen = f"{images['n']:,} images of {task.pretrain}" if "n" in images else f"images of {task.pretrain}"
-    epochs = f" for {pretrain['epochs']} epochs" if "epochs" in pretrain else ""
+    seen = f"{amount(images['n'], 'image')} of {task.pretrain}" if "n" in images else f"images of {task.pretrain}"
+    epochs = f" for {amount(pretrain['epochs'], 'epoch')}" if "epochs" in pretrain else ""
     kind = pretrain.get("method", {}).get("type")
     labels = "with" if kind in ("ST", "SAT", "TRADES") else "without"
     coreset = pretrain.get("coreset")

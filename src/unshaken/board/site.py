@@ -8,6 +8,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.amounts import amount
 from unshaken.base.atomic_files import is_part, naming, sweep
 from unshaken.base.json_files import write_bytes, write_text
 from unshaken.base.locks import Lock
@@ -150,7 +151,7 @@ def cell_words(cell: dict[str, Any] | None) -> str:
     if "mean" not in cell:
         return "missing" if "status" in cell else "–"
     spread = f" ± {cell['sd']:.2f}" if "sd" in cell else ""
-    seeds = f" ({cell['seeds']} seed{'s' * (cell['seeds'] != 1)}" if "seeds" in cell else ""
+    seeds = f" ({amount(cell['seeds'], 'seed')}" if "seeds" in cell else ""
     n = f", n = {cell['n']}" if "n" in cell else ""
     return f"{cell['mean']:.2f}{spread}{seeds}{n}{')' if seeds else ''}"
 

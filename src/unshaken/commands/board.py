@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tyro
 
+from unshaken.base.amounts import amount
 from unshaken.board.collect import files, receipts
 from unshaken.board.pictures import pictures_of
 from unshaken.board.remake import commands
@@ -56,7 +57,8 @@ def board(args: list[str]) -> None:
     found = receipts(options.results, dates_of(files(options.results)))
     making = {"remake": commands, "count": pflop_of if options.count else lambda row: None}
     counts = write(options.out, found, published(options.reported), pictures=pictures_of(found), **making)
-    said = f"{counts['results']} results, {counts['measured']} rows measured, {counts['reported']} reported"
+    rows = amount(counts["measured"], "row")
+    said = f"{amount(counts['results'], 'result')}, {rows} measured, {counts['reported']} reported"
     print(f"{options.out / 'index.html'}  ({said})")
 
 

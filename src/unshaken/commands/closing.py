@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from unshaken.base.amounts import amount
 from unshaken.base.json_files import Lines, read_json
 from unshaken.base.progress import format_duration
 from unshaken.train.run_dir import RUN_FILE
@@ -17,7 +18,7 @@ def closing(run: Path) -> str:
     parts = []
     if log and "epoch" in log[-1]:
         epochs = log[-1]["epoch"]
-        parts.append(f"{epochs:g} epoch{'s' * (epochs != 1)}")
+        parts.append(f"{amount(epochs, 'epoch')}")
     if end["seconds"] is not None:
         parts.append(f"{format_duration(end['seconds'])} of training")
     if losses := [line["loss"] for line in log if "loss" in line]:

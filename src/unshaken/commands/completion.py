@@ -258,7 +258,9 @@ def fish(verbs: dict[str, str]) -> str:
             lines.append(f"complete -c unshaken -n '__fish_seen_subcommand_from {verb}' -a {shlex.quote(found)}")
     for verb, options in options_by_verb(verbs).items():
         for option in options:
-            takes = f" {'-r' if option.files else '-x'} -a {shlex.quote(' '.join(option.words))}" if option.words else ""
+            takes = (
+                f" {'-r' if option.files else '-x'} -a {shlex.quote(' '.join(option.words))}" if option.words else ""
+            )
             about = option.about.partition(". ")[0][:100]
             lines.append(
                 f"complete -c unshaken -n '__fish_seen_subcommand_from {verb}' -l {option.flag[2:]}{takes} "

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from unshaken.attacks.ball import Ball, Linf
+from unshaken.base.amounts import amount
 from unshaken.base.ranges import Count, Natural, Whole, ranged
 from unshaken.base.tensor_file import read_header
 from unshaken.base.terminal import console, printable
@@ -86,11 +87,12 @@ def doctor(args: list[str]) -> int:
         count += not checked.left_out
     for finding in findings:
         _tell(finding)
-    summary = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "nothing found"
+    summary = f"{amount(len(findings), 'finding')}" if findings else "nothing found"
     images = checks.random_images(images, options.limit, options.seed)
     attacked, usual = min(options.attacked, len(images)), constant(images)
     _say(
-        f"\n{summary}: {count} checks on {len(images)} images, {attacked} of them attacked, {monotonic() - start:.0f} s"
+        f"\n{summary}: {count} checks on {amount(len(images), 'image')}, {attacked} of them attacked, "
+        f"{monotonic() - start:.0f} s"
     )
     _say(f"always answering {usual['class']!r} is right on {usual['correct']} of these images")
     return int(bool(findings))

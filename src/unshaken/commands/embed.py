@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unshaken.base.amounts import amount
 from unshaken.base.ranges import Count, ranged
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
@@ -47,7 +48,7 @@ def predict(args: list[str]) -> None:
     if options.route:
         raise ValueError("a classifier has one route, the one it was fine-tuned on: leave --route out")
     found = runs.predict(name, options.data, options.out, **_how(options))
-    print(f"{options.out}  {found.values.shape[0]:,} images, {len(found.names):,} classes")
+    print(f"{options.out}  {amount(found.values.shape[0], 'image')}, {amount(len(found.names), 'class', 'classes')}")
 
 
 def _how(options: EmbedOptions) -> dict:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from unshaken.base.amounts import amount
 from unshaken.base.progress import format_duration
 from unshaken.base.ranges import Natural, Positive, ranged
 from unshaken.base.shard import Shard
@@ -97,7 +98,7 @@ def evaluate(args: list[str]) -> int:
         show(found, form=options)
     if found and not wrong and not options.for_programs:
         total = format_duration(sum(result["seconds"]["evaluation"] or 0 for result in found))
-        print(f"{len(found)} result{'s' * (len(found) > 1)} in {total} of attacks and answers", file=sys.stderr)
+        print(f"{amount(len(found), 'result')} in {total} of attacks and answers", file=sys.stderr)
         print(f"next: unshaken doctor {runs[0]}; unshaken report {name} --html report.html", file=sys.stderr)
     if wrong:
         print(f"unshaken: {len(wrong)} of {len(runs)} runs could not be evaluated", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from unshaken.base.amounts import amount
 from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
@@ -150,4 +151,5 @@ def summary(recipe: Finetune | AutoFinetune) -> str:
     """The main values of a recipe in one line."""
     limit = f"the first {recipe.data.limit} images of " if recipe.data.limit else ""
     views = type(recipe.views).__name__
-    return f"{limit}{recipe.data.name}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.lr}, views {views}"
+    epochs = amount(recipe.epochs, "epoch")
+    return f"{limit}{recipe.data.name}, {epochs}, batch {recipe.batch_size}, {recipe.lr}, views {views}"

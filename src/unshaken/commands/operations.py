@@ -23,7 +23,7 @@ from unshaken.options import parse
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF, Stage
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.runs.pretrain import first_network
+from unshaken.runs.first_network import first_network
 from unshaken.train.batches import BatchStream, Position, end_of_epoch
 from unshaken.train.selection_objective import objective_of
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from unshaken.base.amounts import amount
 from unshaken.base.ranges import Positive, ranged
 from unshaken.compute.runtime import Runtime
 from unshaken.options import number_text, parse, subject
@@ -53,7 +54,7 @@ def plan(args: list[str]) -> None:
 
 def table(found: Plan) -> list[str]:
     """The stages of a plan as lines of text, with notes about the choices."""
-    how = f"{found.images:,} images, {found.runtime.precision} on {found.runtime.kind}"
+    how = f"{amount(found.images, 'image')}, {found.runtime.precision} on {found.runtime.kind}"
     lines = [f"{found.budget:,.0f} s on this machine: {how}; {found.seconds:,.0f} s are planned"]
     lines += [f"{'stage':<12}{'epochs':>7}{'batch':>7}{'images/s':>11}{'seconds':>9}"]
     for stage in found.stages:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from unshaken.base.amounts import amount
 from unshaken.base.ranges import Natural, NonNegative, Positive, ranged
 from unshaken.base.schedule import MultiStep
 from unshaken.commands.closing import close
@@ -149,7 +150,7 @@ def remark(chosen: Any, default: Any = None) -> None:
     at = lr.at if isinstance(lr, MultiStep) else ()
     if epochs and (unmet := [epoch for epoch in at if epoch >= epochs]):
         falls = ", ".join(map(str, unmet))
-        note(f"--lr.at: the rate never falls at {falls}, for the run has {epochs} epochs, counted from 0")
+        note(f"--lr.at: the rate never falls at {falls}, for the run has {amount(epochs, 'epoch')}, counted from 0")
     rule, before = getattr(chosen, "optimizer", None), getattr(default, "optimizer", None)
     if type(rule) is not type(before) and rule and before and chosen.lr == default.lr:
         lr = next((name for name in ("peak", "value") if hasattr(chosen.lr, name)), None)

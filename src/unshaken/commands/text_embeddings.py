@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unshaken.base.amounts import amount
+
 from unshaken.evaluation.text_embeddings import TEMPLATES, text_embeddings as embeddings_of  # isort: skip
 from unshaken.options import parse, subject
 
@@ -37,7 +39,8 @@ def text_embeddings(args: list[str]) -> None:
     templates = lines_of(options.templates) if options.templates else TEMPLATES
     found = embeddings_of(name, lines_of(options.names), templates)
     found.write(options.out)
-    print(f"{options.out}  {len(found.names)} classes, {found.weight.shape[1]} numbers each, scale {found.scale:.4g}")
+    classes = amount(len(found.names), "class", "classes")
+    print(f"{options.out}  {classes}, {found.weight.shape[1]} numbers each, scale {found.scale:.4g}")
     print(f"next: unshaken evaluate ENCODER --class-embeddings {options.out} --data FOLDER")
 
 

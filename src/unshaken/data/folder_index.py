@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from unshaken.base.amounts import amount
 from unshaken.data.decode import Encoded
 from unshaken.data.folder_tree import LeftOut, Reason
 from unshaken.data.split_names import TEST_SPLITS
@@ -91,7 +92,7 @@ class Found:
             what = f"no classes{f' ({listing.reason})' if listing.reason else ''}"
         else:
             names = f"{', '.join(listing.names[:4])}{', ...' if len(listing.names) > 4 else ''}"
-            what = f"{len(listing.names):,} class{'es' * (len(listing.names) != 1)} ({names})"
+            what = f"{amount(len(listing.names), 'class', 'classes')} ({names})"
         split = ", split by content" if "all" in self.splits and train is not None else ""
         images = ", ".join(f"{count:,}{f' {name}' if name else ''}" for name, count in counts.items()) + " images"
         left = str(self.left)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import UnidentifiedImageError
 
+from unshaken.base.amounts import amount
 from unshaken.base.progress import progress
 from unshaken.data.decode import Encoded, Picture, common_side, picture
 from unshaken.data.folder_index import Found, Listing, print_once
@@ -169,8 +170,8 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
     rows = reading.selected_rows(digests, len(pixels))
     if not len(rows):
         raise ValueError(
-            f"{found.location} has {len(listing)} images. About one in five, chosen by its content, is for testing, "
-            f"and so none is in the {wanted.split} split: add images, or make train/ and test/ folders"
+            f"{found.location} has {amount(len(listing), 'image')}. About one in five, chosen by its content, is for "
+            f"testing, and so none is in the {wanted.split} split: add images, or make train/ and test/ folders"
         )
     label = None if listing.label is None else torch.from_numpy(listing.label[rows])
     return Images(

@@ -177,8 +177,10 @@ class DataSource:
         path = Path(self.name).expanduser()
         if not self.name or not path.exists():
             hint = did_you_mean(self.name.lower().replace("-", "").replace("_", ""), STANDARD)
+            where = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
             raise ValueError(
-                f"no image set {self.name!r}: it is neither one of {', '.join(STANDARD)} nor an existing path{hint}"
+                f"no image set {self.name!r}: it is neither one of {', '.join(STANDARD)} nor an existing "
+                f"path{where}{hint}"
             )
         if path.is_file() and path.suffix.lower() != ".parquet":
             raise ValueError(f"{path} is a file: name a folder of images, a Parquet file, or a folder of Parquet files")

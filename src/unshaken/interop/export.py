@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unshaken.base.json_files import read_foreign_json, write_bytes, write_json, write_text
 from unshaken.base.ranges import Unit, ranged
-from unshaken.base.safe_text import last_part, printable, without_paths
+from unshaken.base.safe_text import printable, without_paths
 from unshaken.base.serialize import to_json
 from unshaken.base.tensor_file import seal, sealed
 from unshaken.interop.dial import between, ends
@@ -79,10 +79,7 @@ def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -
     subject, route = model.with_one_route(how.route) if how.dial is None else (_dialled(model, how), None)
     added = {"fingerprint": fingerprint(subject), "exported": {"from": digest(model.net), "route": route}}
     cleaned = {key: value if key in PATHLESS else without_paths(value) for key, value in model.metadata.items()}
-    backbone = subject.backbone
-    if backbone.own:  # the folder of its file is of this machine alone
-        backbone = replace(backbone, name=last_part(backbone.name))
-    subject = replace(subject, backbone=backbone, metadata=cleaned | added)
+    subject = replace(subject, backbone=subject.backbone.elsewhere, metadata=cleaned | added)
     out = _output_path(path, how, subject)
     if how.to == "hub":
         to_hub(subject, out, route, results, how.license)

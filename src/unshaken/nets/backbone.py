@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import tyro
@@ -11,6 +11,7 @@ from torch import nn
 
 from unshaken.base.own_code import keywords
 from unshaken.base.ranges import Count, Natural, Number, Positive, ranged
+from unshaken.base.safe_text import last_part
 from unshaken.base.serialize import LATER, UNSAVED
 from unshaken.base.suggest import did_you_mean
 from unshaken.nets.network import Encoder, Normalize
@@ -106,6 +107,11 @@ class Backbone:
     def own(self) -> bool:
         """The network is a user's own, made by a function or given as an object."""
         return self.variant is None and is_own(self.name)
+
+    @property
+    def elsewhere(self) -> Backbone:
+        """The same without the folder of a user's own file, which is of this machine alone."""
+        return replace(self, name=last_part(self.name)) if self.own else self
 
     @property
     def code(self) -> str:

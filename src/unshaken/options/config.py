@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,14 +53,14 @@ class Config:
         if not isinstance(found, dict):
             raise ValueError(f"{file} has to map names of options to values, such as `epochs: 30`")
         if found.keys() >= RECORD:
-            return cls(file, found["recipe"], of_run=True)
+            return cls(file, _located(found["recipe"], file), of_run=True)
         values = _nested(found, file)
         data = values.pop("dataset", values.get("data"))  # as on the command line, --data is --data.name
         if data is not None:
             named = {"name": data} if not isinstance(data, dict) else {"name": data["type"]} if "type" in data else {}
             inner = data if isinstance(data, dict) else {}
             values["data"] = named | {key: value for key, value in inner.items() if key != "type"}
-        return cls(file, values)
+        return cls(file, _located(values, file))
 
     def take_value(self, *path: str) -> tuple[str | None, Config]:
         """Return one value as a word of the command line, None if it is not there, and the config without it."""
@@ -116,6 +117,34 @@ def _flag(flag: str, value: Any, switches: set[str]) -> tuple[str, list[str]]:
         path, dot, name = flag.removeprefix("--").rpartition(".")
         return f"--{path}{dot}no-{name}", []
     return flag, words
+
+
+def _located(values: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return the values with the paths of data and encoders as they are seen from here.
+
+    A relative path is looked for in this folder, and then in those of the file, from its own to the root. What is
+    taken from there, or could be, is said.
+    """
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(data.get("name"), str) and not data.get("given"):
+        values = values | {"data": data | {"name": _nearest(data["name"], file)}}
+    names = {key: values[key] for key in ("teacher", "start") if isinstance(values.get(key), str)}
+    return values | {key: _nearest(name, file) for key, name in names.items()}
+
+
+def _nearest(name: str, file: Path) -> str:
+    from unshaken.data.source import STANDARD  # it needs torch, which a report does without
+
+    path = Path(name).expanduser()
+    if not name or name in STANDARD or path.is_absolute():
+        return name
+    there = next((above / path for above in file.resolve().parents if (above / path).exists()), None)
+    if there is None or (path.exists() and path.samefile(there)):
+        return name
+    taken = path.resolve() if path.exists() else there
+    beside = f", and not {there}" if path.exists() else ""
+    print(f"note: {name} in {file} is taken as {taken}{beside}", file=sys.stderr)
+    return name if path.exists() else str(there)
 
 
 def _words(value: Any) -> list[str]:

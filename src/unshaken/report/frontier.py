@@ -251,7 +251,8 @@ def picture(found: list[Point]) -> str:
     said = [f"{row[0]}, fraction {row[1]}: speed-up {row[-1]}, SA {row[4]}, RA {row[5]}." for row in rows(found)]
     return figure(
         f"{one['method']} on {one['data']['name']}, {one['mode'].upper()}: accuracy against speed-up of pre-training",
-        f"{judged}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}{bars}; beside a point: its fraction of the images",
+        f"{judged}, {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}{bars}; beside a point: its fraction of "
+        "the images",
         " ".join(said),
         "speed-up (×), all images = 1",
         {

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unshaken.base.amounts import amount
 from unshaken.base.json_files import read_json, write_json
 from unshaken.base.json_shapes import Items, Whole
 from unshaken.base.progress import format_duration
@@ -52,7 +53,7 @@ def is_open(asked: Pretrain, typed: Collection[str], runtime: Runtime) -> bool:
 
 
 def remembered(
-    asked: Pretrain, typed: Collection[str], runtime: Runtime, root: Path, hours: float
+    asked: Pretrain, typed: Collection[str], runtime: Runtime, root: Path, hours: float, quiet: bool = False
 ) -> tuple[Pretrain, Runtime]:
     """Choose what is left open, or take the choice of an earlier command, so that the same command resumes its run.
 
@@ -66,12 +67,14 @@ def remembered(
     if file.exists():
         found = read_json(file, SHAPE)
         choice = Choice(found["epochs"], found["batch_size"], found["precision"], tuple(found["lines"]))
-        print(f"{file} has the choices of an earlier command, which are kept:", file=sys.stderr)
+        if not quiet:
+            print(f"{file} has the choices of an earlier command, which are kept:", file=sys.stderr)
     else:
         images = load_images(asked.data, asked.split, asked.backbone)
         choice = choose(asked, typed, runtime, hours, images)
         write_json(file, vars(choice) | {"lines": list(choice.lines)})
-    print("\n".join(choice.lines), file=sys.stderr)
+    if not quiet:
+        print("\n".join(choice.lines), file=sys.stderr)
     return choice.apply(asked, runtime)
 
 
@@ -126,7 +129,7 @@ def choose(
         if epochs < recipe.epochs:
             fits = "and even one takes longer than" if trial.epoch_seconds > hours * HOUR else "which fit into"
             why.append(
-                f"{epochs:,} epoch{'s' * (epochs > 1)} instead of the paper's {recipe.epochs:,}, which would take "
+                f"{amount(epochs, 'epoch')} instead of the paper's {recipe.epochs:,}, which would take "
                 f"{format_duration(trial.seconds)} on this machine, as busy as it is now; {fits} "
                 f"{format_duration(hours * HOUR)} (--hours 8 chooses for another time, --epochs sets them)"
             )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.attacks.ball import Ball
+from unshaken.base.amounts import amount
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
@@ -94,7 +95,7 @@ def test_images(source: DataSource, backbone: Backbone, classes: int) -> Images:
     """Return the test images of a set, at the network's size. ValueError if their classes do not fit the classifier."""
     images = check_images_fit(replace(source, size=source.size or backbone.image_size).load("test"), backbone)
     if images.label is None or len(images.names) != classes:
-        has = "no labels" if images.label is None else f"{len(images.names)} classes"
+        has = "no labels" if images.label is None else f"{amount(len(images.names), 'class', 'classes')}"
         raise ValueError(f"{images.name} has {has} and the classifier {classes} classes; name its set by --data")
     return images
 

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from unshaken.attacks.pgd import PGD
+from unshaken.base.amounts import amount
 from unshaken.base.progress import format_duration
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime, measured_memory
@@ -41,8 +42,8 @@ def evaluation_lines(subject: Classifier, images: Images, evaluation: Evaluation
     answers = forward * len(stages)
     total = (answers + gradient * pgd) * n / batch
     lines = [
-        f"{n:,} images of {images.pixels.shape[-1]} pixels ({images.name}, {images.split}); {len(stages)} stages in "
-        f"blocks of {evaluation.batch_size}",
+        f"{amount(n, 'image')} of {images.pixels.shape[-1]} pixels ({images.name}, {images.split}); {len(stages)} "
+        f"stages in blocks of {evaluation.batch_size}",
         f"measured: {batch / gradient:,.0f} gradients/s and {batch / forward:,.0f} answers/s",
         f"expected: about {format_duration(total)}"
         + (", and the time to make the corrupted images" if evaluation.corruptions else ""),

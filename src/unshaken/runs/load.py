@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from unshaken.base.amounts import amount
 from unshaken.evaluation.result_file import read_result
 from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.load import LoadedModel, load_model
@@ -85,7 +86,7 @@ class HubModel(nn.Module, ModelHubMixin, library_name="unshaken"):
 
     def extra_repr(self) -> str:
         size = f"images ({self.channels}, {self.image_size}, {self.image_size}) in [0, 1]"
-        return f"{self.kind} of {size}" + (f" to {len(self.names)} classes" if self.names else "")
+        return f"{self.kind} of {size}" + (f" to {amount(len(self.names), 'class', 'classes')}" if self.names else "")
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write model.safetensors, config.json and the model card, as `export --to hub` does."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from unshaken.attacks.ball import ball_of
+from unshaken.base.amounts import amount
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
@@ -20,14 +20,15 @@ from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
-from unshaken.nets.network import Network
 from unshaken.nets.own_nets import remember
 from unshaken.recipes import catalog
 from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.own_recipes import is_own_recipe, own_recipe
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.choices import remembered
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.runs.first_network import first_network
 from unshaken.runs.lp_aff import pretrain_lp_aff
 from unshaken.runs.workspace import Workspace
 from unshaken.train.averaging import AveragedWeights
@@ -49,22 +50,30 @@ def pretrain(
     *,
     data: Any = None,
     observers: Iterable[Any] = (),
+    hours: float = 1.0,
 ) -> Path:
     """Run a pre-training recipe, resume it, or return the finished run: its folder has encoder.safetensors.
 
     recipe     a recipe, or the name of one: acl/cifar10, or mine.py:recipe, one of your own
     data       training images in place of the recipe's: a `DataSource`, `Images`, or anything that `Images.of` reads
     observers  objects that are told what happens, with some of the methods of `train.observers.Observer`
+    hours      with a named recipe and images of your own, epochs are chosen that take about so long on this machine,
+               and a batch that suits their number. A recipe that is a value, and one of your own, stays as it is
 
     Equal recipes on equal images give equal bits, and the run's folder is named by the recipe's hash.
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
     workspace = workspace.observed_by(observers)
+    by_name = isinstance(recipe, str) and not is_own_recipe(recipe)
     if isinstance(recipe, str):
-        recipe = own_recipe(recipe) if is_own_recipe(recipe) else catalog.recipe(recipe)
+        recipe = catalog.recipe(recipe) if by_name else own_recipe(recipe)
     if data is not None:
         source = DataSource.of(data)
         recipe = replace(recipe, data=source, split="train" if source.given else recipe.split)
+    if by_name and isinstance(recipe, Pretrain):
+        root = Path(workspace.root or "runs").expanduser()
+        recipe, runtime = remembered(recipe, (), workspace.runtime, root, hours, workspace.quiet)
+        workspace = replace(workspace, runtime=runtime)
     teacher = resolve_encoder(recipe.teacher, recipe, workspace, takes_weights(recipe)) if recipe.teacher else None
     if isinstance(recipe, LPAFF):
         assert teacher is not None  # LP-AFF always has one
@@ -97,7 +106,7 @@ def resolve_encoder(
         needed = replace(needed, backbone=like.backbone)
     if not workspace.quiet:
         epochs = getattr(needed, "epochs", None)
-        length = "" if epochs is None else f", {epochs:,} epoch{'s' * (epochs > 1)}"
+        length = "" if epochs is None else f", {amount(epochs, 'epoch')}"
         print(
             f"{like.name} starts from {name}{length}: it is looked for under {workspace.root or 'runs'}, and trained "
             "there first if it is not finished; name a run or a file instead to use that encoder",
@@ -205,20 +214,3 @@ def labels_of(
     if images.label is None:
         raise ValueError(f"{recipe.name} learns from labels, and {recipe.data.name} ({recipe.split}) has none")
     return images.label, (len(images.names),)
-
-
-def first_network(
-    recipe: Pretrain,
-    classes: tuple[int, ...] = (),
-    teacher: PretrainedEncoder | None = None,
-    start: PretrainedEncoder | None = None,
-) -> Network:
-    """Return the network before the first step, with its initial weights and its teacher."""
-    net = recipe.build_network(classes)
-    if start:
-        start.load_into(net.encoder)
-    if recipe.method.teacher == "frozen" and teacher:
-        net.teacher = Network(teacher.clean_route(), nn.Identity())
-    elif recipe.method.teacher == "momentum":
-        net.teacher = copy.deepcopy(net)
-    return net

@@ -21,7 +21,7 @@ from unshaken.nets.network import Network, frozen
 from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.runs.pretrain import first_network
+from unshaken.runs.first_network import first_network
 from unshaken.train.attack_policy import replace_attacks, with_attack_steps
 from unshaken.train.batches import BatchStream
 from unshaken.train.throughput import Speed, seconds_of, step_speed

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from unshaken.base.amounts import amount, weights_in_words
 from unshaken.base.progress import format_duration
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
@@ -81,12 +82,11 @@ class Trial:
     def lines(self) -> list[str]:
         """Describe the work, its expected time and its memory."""
         about, batch = "" if self.exact else "about ", min(self.batch_size, self.images)
-        s = "s" * (self.steps > 1)
-        work = f"{self.epochs:,} epoch{'s' * (self.epochs > 1)} of {self.steps:,} step{s} of {batch:,} images"
-        how = f"{self.weights / 1e6:.1f} million weights, {self.runtime.precision} on {self.runtime.kind}"
+        work = f"{amount(self.epochs, 'epoch')} of {amount(self.steps, 'step')} of {amount(batch, 'image')}"
+        how = f"{weights_in_words(self.weights)}, {self.runtime.precision} on {self.runtime.kind}"
         small = "" if self.speed.batch >= batch else f"; the run's batches of {batch:,} take more"
         return [
-            f"{self.name}: {about}{self.images:,} images of {self.side} pixels ({self.data}); {work}; {how}",
+            f"{self.name}: {about}{amount(self.images, 'image')} of {self.side} pixels ({self.data}); {work}; {how}",
             f"measured: {self.speed.images_s:,.1f} images/s; the first step took {self.speed.startup:.1f} s",
             f"expected: about {format_duration(self.seconds)}, {self.epoch_seconds:,.1f} s an epoch",
             f"memory: {self.memory:.1f} GB at most in the trial, with batches of {self.speed.batch:,}{small}",

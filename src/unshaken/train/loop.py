@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.profiler import record_function
 
+from unshaken.base.amounts import weights_in_words
 from unshaken.base.progress import Advance, progress
 from unshaken.base.schedule import Clock, Schedule
 from unshaken.base.serialize import to_json
@@ -83,9 +84,9 @@ def training(step: Step, feed: BatchStream, optimizer: Optimizer, execution: Exe
 def describe(step: Step, fabric: Fabric) -> str:
     """Describe the network's size and precision, and the device."""
     net = step.net
-    millions = sum(p.numel() for p in net.parameters()) / 1e6
+    size = weights_in_words(sum(p.numel() for p in net.parameters()))
     low = net.computation.precision == torch.bfloat16
-    return f"{millions:.1f} million weights, {'bf16' if low else 'float32'} on {fabric.device.type}"
+    return f"{size}, {'bf16' if low else 'float32'} on {fabric.device.type}"
 
 
 class Loop:

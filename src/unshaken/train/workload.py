@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
+from unshaken.base.amounts import amount
 from unshaken.base.progress import format_duration
 from unshaken.train.batches import BatchStream, Position
 
@@ -21,14 +22,14 @@ def work(name: str, feed: BatchStream, position: Position, network: str = "") ->
     labels = "" if feed.label is None else ", labelled"
     count, steps = len(feed.images), len(feed)
     subset = f" ({feed.count:,} of them per epoch at first)" if feed.count != count else ""
-    epochs = f"{feed.epochs:,} epoch{'s' * (feed.epochs > 1)} of {steps:,} step{'s' * (steps > 1)}"
+    epochs = f"{amount(feed.epochs, 'epoch')} of {amount(steps, 'step')}"
     size = min(feed.batch_size, feed.count)
     pixels = feed.images.pixels.shape[-1]
     done = f", of which {position.step:,} are done" if position.step else ""
-    images = f"{count:,} images of {pixels} pixels ({feed.images.name}, {feed.images.split}{labels}){subset}"
+    images = f"{amount(count, 'image')} of {pixels} pixels ({feed.images.name}, {feed.images.split}{labels}){subset}"
     return (
-        f"{name}: {images}; {epochs}, "
-        f"{feed.epochs * steps:,} steps of {size:,} images in all{done}{f'; {network}' if network else ''}"
+        f"{name}: {images}; {epochs}, {amount(feed.epochs * steps, 'step')} of {amount(size, 'image')} in all"
+        f"{done}{f'; {network}' if network else ''}"
     )
 
 
