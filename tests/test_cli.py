@@ -48,6 +48,7 @@ def test_the_verbs_are_these():
         "demo",
         "import",
         "export",
+        "pack",
         "embed",
         "predict",
         "text-embeddings",

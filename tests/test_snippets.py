@@ -69,6 +69,7 @@ HOW = {
     "list": "run",
     "cite": "run",
     "completion": "run",
+    "pack": "run",
     "embed": "run",
     "predict": "run",
 }

@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # what an editor reads: the same names as below
     from unshaken.runs.finetune import finetune_recipe as finetune_recipe
     from unshaken.runs.load import HubModel as HubModel
     from unshaken.runs.load import load as load
+    from unshaken.runs.pack import pack as pack
     from unshaken.runs.pretrain import pretrain as pretrain
     from unshaken.runs.robustify import robustify as robustify
     from unshaken.runs.verify import verify as verify
@@ -61,6 +62,7 @@ _WHERE = {
     "evaluate": "unshaken.runs.evaluate",
     "embed": "unshaken.runs.embed",
     "predict": "unshaken.runs.embed",
+    "pack": "unshaken.runs.pack",
     "load": "unshaken.runs.load",
     "verify": "unshaken.runs.verify",
     "doctor": "unshaken.runs.doctor",

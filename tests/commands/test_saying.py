@@ -23,6 +23,7 @@ from unshaken.commands.evaluate import EvaluateOptions
 from unshaken.commands.finetune import FinetuneOptions
 from unshaken.commands.frontier import FrontierOptions
 from unshaken.commands.interop import VerifyOptions
+from unshaken.commands.pack import PackOptions
 from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions, on_its_split, remark
 from unshaken.commands.robustify import RobustifyOptions
@@ -195,6 +196,7 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
         SubmitOptions(),
         EmbedOptions(DataSource("digits")),
         TextEmbeddingsOptions(),
+        PackOptions(),
         RobustifyOptions(robust_recipe("deacl", "ENCODER", Backbone(), DataSource("digits"))),
     )
     known |= {flag for other in others for flag in flags(other)}

@@ -62,7 +62,7 @@ def test_mistakes_in_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image set ''"):
         DataSource("").load()
     (tmp_path / "photos.zip").write_text("")
-    with pytest.raises(ValueError, match="photos.zip is a file: name a folder of images, a Parquet file"):
+    with pytest.raises(ValueError, match="photos.zip is an archive: `unshaken pack"):
         DataSource(str(tmp_path / "photos.zip")).load()
 
 

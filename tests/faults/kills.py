@@ -78,6 +78,7 @@ VERBS: dict[str, list[str]] = {
     + [*CORESETS[2:], *STEPS],
     "board": ["board", "results", "--out", "site"],
     "submit": ["submit", "results/0.json", "--by", "A. Author", "--out", "submission.json"],
+    "pack": ["pack", "photos", "--out", "photos.packed"],
     "embed": ["embed", "run", "--data", "digits", "--out", "features.csv"],
     "predict": ["predict", "run/slf", "--data", "digits", "--out", "classes.csv"],
 }
@@ -128,6 +129,7 @@ def _quick(named: dict[str, Any], run: Path) -> dict[str, Any]:
 def prepared(folder: Path) -> None:
     """The run, the classifier and the checkpoint that commands begin with."""
     import torch
+    from PIL import Image
 
     import unshaken
     from unshaken.nets.backbone import Backbone
@@ -141,6 +143,9 @@ def prepared(folder: Path) -> None:
     torch.manual_seed(3)
     torch.save(grey.build().backbone.state_dict(), folder / "theirs.pt")
     (folder / "results").mkdir()
+    (folder / "photos").mkdir()
+    for number in range(40):
+        Image.effect_noise((24, 24), 8.0 * number).save(folder / "photos" / f"{number}.png")
     for number, result in enumerate(sorted(RESULTS.glob("acl-slf-seed*.json"))):
         shutil.copy2(result, folder / "results" / f"{number}.json")
 

@@ -50,6 +50,7 @@ from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Network, seeded
 from unshaken.report.grouping import results_in
 from unshaken.runs.autolora import History
+from unshaken.runs.pack import pack
 from unshaken.storage import cache
 from unshaken.storage.archive import Archive
 from unshaken.storage.download import checksum
@@ -342,6 +343,16 @@ def make_parquet(folder: Path) -> Path:
     return folder / "set" / "train-0.parquet"
 
 
+def make_packed(folder: Path) -> Path:
+    make_image("png")(folder)
+    return pack(folder / "photos", folder / "photos.packed")
+
+
+def packed_read(file: Path) -> Any:
+    images = DataSource(str(file), size=8).load("all")
+    return images.label.tolist(), images.digest, list(images.files), images.floats().sum().item()
+
+
 def set_read(file: Path) -> Any:
     images = DataSource(str(file.parent if file.suffix == ".parquet" else file.parents[1]), str(file.parents[2])).load(
         "train"
@@ -431,6 +442,7 @@ KINDS = (
         lambda folder: make_mapped(folder).with_suffix(".digests"),
         lambda file: mapped_again(file.parent),
     ),
+    Kind("packed images", make_packed, packed_read),
     Kind("seen", make_seen, lambda file: TrainingImages.beside(file).finetune.tolist(), form="tensors"),
     Kind(
         "mapped journal",

@@ -65,8 +65,13 @@ def read_header(path: Path) -> Header:
 def read_tensor_file(path: Path) -> tuple[bytearray, Header]:
     """Read any safetensors file: its content, and its header, which fits the content."""
     content = read_bytes(path, MOST)
-    length = _length(content[:8], len(content), str(path))
-    return content, _header(content[8 : 8 + length], length, len(content), str(path))
+    return content, header_of(content, str(path))
+
+
+def header_of(content: bytes | bytearray, where: str) -> Header:
+    """Return the header of a safetensors file's content, which fits the content."""
+    length = _length(content[:8], len(content), where)
+    return _header(content[8 : 8 + length], length, len(content), where)
 
 
 def _length(start: bytes | bytearray, total: int, where: str) -> int:

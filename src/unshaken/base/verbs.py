@@ -20,6 +20,7 @@ VERBS = {
     "demo": "do all of it on digits, in minutes on two CPU cores",
     "import": "read a checkpoint of other code: unshaken import FILE",
     "export": "write an encoder for timm, torchvision, ONNX or the Hub: unshaken export RUN --to onnx",
+    "pack": "copy images into one file, for sets larger than memory: unshaken pack FOLDER --out FILE",
     "embed": "write the features of all images: unshaken embed ENCODER --data FOLDER --out FILE.parquet",
     "predict": "write the predicted classes: unshaken predict CLASSIFIER --data FOLDER --out FILE.csv",
     "text-embeddings": "embed class names for zero-shot: unshaken text-embeddings FOLDER --names names.txt",

@@ -15,6 +15,7 @@ from unshaken.commands.evaluate import compare, evaluate
 from unshaken.commands.finetune import finetune
 from unshaken.commands.frontier import frontier
 from unshaken.commands.interop import export_, import_, verify
+from unshaken.commands.pack import pack
 from unshaken.commands.plan import plan
 from unshaken.commands.pretrain import pretrain
 from unshaken.commands.report import report
@@ -39,6 +40,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "demo": demo,
     "import": import_,
     "export": export_,
+    "pack": pack,
     "embed": embed,
     "predict": predict,
     "verify": verify,

@@ -20,6 +20,7 @@ from unshaken.commands.evaluate import CompareOptions, EvaluateOptions
 from unshaken.commands.finetune import FinetuneOptions
 from unshaken.commands.frontier import FrontierOptions
 from unshaken.commands.interop import VerifyOptions
+from unshaken.commands.pack import PackOptions
 from unshaken.commands.plan import PlanOptions
 from unshaken.commands.pretrain import PretrainOptions
 from unshaken.commands.robustify import RobustifyOptions
@@ -104,6 +105,7 @@ def defaults() -> dict[str, list[Any]]:
         "export": [ExportOptions()],
         "embed": [EmbedOptions(DataSource())],
         "predict": [EmbedOptions(DataSource())],
+        "pack": [PackOptions()],
         "verify": [VerifyOptions()],
         "text-embeddings": [TextEmbeddingsOptions()],
         "checkup": [CheckupOptions(Checkup(), DataSource())],
@@ -143,7 +145,7 @@ SUBJECTS = {
         ),
         "runs",
     ),
-    **dict.fromkeys(("board", "import", "text-embeddings"), "files"),
+    **dict.fromkeys(("board", "import", "text-embeddings", "pack"), "files"),
     **dict.fromkeys(("frontier", "cite"), "recipes runs"),
     "list": "recipes topics",
     "coreset": "show",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -54,8 +54,9 @@ class Picture(NamedTuple):
 
 
 def decode(encoded: Encoded, side: int, bits: int | None = None) -> np.ndarray:
-    """Return the pixels of `picture`."""
-    return picture(encoded, side, bits).pixels
+    """Return the pixels of `picture`, without the digest."""
+    with upright(encoded, bits) as (image, _):
+        return fitted(image, side)
 
 
 def picture(encoded: Encoded, side: int, bits: int | None = None) -> Picture:
@@ -66,6 +67,13 @@ def picture(encoded: Encoded, side: int, bits: int | None = None) -> Picture:
     bits  how many of the 16 bits of a grey file are used; None: as many as the file declares, else all
     Raises whatever Pillow raises, and ValueError for an image that declares too many pixels.
     """
+    with upright(encoded, bits) as (image, top):
+        return Picture(fitted(image, side), image_digest(image), top)
+
+
+@contextmanager
+def upright(encoded: Encoded, bits: int | None = None) -> Iterator[tuple[Image.Image, int]]:
+    """Decode an image as RGB at its own size, rotated as EXIF says; the second value is the `top` of a `Picture`."""
     with _opened(encoded) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(
@@ -73,10 +81,10 @@ def picture(encoded: Encoded, side: int, bits: int | None = None) -> Picture:
             )
         with _one_at_a_time if image.width * image.height > MANY_PIXELS else nullcontext():
             deep = _is_deep(image)
-            upright, top = _rgb(ImageOps.exif_transpose(image), _declared_bits(image) or bits)
+            rgb, top = _rgb(ImageOps.exif_transpose(image), _declared_bits(image) or bits)
             if deep and top < 0:
-                top = _highest_of_colour(upright, bits)
-            return Picture(fitted(upright, side), image_digest(upright), top)
+                top = _highest_of_colour(rgb, bits)
+            yield rgb, top
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

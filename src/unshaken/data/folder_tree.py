@@ -116,7 +116,7 @@ def _read(root: Path, path: str, real: str, above: set[str], links: Counter[str]
     branch = Branch(path, real)
     for entry in _entries(root / path):
         inside = os.path.join(path, entry.name)
-        reason, kind = _reason_to_leave_out(entry)
+        reason, kind = reason_to_leave_out(entry.name, _is_folder(entry))
         if _is_folder(entry) and reason is None:
             there = os.path.realpath(entry.path)
             links[there] += entry.is_symlink()
@@ -137,14 +137,14 @@ def _read(root: Path, path: str, real: str, above: set[str], links: Counter[str]
     return branch
 
 
-def _reason_to_leave_out(entry: os.DirEntry[str]) -> tuple[Reason | None, str]:
+def reason_to_leave_out(name: str, is_folder: bool) -> tuple[Reason | None, str]:
     """Return why an entry is left out (None: it is used), and the suffix or name by which it is counted."""
-    name, suffix = entry.name, os.path.splitext(entry.name)[1]
+    suffix = os.path.splitext(name)[1]
     if name.startswith("."):
         return Reason.HIDDEN, name
     if name.lower() in SYSTEM_NAMES or name.startswith("@"):
         return Reason.SYSTEM, name
-    if _is_folder(entry):
+    if is_folder:
         return None, ""
     if suffix.lower() in (*SUFFIXES, TABLE_SUFFIX):
         return None, suffix.lower()  # a dangling link too: it is reported as an image that cannot be read

@@ -136,7 +136,7 @@ class Reading:
         try:
             return picture(encoded, self.side, self.bits)
         except Exception as error:  # Pillow's readers raise errors of any type for a damaged file
-            return f"{name}: {_reason(error)}"
+            return f"{name}: {reason_of(error)}"
 
 
 def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
@@ -200,7 +200,7 @@ def _report_reading(
     if broken:
         _report_unreadable(found.location, len(listing), list(broken.values()), wanted.unreadable)
     if wanted.bits is None:
-        _check_bits(found.location, *metadata["deep"])
+        check_bits(found.location, *metadata["deep"])
 
 
 def _cached_digests(cache: Path, key: object) -> np.ndarray | None:
@@ -235,7 +235,7 @@ def _report_unreadable(location: str, count: int, broken: list[str], unreadable:
     print(f"{location}: {some} and are skipped: {', '.join(broken[:3])}{more}", file=sys.stderr)
 
 
-def _check_bits(location: str, deep: int, dark: int, top: int) -> None:
+def check_bits(location: str, deep: int, dark: int, top: int) -> None:
     """Refuse 16-bit images that use fewer bits: scaled as 16 bits they would be nearly black."""
     if 0 < top < 1 << 15:
         bits = max(9, top.bit_length())
@@ -265,7 +265,7 @@ def _in_memory(shape: tuple[int, ...], shards: Iterator[tuple[int, Shard]]) -> D
     }
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image in a format that is read"
     if isinstance(error, OSError) and error.strerror:

@@ -28,6 +28,8 @@ from unshaken.data.holdout import holdout_split
 from unshaken.data.image_digests import EVERY, in_split
 from unshaken.data.imagenet import imagenet, imagenet32
 from unshaken.data.images import Images
+from unshaken.data.packed import load_packed
+from unshaken.data.packed_file import is_packed, read_packed
 from unshaken.data.parquet import parquet
 from unshaken.data.prefetch import SplitRequest, gather
 from unshaken.data.stl import stl
@@ -40,7 +42,7 @@ STANDARD = ("digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet")
 @dataclass(frozen=True)
 @ranged
 class DataSource:
-    """A standard image set by its name, or a user's own: a folder of images, or Parquet files.
+    """A standard image set by its name, or a user's own: a folder of images, Parquet files, or a packed set.
 
     A user's own set may have a train and a test split: folders train/ and test/ (or val/), or files train-*.parquet and
     test-*.parquet (or validation-*.parquet); similar names are understood too. A set with classes but without a test
@@ -54,7 +56,8 @@ class DataSource:
 
     name: str = "digits"
     """Name of a standard set (digits, cifar10, cifar100, stl10, imagenet32, imagenet), or path of a folder of images, a
-    Parquet file or a folder of Parquet files. Write ./cifar10 for a folder with the name of a standard set."""
+    Parquet file, a folder of Parquet files, or a file that `unshaken pack` wrote, from which batches are read. Write
+    ./cifar10 for a folder with the name of a standard set."""
 
     root: str = field(default="data", metadata=ASIDE)
     """Folder of the standard sets' archives, also for downloads. Decoded copies of all sets are written to cache/ in
@@ -120,7 +123,7 @@ class DataSource:
         """Return about how many images a split of a user's own set has, before any is decoded."""
         if self.given is not None:
             return len(self.load(split))
-        listing, by_content = self._found(self._path()).split(split)
+        listing, by_content = found_at(self._path()).split(split)
         if not by_content:
             return len(listing)
         return len(listing) // EVERY if split == "test" else len(listing) - len(listing) // EVERY
@@ -156,20 +159,9 @@ class DataSource:
             case "imagenet":
                 return imagenet(root, split, size=self.size, limit=limit, unreadable=self.unreadable)
         path, wanted = self._path(), SplitRequest(split, self.size, limit, self.unreadable, self.bits)
-        return replace(gather(self._found(path), wanted, root / "cache"), name=path.resolve().name)
-
-    def _found(self, path: Path) -> Found:
-        """Read which images or Parquet files there are at a path."""
-        if path.is_file():
-            return parquet(path)
-        left = LeftOut()
-        tree = read_tree(path, left)
-        if tree.holds() and tree.holds(tables=True):
-            raise ValueError(
-                f"{path} has images ({tree.files()[0]}, ...) and Parquet files ({tree.files(tables=True)[0]}, ...): "
-                "name a folder that has only one kind"
-            )
-        return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
+        if is_packed(path):
+            return load_packed(path, wanted)
+        return replace(gather(found_at(path), wanted, root / "cache"), name=path.resolve().name)
 
     def _path(self) -> Path:
         if self.name == UNKNOWN:
@@ -182,9 +174,27 @@ class DataSource:
                 f"no image set {self.name!r}: it is neither one of {', '.join(STANDARD)} nor an existing "
                 f"path{where}{hint}"
             )
-        if path.is_file() and path.suffix.lower() != ".parquet":
-            raise ValueError(f"{path} is a file: name a folder of images, a Parquet file, or a folder of Parquet files")
         return path
+
+
+def found_at(path: Path) -> Found:
+    """Read which images, Parquet files or packed images there are at a path. ValueError if there are none."""
+    if path.is_file() and is_packed(path):
+        return read_packed(path).found()
+    if path.is_file() and path.suffix.lower() in (".zip", ".tar"):
+        raise ValueError(f"{path} is an archive: `unshaken pack {path} --out FILE` makes one file of it to train on")
+    if path.is_file() and path.suffix.lower() != ".parquet":
+        raise ValueError(f"{path} is a file: name a folder of images, a Parquet file, or a folder of Parquet files")
+    if path.is_file():
+        return parquet(path)
+    left = LeftOut()
+    tree = read_tree(path, left)
+    if tree.holds() and tree.holds(tables=True):
+        raise ValueError(
+            f"{path} has images ({tree.files()[0]}, ...) and Parquet files ({tree.files(tables=True)[0]}, ...): "
+            "name a folder that has only one kind"
+        )
+    return parquet(path, tree, left) if tree.holds(tables=True) else folder(path, tree, left)
 
 
 def _normalised(name: str) -> str:

@@ -22,7 +22,7 @@ from unshaken.base.json_files import MOST, naming, read_bytes, read_json, write_
 from unshaken.base.json_shapes import Each, Items, Whole
 from unshaken.base.locks import Busy, Lock
 from unshaken.storage.cache import cache_path
-from unshaken.storage.stored_pixels import MOST_THREADS, PixelSource, StoredPixels
+from unshaken.storage.stored_pixels import MOST_THREADS, PixelSource, PositionedFile, StoredPixels
 
 JOURNAL = {
     "done": Whole(0),
@@ -95,8 +95,7 @@ def mapped(
     metadata = journal | {"digests": digests}
     if not journal["kept"]:
         return torch.empty((0, *one), dtype=torch.uint8), metadata
-    with naming(file):
-        return StoredPixels(DecodedFile(file, sums, one, os.open(file, os.O_RDONLY))), metadata  # pyright: ignore[reportArgumentType]
+    return StoredPixels(DecodedFile(PositionedFile(file), sums, one)), metadata  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,27 +105,23 @@ class DecodedFile(PixelSource):
     sums  (N) uint32, CRC-32 of each image
     """
 
-    file: Path
+    file: PositionedFile
     sums: np.ndarray
     one: tuple[int, int, int]
-    handle: int
     threads: int = MOST_THREADS
     streams: bool = False
 
     def __len__(self) -> int:
         return len(self.sums)
 
-    def __del__(self) -> None:
-        os.close(self.handle)
-
     def read(self, row: int, out: np.ndarray) -> None:
-        with naming(self.file):
-            read = os.preadv(self.handle, [out], row * out.nbytes)
-        if read < out.nbytes or crc32(out) != self.sums[row]:
+        content = self.file.read(out.nbytes, row * out.nbytes)
+        if crc32(content) != self.sums[row] or len(content) < out.nbytes:
             raise ValueError(
-                f"{self.file} was damaged: an image in it does not match its checksum. Remove the file, and the "
+                f"{self.file.path} was damaged: an image in it does not match its checksum. Remove the file, and the "
                 "images are decoded again"
             )
+        out[...] = np.frombuffer(content, np.uint8).reshape(self.one)
 
 
 def _read_journal(stem: Path, total: int, each: int) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from math import prod
+from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unshaken.base.atomic_files import naming
 from unshaken.base.types import Int, UInt8
 
 AHEAD = 4
@@ -22,6 +25,28 @@ AHEAD = 4
 AHEAD_BYTES = 1 << 28
 """Bytes of pixels that are read ahead: above this, fewer batches, but always one."""
 MOST_THREADS = 32
+
+
+class PositionedFile:
+    """A file that many threads read at once, each at a position of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, Lock()
+        with naming(path):
+            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+    def read(self, size: int, position: int) -> bytes:
+        """Read bytes; fewer at the end of the file."""
+        with naming(self.path):
+            if hasattr(os, "pread"):
+                return os.pread(self._handle, size, position)
+            with self._lock:  # Windows
+                os.lseek(self._handle, position, os.SEEK_SET)
+                return os.read(self._handle, size)
 
 
 class PixelSource(ABC):
