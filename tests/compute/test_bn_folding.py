@@ -40,6 +40,7 @@ NETWORKS = [
     (Backbone("resnet18"), 0),
     (Backbone("wrn-10-1"), 8),  # a batch norm before the convolution: three blocks' first and the last, on two routes
     (Backbone("vit-small"), 0),
+    (Backbone("timm/mobilenetv2_035", image_size=32), 0),  # timm's batch norms apply the activation too
 ]
 
 

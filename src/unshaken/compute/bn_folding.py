@@ -96,16 +96,18 @@ class BatchNormFolder:
         used = [node.target for node in calls]
         for node in calls:
             norm, before = _select_route(net.get_submodule(node.target), route), node.args[0]
-            # a subclass may do more than normalise
-            if type(norm) is not nn.BatchNorm2d or not norm.track_running_stats or before not in calls:
+            if not _only_normalizes(norm) or not norm.track_running_stats or before not in calls:
                 continue
             conv = net.get_submodule(before.target)
             exclusive = len(before.users) == 1 and used.count(before.target) == used.count(node.target) == 1
             if exclusive and isinstance(conv, nn.Conv2d):
                 pairs.append(ConvNorm(conv, norm, _with_bias(conv, self.precision)))
                 net.set_submodule(before.target, pairs[-1].both)
-                node.replace_all_uses_with(before)
-                graph.erase_node(node)
+                if isinstance(after := getattr(norm, "act", None), nn.Module):
+                    net.set_submodule(node.target, nn.Sequential(norm.drop, after))
+                else:
+                    node.replace_all_uses_with(before)
+                    graph.erase_node(node)
         net.delete_all_unused_submodules()
         net.recompile()
         return pairs
@@ -115,7 +117,8 @@ class LeafTracer(Tracer):
     """A tracer that does not look into PyTorch's layers, subclasses of its convolution, and modules with a switch."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d) or hasattr(module, "switch") or super().is_leaf_module(module, name)
+        whole = isinstance(module, nn.Conv2d) or hasattr(module, "switch") or _only_normalizes(module)
+        return whole or super().is_leaf_module(module, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,15 @@ class ConvNorm:
         weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *of_norm)  # pyright: ignore[reportArgumentType]
         self.both.weight.copy_(weight)
         self.both.bias.copy_(bias)
+
+
+def _only_normalizes(module: nn.Module) -> bool:
+    """Return whether a module is a batch norm, or timm's, which then applies its `drop` and `act`.
+
+    Another subclass may compute something else.
+    """
+    kind = type(module)
+    return kind is nn.BatchNorm2d or (kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm."))
 
 
 def _select_route(module: nn.Module, route: str) -> nn.Module:

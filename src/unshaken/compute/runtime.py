@@ -22,6 +22,7 @@ from unshaken import __version__
 from unshaken.base.ranges import Natural, ranged
 from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.compute.computation import FoldingComputation
+from unshaken.compute.depthwise_conv import use_depthwise_convs
 from unshaken.compute.matmul_conv import use_matmul_convs
 from unshaken.nets.activation_checkpointing import checkpoint_activations
 from unshaken.nets.network import Network
@@ -120,6 +121,7 @@ class Runtime:
         device = next(net.parameters()).device
         if device.type == "cpu":
             use_matmul_convs(net)
+            use_depthwise_convs(net)
         low = self.precision == "bf16"
         precision = torch.bfloat16 if low else torch.float32
         context = partial(torch.autocast, device.type, dtype=precision) if low else nullcontext
