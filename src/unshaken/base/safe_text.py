@@ -27,6 +27,8 @@ def without_paths(value: Any) -> Any:
     """Shorten every path within a JSON value to its last component, so that a published file shows no local path."""
     if isinstance(value, dict):
         rest = {name: without_paths(item) for name, item in value.items() if not _is_local(value, name)}
+        if value.get("type") == "Pretrain" and "extra" in value:
+            rest["extra"] = [last_part(name) for name in value["extra"]]
         return rest | ({"name": last_part(value["name"])} if value.get("type") == "DataSource" else {})
     if isinstance(value, (list, tuple)):
         return [without_paths(item) for item in value]

@@ -163,6 +163,8 @@ def _own(node: dict[str, Any], field: str) -> Iterator[str]:
         called = Path(name).stem.lower()
         # a folder named digits holds somebody's own images; one named cifar10 is a copy of the standard set
         yield from OF_DATA.get(name if called == "digits" else called, ())
+    for word in node.get("extra", ()) if kind == "Pretrain" else ():
+        yield from OF_DATA.get(str(word).partition(":")[0], ())
     if kind == "Backbone":
         yield from of_network(name)
     if kind == "Evaluation":

@@ -12,7 +12,7 @@ import tyro
 from unshaken.base.amounts import amount
 from unshaken.base.ranges import Positive, ranged
 from unshaken.compute.runtime import Runtime
-from unshaken.options import number_text, parse, subject
+from unshaken.options import extra_data, number_text, parse, subject
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.pretrain import Pretrain
@@ -41,7 +41,7 @@ class PlanOptions(TableOptions):
 def plan(args: list[str]) -> None:
     shown = PlanOptions(recipe("acl/cifar10"))
     name, rest = subject(args, "plan", "RECIPE", "acl/cifar10; `unshaken list` shows them all", shown)
-    options = parse(PlanOptions(recipe(name)), rest, f"unshaken plan {name}")
+    options = parse(PlanOptions(recipe(name)), extra_data(rest), f"unshaken plan {name}")
     if not isinstance(options.recipe, Pretrain):
         raise ValueError(f"{options.recipe.name} is made of several recipes: plan {options.recipe.teacher} first")
     found = make_plan(options.recipe, options.seconds, options.runtime, tell=lambda line: print(line, file=sys.stderr))

@@ -15,7 +15,7 @@ from unshaken.base.ranges import Natural, NonNegative, Positive, ranged
 from unshaken.base.schedule import MultiStep
 from unshaken.commands.closing import close
 from unshaken.compute.runtime import Runtime
-from unshaken.options import Config, expand_data, flag_groups, parse, subject, take_option
+from unshaken.options import Config, extra_data, flag_groups, parse, subject, take_option
 from unshaken.options.aliases import ALIASES
 from unshaken.recipes.catalog import recipe
 from unshaken.recipes.datasets import DATASETS
@@ -24,10 +24,9 @@ from unshaken.recipes.own_recipes import is_own_recipe, own_recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs import pretrain as runs
 from unshaken.runs.choices import choose, is_open, remembered
-from unshaken.runs.trial import pretrain_lines, scratch, some_images
+from unshaken.runs.trial import pretrain_lines, some_training_images
 from unshaken.runs.workspace import Workspace
 from unshaken.train.gauges import GaugeOptions
-from unshaken.train.image_sets import load_images
 from unshaken.train.signals import guard_signals
 from unshaken.train.trackers import trackers
 
@@ -79,7 +78,7 @@ def pretrain(args: list[str]) -> None:
         typed, args = subject(args, "pretrain", "RECIPE", what, shown)
     # the code of a recipe of one's own runs if its name is typed, not if a file says it
     default = own_recipe(typed) if typed and is_own_recipe(typed) else recipe(typed or name or "")
-    options = parse(PretrainOptions(default), expand_data(args), f"unshaken pretrain {typed or name}", config)
+    options = parse(PretrainOptions(default), extra_data(args), f"unshaken pretrain {typed or name}", config)
     chosen = on_its_split(options.recipe, default)
     own = bool(typed) and is_own_recipe(typed)  # its author chose its epochs and its batch
     fixed = {name for name in ("epochs", "batch_size") if own or is_typed(name, args, config)}
@@ -113,9 +112,7 @@ def dry_lines(chosen: Pretrain, typed: set[str], options: PretrainOptions) -> li
     """Return the plan of a pre-training, with what would be chosen for it. Writes nothing."""
     if not is_open(chosen, typed, options.runtime):
         return pretrain_lines(chosen, options.runtime)
-    with scratch(chosen.data) as source:
-        load = lambda few: load_images(few, chosen.split, chosen.backbone)  # noqa: E731
-        images, count = some_images(source, load, chosen.split)
+    images, count = some_training_images(chosen)
     return list(choose(chosen, typed, options.runtime, options.hours, images, count).lines)
 
 

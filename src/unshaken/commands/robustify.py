@@ -16,7 +16,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
 from unshaken.interop.import_options import ImportOptions
 from unshaken.nets.backbone import Backbone
-from unshaken.options import parse, subject, take_option
+from unshaken.options import extra_data, parse, subject, take_option
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import OBJECTIVES, robust_recipe
 from unshaken.runs import robustify as runs
@@ -56,7 +56,7 @@ class RobustifyOptions:
 def robustify(args: list[str]) -> None:
     shown = RobustifyOptions(robust_recipe(OBJECTIVES[0], "ENCODER", Backbone(), DataSource("photos")))
     name, rest = subject(args, "robustify", "ENCODER", "timm/NAME, torchvision/NAME, a checkpoint file or a run", shown)
-    objective, rest = take_option(rest, "--objective")
+    objective, rest = take_option(extra_data(rest), "--objective")
     data, rest = take_option(rest, "--data.name")
     size, rest = take_option(rest, "--data.size")
     if objective not in (None, *OBJECTIVES):

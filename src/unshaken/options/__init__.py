@@ -5,13 +5,14 @@ from unshaken.options.fields import flags
 from unshaken.options.help import Value, described, values_of
 from unshaken.options.numbers import number, number_text, whole_number
 from unshaken.options.parsing import only_options_of, parse, subject
-from unshaken.options.words import expand_data, flag_groups, take_list, take_option
+from unshaken.options.words import expand_data, extra_data, flag_groups, take_list, take_option
 
 __all__ = [
     "Config",
     "Value",
     "described",
     "expand_data",
+    "extra_data",
     "flag_groups",
     "flags",
     "number",

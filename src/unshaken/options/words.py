@@ -17,6 +17,17 @@ def expand_data(args: list[str]) -> list[str]:
     return [re.sub(r"^--(data|dataset)(?==|$)", "--data.name", arg) for arg in args]
 
 
+def extra_data(args: list[str]) -> list[str]:
+    """Write the second --data, and those after it, as --extra."""
+    groups, rest, extra = flag_groups(expand_data(args)), [], []
+    for group in groups:
+        if group[0] == "--extra" or group[0] == "--data.name" and any(other[0] == group[0] for other in rest):
+            extra += group[1:]
+        else:
+            rest.append(group)
+    return [word for group in [*rest, *([["--extra", *extra]] if extra else [])] for word in group]
+
+
 def flag_groups(args: list[str]) -> list[list[str]]:
     """Group each flag with the values that follow it. --flag=value is a flag and its value."""
     groups: list[list[str]] = []

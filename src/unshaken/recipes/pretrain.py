@@ -23,6 +23,7 @@ from unshaken.nets.own_nets import allow
 from unshaken.train.approximations import Approximations
 from unshaken.train.averaging import AnyAveraging
 from unshaken.train.guard import Guard
+from unshaken.train.mixture import extra_set
 from unshaken.train.optim import LARS, AnyOptimizer
 from unshaken.transforms.views import AnyViews, SimCLRViews
 
@@ -42,6 +43,10 @@ class Pretrain:
     """Method of pre-training: its loss, its attack and their hyper-parameters."""
     data: DataSource = DataSource("cifar10")
     """Training images. They are resized to --backbone.image-size, unless --data.size says otherwise."""
+    extra: tuple[str, ...] = field(default=(), metadata=LATER)
+    """More image sets, as images without labels: NAME or NAME:WEIGHT, such as synthetic:0.5, of which an epoch sees
+    half. Each is a standard set or a path, and its training images are resized like those of --data. A second --data
+    means the same."""
     split: str = "train"
     """Split of the data set to train on. Your own images without a test folder also have the split all, which holds out
     no test images."""
@@ -93,6 +98,7 @@ class Pretrain:
             allow(self.backbone.name)
         if self.split == "test":
             raise ValueError("the test images are for the evaluation: an encoder that has seen them proves nothing")
+        self._check_extra()
         if self.views.count != self.method.views:
             one = type(self.method).__name__
             raise ValueError(f"{one} takes {self.method.views} views of an image, not {self.views.count}")
@@ -113,6 +119,14 @@ class Pretrain:
             raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")
         if self.teacher and not needs_teacher:
             raise ValueError(f"{self.name} learns from no teacher; to copy an encoder's weights, use --start")
+
+    def _check_extra(self) -> None:
+        """Raise a ValueError unless the extra sets have names and weights, and the method can use them."""
+        weights = [extra_set(word)[1] for word in self.extra]
+        if weights and self.method.labels not in ("", "clusters"):
+            raise ValueError(f"{self.name} learns from labels, and extra images have none: leave --extra out")
+        if self.coreset and set(weights) - {1.0}:
+            raise ValueError("a coreset is chosen among all images, of which each counts once: --extra without weights")
 
     def build_network(self, classes: tuple[int, ...] = ()) -> Network:
         """Build h = g ∘ f with its first random weights, which depend on the recipe alone.

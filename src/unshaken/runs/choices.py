@@ -21,7 +21,8 @@ from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.plan import with_epochs
 from unshaken.runs.speeds import faster_precision
 from unshaken.runs.trial import SECONDS, finetune_trial, notes_on, pretrain_trial
-from unshaken.train.image_sets import load_images, slug
+from unshaken.train.image_sets import slug
+from unshaken.train.mixture import load_training
 from unshaken.train.workload import HOUR
 
 STEPS = 10
@@ -70,8 +71,8 @@ def remembered(
         if not quiet:
             print(f"{file} has the choices of an earlier command, which are kept:", file=sys.stderr)
     else:
-        images = load_images(asked.data, asked.split, asked.backbone)
-        choice = choose(asked, typed, runtime, hours, images)
+        images, mixture = load_training(asked.data, asked.split, asked.backbone, asked.extra)
+        choice = choose(asked, typed, runtime, hours, images, None if mixture is None else len(mixture))
         write_json(file, vars(choice) | {"lines": list(choice.lines)})
     if not quiet:
         print("\n".join(choice.lines), file=sys.stderr)

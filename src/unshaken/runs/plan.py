@@ -16,7 +16,7 @@ from unshaken.recipes.finetune import Finetune, chosen
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.speeds import MEASURING, faster_precision, measured_speeds, pretrain_speed
 from unshaken.train.attack_policy import with_attack_steps
-from unshaken.train.image_sets import load_images
+from unshaken.train.mixture import load_training
 from unshaken.train.throughput import Speed
 
 FEW_EPOCHS = 20
@@ -82,13 +82,18 @@ def make_plan(
     if seconds <= 0:
         raise ValueError(f"a plan is for more than 0 seconds, not {seconds:g}")
     began = time.monotonic()
-    images = load_images(wanted.data, wanted.split, wanted.backbone) if images is None else images
+    mixture = None
+    if images is None:
+        images, mixture = load_training(wanted.data, wanted.split, wanted.backbone, wanted.extra)
     loading, measuring = time.monotonic() - began, min(MEASURING, seconds / 200)
     runtime, notes = faster_precision(wanted, images, runtime, measuring, tell)
     slf, teacher = slf_of(wanted), teacher_recipe(wanted)
     slf_speed, gradients, speeds = measured_speeds(wanted, slf, images, runtime, measuring, tell)
 
-    count, reserve = len(images), {name: share * seconds for name, share in SHARES.items()}
+    count, reserve = (
+        len(images if mixture is None else mixture),
+        {name: share * seconds for name, share in SHARES.items()},
+    )
     slf = with_epochs(slf, epochs_in(reserve["slf"], slf_speed, count, most=slf.epochs))
     slf_stage = Stage("slf", slf, slf_speed.images_s, time_of(slf, slf_speed, count))
     # in the usual sets there are five training images for a test image; elsewhere this one estimate is off

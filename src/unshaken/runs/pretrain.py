@@ -37,8 +37,9 @@ from unshaken.train.batches import BatchStream
 from unshaken.train.coreset_training import fit_on_coresets
 from unshaken.train.gauges import Gauges
 from unshaken.train.guard import GuardState
-from unshaken.train.image_sets import check_images_fit, image_identity, load_images, slug
+from unshaken.train.image_sets import check_images_fit, image_identity, slug
 from unshaken.train.loop import fit
+from unshaken.train.mixture import joined, load_sets, load_training, mixture_of
 from unshaken.train.training_images import pretrained_on
 
 ENCODER = "encoder.safetensors"
@@ -102,6 +103,8 @@ def resolve_encoder(
     if name.partition("/")[0] not in catalog.RECIPES:
         raise ValueError(f"{name!r} is neither a run, nor an encoder file, nor a recipe such as simclr/cifar10")
     needed = replace(catalog.recipe(name), data=like.data, split=like.split, seed=like.seed)
+    if isinstance(needed, Pretrain) and isinstance(like, Pretrain):
+        needed = replace(needed, extra=like.extra)
     if same_network and isinstance(needed, Pretrain) and isinstance(like, Pretrain):
         needed = replace(needed, backbone=like.backbone)
     if not workspace.quiet:
@@ -120,9 +123,13 @@ def pretrain_encoder(
 ) -> Path:
     """Train an encoder, given its teacher and its initial weights."""
     recipe = with_network_of(recipe, start or (teacher if takes_weights(recipe) else None))
-    images = load_images(recipe.data, recipe.split, recipe.backbone)
+    sets = load_sets(recipe.data, recipe.split, recipe.backbone, recipe.extra)
+    images = joined(sets)
     roles = {"teacher": teacher, "start": start}
-    data = {"images": image_identity(images)} | {role: one.identity for role, one in roles.items() if one}
+    data = {"images": image_identity(sets[0])} | (
+        {"extra": [image_identity(each) for each in sets[1:]]} if recipe.extra else {}
+    )
+    data |= {role: one.identity for role, one in roles.items() if one}
     with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
         data = run.data
         if recipe.backbone.own:
@@ -137,6 +144,7 @@ def pretrain_encoder(
         batches = BatchStream(
             images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, key, label,
             side=recipe.approximations.side, replays=recipe.approximations.replays,
+            mixture=mixture_of(sets, recipe.extra),
         )  # fmt: skip
         net = first_network(recipe, classes, teacher, start)
         if recipe.lora:
@@ -205,7 +213,8 @@ def labels_of(
         if (
             teacher.backbone.image_size != recipe.backbone.image_size
         ):  # the teacher takes the same images at its own size
-            images = load_images(recipe.data, recipe.split, teacher.backbone).to(images.device)
+            again, _ = load_training(recipe.data, recipe.split, teacher.backbone, recipe.extra)
+            images = again.to(images.device)
         check_images_fit(images, teacher.backbone)
         file, key = folder / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
         return teacher.pseudo_labels(file, images, recipe.clusters, key), recipe.clusters

@@ -31,6 +31,7 @@ from unshaken.runs.speeds import most_steps, pretrain_speed
 from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.batches import BatchStream
 from unshaken.train.image_sets import load_images, load_labelled
+from unshaken.train.mixture import extra_set
 from unshaken.train.throughput import Speed, step_speed
 from unshaken.train.workload import HOUR
 
@@ -116,10 +117,20 @@ def some_images(source: DataSource, load: Callable[[DataSource], Images], split:
     return images, source.estimated(split) if len(images) == MOST else None
 
 
-def pretrain_lines(recipe: Pretrain, runtime: Runtime) -> list[str]:
-    """Describe the work of a pre-training, its expected time, its memory, and what would be cheaper. Writes nothing."""
+def some_training_images(recipe: Pretrain) -> tuple[Images, int | None]:
+    """Return training images for a trial, as `some_images` does; their number includes the extra images of an epoch."""
     with scratch(recipe.data) as source:
         images, count = some_images(source, lambda few: load_images(few, recipe.split, recipe.backbone), recipe.split)
+        for name, weight in map(extra_set, recipe.extra):
+            other = replace(source, name=name, limit=None, given=None)
+            size = len(other.load()) if other.name in STANDARD else other.estimated("train")
+            count = (count or len(images)) + round(weight * size)
+    return images, count
+
+
+def pretrain_lines(recipe: Pretrain, runtime: Runtime) -> list[str]:
+    """Describe the work of a pre-training, its expected time, its memory, and what would be cheaper. Writes nothing."""
+    images, count = some_training_images(recipe)
     trial = pretrain_trial(recipe, runtime, images, count)
     return [*trial.lines(), *notes_on(recipe, trial), *single_step(recipe, trial, images)]
 

@@ -15,6 +15,7 @@ from unshaken.base.schedule import AnySchedule, Clock, Constant
 from unshaken.base.types import Batch, Float, Int
 from unshaken.data.images import Images
 from unshaken.storage.stored_pixels import AHEAD
+from unshaken.train.mixture import Mixture
 from unshaken.transforms.views import AnyViews
 
 
@@ -38,6 +39,7 @@ class BatchStream:
     index       the images that an epoch uses; None: all
     label       one label per image, or a row of labels per image; None if the method uses none
     side        the side of views and images in each epoch, as a fraction of the images' own side
+    mixture     how often an epoch sees each image of several sets; None: once
     replays     the number of successive steps with the same views; an epoch keeps its number of steps
     """
 
@@ -51,6 +53,7 @@ class BatchStream:
     index: Int[Tensor, "n"] | None = None
     side: AnySchedule = Constant(1.0)
     replays: int = 1
+    mixture: Mixture | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -66,7 +69,9 @@ class BatchStream:
     @property
     def count(self) -> int:
         """Images per epoch."""
-        return len(self.images) if self.index is None else len(self.index)
+        if self.index is not None:
+            return len(self.index)
+        return len(self.images if self.mixture is None else self.mixture)
 
     def to(self, device: torch.device) -> BatchStream:
         label = None if self.label is None else self.label.to(device)
@@ -75,6 +80,8 @@ class BatchStream:
     def order(self, epoch: int) -> Int[Tensor, "N"]:
         """Return the images' order in an epoch; it is drawn on the CPU, so it is the same for every device."""
         order = torch.randperm(self.count, generator=(self.key / "order" / epoch).on("cpu"))
+        if self.mixture is not None and self.index is None:
+            return self.mixture.rows(self.key / "mixture" / epoch)[order]
         return order if self.index is None else self.index[order]
 
     def clock(self, position: Position) -> Clock:
