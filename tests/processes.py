@@ -8,13 +8,19 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import cache
+from datetime import timedelta
+from functools import cache, partial
 from importlib import import_module
 from multiprocessing import forkserver
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import torch
 from jaxtyping import config
+from torch import distributed as dist
+
+LIMIT = timedelta(seconds=60)
+"""How long processes wait for one another."""
 
 
 @cache
@@ -104,3 +110,18 @@ def until(done: Callable[[], bool], process: Forked) -> None:
     while not done():
         assert process.poll() is None, f"it ended too early: {process.communicate()[1].decode()}"
         time.sleep(0.005)
+
+
+def together(count: int, work: Callable[[int], object], meeting: Path) -> list[str]:
+    """Do the work in `count` processes that meet at a file; returns what each printed. None may fail, or take longer."""
+
+    def one(rank: int) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=LIMIT)
+        work(rank)
+        dist.barrier()  # one that ends first may abort another
+        dist.destroy_process_group()
+
+    running = [Forked(partial(one, rank)) for rank in range(count)]
+    said = [one.communicate() for one in running]
+    assert [one.returncode for one in running] == [0] * count, "\n".join(err.decode() for _, err in said)
+    return [out.decode() for out, _ in said]

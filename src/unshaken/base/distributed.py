@@ -1,12 +1,80 @@
-"""Sharing work between the processes of torch.distributed, or doing all of it in one."""
+"""Sharing work, or the images of a batch, between the processes of torch.distributed; or doing all of it in one.
+
+A batch is global: each process has some of its rows and computes the loss of the whole batch. The gradient that reaches
+its own embeddings is that of this loss, in full, so that gradients of parameters are sums over processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import timedelta
+from io import BytesIO
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=12)
+"""The longest time that processes wait for work which the first of them does alone, such as decoding images."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch that this process has: blocks in the order of ranks, whose sizes differ by one at most."""
+
+    rank: int
+    sizes: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """The number of rows of the whole batch."""
+        return sum(self.sizes)
+
+    @property
+    def slice(self) -> slice:
+        begin = sum(self.sizes[: self.rank])
+        return slice(begin, begin + self.sizes[self.rank])
+
+    def own(self, x: Tensor, axis: int = 0) -> Tensor:
+        """Return the own rows of a tensor of the whole batch."""
+        return x.narrow(axis, self.slice.start, self.sizes[self.rank])
+
+    def whole(self, x: Tensor, axis: int = 0) -> Tensor:
+        """Return the rows of all processes, in order; every process has to call it. Its gradient is that of own rows.
+
+        This gradient is complete if every process computes the same function of the whole.
+        """
+        return _Whole.apply(x, self, axis)
+
+
+class _Whole(torch.autograd.Function):
+    """Gather rows forwards; keep the gradient of own rows backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Rows, axis: int) -> Tensor:
+        ctx.rows, ctx.axis = rows, axis
+        return _gather(x.movedim(axis, 0).contiguous(), rows.sizes).movedim(0, axis)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.rows.own(grad, ctx.axis).contiguous(), None, None
+
+
+def _gather(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Gather (n ...) of each process to (N ...), padded in between, since gloo gathers equal shapes only."""
+    from torch import distributed
+
+    padded = x.new_zeros(max(sizes), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in sizes]
+    distributed.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -15,6 +83,13 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+
+    def rows(self, total: int) -> Rows | None:
+        """Return this process's rows of a batch of `total` images; None if it is alone and has all."""
+        if self.count == 1:
+            return None
+        sizes = tuple(total // self.count + (rank < total % self.count) for rank in range(self.count))
+        return Rows(self.rank, sizes)
 
     def each(self, pieces: int, make: Callable[[int], T]) -> list[T]:
         """Return [make(0), make(1), ...] in every process; each element is computed by one process.
@@ -26,9 +101,55 @@ class Processes:
             return own
         from torch import distributed
 
-        by_rank: list[list[T]] = [[] for _ in range(self.count)]
-        distributed.all_gather_object(by_rank, own)
+        saved: list[bytes] = [b""] * self.count
+        distributed.all_gather_object(saved, _packed(own), _host_group())
+        by_rank = [own if rank == self.rank else _unpacked(saved[rank], self.count) for rank in range(self.count)]
         return [by_rank[piece % self.count][piece // self.count] for piece in range(pieces)]
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Add up a tensor over processes, in place and without a gradient."""
+        if self.count > 1:
+            from torch import distributed
+
+            distributed.all_reduce(x)
+        return x
+
+    def agree(self, code: int) -> int:
+        """Return the largest code of all processes. It waits for no device."""
+        if self.count == 1:
+            return code
+        from torch import distributed
+
+        word = torch.tensor([code])
+        distributed.all_reduce(word, distributed.ReduceOp.MAX, _host_group())
+        return int(word)
+
+    def first(self, make: Callable[[], T]) -> T:
+        """Return what the first process makes, in all of them; if it raises an error there, all raise it.
+
+        The others wait for it, up to PATIENCE. What is made must fit in memory twice, and lie on the CPU.
+        """
+        if self.count == 1:
+            return make()
+        from torch import distributed
+
+        told, error = [None, None], None
+        if self.rank == 0:
+            try:
+                told[0] = make()  # pyright: ignore[reportArgumentType]
+            except Exception as raised:
+                error, told[1] = raised, _portable(raised)  # pyright: ignore[reportArgumentType]
+        distributed.broadcast_object_list(told, 0, _host_group())
+        if error is None and told[1] is not None:
+            error = told[1]
+            error.said_elsewhere = True  # pyright: ignore[reportAttributeAccessIssue]
+        if error is not None:
+            raise error
+        return told[0]  # pyright: ignore[reportReturnType]
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.agree(0)
 
 
 def processes() -> Processes:
@@ -38,3 +159,81 @@ def processes() -> Processes:
     if not (distributed.is_available() and distributed.is_initialized()):
         return Processes()
     return Processes(distributed.get_rank(), distributed.get_world_size())
+
+
+class _Shared:
+    """The rows of the batch that is being computed, seen by all threads; None: this process has the whole batch.
+
+    host  the default group, and the group of the same processes that talks without waiting for a device
+    """
+
+    rows: Rows | None = None
+    host: tuple[Any, Any] = (None, None)
+
+
+@contextmanager
+def sharing(rows: Rows | None) -> Iterator[None]:
+    """Within the block images are these rows of a batch: embeddings are made whole, statistics and draws are shared."""
+    before, _Shared.rows = _Shared.rows, rows
+    try:
+        yield
+    finally:
+        _Shared.rows = before
+
+
+def shared_rows() -> Rows | None:
+    """Return the rows of the batch that is being computed; None if this process has the whole batch."""
+    return _Shared.rows
+
+
+def whole_batch(x: Tensor, axis: int) -> Tensor:
+    """Return the rows of the whole batch, from own ones along an axis; x itself if it is the whole batch."""
+    return x if _Shared.rows is None else _Shared.rows.whole(x, axis)
+
+
+def own_rows(x: Tensor, axis: int) -> Tensor:
+    """Return the own rows of a tensor of the whole batch."""
+    return x if _Shared.rows is None else _Shared.rows.own(x, axis)
+
+
+def drawn(like: Tensor, axis: int, fill: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return random numbers in the shape of `like`, whose rows lie along an axis; `fill` draws them in place.
+
+    They are drawn for the whole batch and own rows are kept: the same for any number of processes.
+    """
+    rows = _Shared.rows
+    if rows is None:
+        return fill(torch.empty_like(like))
+    shape = list(like.shape)
+    shape[axis] = rows.total
+    return rows.own(fill(like.new_empty(shape)), axis)
+
+
+def _host_group() -> Any:
+    """Return the group for words between the hosts: it neither waits for a device nor gives up after minutes."""
+    from torch import distributed
+
+    if _Shared.host[0] is not distributed.group.WORLD:
+        _Shared.host = distributed.group.WORLD, distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return _Shared.host[1]
+
+
+def _packed(values: Any) -> bytes:
+    buffer = BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(saved: bytes, count: int) -> Any:
+    """Read what another process has packed; what was on its GPU is now on this process's."""
+    here = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return torch.load(BytesIO(saved), {f"cuda:{k}": here for k in range(count)}, weights_only=False)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error, or one with the same words if other processes could not read it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
