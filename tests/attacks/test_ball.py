@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unshaken.attacks.ball import L2, Ball, Linf
+from unshaken.attacks.ball import L1, L2, Ball, Linf
+from unshaken.attacks.pgd import PGD
+from unshaken.base.distributed import Rows, sharing
 from unshaken.base.rng import Key
 
 BALLS = [Linf(8 / 255), Linf(0.3), L2(0.5), L2(3.0)]
@@ -160,3 +162,16 @@ def test_l2_ascends_along_gradients_of_any_size(size):
     x = torch.full((1, 1, 2, 2), 0.5)
     moved = L2(0.5).ascend(x, torch.full_like(x, size), 0.1)
     assert torch.allclose(moved - x, torch.full_like(x, 0.05))
+
+
+@pytest.mark.parametrize("attack", [*(PGD(ball, 0) for ball in (Linf(0.3), L2(3.0), L1(5.0))), PGD(init="gaussian", steps=0)])
+def test_the_starts_of_three_processes_are_those_of_one(attack):
+    """Each draws for the whole batch, and keeps its own rows: (V N C H W) and (N C H W), bit for bit."""
+    x = torch.rand(2, 7, 3, 4, 4, generator=Key(5).on("cpu"))
+    for views in (x, x[0]):
+        whole, parts = attack.maximise(None, views, Key(1).on("cpu")), []
+        for rank in range(3):
+            rows = Rows(rank, (3, 2, 2))
+            with sharing(rows):
+                parts.append(attack.maximise(None, rows.own(views, -4), Key(1).on("cpu")))
+        assert torch.equal(torch.cat(parts, -4), whole)

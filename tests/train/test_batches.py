@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unshaken.base.distributed import Rows
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant, StepSchedule
 from unshaken.data.images import Images
 from unshaken.train.batches import BatchStream, Position
-from unshaken.transforms.views import CropFlip, Identity
+from unshaken.transforms.views import Concat, CropFlip, DigitViews, Identity, ResizedCrop, SimCLRViews, Views
 
 
 def feed(n: int, batch: int, epochs: int = 2, views=Identity(), strength=Constant(1.0)) -> BatchStream:
@@ -79,3 +80,33 @@ def test_what_is_learned_from_goes_with_its_image_and_may_have_columns():
     for _, _, batch in replace(whole, label=columns).after(Position()):
         assert torch.equal(batch.label, torch.stack([batch.index, batch.index + 100], dim=1))
     assert all(batch.label is None for _, _, batch in replace(whole, label=None).after(Position()))
+
+
+class Own(Views):
+    """Views of a user's own, which know nothing of rows."""
+
+    count = 2
+
+    def __call__(self, image, strength, key):
+        noise = torch.rand((2, *image.shape), generator=key.on(image.device))
+        return (image + noise).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    "views",
+    [SimCLRViews(), DigitViews(noise=0.1), CropFlip(padding=1), ResizedCrop(), Concat(DigitViews(), CropFlip()), Own()],
+    ids=lambda views: type(views).__name__,
+)
+@pytest.mark.parametrize(("n", "sizes"), [(7, (3, 2, 2)), (2, (1, 1, 0))])
+def test_the_rows_of_three_processes_make_the_batch(views, n, sizes):
+    """Bit for bit, with smaller images too; labels are those of the whole batch, as outputs are."""
+    stream = feed(9, 7, views=views)
+    index = torch.tensor([5, 3, 8, 0, 1, 7, 2])[:n]
+    for side in (1.0, 0.5):
+        whole = stream.make_batch(index, 0.8, Key(3), side)
+        parts = [stream.make_batch(index, 0.8, Key(3), side, Rows(rank, sizes)) for rank in range(3)]
+        assert [len(part.index) for part in parts] == list(sizes)
+        assert torch.equal(torch.cat([part.views for part in parts], 1), whole.views)
+        assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
+        assert torch.equal(torch.cat([part.index for part in parts]), whole.index)
+        assert all(torch.equal(part.label, whole.label) and part.count == n for part in parts)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from unshaken.base.distributed import drawn
 from unshaken.base.ranges import Positive, Share, ranged
 from unshaken.base.types import Float
 
@@ -71,7 +72,7 @@ class Linf(Ball):
             raise ValueError(f"{spans}: did you mean {self.eps:g}/255?")
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=rng)
+        noise = drawn(x, -4, lambda to: to.uniform_(-self.eps, self.eps, generator=rng))
         return self.project(x + noise, x)
 
     def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
@@ -95,8 +96,9 @@ class L2(Ball):
     power: ClassVar[float] = 2
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        direction = torch.empty_like(x).normal_(generator=rng)
-        radius = torch.empty(x.shape[:-3], device=x.device).uniform_(generator=rng) ** (1 / x.shape[-3:].numel())
+        direction = drawn(x, -4, lambda to: to.normal_(generator=rng))
+        one_each = torch.empty(x.shape[:-3], device=x.device)
+        radius = drawn(one_each, -1, lambda to: to.uniform_(generator=rng)) ** (1 / x.shape[-3:].numel())
         return self.project(x + self.eps * _column(radius) * _unit(direction), x)
 
     def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
@@ -126,9 +128,11 @@ class L1(Ball):
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         # n of n + 1 exponential numbers, divided by the sum of all, are uniform in a corner of the ball
-        draws = torch.empty((*x.shape[:-3], x.shape[-3:].numel() + 1), device=x.device).exponential_(generator=rng)
+        to_draw = torch.empty((*x.shape[:-3], x.shape[-3:].numel() + 1), device=x.device)
+        draws = drawn(to_draw, -2, lambda to: to.exponential_(generator=rng))
         sizes = (draws[..., :-1] / draws.sum(-1, keepdim=True)).view(x.shape)
-        signs = torch.empty(x.shape, device=x.device).uniform_(generator=rng).sub(0.5).sign()
+        even = torch.empty(x.shape, device=x.device)
+        signs = drawn(even, -4, lambda to: to.uniform_(generator=rng)).sub(0.5).sign()
         return self.project(x + (self.eps * sizes * signs).to(x.dtype), x)
 
     def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unshaken.attacks.ball import AnyBall, Linf
 from unshaken.attacks.base import Attack, Loss, Model, loss_of
+from unshaken.base.distributed import drawn, shared_rows
 from unshaken.base.ranges import Count, Natural, Positive, ranged
 from unshaken.base.rng import Key
 from unshaken.base.types import Float, Int
@@ -68,7 +69,7 @@ class PGD(Attack):
     def _start(self, x: Tensor, rng: torch.Generator) -> Tensor:
         if self.init == "uniform":
             return self.ball.sample(x, rng)
-        return self.ball.project(x + 0.001 * torch.empty_like(x).normal_(generator=rng), x)
+        return self.ball.project(x + 0.001 * drawn(x, -4, lambda to: to.normal_(generator=rng)), x)
 
 
 def embedding_attack(
@@ -97,7 +98,9 @@ def input_gradient(loss: Loss, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _higher(loss: Loss, a: Tensor, b: Tensor) -> Tensor:
-    better = loss(b) > loss(a)
+    better, rows = loss(b) > loss(a), shared_rows()
+    if rows is not None and better.ndim:  # the loss is that of the whole batch, the images are own ones
+        better = rows.own(better, -1)
     if better.shape not in ((), a.shape[:-3]):
         raise ValueError(
             f"restarts need a loss of one value, or of one for each image, {tuple(a.shape[:-3])}, "

@@ -7,7 +7,7 @@ every call of every function with such annotations (tests/conftest.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,26 +17,35 @@ from jaxtyping import Int as Int
 from jaxtyping import UInt8 as UInt8
 from torch import Tensor
 
+from unshaken.base.distributed import Rows
+
 LossTerms = dict[str, Tensor]
 """Scalars by name. "loss" is minimised; all terms are logged."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one training step. Pixels are in [0, 1].
+    """The images of one training step, or this process's images of it. Pixels are in [0, 1].
 
     views  (V N C H W)  augmented views
     image  (N C H W)    the same images without augmentation
     label  (N ...)      classes or pseudo-labels; None if the method uses none
     index  (N)          the images' indices in the image set
+    rows   the rows of the batch that these images are, if processes share it. Labels are those of the whole batch, as
+           the network's outputs are (nets/network.py). None: these images are the whole batch
     """
 
     views: Float[Tensor, "V N C H W"]
     image: Float[Tensor, "N C H W"]
     label: Int[Tensor, "N ..."] | None
     index: Int[Tensor, "N"]
+    rows: Rows | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of images of the whole batch."""
+        return len(self.index) if self.rows is None else self.rows.total
 
     def to(self, device: torch.device) -> Batch:
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in held.items()}
-        return Batch(**moved)
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)

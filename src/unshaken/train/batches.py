@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.profiler import record_function
 
+from unshaken.base.distributed import Rows, processes, sharing
 from unshaken.base.rng import Key
 from unshaken.base.schedule import AnySchedule, Clock, Constant
 from unshaken.base.types import Batch, Float, Int
@@ -105,7 +106,9 @@ class BatchStream:
                 if self.has_own_views(position):
                     self.images.expect(self.coming(position, batches))
                     how = (self.strength(self.clock(position)), self.views_key(position))
-                    batch = self.make_batch(batches[position.batch], *how, self.side_fraction(position.epoch))
+                    index = batches[position.batch]
+                    rows = processes().rows(len(index))
+                    batch = self.make_batch(index, *how, self.side_fraction(position.epoch), rows)
                 yield position, onward, batch
                 position = onward
                 if position.batch == 0:
@@ -141,14 +144,25 @@ class BatchStream:
         """Return the key for the random numbers of a batch's augmentation."""
         return self.key / "views" / position.step
 
-    def make_batch(self, index: Int[Tensor, "b"], strength: float, key: Key, side: float = 1.0) -> Batch:
-        """Make a batch from images: augment them, and shrink images and views to a fraction of their side."""
+    def make_batch(
+        self, index: Int[Tensor, "b"], strength: float, key: Key, side: float = 1.0, rows: Rows | None = None
+    ) -> Batch:
+        """Make a batch from images: augment them, and shrink images and views to a fraction of their side.
+
+        rows  make these rows of the batch; None: all of it. Random draws are those of the whole batch
+        """
+        label = None if self.label is None else self.label[index.to(self.images.device)]
+        shared = rows if self.views.by_rows else None
+        if shared is not None:
+            index = shared.own(index)
         image, index = self.images.floats(index), index.to(self.images.device)
-        with record_function("views"):
+        with record_function("views"), sharing(shared):
             views = self.views(image, strength, key)
+        if rows is not None and shared is None:  # views of a user's own, which are made of all images
+            views, image, index = rows.own(views, 1), rows.own(image), rows.own(index)
         if (width := pixels(side, image.shape[-1])) != image.shape[-1]:
             image, views = shrink(image, width), shrink(views, width)
-        return Batch(views, image, None if self.label is None else self.label[index], index)
+        return Batch(views, image, label, index, rows)
 
 
 def end_of_epoch(epoch: int, epochs: int) -> Clock:
@@ -163,5 +177,7 @@ def pixels(fraction: float, side: int) -> int:
 
 def shrink(x: Float[Tensor, "... N C H W"], side: int) -> Float[Tensor, "... N C h w"]:
     """Resize square images to fewer pixels, each a weighted mean of the pixels it covers."""
+    if not x.numel():  # the rows of a process that has none
+        return x.new_empty(*x.shape[:-2], side, side)
     small = interpolate(x.flatten(0, -4), (side, side), mode="bilinear", antialias=True)
     return small.clamp_(0, 1).unflatten(0, x.shape[:-3])  # rounding may exceed [0, 1] a little

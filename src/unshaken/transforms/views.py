@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import radians
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from unshaken.base.distributed import own_rows, shared_rows
 from unshaken.base.ranges import BelowOne, Count, Natural, NonNegative, Positive, Range, Share, Unit, ranged
 from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float
@@ -25,9 +26,13 @@ Drawn = tuple[Tensor, ...]
 
 
 class Views(ABC):
-    """A random transformation of images to `count` views of each."""
+    """A random transformation of images to `count` views of each.
+
+    by_rows  processes that share a batch can each make the views of own rows, within `sharing`; if not, each makes all
+    """
 
     count: int
+    by_rows: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "N C H W"], strength: float, key: Key) -> Float[Tensor, "V N C H W"]:
@@ -36,6 +41,8 @@ class Views(ABC):
 
 class Transform(Views):
     """Views of one kind: `draw` makes the random draws, then `apply` transforms the pixels."""
+
+    by_rows: ClassVar = True
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -53,8 +60,8 @@ class Transform(Views):
         on_cpu = image.device.type == "cpu"
         chunk = max(1, CACHED_PIXELS // image.shape[2:].numel() if on_cpu else len(image))
         views = image.new_empty((self.count, *image.shape))
-        for v, view in enumerate(views):
-            drawn = self.draw(image, strength, key / v)
+        for v, view in enumerate(views if len(image) else ()):
+            drawn = [own_rows(rows, 0) for rows in self.draw(_whole_shape(image), strength, key / v)]
             for target, *inputs in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
                 target.copy_(self.apply(*inputs))
         return views
@@ -274,6 +281,8 @@ class Concat(Views):
     then: AnyTransform = CropFlip()
     """The transformation of the other views."""
 
+    by_rows: ClassVar = True
+
     @property
     def count(self) -> int:
         return self.first.count + self.then.count
@@ -284,6 +293,12 @@ class Concat(Views):
 
 AnyViews = Annotated[Views, SimCLRViews | DigitViews | CropFlip | ResizedCrop | Identity | Concat]
 """Views of an image. On the command line they are one of these, by name."""
+
+
+def _whole_shape(image: Float[Tensor, "n C H W"]) -> Float[Tensor, "N C H W"]:
+    """Return a tensor, of no pixels of its own, with the shape of all images of a batch that processes share."""
+    rows = shared_rows()
+    return image if rows is None else image.new_zeros(1).expand(rows.total, *image.shape[1:])
 
 
 def _bernoulli(probability: float, image: Tensor, key: Key) -> Bool[Tensor, "N"]:
