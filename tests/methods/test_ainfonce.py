@@ -267,7 +267,7 @@ def test_adaptive_alpha_measures_first_and_then_follows_the_distance(form, net, 
     """α of `ip` far away, 1/2 near by, and on the line between d_avg and d_min between them."""
     method = AsymAdvCL(AdvCL(form=form), IP(0.2), adaptive=Adaptive(epochs=2, d_min=0.4))
     x, distances = batch.views[2], [1.0, 2.0, 0.6]
-    monkeypatch.setattr(AsymAdvCL, "distance", lambda self, h, a, b: torch.tensor(distances.pop(0)))
+    monkeypatch.setattr(AsymAdvCL, "distances", lambda self, h, a, b: torch.full((len(a),), distances.pop(0)))
     for images, epoch in ((4, 0), (4, 1), (2, 1)):
         assert method.alpha(net, x[:images], x[:images], at(epoch)).item() == pytest.approx(0.2)
     d_avg = (4 * 1 + 4 * 2 + 2 * 0.6) / 10
@@ -301,7 +301,7 @@ def test_adaptive_alpha_where_all_distances_were_below_d_min(form, d, alpha, rel
 def test_the_distance_is_of_features_through_the_clean_route(form, net, batch):
     x, x_cl, twin = batch.views[2], batch.views[1], copy.deepcopy(net)
     before = int(net.encoder.backbone.bn1.routes["clean"].num_batches_tracked)
-    d = AsymAdvCL(AdvCL(form=form)).distance(net, x, x_cl)
+    d = AsymAdvCL(AdvCL(form=form)).distances(net, x, x_cl).mean()
     twin.train(form == "released")
     f, f_cl = (twin.features(images, "clean") for images in (x, x_cl))
     expected = sum((f[k] - f_cl[k]).square().sum().sqrt() for k in range(N)) / N

@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from unshaken.nets.dual_bn import RoutedBatchNorm, RouteSwitch, merge_route, routes_of
 from unshaken.nets.network import Encoder, Network
+from unshaken.nets.shared_bn import is_shared, kind_of
 
 
 def frozen_copy(net: Network) -> Network:
@@ -114,11 +115,11 @@ class BatchNormFolder:
 
 
 class LeafTracer(Tracer):
-    """A tracer that does not look into PyTorch's layers, subclasses of its convolution, and modules with a switch."""
+    """A tracer that does not look into PyTorch's layers, convolutions and batch norms, and modules with a switch."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         whole = isinstance(module, nn.Conv2d) or hasattr(module, "switch") or _only_normalizes(module)
-        return whole or super().is_leaf_module(module, name)
+        return whole or is_shared(module) or super().is_leaf_module(module, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def _only_normalizes(module: nn.Module) -> bool:
 
     Another subclass may compute something else.
     """
-    kind = type(module)
+    kind = kind_of(module)
     return kind is nn.BatchNorm2d or (kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm."))
 
 

@@ -155,20 +155,21 @@ class AsymAdvCL(Method):
         alpha = x.new_full((), self.ip.alpha)
         if self.adaptive is None:
             return alpha
-        d, d_min = self.distance(h, x, x_cl), self.adaptive.d_min
+        of_images, d_min = self.distances(h, x, x_cl), self.adaptive.d_min
+        d = of_images.mean()
         if clock.epoch < self.adaptive.epochs:
-            h.memory.distances.add_(len(x) * d)  # pyright: ignore[reportCallIssue]
-            h.memory.images.add_(len(x))  # pyright: ignore[reportCallIssue]
+            h.memory.distances.add_(len(of_images) * d)  # pyright: ignore[reportCallIssue]
+            h.memory.images.add_(len(of_images))  # pyright: ignore[reportCallIssue]
             return alpha
         d_avg = h.memory.distances / h.memory.images  # pyright: ignore[reportOperatorIssue]
         nearness = torch.where(d_avg > d_min, ((d_avg - d) / (d_avg - d_min)).clamp(0, 1), (d < d_min).float())
         return alpha + self.form.nearness(nearness, d, d_avg) * (0.5 - alpha)
 
     @torch.no_grad()
-    def distance(self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"]) -> Float[Tensor, ""]:
-        """Return d, the mean of ‖f(x) − f(x_cl)‖₂."""
+    def distances(self, h: Network, x: Float[Tensor, "N C H W"], x_cl: Float[Tensor, "N C H W"]) -> Float[Tensor, "N"]:
+        """Return ‖f(x) − f(x_cl)‖₂ of each image of the batch; d is their mean."""
         with self.form.feature_mode(h):
-            return (h.features(x, "clean") - h.features(x_cl, "clean")).norm(dim=-1).mean()
+            return (h.features(x, "clean") - h.features(x_cl, "clean")).norm(dim=-1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unshaken.attacks.base import Attack, Loss
+from unshaken.base.distributed import sharing
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.types import Batch, Float, LossTerms
@@ -103,7 +104,8 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         method = self.method if self.policy is None else self.policy(self.method, batch, clock)
-        terms = method.loss(self.net, batch, clock, key)
+        with sharing(batch.rows):
+            terms = method.loss(self.net, batch, clock, key)
         if not (isinstance(terms, dict) and "loss" in terms):
             kind = type(self.method).__name__
             raise ValueError(

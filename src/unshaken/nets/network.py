@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from unshaken.base.distributed import whole_batch
 from unshaken.base.rng import Key
 from unshaken.base.types import Float
 from unshaken.nets.dual_bn import set_route
@@ -100,6 +101,8 @@ class DirectComputation(Computation):
 class Network(nn.Module):
     """A head on an encoder: an embedder h = g ∘ f or a classifier c ∘ f. Outputs are float32.
 
+    While processes share a batch (base/distributed.py), each gives it own images and gets the outputs of all of them.
+
     teacher      another network that the method uses; it gets no gradient
     memory       scalars that the method keeps between steps
     computation  the way to compute the layers; the options --runtime.* choose it (compute/runtime.py)
@@ -130,7 +133,8 @@ class Network(nn.Module):
 
     def _run(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         # (V, N, C, H, W) becomes (V·N, C, H, W) for the layers, and is split again afterwards
-        return self.computation.run(layers, x.flatten(0, -4)).float().unflatten(0, x.shape[:-3])
+        own = self.computation.run(layers, x.flatten(0, -4)).float().unflatten(0, x.shape[:-3])
+        return whole_batch(own, -2)
 
     def follow(self, leader: Network, momentum: float) -> None:
         """Average: θ ← momentum · θ + (1 − momentum) · θ_leader. Statistics of batch norms stay as they are."""

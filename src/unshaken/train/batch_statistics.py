@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unshaken.base.distributed import processes, sharing
 from unshaken.base.types import Batch
 from unshaken.methods.base import Step
 from unshaken.nets.network import Encoder
+from unshaken.nets.shared_bn import moments
 from unshaken.train.batches import BatchStream, Position
 
 BATCHES = 20
@@ -28,7 +30,7 @@ class _Sums:
 
     def note(self, norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         if norm.training:
-            var, mean = torch.var_mean(given[0].detach(), [axis for axis in range(given[0].ndim) if axis != 1])
+            mean, var = moments(given[0].detach())
             self.mean, self.var, self.count = self.mean + mean, self.var + var, self.count + 1
 
     def write(self) -> None:
@@ -71,11 +73,13 @@ def reestimate_clean(encoder: Encoder, feed: BatchStream, batches: int = BATCHES
     """Re-estimate the statistics of an encoder's batch norms on views without attacks, and leave it in eval mode."""
     with estimating(encoder.train()), torch.no_grad():
         for _, batch in _batches(feed, batches):
-            encoder(batch.views[0])
+            with sharing(batch.rows):
+                encoder(batch.views[0])
     encoder.eval()
 
 
 def _batches(feed: BatchStream, count: int) -> Iterator[tuple[int, Batch]]:
     for number, index in enumerate(feed.batches(0, feed.images.pixels.device)[:count]):
         strength = feed.strength(feed.clock(Position()))
-        yield number, feed.make_batch(index, strength, feed.key / "statistics" / "views" / number)
+        rows = processes().rows(len(index))
+        yield number, feed.make_batch(index, strength, feed.key / "statistics" / "views" / number, rows=rows)

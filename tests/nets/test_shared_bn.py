@@ -1,0 +1,119 @@
+"""Batch norms over processes against PyTorch's on the whole batch; they are folded like any other."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from timm.layers.norm_act import BatchNormAct2d
+from torch import nn
+
+import unshaken
+from processes import together
+from unshaken.base.distributed import processes, sharing
+from unshaken.compute.bn_folding import BatchNormFolder
+from unshaken.nets.activation_checkpointing import CheckpointedStage
+from unshaken.nets.dual_bn import merge_route, set_route
+from unshaken.nets.shared_bn import SHARED, moments, share_batch_norms
+
+NORMS = {
+    "maps": partial(nn.BatchNorm2d, 3),
+    "features": partial(nn.BatchNorm1d, 3),
+    "cumulative": partial(nn.BatchNorm2d, 3, momentum=None),
+    "plain": partial(nn.BatchNorm1d, 3, affine=False),
+    "timm's": partial(BatchNormAct2d, 3),
+    "no statistics": partial(nn.BatchNorm2d, 3, track_running_stats=False),
+}
+
+
+def some(total: int, *shape: int) -> torch.Tensor:
+    return torch.randn(total, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(total)) * 2 + 1
+
+
+def pulled(net: nn.Module, x: torch.Tensor, rows=None) -> list[torch.Tensor]:
+    """The output, its gradients by the input and by parameters (summed), after a loss in which images meet."""
+    x = x.clone().requires_grad_()
+    y = net(x)
+    y = y if rows is None else rows.whole(y)
+    (y.flatten(1) @ y.flatten(1).T).sin().sum().backward()
+    grads = [processes().sum(p.grad.clone()) for p in net.parameters()]
+    return [y.detach(), x.grad if rows is None else rows.whole(x.grad), *grads]
+
+
+def matches(net: nn.Module, x: torch.Tensor, updates: int = 2) -> None:
+    """In train mode for some batches, then in eval mode."""
+    shared, us = copy.deepcopy(net), processes()
+    share_batch_norms(shared)
+    rows = us.rows(len(x))
+    for k in range(updates + 1):
+        alone = [one.clone() for one in pulled(net, x + k)]
+        alone[2:] = [p.grad.clone() for p in net.parameters()]
+        with sharing(rows):
+            found = pulled(shared, rows.own(x + k), rows)
+        for one, other in zip(found, alone, strict=True):
+            assert torch.allclose(one, other, rtol=1e-11, atol=1e-11)
+        for name, value in net.state_dict().items():
+            assert torch.allclose(shared.state_dict()[name].double(), value.double(), rtol=1e-12), name
+        for module in (net, shared):
+            module.zero_grad()
+            module.train(k < updates - 1)
+
+
+def work(rank: int) -> None:
+    for total in (5, 2):
+        for build in NORMS.values():
+            norm = build(dtype=torch.float64)
+            matches(norm, some(total, *([] if isinstance(norm, nn.BatchNorm1d) else [4, 4])))
+        blocks = CheckpointedStage(nn.BatchNorm2d(3), nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3))).double()
+        blocks.recompute = True
+        matches(blocks, some(total, 4, 4))
+    x, rows = some(5, 4, 4), processes().rows(5)
+    with sharing(rows):
+        mean, var = moments(rows.own(x))
+    assert torch.allclose(mean, x.mean((0, 2, 3)))
+    assert torch.allclose(var, x.transpose(0, 1).flatten(1).var(1))
+    half = nn.BatchNorm2d(3)
+    shared = copy.deepcopy(half)
+    share_batch_norms(shared)
+    with sharing(rows):
+        y = shared(rows.own(x).bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert torch.allclose(y.float(), rows.own(half(x.float())), atol=0.05)
+
+
+def test_three_processes_normalise_as_one(tmp_path: Path):
+    together(3, work, tmp_path / "meet")
+
+
+def test_alone_they_are_what_they_were():
+    """Their names, values and outputs stay, also where the whole batch is here."""
+    net, x = unshaken.recipe("acl/digits").build_network(), torch.rand(4, 1, 8, 8)
+    shared = copy.deepcopy(net)
+    share_batch_norms(shared)
+    assert [*shared.state_dict()] == [*net.state_dict()]
+    assert any(type(module) in SHARED.values() for module in shared.modules())
+    assert torch.equal(shared(x, "adv"), net(x, "adv"))
+
+
+def test_as_many_are_folded():
+    """Otherwise an attack is slower, and nothing tells."""
+    routed = unshaken.recipe("acl/digits").build_network().encoder.eval()
+    for encoder in (routed, merge_route(routed, "adv")):
+        shared, x, counts = copy.deepcopy(encoder), torch.rand(4, 1, 8, 8), []
+        share_batch_norms(shared)
+        set_route(encoder, "adv")
+        for each in (encoder, shared):
+            folder = BatchNormFolder(torch.float32)
+            assert torch.allclose(folder(each, "adv")(x), encoder(x), atol=1e-5)
+            counts.append(len(folder.made["adv"][1]))
+        assert counts[0] == counts[1] > 3
+
+
+class Odd(nn.BatchNorm2d):
+    """A batch norm that does more."""
+
+
+def test_a_kind_that_may_do_more_is_refused():
+    with pytest.raises(ValueError, match="batch norms of the kind Odd"):
+        share_batch_norms(nn.Sequential(Odd(3)))
