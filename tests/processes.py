@@ -19,6 +19,8 @@ import torch
 from jaxtyping import config
 from torch import distributed as dist
 
+from unshaken.base.launchers import workers
+
 LIMIT = timedelta(seconds=60)
 """How long processes wait for one another."""
 
@@ -122,6 +124,22 @@ def together(count: int, work: Callable[[int], object], meeting: Path) -> list[s
         dist.destroy_process_group()
 
     running = [Forked(partial(one, rank)) for rank in range(count)]
+    said = [one.communicate() for one in running]
+    assert [one.returncode for one in running] == [0] * count, "\n".join(err.decode() for _, err in said)
+    return [out.decode() for out, _ in said]
+
+
+def launched_together(count: int, work: Callable[[int], object]) -> list[str]:
+    """Do the work in `count` processes with the variables of torchrun, which join by themselves; as `together`."""
+
+    def one(rank: int, variables: dict[str, str]) -> None:
+        os.environ.update(variables)
+        work(rank)
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+    running = [Forked(partial(one, rank, variables)) for rank, variables in enumerate(workers(count))]
     said = [one.communicate() for one in running]
     assert [one.returncode for one in running] == [0] * count, "\n".join(err.decode() for _, err in said)
     return [out.decode() for out, _ in said]

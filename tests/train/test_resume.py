@@ -15,7 +15,8 @@ from tiny import RECIPE, STEPS
 import unshaken
 from unshaken.base.serialize import short_hash
 from unshaken.train.loop import Loop
-from unshaken.train.run_dir import Run, flatten, unflatten
+from unshaken.train.optim import flatten, unflatten
+from unshaken.train.run_dir import Run
 from unshaken.train.signals import LATER, Interrupted, guard_signals
 
 

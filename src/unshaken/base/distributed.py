@@ -147,6 +147,12 @@ class Processes:
             raise error
         return told[0]  # pyright: ignore[reportReturnType]
 
+    def in_turn(self, make: Callable[[], T]) -> T:
+        """Return make(), called by the first process alone and then by the others, which find the files it has left."""
+        made: list[T] = []
+        self.first(lambda: made.append(make()))
+        return made[0] if made else make()
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self.agree(0)

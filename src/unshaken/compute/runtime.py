@@ -19,13 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from unshaken import __version__
-from unshaken.base.ranges import Natural, ranged
+from unshaken.base.distributed import processes
+from unshaken.base.launchers import Launched, launched
+from unshaken.base.ranges import Count, Natural, ranged
 from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.compute.computation import FoldingComputation
 from unshaken.compute.depthwise_conv import use_depthwise_convs
+from unshaken.compute.joining import check_group, join_group
 from unshaken.compute.matmul_conv import use_matmul_convs
 from unshaken.nets.activation_checkpointing import checkpoint_activations
 from unshaken.nets.network import Network
+from unshaken.nets.shared_bn import share_batch_norms
 
 try:
     import resource
@@ -60,6 +64,11 @@ class Runtime:
     0: no limit, and nothing is recomputed."""
     threads: Natural = 0
     """Number of CPU threads; 0: PyTorch's choice. Another number can change the last bits of results."""
+    devices: Count = 1
+    """Number of devices of this machine, each with a process of its own; on a CPU, of processes. They share each batch,
+    and compute what one process would, except for rounding (docs/scale.md). torchrun and srun state it themselves."""
+    nodes: Count = 1
+    """Number of machines. Above 1, torchrun or srun starts the command on each of them (docs/scale.md)."""
     by_trial: ClassVar[bool] = False
     # True where auto has two candidates, which the commands then time
     same_world: bool = False
@@ -87,9 +96,32 @@ class Runtime:
             raise ValueError(f"there is no {self.device} device here; use --runtime.device cpu, or auto")
         return self.device
 
-    def open(self) -> Fabric:
-        """Set up the process and return a Fabric. Nothing else changes process settings or opens devices."""
-        kind = self.kind
+    def open(self, copies: Literal["warn", "together", "apart"] = "warn") -> Fabric:
+        """Set up the process and return a Fabric. Nothing else changes process settings or opens devices.
+
+        copies  what processes that a launcher has started do: each does all of the work, of which they warn; they
+                share batches; or each has its own part, of which the caller takes care
+        """
+        kind, group = self.kind, launched()
+        if copies == "together":
+            check_group(group, self.devices, self.nodes, self.compile)
+        self._set_up_process()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # importing Fabric emits warnings
+            from lightning_fabric import Fabric
+            from lightning_fabric.plugins.environments import LightningEnvironment
+        if copies == "warn" and processes().count == 1:
+            warn_about_copies()
+        # on GPUs Fabric recommends another precision at every start, but the precision is set here
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+        if copies == "together" and group is not None:
+            return join_group(group, kind, self.compile == "kernels")
+        # without an explicit environment Fabric would use one it detects: SLURM's, torchrun's or MPI's
+        devices = [_own_gpu(group)] if kind == "cuda" else 1
+        return Fabric(accelerator=kind, devices=devices, precision="32-true", plugins=LightningEnvironment())
+
+    def _set_up_process(self) -> None:
+        """Set threads, determinism, precision and memory of the process."""
         if self.threads:
             torch.set_num_threads(self.threads)
         # cuBLAS is deterministic only with a workspace of fixed size
@@ -101,15 +133,11 @@ class Runtime:
         torch.backends.cudnn.benchmark = self.mode == "fast"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         keep_memory()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # importing Fabric emits warnings
-            from lightning_fabric import Fabric
-            from lightning_fabric.plugins.environments import LightningEnvironment
-        warn_about_copies()
-        # on GPUs Fabric recommends another precision at every start, but the precision is set here
-        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-        # without an explicit environment Fabric would use one it detects: SLURM's, torchrun's or MPI's
-        return Fabric(accelerator=kind, devices=1, precision="32-true", plugins=LightningEnvironment())
+
+    def join(self) -> None:
+        """Meet the other processes that a launcher has started, if there are some: what follows is done together."""
+        if launched() is not None or self.devices * self.nodes > 1:
+            self.open("together")
 
     def prepare(self, net: Network) -> None:
         """Set a network's precision, memory layout and folding as this runtime states.
@@ -125,6 +153,8 @@ class Runtime:
         low = self.precision == "bf16"
         precision = torch.bfloat16 if low else torch.float32
         context = partial(torch.autocast, device.type, dtype=precision) if low else nullcontext
+        if processes().count > 1:
+            share_batch_norms(net)
         for network in net.modules():  # the network, and possibly a teacher within it
             if isinstance(network, Network):
                 folder = BatchNormFolder(precision, self.finish)
@@ -167,6 +197,7 @@ class Runtime:
             }
             | self.identity
             | self.note
+            | ({"processes": processes().count} if processes().count > 1 else {})
         )
 
 
@@ -174,14 +205,19 @@ TASKS = {"SLURM_NTASKS": "SLURM", "WORLD_SIZE": "torchrun", "OMPI_COMM_WORLD_SIZ
 """Environment variables in which launchers state the number of copies that they started."""
 
 
+def _own_gpu(group: Launched | None) -> int:
+    """Return the GPU of this process: one for each on a machine, if it sees them all."""
+    return 0 if group is None else group.local[0] % max(1, torch.cuda.device_count())
+
+
 @cache
 def warn_about_copies() -> None:
-    """Print once that each command runs as one process, if a launcher has started several copies of it."""
+    """Print once that this command is not shared between processes, if a launcher has started several copies of it."""
     counts = {launcher: os.environ[name] for name, launcher in TASKS.items() if os.environ.get(name, "1") != "1"}
     for launcher, count in counts.items():
         print(
             f"note: {launcher} started {count} copies of this command, and each does all of the work: start one "
-            "(`srun --ntasks=1`), or share an evaluation by --shard 1/2 and 2/2",
+            "(`srun --ntasks=1`); pretrain, finetune and robustify share their batches, and evaluate its images",
             file=sys.stderr,
         )
 

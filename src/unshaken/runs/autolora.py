@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unshaken.base.json_files import read_json, write_json
 from unshaken.base.json_shapes import Items, Number
+from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
@@ -41,12 +42,13 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
     The classifier is W of the best epoch on the validation images, with the adversarial route. history.json has the
     robust accuracy on them after each epoch.
     """
-    images, aside = training_and_validation(recipe, given.backbone)
+    us = processes()
+    images, aside = us.in_turn(lambda: training_and_validation(recipe, given.backbone))
     data = {"images": image_identity(images), "validation": image_identity(aside), "encoder": given.identity}
     key = Key(recipe.seed) / recipe.mode
     batches = BatchStream(images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, key, images.label)
     with workspace.open(f"{recipe.mode}-{images.name}", recipe, data, beside) as run:
-        finetuned_on(run.path, given.seen, images, aside)
+        us.first(lambda: finetuned_on(run.path, given.seen, images, aside))
         if not run.finished(CLASSIFIER):
             fabric = run.compute(workspace.runtime)
             net = first_network(recipe, given, len(images.names), key).to(fabric.device)
@@ -58,10 +60,11 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
             net.memory = None
             classifier = without_lora(merge_route(net, "adv"))
             origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
-            save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
-            write_fingerprint(run.path)
+            us.first(lambda: save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin))
+            us.first(lambda: write_fingerprint(run.path))
             run.finish(classifier, workspace.runtime.world(fabric.device))
-        (run.path / BEST).unlink(missing_ok=True)  # not earlier: a run that is killed needs it to resume
+        # not earlier: a run that is killed needs it to resume
+        us.first(lambda: (run.path / BEST).unlink(missing_ok=True))
         return run.path
 
 
@@ -96,7 +99,7 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
     while True:
         place = loop.position
         if place.batch == 0 and place.epoch > len(history.values):
-            history.note(net, robust_accuracy(recipe, net, aside))
+            history.note(net, processes().first(lambda: robust_accuracy(recipe, net, aside)))
         lr, reload = recipe.lr(history.values, recipe.epochs)
         if place.batch == 0 and place.epoch > 0:
             line = {"validation": history.values[-1], "lr": lr, "reloaded": reload}
@@ -107,7 +110,8 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
             return
         ends = quarters(len(loop.feed))
         if place.batch in ends:
-            net.memory.accuracy.fill_(accuracy(recipe.method, net, loop.feed, place))  # pyright: ignore[reportCallIssue]
+            share = processes().first(lambda: accuracy(recipe.method, net, loop.feed, place))
+            net.memory.accuracy.fill_(share)  # pyright: ignore[reportCallIssue]
         onward = next(batch for batch in (*ends, len(loop.feed)) if batch > place.batch)
         loop.go(Constant(lr), place.step + onward - place.batch)
 
@@ -156,9 +160,13 @@ class History:
             raise ValueError(f"{self.file} lacks epochs that the checkpoint has; remove the checkpoint to start anew")
 
     def note(self, net: Network, value: float) -> None:
-        if not self.values or value > max(self.values):
-            write_tensors(self.best, net.state_dict(), {"kind": "best", "epoch": len(self.values)})
+        better = not self.values or value > max(self.values)
         self.values.append(value)
+        processes().first(lambda: self._write(net, better))
+
+    def _write(self, net: Network, better: bool) -> None:
+        if better:
+            write_tensors(self.best, net.state_dict(), {"kind": "best", "epoch": len(self.values) - 1})
         write_json(self.file, {"validation": self.values})
 
     def restore(self, net: Network) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.attacks.ball import ball_of, in_words
+from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
@@ -52,6 +53,7 @@ def finetune(
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
     workspace = workspace.observed_by(observers)
+    workspace.runtime.join()
     if is_repo(encoder) and workspace.root is None:
         workspace = replace(workspace, root=home_of(encoder))
     file = encoder_file(locate(encoder))
@@ -103,10 +105,11 @@ def protocol_for(encoder: Path, source: DataSource, like: str | None = None) -> 
 
 def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path, workspace: Workspace) -> Path:
     """Train by SLF, ALF or AFF on an encoder."""
-    images = load_labelled(recipe.data, given.backbone, recipe.holdout)
-    data = {"images": image_identity(images), "encoder": given.identity}
+    us = processes()
+    images = us.in_turn(lambda: load_labelled(recipe.data, given.backbone, recipe.holdout))
+    data = {"images": us.first(lambda: image_identity(images)), "encoder": given.identity}
     with workspace.open(f"{recipe.mode}-{images.name}", recipe, data, beside) as run:
-        finetuned_on(run.path, given.seen, images)
+        us.first(lambda: finetuned_on(run.path, given.seen, images))
         if run.finished(CLASSIFIER):
             return run.path
         fabric = run.compute(workspace.runtime)
@@ -121,8 +124,8 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         fit(step, batches.to(fabric.device), recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
         origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
         classifier = merge_route(net, "adv")
-        save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin)
-        write_fingerprint(run.path)
+        us.first(lambda: save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin))
+        us.first(lambda: write_fingerprint(run.path))
         run.finish(classifier, workspace.runtime.world(fabric.device))
         return run.path
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
@@ -32,16 +33,18 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
 
     Each finished stage is saved: the labels in pseudo-labels.safetensors, the probe in a run within this run.
     """
-    images = load_images(recipe.data, recipe.split, encoder.backbone)
-    data = {"images": image_identity(images), "teacher": encoder.identity}
+    us = processes()
+    images = us.in_turn(lambda: load_images(recipe.data, recipe.split, encoder.backbone))
+    data = {"images": us.first(lambda: image_identity(images)), "teacher": encoder.identity}
     with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
-        pretrained_on(run.path, images, [encoder.seen])
+        us.first(lambda: pretrained_on(run.path, images, [encoder.seen]))
         if run.finished("encoder.safetensors"):
             return run.path
         fabric = run.compute(workspace.runtime)
         images = images.to(fabric.device)
         file, key = run.path / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
-        label = encoder.pseudo_labels(file, images, (recipe.clusters,), key)[:, 0].to(fabric.device)
+        label = us.in_turn(lambda: encoder.pseudo_labels(file, images, (recipe.clusters,), key))[:, 0]
+        label = label.to(fabric.device)
 
         probe = Network(encoder.adversarial_route(), zero_classifier(encoder.encoder.features, recipe.clusters))
         train_probe(recipe, probe, images, label, run, workspace, fabric)
@@ -50,8 +53,9 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
         train_stage(recipe, "tune", net, images, label, run, workspace, fabric)
 
         origin = {"recipe": to_json(recipe), "data": run.data, "teacher": encoder.metadata["pretrain"]}
-        save_encoder(run.path / "encoder.safetensors", net.encoder, encoder.backbone, {"pretrain": origin})
-        write_fingerprint(run.path)
+        file = run.path / "encoder.safetensors"
+        us.first(lambda: save_encoder(file, net.encoder, encoder.backbone, {"pretrain": origin}))
+        us.first(lambda: write_fingerprint(run.path))
         run.finish(net, workspace.runtime.world(fabric.device))
         return run.path
 
@@ -65,7 +69,7 @@ def train_probe(
         file = first.path / "head.safetensors"
         if not first.finished(file.name):
             train_stage(recipe, "probe", probe, images, label, first, workspace, fabric)
-            write_tensors(file, probe.head.state_dict(), {"kind": "head"})
+            processes().first(lambda: write_tensors(file, probe.head.state_dict(), {"kind": "head"}))
             first.finish(probe, workspace.runtime.world(fabric.device))
         probe.head.load_state_dict(read_tensors(file)[0])
 

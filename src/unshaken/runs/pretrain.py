@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unshaken.attacks.ball import ball_of
 from unshaken.base.amounts import amount
+from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
@@ -61,11 +62,13 @@ def pretrain(
     hours      with a named recipe and images of your own, epochs are chosen that take about so long on this machine,
                and a batch that suits their number. A recipe that is a value, and one of your own, stays as it is
 
-    Equal recipes on equal images give equal bits, and the run's folder is named by the recipe's hash.
+    Equal recipes on equal images give equal bits, and the run's folder is named by the recipe's hash. Processes that
+    torchrun or srun has started share each batch.
     Raises ValueError for a user's mistake, and Interrupted after a signal, once a checkpoint is written.
     """
     workspace = workspace.observed_by(observers)
     by_name = isinstance(recipe, str) and not is_own_recipe(recipe)
+    workspace.runtime.join()
     if isinstance(recipe, str):
         recipe = catalog.recipe(recipe) if by_name else own_recipe(recipe)
     if data is not None:
@@ -123,18 +126,18 @@ def pretrain_encoder(
 ) -> Path:
     """Train an encoder, given its teacher and its initial weights."""
     recipe = with_network_of(recipe, start or (teacher if takes_weights(recipe) else None))
-    sets = load_sets(recipe.data, recipe.split, recipe.backbone, recipe.extra)
+    us = processes()
+    sets = us.in_turn(lambda: load_sets(recipe.data, recipe.split, recipe.backbone, recipe.extra))
     images = joined(sets)
     roles = {"teacher": teacher, "start": start}
-    data = {"images": image_identity(sets[0])} | (
-        {"extra": [image_identity(each) for each in sets[1:]]} if recipe.extra else {}
-    )
+    identities = us.first(lambda: [image_identity(each) for each in sets])
+    data = {"images": identities[0]} | ({"extra": identities[1:]} if recipe.extra else {})
     data |= {role: one.identity for role, one in roles.items() if one}
     with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
         data = run.data
         if recipe.backbone.own:
-            remember(recipe.backbone.name)
-        pretrained_on(run.path, images, [one.seen for one in (teacher, start) if one])
+            us.first(lambda: remember(recipe.backbone.name))
+        us.first(lambda: pretrained_on(run.path, images, [one.seen for one in (teacher, start) if one]))
         if run.finished(ENCODER):
             return run.path
         fabric = run.compute(workspace.runtime)
@@ -166,8 +169,8 @@ def pretrain_encoder(
         origin = {"recipe": to_json(recipe), "data": data}
         origin |= {"teacher": teacher.metadata["pretrain"]} if teacher else {}
         trained = net.teacher if recipe.method.teacher == "momentum" else net
-        save_encoder(run.path / ENCODER, trained.encoder, recipe.backbone, {"pretrain": origin})
-        write_fingerprint(run.path)
+        us.first(lambda: save_encoder(run.path / ENCODER, trained.encoder, recipe.backbone, {"pretrain": origin}))
+        us.first(lambda: write_fingerprint(run.path))
         run.finish(net, workspace.runtime.world(fabric.device))
         return run.path
 
@@ -217,7 +220,8 @@ def labels_of(
             images = again.to(images.device)
         check_images_fit(images, teacher.backbone)
         file, key = folder / "pseudo-labels.safetensors", Key(recipe.seed) / "clusters"
-        return teacher.pseudo_labels(file, images, recipe.clusters, key), recipe.clusters
+        label = processes().in_turn(lambda: teacher.pseudo_labels(file, images, recipe.clusters, key))
+        return label, recipe.clusters
     if recipe.method.labels == "":
         return None, ()
     if images.label is None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from unshaken.attacks.ball import ball_of, in_words
 from unshaken.attacks.pgd import PGD
+from unshaken.base.distributed import processes
 from unshaken.base.json_files import write_json, write_text
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
@@ -58,6 +59,11 @@ def original_of(name: str | Path, workspace: Workspace, options: ImportOptions =
 
     options  facts about a file that it does not say itself
     """
+    workspace.runtime.join()
+    return processes().in_turn(lambda: _original_of(name, workspace, options))
+
+
+def _original_of(name: str | Path, workspace: Workspace, options: ImportOptions) -> Original:
     root = Path(workspace.root or "runs").expanduser()
     path = Path(name)
     if not path.exists() and str(name).startswith("timm/"):
@@ -120,7 +126,8 @@ def _source(data: DataSource | str | Path) -> DataSource:
 
 def robustify_from(original: Original, recipe: Pretrain, workspace: Workspace, test: int | None = 256) -> Path:
     """Train by a recipe, then write the encoder in the form of its original, and the measures before and after."""
-    return finish(pretrain(recipe, workspace), original, recipe, workspace, test)
+    run = pretrain(recipe, workspace)
+    return processes().first(lambda: finish(run, original, recipe, workspace, test))
 
 
 def exported_file(run: Path, original: Original) -> Path:

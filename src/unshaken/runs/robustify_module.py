@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
@@ -47,6 +48,7 @@ def robustify_module(
     The run's folder has the weights by the module's own names in encoder.safetensors. The same call with the same
     weights and images resumes the run, or reads its result.
     """
+    workspace.runtime.join()
     features = _features(module, images)
     channels = images.pixels.shape[1]
     plain = Encoder(Normalize((0.0,) * channels, (1.0,) * channels), copy.deepcopy(module).cpu(), features)
@@ -69,7 +71,8 @@ def robustify_module(
             fit(step, batches, recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
             finish_weights(step, recipe, batches)
             trained = merge_route(net.encoder, "shared").backbone
-            write_tensors(run.path / WEIGHTS, trained.state_dict(), {"kind": "module"})
+            state = trained.state_dict()
+            processes().first(lambda: write_tensors(run.path / WEIGHTS, state, {"kind": "module"}))
             run.finish(net, workspace.runtime.world(fabric.device))
         tensors, _ = read_tensors(run.path / WEIGHTS)
     result.load_state_dict({name: tensors[name] for name in result.state_dict()})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unshaken.base.distributed import processes
 from unshaken.compute.runtime import Runtime
 from unshaken.train.gauges import GaugeOptions
 from unshaken.train.loop import Execution
@@ -42,7 +43,7 @@ class Workspace:
         beside  the folder if the workspace has no root
         """
         root = Path(beside if self.root is None else self.root).expanduser()
-        observers = Observers(self.observers)
+        observers = Observers(self.observers if processes().rank == 0 else ())
         run = Run.open(root, name, recipe, data | self.runtime.identity)
         run.observers = observers
         return run

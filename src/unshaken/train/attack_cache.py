@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unshaken.attacks.ball import refuse_l1
 from unshaken.attacks.pgd import PGD
+from unshaken.base.distributed import processes, whole_batch
 from unshaken.base.json_files import naming
 from unshaken.base.types import Float, Int
 
@@ -30,9 +31,13 @@ class AttackCache:
         self.file, self.images = file, images
 
     def write(self, index: Int[Tensor, "n"], x: Float[Tensor, "... n C H W"], x_adv: Tensor) -> None:
-        """Store the attack x_adv on the views x of the images with these indices."""
+        """Store the attack x_adv on the views x of the images with these indices, from all processes by the first."""
         up = (x_adv > x) | (x_adv >= 1)  # a white pixel that is pushed up does not move
-        rows = np.packbits(_by_image(up).cpu().numpy(), axis=1)
+        rows = torch.from_numpy(np.packbits(_by_image(up).cpu().numpy(), axis=1)).to(x.device)
+        index, rows = whole_batch(index, 0), whole_batch(rows, 0)
+        processes().first(lambda: self._write(index, rows.cpu().numpy()))
+
+    def _write(self, index: Int[Tensor, "n"], rows: np.ndarray) -> None:
         with naming(self.file), open(self.file, "r+b" if self.file.exists() else "w+b", buffering=0) as file:
             for image, row in zip(index.tolist(), rows, strict=True):
                 os.pwrite(file.fileno(), _with_checksum(row.tobytes(), image), image * (len(row) + SUM))

@@ -23,6 +23,7 @@ class Replay:
     """The state of an attack that successive updates continue: the attacked views, and x̃ so far.
 
     Each update's backward pass leaves ∂loss/∂x̃ in x̃.grad, and the next attack on the same views is one step along it.
+    With P processes it is P times that (train/loop.py); a step goes by signs or unit vectors and does not see a factor.
     """
 
     def __init__(self) -> None:

@@ -104,7 +104,7 @@ class BatchStream:
                 onward = Position(position.epoch, position.batch + 1, position.step + 1)
                 onward = onward if onward.batch < len(self) else Position(position.epoch + 1, 0, position.step + 1)
                 if self.has_own_views(position):
-                    self.images.expect(self.coming(position, batches))
+                    self.images.expect([self._read_here(index) for index in self.coming(position, batches)])
                     how = (self.strength(self.clock(position)), self.views_key(position))
                     index = batches[position.batch]
                     rows = processes().rows(len(index))
@@ -123,6 +123,11 @@ class BatchStream:
         if len(found) < AHEAD and position.epoch + 1 < self.epochs and self.images.in_file:
             found += self.batches(position.epoch + 1)[:: self.replays][: AHEAD - len(found)]
         return found
+
+    def _read_here(self, index: Int[Tensor, "b"]) -> Int[Tensor, "n"]:
+        """Return the images of a batch that this process reads."""
+        rows = processes().rows(len(index))
+        return index if rows is None or not self.views.by_rows else rows.own(index)
 
     def has_own_views(self, position: Position) -> bool:
         """Return whether the step at a position draws new views, rather than replaying those of the step before it."""

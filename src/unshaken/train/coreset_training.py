@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unshaken.base.distributed import processes
 from unshaken.base.json_shapes import Number, Whole
 from unshaken.base.schedule import Schedule
 from unshaken.base.types import Int
@@ -94,9 +95,12 @@ class CoresetTraining:
             loop.go(lr, steps_until(loop.feed, loop.position, self.full.epochs if end is None else end), account)
 
     def select(self, position: Position, epoch: int) -> None:
-        """Select images at the beginning of an epoch, unless the file of this selection exists."""
-        file, key = self.file(epoch), self.full.key / "coreset" / epoch
-        if not file.exists():
+        """Select images at the beginning of an epoch, unless the file of this selection exists.
+
+        Several processes share the work of a selection; the first of them decides and writes.
+        """
+        file, key, us = self.file(epoch), self.full.key / "coreset" / epoch, processes()
+        if not us.first(file.exists):
             if (position.epoch, position.batch) != (epoch, 0):
                 raise ValueError(
                     f"{file} is missing, and the run is past the epoch that it was made for: put it back, or remove "
@@ -108,10 +112,12 @@ class CoresetTraining:
             objective = objective_of(self.step, self.full, position, self.candidates, self.held, key / "problem", *how)
             index = self.coreset.select(objective, self.coreset.budget(len(self.candidates)), key / "select")
             about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - start}
-            write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch})
-        self.attacks(epoch).file.unlink(missing_ok=True)
+            us.first(lambda: write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch}))
+        us.first(lambda: self.attacks(epoch).file.unlink(missing_ok=True))
         files = [self.file(e) for e in range(epoch + 1) if self.coreset.due(e)]
-        self.run.spent["selection"] = sum(read_tensors(file, SELECTION)[1]["seconds"] for file in files)
+        self.run.spent["selection"] = us.first(
+            lambda: sum(read_tensors(file, SELECTION)[1]["seconds"] for file in files)
+        )
 
     @property
     def reuses_attacks(self) -> bool:
@@ -127,9 +133,9 @@ class CoresetTraining:
     def feed(self, epoch: int) -> BatchStream:
         """Return the batches of the images that an epoch trains on."""
         at = self.selection(epoch)
-        return replace(
-            self.full, index=self.candidates if at is None else read_selection(self.file(at), len(self.full.images))
-        )
+        if at is None:
+            return replace(self.full, index=self.candidates)
+        return replace(self.full, index=processes().first(lambda: read_selection(self.file(at), len(self.full.images))))
 
     def selection(self, epoch: int) -> int | None:
         """Return the epoch whose selection an epoch trains on; None: it trains on all candidates."""

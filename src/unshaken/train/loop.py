@@ -14,6 +14,7 @@ import torch
 from torch.profiler import record_function
 
 from unshaken.base.amounts import weights_in_words
+from unshaken.base.distributed import processes, sharing
 from unshaken.base.progress import Advance, progress
 from unshaken.base.schedule import Clock, Schedule
 from unshaken.base.serialize import to_json
@@ -68,15 +69,20 @@ def fit(step: Step, feed: BatchStream, optimizer: Optimizer, lr: Schedule, execu
 
 @contextmanager
 def training(step: Step, feed: BatchStream, optimizer: Optimizer, execution: Execution) -> Iterator[Loop]:
-    """Open a training loop that can be run in several goes. While it is open, a signal stops it at a checkpoint."""
-    run, fabric, quiet = execution.run, execution.fabric, execution.quiet
+    """Open a training loop that can be run in several goes. While it is open, a signal stops it at a checkpoint.
+
+    Several processes take the same steps; the first of them shows and profiles.
+    """
+    is_first = processes().rank == 0
+    run, fabric, quiet = execution.run, execution.fabric, execution.quiet or not is_first
     rule = with_rates(optimizer.build(step), step)
     position = run.restore(step, rule, fabric.device)
     run.observers.start(RunInfo(run.path.name, run.path, to_json(run.recipe), position.step, feed.epochs))
     if not quiet:
         print(work(run.path.name, feed, position, describe(step, fabric)), file=sys.stderr)
     bar = progress(run.path.name, feed.epochs, "epochs", feed.elapsed(position), quiet)
-    with SignalGuard() as guard, bar as advance, profiled(step, run.path, execution.profile) as after_step:
+    profile = execution.profile if is_first else 0
+    with SignalGuard() as guard, bar as advance, profiled(step, run.path, profile) as after_step:
         pace = Pace(run.path.name, feed.epochs, quiet)
         yield Loop(step, feed, rule, execution, position, guard, advance, after_step, pace)
 
@@ -86,7 +92,8 @@ def describe(step: Step, fabric: Fabric) -> str:
     net = step.net
     size = weights_in_words(sum(p.numel() for p in net.parameters()))
     low = net.computation.precision == torch.bfloat16
-    return f"{size}, {'bf16' if low else 'float32'} on {fabric.device.type}"
+    many = f", {processes().count} processes" if processes().count > 1 else ""
+    return f"{size}, {'bf16' if low else 'float32'} on {fabric.device.type}{many}"
 
 
 class Loop:
@@ -106,7 +113,7 @@ class Loop:
     ) -> None:
         self.step, self.feed, self.rule, self.position = step, feed, rule, position
         self.run, self.fabric, self.save_every = execution.run, execution.fabric, execution.save_every
-        self.gauges = execution.gauges
+        self.gauges, self.processes = execution.gauges, processes()
         self.guard, self.advance, self.after_step = guard, advance, after_step
         self.pace = pace or Pace(self.run.path.name, feed.epochs, quiet=True)
         self.module, self.stepper = self.fabric.setup(step.train(), rule)
@@ -129,8 +136,7 @@ class Loop:
             self._report(clock, onward, rate)
             self.pace.step(clock.time)
             self.position, finished = onward, onward.epoch == self.feed.epochs or onward.step == until
-            code = self.guard.code  # read once, because it may change at any time
-            due = code is not None or self.meter.now - self.saved >= self.save_every
+            code, due = self._agree()
             due = due and self.feed.has_own_views(onward) and (guard is None or self.meter.sound())
             if finished or due:
                 self.meter.check(clock)
@@ -143,6 +149,13 @@ class Loop:
                 self.meter.stop()
                 return
 
+    def _agree(self) -> tuple[int | None, bool]:
+        """Return the code with which all processes are to stop, if any, and whether to save, by the first one's clock."""
+        code = self.guard.code or 0  # read once, because it may change at any time
+        due = self.processes.rank == 0 and self.meter.now - self.saved >= self.save_every
+        word = self.processes.agree(2 * code + due)
+        return word // 2 or None, word > 0
+
     def _update(self, batch: Batch, clock: Clock, position: Position, lr: float) -> None:
         for group in self.rule.param_groups:
             group["lr"] = lr * group.get("rate", 1.0)
@@ -150,14 +163,15 @@ class Loop:
             now = replace(clock, update=number) if number else clock
             with record_function("loss"):
                 terms = self.module(batch, now, self.feed.key / "step" / position.step)
-            with record_function("backward"):
-                self.fabric.backward(terms["loss"])
+            with record_function("backward"), sharing(batch.rows):
+                # each process has its own part of the gradient; Fabric takes their mean, and the gradient is their sum
+                self.fabric.backward(terms["loss"] * self.processes.count)
             with record_function("optimizer"):
                 self.stepper.step()
                 self.rule.zero_grad()
             if isinstance(self.step.average, AveragedWeights):
                 self.step.average.update(self.step.net)
-        self.meter.note(terms, len(batch.index))
+        self.meter.note(terms, batch.count)
         self.after_step()
 
     def _watch(self, clock: Clock) -> None:
@@ -171,6 +185,8 @@ class Loop:
         guard.roll_back(net, self.rule)
         if isinstance(self.step.average, AveragedWeights):
             self.step.average.restart(net)
+        if self.processes.rank:
+            return
         print(
             f"step {clock.step + 1}: {reason}; the run goes back to its last sound weights, with {guard.rate:.3g} of "
             f"the learning rate (rollback {int(guard.rollbacks)})",
@@ -181,7 +197,7 @@ class Loop:
         """Write a line of the log if one is due; show progress then, and whenever the last time is long ago."""
         due = onward.step % LOG_EVERY == 0 or onward.batch == 0
         if due or self.meter.now - self.meter.since > SHOW_AFTER:
-            line = self.meter.read(clock) | {"lr": lr}
+            line = self.meter.read(clock, due) | {"lr": lr}
             if isinstance(self.step.guard, GuardState):
                 line |= {"rollbacks": int(self.step.guard.rollbacks)}
             self.advance(*self.meter.describe(line))
@@ -195,7 +211,8 @@ class Loop:
         if self.gauges is None or onward.batch or not self.gauges.due(onward.epoch):
             return {}
         self.meter.stop()
-        found = self.gauges.measure(self.step.net)
+        gauges = self.gauges
+        found = self.processes.first(lambda: gauges.measure(self.step.net))
         self.meter.leave_out("gauges")
         return found
 
@@ -238,9 +255,13 @@ class Meter:
         before, self.now = self.now, time.monotonic()
         self.run.spend(self.account, self.now - before)
 
-    def read(self, clock: Clock) -> dict[str, float]:
-        """Return the step and epoch, the terms, and the images per second since the last reading."""
-        self.check(clock)
+    def read(self, clock: Clock, checked: bool = True) -> dict[str, float]:
+        """Return the step and epoch, the terms, and the images per second since the last reading.
+
+        checked  raise a ValueError if any loss was not finite, which all processes have to do at the same step
+        """
+        if checked:
+            self.check(clock)
         values = {name: number for name, value in self.terms.items() if isfinite(number := float(value))}
         speed = self.images / max(time.monotonic() - self.since, 1e-9)
         self.since, self.images = time.monotonic(), 0

@@ -191,3 +191,30 @@ def with_rates(rule: torch.optim.Optimizer, step: Step) -> torch.optim.Optimizer
                 rule.add_param_group(others | {"params": inside, "rate": getattr(step.method, field)})
     rule.param_groups[:] = [group for group in rule.param_groups if group["params"]]
     return rule
+
+
+def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Split an optimiser's state into tensors by name and other values."""
+    tensors, values = {}, {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                values.setdefault(str(index), {})[name] = value
+    return tensors, values
+
+
+def unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, dict[str, Any]]) -> None:
+    """Restore what `flatten` returned into an optimiser of the same parameters."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(others) for index, others in values.items()}
+    for path, tensor in tensors.items():
+        if path.startswith("optimizer/"):
+            _, index, name = path.split("/")
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # give each tensor the weight's memory layout: another layout may round differently
+    for weight, values_of in optimizer.state.items():
+        for name, value in values_of.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values_of[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

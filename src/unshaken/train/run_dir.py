@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from unshaken.base.distributed import processes
 from unshaken.base.json_files import Lines, read_json, sweep, write_json
 from unshaken.base.json_shapes import Each, Number, Or, Whole
 from unshaken.base.locks import Busy, Lock
@@ -20,6 +21,7 @@ from unshaken.compute.runtime import Runtime, measured_memory, peak_memory
 from unshaken.nets.checkpoint import checksum_in, digest, read_tensors, write_tensors
 from unshaken.train.batches import Position
 from unshaken.train.observers import Observers
+from unshaken.train.optim import flatten, unflatten
 from unshaken.train.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class Run:
     curve.svg                the log as curves
     run.json                 written last: digest, seconds by account, peak memory, all environments ("worlds")
 
-    The same recipe opens the same directory and resumes the run.
+    The same recipe opens the same directory and resumes the run. Of several processes that train together the first one
+    holds the directory and writes; what goes wrong there goes wrong in all of them.
     """
 
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
@@ -63,14 +66,20 @@ class Run:
         self.worlds: list[dict[str, Any]] = []
         self.same_world, self.memory = False, peak_memory
         self.observers = Observers()
-        path.mkdir(parents=True, exist_ok=True)
+        self.processes = processes()
+        self._lock: Lock | None = None
+        self.processes.first(self._take)
+
+    def _take(self) -> None:
+        """Make the directory, lock it, and check that it is this run's."""
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = Lock(path / ".lock")
+            self._lock = Lock(self.path / ".lock")
         except Busy:
-            raise ValueError(f"another process is working in {path}") from None
-        self._folder = identity(path)
+            raise ValueError(f"another process is working in {self.path}") from None
+        self._folder = identity(self.path)
         try:
-            self._check(data)
+            self._check(self.data)
         except BaseException:
             self.close()
             raise
@@ -97,13 +106,14 @@ class Run:
 
     def compute(self, runtime: Runtime) -> Fabric:
         """Open the runtime, and record its settings and environment in the run."""
-        fabric = runtime.open()
+        fabric = runtime.open("together")
         self.note, self.worlds, self.same_world = runtime.note, [runtime.world(fabric.device)], runtime.same_world
         self.memory = measured_memory(fabric.device)
         return fabric
 
     def close(self) -> None:
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> Run:
         return self
@@ -130,6 +140,9 @@ class Run:
 
         ValueError if one of the two files was damaged since.
         """
+        return self.processes.first(lambda: self._finished(product))
+
+    def _finished(self, product: str) -> bool:
         end, file = self.path / "run.json", self.path / product
         if not (end.exists() and file.exists()):
             return False
@@ -157,6 +170,9 @@ class Run:
 
     def save(self, position: Position, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         """Write a checkpoint atomically. Random generators need no state, since their keys depend on the position."""
+        self.processes.first(lambda: self._save(position, net, optimizer, device))
+
+    def _save(self, position: Position, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         self._check_present()
         not_finite = [name for name, p in net.named_parameters() if not bool(p.isfinite().all())]
         if not_finite:
@@ -173,7 +189,7 @@ class Run:
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Position:
         """Load the checkpoint and return its position, or the start if there is none. Later lines leave the log."""
         position = Position()
-        if self.checkpoint.exists():
+        if self.processes.first(self.checkpoint.exists):
             try:
                 tensors, about = read_tensors(self.checkpoint, CHECKPOINT)
             except ValueError as error:
@@ -186,15 +202,26 @@ class Run:
             net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net/")})
             unflatten(optimizer, tensors, about["optimizer"])
             position, self.spent = Position(**about["place"]), about.get("spent") or {"training": 0.0}
-            self._compare_worlds(about.get("worlds", []))
-        self._truncate_log(position.step)
+            self.processes.first(lambda: self._compare_worlds(about.get("worlds", [])))
+        self._check_position(position)
+        self.processes.first(lambda: self._truncate_log(position.step))
         return position
+
+    def _check_position(self, position: Position) -> None:
+        """Raise a ValueError if processes have read different checkpoints, as over a network that is late."""
+        last, first = self.processes.agree(position.step), -self.processes.agree(-position.step)
+        if first != last:
+            raise ValueError(
+                f"the processes see different checkpoints of {self.path}, after {first} and after {last} steps: the "
+                "folder has to be the same on all machines; wait a moment, and give the same command again"
+            )
 
     def _compare_worlds(self, before: list[dict[str, Any]]) -> None:
         """Compare the present environment with the last one of the run. ValueError if it differs but must not."""
         now = self.worlds[-1:]
         self.worlds = [*before, *(world for world in now if world not in before[-1:])]
         for old, new in zip(before[-1:], now, strict=False):
+            old, new = {"processes": 1} | old, {"processes": 1} | new
             changed = [
                 f"{name} {old.get(name)}, now {new.get(name)}"
                 for name in dict.fromkeys((*old, *new))
@@ -220,12 +247,18 @@ class Run:
 
     def log(self, line: dict[str, float]) -> None:
         """Append a line to log.jsonl, with the run's precision and mode."""
+        self.processes.first(lambda: self._append(line))
+
+    def _append(self, line: dict[str, float]) -> None:
         self._check_present()
         self._log.append(line | self.note)
         self.observers.tell("line", line | self.note)
 
     def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         """Write run.json, with the network's digest and the environment, and remove the checkpoint."""
+        self.processes.first(lambda: self._finish(net, world))
+
+    def _finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         self._check_present()
         spent = {account: round(seconds, 2) for account, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
@@ -244,30 +277,3 @@ def identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Split an optimiser's state into tensors by name and other values."""
-    tensors, values = {}, {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{name}"] = value
-            else:
-                values.setdefault(str(index), {})[name] = value
-    return tensors, values
-
-
-def unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, dict[str, Any]]) -> None:
-    """Restore what `flatten` returned into an optimiser of the same parameters."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(others) for index, others in values.items()}
-    for path, tensor in tensors.items():
-        if path.startswith("optimizer/"):
-            _, index, name = path.split("/")
-            state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    # give each tensor the weight's memory layout: another layout may round differently
-    for weight, values_of in optimizer.state.items():
-        for name, value in values_of.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                values_of[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
