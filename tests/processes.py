@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import config
 from torch import distributed as dist
 
+from unshaken.base.distributed import leave
 from unshaken.base.launchers import workers
 
 LIMIT = timedelta(seconds=60)
@@ -114,32 +116,51 @@ def until(done: Callable[[], bool], process: Forked) -> None:
         time.sleep(0.005)
 
 
+def ended(running: list[Forked], seconds: float = LIMIT.total_seconds()) -> list[int]:
+    """Wait for processes, and return their codes; those that take longer are killed, and it is an error."""
+    last = time.monotonic() + seconds
+    while any(one.poll() is None for one in running) and time.monotonic() < last:
+        time.sleep(0.005)
+    late = [one for one in running if one.poll() is None]
+    for one in late:
+        one.send_signal(signal.SIGKILL)
+        one.wait()
+    assert not late, "it hangs: " + "\n".join(one.said()[1].decode() for one in running)
+    return [one.wait() for one in running]
+
+
 def together(count: int, work: Callable[[int], object], meeting: Path) -> list[str]:
-    """Do the work in `count` processes that meet at a file; returns what each printed. None may fail, or take longer."""
+    """Do the work in `count` processes that meet at a file; returns what each printed. None may fail or hang."""
 
     def one(rank: int) -> None:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=LIMIT)
         work(rank)
-        dist.barrier()  # one that ends first may abort another
-        dist.destroy_process_group()
+        leave()
 
-    running = [Forked(partial(one, rank)) for rank in range(count)]
+    return said_by([Forked(partial(one, rank)) for rank in range(count)])
+
+
+def started(count: int, work: Callable[[int], object]) -> list[Forked]:
+    """Start the work in `count` processes with the variables of torchrun, by which the work joins them."""
+
+    def one(rank: int, variables: dict[str, str]) -> None:
+        os.environ.update(variables)
+        try:
+            work(rank)
+        finally:
+            leave()
+
+    return [Forked(partial(one, rank, variables)) for rank, variables in enumerate(workers(count))]
+
+
+def said_by(running: list[Forked]) -> list[str]:
+    """Wait for processes of which none may fail, and return what they printed."""
+    codes = ended(running)
     said = [one.communicate() for one in running]
-    assert [one.returncode for one in running] == [0] * count, "\n".join(err.decode() for _, err in said)
+    assert codes == [0] * len(codes), "\n".join(err.decode() for _, err in said)
     return [out.decode() for out, _ in said]
 
 
 def launched_together(count: int, work: Callable[[int], object]) -> list[str]:
-    """Do the work in `count` processes with the variables of torchrun, which join by themselves; as `together`."""
-
-    def one(rank: int, variables: dict[str, str]) -> None:
-        os.environ.update(variables)
-        work(rank)
-        if dist.is_initialized():
-            dist.barrier()
-            dist.destroy_process_group()
-
-    running = [Forked(partial(one, rank, variables)) for rank, variables in enumerate(workers(count))]
-    said = [one.communicate() for one in running]
-    assert [one.returncode for one in running] == [0] * count, "\n".join(err.decode() for _, err in said)
-    return [out.decode() for out, _ in said]
+    """Do the work in processes that join as those of torchrun do; returns what each printed. None may fail or hang."""
+    return said_by(started(count, work))

@@ -8,8 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from unshaken import __version__
+from unshaken.base.launchers import launched
 from unshaken.base.suggest import closest
-from unshaken.base.terminal import guarded, quiet
+from unshaken.base.terminal import guarded, only_errors, quiet
 from unshaken.base.verbs import VERBS
 
 QUIET = ("--quiet", "-q")
@@ -24,7 +25,9 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """Run a command and return its exit code. UNSHAKEN_TRACE=1 shows the traceback of an error."""
     words = [word for word in args if word not in QUIET]
-    with guarded(), quiet() if len(words) < len(args) else nullcontext():
+    group = launched()
+    follows = group is not None and group.rank > 0  # what there is to say the first process says
+    with guarded(), only_errors() if follows else quiet() if len(words) < len(args) else nullcontext():
         return _run(words)
 
 
@@ -38,6 +41,8 @@ def _run(args: list[str]) -> int:
         print("unshaken: interrupted; the same command resumes from what was saved", file=sys.stderr)
         return 130
     except Exception as error:
+        if hasattr(error, "said_elsewhere"):  # by the first of several processes
+            return 2
         line = error_line(error, args[:1])
         if line is None or os.environ.get("UNSHAKEN_TRACE"):
             raise
@@ -56,6 +61,8 @@ SMALLER = {
     "frontier": "a smaller --batch-size, --runtime.at-most 64, or smaller images (--data.size)",
 }
 """Advice by verb: what needs less memory."""
+PEERS = ("gloo", "NCCL", "Connection closed by peer", "TCPStore", "process group")
+"""Words in PyTorch's errors when another process no longer answers."""
 NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub", "http")
 """Packages whose errors come from the network or a server."""
 
@@ -65,6 +72,8 @@ def error_line(error: Exception, verb: list[str]) -> str | None:
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(w in str(error) for w in MEMORY):
         hint = SMALLER.get(verb[0]) if verb else None
         return f"there is not enough memory{f'; try {hint}' if hint else ' for this'}"
+    if isinstance(error, RuntimeError) and launched() and any(w in str(error) for w in PEERS):
+        return "another process of this run has ended: its message says why; the same command resumes the run"
     if type(error).__module__.partition(".")[0] in NETWORK:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return f"the network failed: {said} (is this machine online, and does the server have what was requested?)"
@@ -100,14 +109,19 @@ def with_torch(verb: str, args: list[str]) -> int:
     # Not spinning at all costs half as much again on an idle one (docs/log.md). torch reads this when it is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    from unshaken.base.distributed import leave
     from unshaken.commands import VERBS as commands
     from unshaken.train.signals import Interrupted
 
     try:
         return commands[verb](args) or 0
     except Interrupted as stop:
-        print(f"unshaken: {stop}", file=sys.stderr)
+        group = launched()
+        if group is None or group.rank == 0:
+            print(f"unshaken: {stop}", file=sys.stderr)
         return stop.code
+    finally:
+        leave()
 
 
 def report(args: list[str]) -> None:

@@ -164,7 +164,9 @@ def test_l2_ascends_along_gradients_of_any_size(size):
     assert torch.allclose(moved - x, torch.full_like(x, 0.05))
 
 
-@pytest.mark.parametrize("attack", [*(PGD(ball, 0) for ball in (Linf(0.3), L2(3.0), L1(5.0))), PGD(init="gaussian", steps=0)])
+@pytest.mark.parametrize(
+    "attack", [*(PGD(ball, 0) for ball in (Linf(0.3), L2(3.0), L1(5.0))), PGD(init="gaussian", steps=0)]
+)
 def test_the_starts_of_three_processes_are_those_of_one(attack):
     """Each draws for the whole batch, and keeps its own rows: (V N C H W) and (N C H W), bit for bit."""
     x = torch.rand(2, 7, 3, 4, 4, generator=Key(5).on("cpu"))

@@ -18,6 +18,7 @@ from unshaken.methods.base import Method, Step
 from unshaken.nets.checkpoint import digest, read_tensors
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.loop import Execution, Meter, training
+from unshaken.train.optim import SGD
 from unshaken.train.run_dir import Run
 
 
@@ -141,3 +142,20 @@ def test_what_happens_to_the_network_between_legs_counts(tmp_path):
 def test_a_leg_leads_onward(tmp_path):
     with pytest.raises(AssertionError):
         learned(tmp_path, (3, 3))
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5, 1e9])
+def test_a_gradient_is_no_longer_than_its_largest_norm(tmp_path, clip):
+    """SGD of rate 1 without momentum moves by the gradient itself."""
+    recipe = replace(RECIPE, optimizer=SGD(momentum=0.0, weight_decay=0.0), lr=Constant(1.0), clip=clip)
+    images = recipe.data.load("train")
+    step = Step(recipe.method, recipe.build_network())
+    step.clip = recipe.clip
+    before = torch.cat([p.detach().flatten() for p in step.net.parameters()])
+    feed = BatchStream(images, recipe.views, recipe.strength, 32, 1, Key(1))
+    with Run(tmp_path, {}, {}) as run:
+        how = Execution(run, Runtime("cpu").open(), save_every=1e9, quiet=True)
+        with training(step, feed, recipe.optimizer, how) as loop:
+            loop.go(recipe.lr, until=1)
+    moved = torch.cat([p.detach().flatten() for p in step.net.parameters()]) - before
+    assert float(moved.norm()) > 0.5 if clip in (0.0, 1e9) else float(moved.norm()) == pytest.approx(0.5, rel=1e-3)

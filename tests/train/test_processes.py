@@ -11,15 +11,21 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import normalize
+from torch.utils.flop_counter import FlopCounterMode
 
 import unshaken
-from processes import launched_together
+from processes import launched_together, together
 from unshaken.attacks.pgd import PGD
-from unshaken.base.distributed import processes
+from unshaken.base.distributed import processes, sharing
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.types import Batch
 from unshaken.compute.runtime import Runtime
+from unshaken.losses import contrastive
+from unshaken.losses.contrastive import _NTXent as NTXent
+from unshaken.losses.contrastive import _SharedNTXent as SharedNTXent
 from unshaken.methods.base import Method, Step
 from unshaken.methods.supervised import AFF
 from unshaken.nets.network import Network
@@ -30,10 +36,13 @@ from unshaken.train.batches import BatchStream, Position
 from unshaken.train.loop import Execution, Loop
 from unshaken.train.signals import SignalGuard
 
-N, UPDATES = 7, 5
+COUNT, N, UPDATES = 31, 7, 5
+"""Batches of 7 images, and one of 3, of which one of four processes has none."""
 NAMES = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
-ODD = {"aff": AFF(natural="adv", target="clean"), "restarts": AFF(PGD(restarts=2, init="gaussian"))}
-"""A route that is in no loss; and attacks with restarts, whose loss is that of each image."""
+NAMES = [name for name in NAMES if not name.endswith(("-rcs", "-plain", "dynacl-air"))]
+"""Those whose methods differ in more than their schedules."""
+ODD = {"aff": AFF(PGD(restarts=2, init="gaussian"), natural="adv", target="clean")}
+"""A route that is in no loss, and attacks with restarts, whose loss is that of each image."""
 CASES = [*NAMES, *ODD]
 FLOAT = torch.Tensor.float
 
@@ -55,11 +64,11 @@ def nothing_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(name: str) -> tuple[Step, BatchStream]:
-    """A method with its network and images, as a run has them before its first step; attacks make two steps."""
+    """A method with its network and images, as a run has them before its first step; attacks make one step."""
     recipe = unshaken.recipe(f"{'trades' if name in ODD else name}/digits")
     assert isinstance(recipe, Pretrain)
-    method: Method = replace_attacks(ODD.get(name, recipe.method), lambda attack: replace(attack, steps=2))
-    images = unshaken.DataSource("digits", limit=4 * N).load("train")
+    method: Method = replace_attacks(ODD.get(name, recipe.method), lambda attack: replace(attack, steps=1))
+    images = unshaken.DataSource("digits", limit=COUNT).load("train")
     counts = {"clusters": (2, 3), "true": (10,), "": ()}[method.labels]
     label = torch.stack([images.label % count for count in counts], 1) if counts else None
     label = images.label if method.labels == "true" else label
@@ -116,15 +125,56 @@ def apart(one: dict[str, list[torch.Tensor]], other: dict[str, list[torch.Tensor
     )
 
 
-def compared(alone: dict[str, dict], rank: int) -> None:
+def detached(z: torch.Tensor, tau: float) -> torch.Tensor:
+    """NT-Xent whose gradient does not reach keys: nearly that of NT-Xent while nothing is learned, and wrong after."""
+    u = normalize(z, dim=-1).flatten(0, 1)
+    s = (u @ u.detach().T / tau).masked_fill(torch.eye(len(u), dtype=torch.bool), -torch.inf)
+    return (s.logsumexp(1) - s.diagonal(len(u) // 2).repeat(2)).mean()
+
+
+def compared(alone: dict[str, dict], own_rows_from: int, rank: int) -> None:
+    contrastive.SHARED_FROM, contrastive.CPU_BLOCK = own_rows_from, 3
     for name, expected in alone.items():
         off = apart(trained(name), expected)
-        print(f"{name} {off:.1e}")
         assert off < 1e-10, f"{name}: {off:.1e} apart"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unshaken.methods.acl.nt_xent", detached)
+        assert apart(trained("acl"), alone["acl"]) > 1e-4
     assert processes().count > 1
 
 
-@pytest.mark.parametrize(("count", "names"), [(2, CASES), (4, ["acl-air", "a-infonce", "dynacl"])])
+@pytest.mark.parametrize(("count", "names"), [(2, CASES), (4, ["acl"])])
 def test_processes_train_as_one(count, names):
-    """Terms, gradients, statistics and weights; a batch of seven images, and processes of different numbers."""
-    launched_together(count, partial(compared, {name: trained(name) for name in names}))
+    """Terms, gradients, statistics and weights. A loss whose gradient does not reach keys is found out.
+
+    Four processes compute their own rows of NT-Xent, as they do in large batches.
+    """
+    alone = {name: trained(name) for name in names}
+    launched_together(count, partial(compared, alone, 1 if count == 4 else 4096))
+
+
+def kept(rank: int) -> None:
+    """What a shared NT-Xent saves for its gradient, and how much it multiplies, is the share of own rows."""
+    us = processes()
+    z = torch.randn(2, 600, 8, generator=torch.Generator().manual_seed(1))
+    rows, sizes, flops = us.rows(600), [], []
+    for shared in (None, rows):
+        saved: list[int] = []
+        with sharing(shared), FlopCounterMode(display=False) as counter:
+            own = (z if shared is None else rows.own(z, 1)).clone().requires_grad_()
+            u = normalize(own if shared is None else rows.whole(own, 1), dim=-1)
+            with saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
+                loss = SharedNTXent.apply(u, 0.5, shared) if shared else NTXent.apply(u, 0.5)
+            (grad,) = torch.autograd.grad(loss, own)
+        sizes += saved
+        flops.append(counter.get_total_flops())
+        if shared is None:
+            expected = loss, grad
+    assert torch.allclose(loss, expected[0], rtol=1e-6)
+    assert torch.allclose(grad, rows.own(expected[1], 1), atol=1e-8)
+    assert sizes == [2 * 600 * 8, 2 * 600 * 8 // us.count]
+    assert flops[1] < 0.75 * flops[0]
+
+
+def test_nt_xent_by_own_rows_saves_its_share(tmp_path):
+    together(3, kept, tmp_path / "meet")

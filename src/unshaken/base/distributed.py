@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -144,6 +145,7 @@ class Processes:
             error = told[1]
             error.said_elsewhere = True  # pyright: ignore[reportAttributeAccessIssue]
         if error is not None:
+            error.told = True  # pyright: ignore[reportAttributeAccessIssue]
             raise error
         return told[0]  # pyright: ignore[reportReturnType]
 
@@ -165,6 +167,18 @@ def processes() -> Processes:
     if not (distributed.is_available() and distributed.is_initialized()):
         return Processes()
     return Processes(distributed.get_rank(), distributed.get_world_size())
+
+
+def leave() -> None:
+    """End the group of processes, if there is one; a process that just ended would make the others report an error."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        with suppress(RuntimeError):  # another process has failed
+            error = sys.exception()
+            if error is None or hasattr(error, "told"):
+                processes().wait()
+            distributed.destroy_process_group()
 
 
 class _Shared:

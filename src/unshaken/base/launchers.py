@@ -61,12 +61,15 @@ def workers(count: int) -> list[dict[str, str]]:
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-def run_children(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], together: bool = True) -> int:
+def run_children(
+    commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], together: bool = True, results: bool = True
+) -> int:
     """Run commands, each with more environment variables, at the same time; return 0, or the code of a failure.
 
     Signals to this process are passed on, once each. Children have a session of their own, so that Ctrl-C reaches them
     through this process alone; if it is killed, so are they.
     together  they need one another: if one fails, the others are ended after GRACE seconds
+    results   show what they print on stdout
     """
     running: list[subprocess.Popen] = []
 
@@ -79,8 +82,8 @@ def run_children(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], to
     try:
         for words, variables in commands:
             environment = os.environ | dict(variables)
-            child = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
-            running.append(child)
+            how = {"env": environment, "start_new_session": True, "preexec_fn": _die_with_parent}
+            running.append(subprocess.Popen(words, stdout=None if results else subprocess.DEVNULL, **how))
         return _code_of(running, together)
     finally:
         for number, handler in before.items():

@@ -98,6 +98,18 @@ def quiet() -> Iterator[None]:
         sys.stderr = before
 
 
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Print nothing but errors while the block runs: no results, no progress and no notes."""
+    before = sys.stdout
+    with quiet():
+        sys.stdout = io.StringIO()
+        try:
+            yield
+        finally:
+            sys.stdout = before
+
+
 def console(stderr: bool = False) -> Console:
     """Return Rich's console on stdout or stderr, for tables and bars; escape text for it with `printable`."""
     from rich.console import Console

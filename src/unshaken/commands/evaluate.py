@@ -10,9 +10,11 @@ from typing import Annotated
 import tyro
 
 from unshaken.base.amounts import amount
+from unshaken.base.launchers import launched
 from unshaken.base.progress import format_duration
 from unshaken.base.ranges import Natural, Positive, ranged
 from unshaken.base.shard import Shard
+from unshaken.commands.children import evaluate_on_devices
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
@@ -66,7 +68,8 @@ class EvaluateOptions(TableOptions):
     examples: Natural = 0
     """Write this many adversarial images beside the result: as a picture, with their answers, and as safetensors."""
     shard: str = "1/1"
-    """Share of the work: run 1/2 and 2/2 in two processes. The last one to finish writes the result."""
+    """Share of the work: run 1/2 and 2/2 in two processes. The last one to finish writes the result.
+    --runtime.devices 2 starts both, and processes of torchrun or srun take a share each."""
     dry_run: bool = False
     """Print the plan without evaluating: images, stages, the expected time from measured attacks, and memory. No file
     is written."""
@@ -77,6 +80,9 @@ class EvaluateOptions(TableOptions):
 def evaluate(args: list[str]) -> int:
     what = "a fine-tuning run's folder, a folder of several, a classifier file, OWNER/NAME on the Hub, or timm/NAME"
     name, rest = subject(args, "evaluate", "RUN", what, EvaluateOptions(Evaluation(), DataSource("cifar10")))
+    code, rest = evaluate_on_devices(name, rest)
+    if code:
+        return code
     if name.startswith(PUBLISHED) and not Path(name).exists():
         result, options = published(name, rest)
         if result is not None:
@@ -108,6 +114,9 @@ def evaluate(args: list[str]) -> int:
 def evaluate_one(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
     """Evaluate a run or a classifier. None while other shards are missing, and for a dry run."""
     evaluation, shard = options.evaluation.full if options.full else options.evaluation, Shard.read(options.shard)
+    group = launched()
+    if group is not None and shard.count == 1:
+        shard = Shard(group.rank + 1, group.count)
     if options.dry_run:
         plan_of(model, images or options.data, evaluation, options)
         return None

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from unshaken.base.amounts import amount
+from unshaken.base.distributed import processes
 from unshaken.base.ranges import NonNegative, ranged
+from unshaken.commands.children import train_on_devices
 from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
@@ -61,7 +63,8 @@ class FinetuneOptions:
     It ends after a complete step or selection, and makes at least one step. 0 never stops."""
 
 
-def finetune(args: list[str]) -> None:
+def finetune(args: list[str]) -> int | None:
+    words = ["finetune", *args]
     shown = FinetuneOptions(Finetune())
     name, rest = subject(
         args, "finetune", "ENCODER", "a pre-training run's folder, an encoder file, or OWNER/NAME on the Hub", shown
@@ -87,8 +90,6 @@ def finetune(args: list[str]) -> None:
     if "autolora" in modes and protocol not in (None, "clean"):
         raise ValueError("autolora has one protocol; leave --protocol out")
     choices = [runs.finetune_recipe(encoder, each, source, protocol == "leaked", like) for each in modes]
-    if modes != ["autolora"]:
-        print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     defaults = [FinetuneOptions(choice) for choice in choices]
     program = f"unshaken finetune {name}"
     all_options = [
@@ -101,15 +102,22 @@ def finetune(args: list[str]) -> None:
         )
         for default in defaults
     ]
+    first = all_options[0]
+    if not first.dry_run and (code := train_on_devices(first.runtime, words)) is not None:
+        return code
+    if modes != ["autolora"]:
+        print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     for options, default in zip(all_options, defaults, strict=True):
         remark(options.recipe, default.recipe)
-    if all_options[0].dry_run:
+    if first.dry_run:
         for options in all_options:
             print("\n".join(finetune_lines(encoder, options.recipe, options.runtime)))
-        return
-    with guard_signals(all_options[0].stop_after):
+        return None
+    first.runtime.join()
+    with guard_signals(first.stop_after):
         for options in all_options:
             finetune_one(name, encoder, options)
+    return None
 
 
 def finetune_one(name: str, encoder: Path, options: FinetuneOptions) -> None:
@@ -120,7 +128,8 @@ def finetune_one(name: str, encoder: Path, options: FinetuneOptions) -> None:
     print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
     out = home_of(name) if options.out is None and is_repo(name) else options.out
     root = encoder_file(encoder).parent if out is None else out
-    runtime, lines = remembered_precision(encoder, options.recipe, options.runtime, root)
+    known = (encoder, options.recipe, options.runtime, root)
+    runtime, lines = processes().in_turn(lambda: remembered_precision(*known))
     for line in lines:
         print(line, file=sys.stderr)
     workspace = Workspace(out, runtime, options.save_every).observed_by(trackers(options.observe))

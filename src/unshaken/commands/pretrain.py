@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from unshaken.base.amounts import amount
+from unshaken.base.distributed import processes
 from unshaken.base.ranges import Natural, NonNegative, Positive, ranged
 from unshaken.base.schedule import MultiStep
+from unshaken.commands.children import train_on_devices
 from unshaken.commands.closing import close
 from unshaken.compute.runtime import Runtime
 from unshaken.options import Config, extra_data, flag_groups, parse, subject, take_option
@@ -68,7 +70,8 @@ class PretrainOptions:
     """Number of steps to profile, from the start of this command; the profile is written to the run's folder."""
 
 
-def pretrain(args: list[str]) -> None:
+def pretrain(args: list[str]) -> int | None:
+    words = ["pretrain", *args]
     shown = PretrainOptions(recipe("acl/cifar10"))
     config, args = Config.take(args)
     typed, args = take_option(args, "--recipe")
@@ -82,8 +85,12 @@ def pretrain(args: list[str]) -> None:
     chosen = on_its_split(options.recipe, default)
     own = bool(typed) and is_own_recipe(typed)  # its author chose its epochs and its batch
     fixed = {name for name in ("epochs", "batch_size") if own or is_typed(name, args, config)}
+    if not options.dry_run and (code := train_on_devices(options.runtime, words)) is not None:
+        return code
     if isinstance(chosen, Pretrain) and not options.dry_run:
-        chosen, runtime = remembered(chosen, fixed, options.runtime, options.out, options.hours)
+        options.runtime.join()
+        known = (chosen, fixed, options.runtime, options.out, options.hours)
+        chosen, runtime = processes().in_turn(lambda: remembered(*known))
         options = replace(options, runtime=runtime)
     remark(chosen, default)
     if options.profile and not isinstance(chosen, Pretrain):
@@ -92,13 +99,14 @@ def pretrain(args: list[str]) -> None:
         if not isinstance(chosen, Pretrain):
             raise ValueError(f"{chosen.name} is made of several runs: --dry-run {chosen.teacher} first")
         print("\n".join(dry_lines(chosen, fixed, options)))
-        return
+        return None
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
         workspace = replace(workspace, gauges=options.gauges)
         workspace = workspace.observed_by(trackers(options.observe))
         run = runs.pretrain(chosen, workspace)
     close(run, "encoder.safetensors", f"unshaken finetune {run}")
+    return None
 
 
 def is_typed(name: str, args: list[str], config: Config) -> bool:

@@ -10,6 +10,7 @@ import tyro
 
 from unshaken.base.ranges import Natural, NonNegative, ranged
 from unshaken.base.suggest import did_you_mean
+from unshaken.commands.children import train_on_devices
 from unshaken.commands.closing import close
 from unshaken.commands.pretrain import remark
 from unshaken.compute.runtime import Runtime
@@ -53,7 +54,8 @@ class RobustifyOptions:
     never stops. At least one step is made."""
 
 
-def robustify(args: list[str]) -> None:
+def robustify(args: list[str]) -> int | None:
+    words = ["robustify", *args]
     shown = RobustifyOptions(robust_recipe(OBJECTIVES[0], "ENCODER", Backbone(), DataSource("photos")))
     name, rest = subject(args, "robustify", "ENCODER", "timm/NAME, torchvision/NAME, a checkpoint file or a run", shown)
     objective, rest = take_option(extra_data(rest), "--objective")
@@ -70,6 +72,8 @@ def robustify(args: list[str]) -> None:
     program = f"unshaken robustify {name}"
     placeholder = RobustifyOptions(robust_recipe(objective or OBJECTIVES[0], name, Backbone(), source))
     first = parse(placeholder, rest, program)
+    if (code := train_on_devices(first.runtime, words)) is not None:
+        return code
     workspace = Workspace(first.out, first.runtime, first.save_every)
     original = runs.original_of(name, workspace, first.source)
     default = RobustifyOptions(runs.recipe_for(original, source, objective or OBJECTIVES[0]))
@@ -81,3 +85,4 @@ def robustify(args: list[str]) -> None:
         print(f"{runs.exported_file(run, original)}  the same weights by the names of {original.file.name}")
     print(f"{run}/{runs.CARD}  what changed")
     close(run, "encoder.safetensors", f"unshaken finetune {run}")
+    return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,12 +46,16 @@ def join_group(group: Launched, kind: str, compiled: bool) -> Fabric:
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
+    from torch.nn.parallel import DistributedDataParallel
 
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)  # each rank says hello
+    known = signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # PyTorch 2.13 renames it
     slurm, here = group.launcher == "srun", group.local[1]
     strategy = DDPStrategy(
         cluster_environment=SLURMEnvironment(auto_requeue=False) if slurm else TorchElasticEnvironment(),
         timeout=SILENCE,
-        broadcast_buffers=False,  # they are equal in all processes
+        **{sync: False},  # buffers are equal in all processes
         gradient_as_bucket_view=True,
         # this keeps the first buckets: otherwise a resumed run would sum its first gradients in another order. And a
         # method may leave a route unused.

@@ -96,6 +96,14 @@ class Runtime:
             raise ValueError(f"there is no {self.device} device here; use --runtime.device cpu, or auto")
         return self.device
 
+    def check_count(self) -> None:
+        """Raise a ValueError if this machine has fewer devices than were asked for. A CPU has any number."""
+        found = torch.cuda.device_count() if self.kind == "cuda" else 1
+        if self.devices > found and self.kind != "cpu":
+            raise ValueError(
+                f"there are {found} {self.kind} device(s) here, not {self.devices}: --runtime.devices {found}"
+            )
+
     def open(self, copies: Literal["warn", "together", "apart"] = "warn") -> Fabric:
         """Set up the process and return a Fabric. Nothing else changes process settings or opens devices.
 
@@ -197,7 +205,6 @@ class Runtime:
             }
             | self.identity
             | self.note
-            | ({"processes": processes().count} if processes().count > 1 else {})
         )
 
 

@@ -187,13 +187,14 @@ class Classifier:
         return "" if own in (None, images.name) else word or "others"
 
     @contextmanager
-    def prepared(self, images: Images, runtime: Runtime) -> Iterator[PreparedClassifier]:
+    def prepared(self, images: Images, runtime: Runtime, alone: bool = True) -> Iterator[PreparedClassifier]:
         """Move the network and the images to the runtime's device, and the network back afterwards.
 
+        alone  no other process has a share of the work
         Raises ValueError if the network's logits do not fit the classes.
         """
         runtime = replace(runtime, compile="no")  # the network that judges runs uncompiled
-        fabric = replace(runtime, precision="float32").open()
+        fabric = replace(runtime, precision="float32").open("warn" if alone else "apart")
         home = next(self.net.parameters(), torch.empty(0)).device
         self.net.to(fabric.device)
         try:

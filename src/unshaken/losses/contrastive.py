@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from unshaken.base.distributed import Rows, processes, shared_rows
 from unshaken.base.types import Bool, Float
 
 CPU_BLOCK, GPU_BLOCK = 256, 2048
 """Images along one side of a block of the similarity matrix. On a CPU a block of both views takes 1 MB and stays in the
 cache from one operation to the next. On a GPU it takes 64 MB: most batches fit in one block."""
+SHARED_FROM = 4096
+"""Images of a batch from which processes that share it compute own rows of the similarity matrix instead of all."""
 
 
 def nt_xent(z: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
@@ -27,7 +30,10 @@ def nt_xent(z: Float[Tensor, "2 N D"], tau: float) -> Float[Tensor, ""]:
     """
     if z.ndim != 3 or len(z) != 2:
         raise ValueError(f"NT-Xent contrasts two views, shape (2, N, D), not {tuple(z.shape)}")
-    return _NTXent.apply(normalize(z.float(), dim=-1), tau)
+    u, rows = normalize(z.float(), dim=-1), shared_rows()
+    if rows is not None and rows.total == z.shape[1] >= SHARED_FROM:
+        return _SharedNTXent.apply(u, tau, rows)
+    return _NTXent.apply(u, tau)
 
 
 class _NTXent(torch.autograd.Function):
@@ -73,6 +79,63 @@ class _NTXent(torch.autograd.Function):
         if torch.is_grad_enabled():  # once_differentiable lets create_graph pass where grad_loss needs no gradient
             raise RuntimeError("NT-Xent is differentiable once: take its gradient without create_graph")
         return grad_loss * ctx.saved_tensors[0], None
+
+
+class _SharedNTXent(torch.autograd.Function):
+    """NT-Xent of a batch that processes share: each computes the rows s_ac of its own anchors a.
+
+    The gradient by an own u_a (see `_NTXent`) needs of other processes their lse, one number for each anchor. It is
+    given for own rows only, which is all that a process needs of it (base/distributed.py).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Float[Tensor, "2 N D"], tau: float, rows: Rows) -> Float[Tensor, ""]:
+        size, own = CPU_BLOCK if u.device.type == "cpu" else GPU_BLOCK, rows.own(u, 1)
+        parts = [range(i, min(i + size, own.shape[1])) for i in range(0, own.shape[1], size)]
+        lse = own.new_full(own.shape[:2], -torch.inf)
+        for part in parts:
+            for _, s in _own_blocks(u, tau, rows, part, size):
+                at = slice(part.start, part.stop)
+                lse[:, at] = lse[:, at].logaddexp(s.logsumexp(1).view(2, -1))
+        positive = (own[0] * own[1]).sum() / tau
+        loss = processes().sum(lse.sum() - 2 * positive) / (2 * u.shape[1])
+        ctx.rows, ctx.shape = rows, u.shape
+        if ctx.needs_input_grad[0]:
+            every, scale, grads = rows.whole(lse, 1), 1 / (2 * u.shape[1] * tau), []
+            for part in parts:
+                at = slice(part.start, part.stop)
+                grad, own_lse = own[:, at].flip(0).flatten(0, 1).mul(-2 * scale), lse[:, at].reshape(-1, 1)
+                for columns, s in _own_blocks(u, tau, rows, part, size):
+                    weight = (s - own_lse).exp_().add_((s - every[:, columns].flatten()).exp_())
+                    grad.addmm_(weight, u[:, columns].flatten(0, 1), alpha=scale)
+                grads.append(grad.unflatten(0, (2, -1)))
+            ctx.save_for_backward(torch.cat([own[:, :0], *grads], 1))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Float[Tensor, ""]) -> tuple[Float[Tensor, "2 N D"], None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("NT-Xent is differentiable once: take its gradient without create_graph")
+        (grad,) = ctx.saved_tensors
+        whole = grad.new_zeros(ctx.shape)
+        ctx.rows.own(whole, 1).copy_(grad_loss * grad)
+        return whole, None, None
+
+
+def _own_blocks(
+    u: Float[Tensor, "2 N D"], tau: float, rows: Rows, part: range, size: int
+) -> Iterator[tuple[slice, Float[Tensor, "b c"]]]:
+    """Yield s between some own anchors and each chunk of all embeddings, and where the chunk is; −∞ with itself."""
+    at = torch.arange(part.start, part.stop, device=u.device) + rows.slice.start
+    a = rows.own(u, 1)[:, part.start : part.stop].flatten(0, 1)
+    for j in range(0, u.shape[1], size):
+        columns = slice(j, min(j + size, u.shape[1]))
+        s = a.new_empty(len(a), 2 * (columns.stop - j)).addmm_(a, u[:, columns].flatten(0, 1).T, beta=0, alpha=1 / tau)
+        itself = at[:, None] == torch.arange(j, columns.stop, device=u.device)
+        by_view = s.view(2, len(at), 2, -1)
+        for view in (0, 1):
+            by_view[view, :, view].masked_fill_(itself, -torch.inf)
+        yield columns, s
 
 
 def _blocks(chunks: list[Float[Tensor, "b D"]], tau: float) -> Iterator[tuple[int, int, Float[Tensor, "b c"]]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.pgd import PGD
-from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
+from unshaken.base.ranges import Count, Natural, NonNegative, Several, Whole, ranged
 from unshaken.base.schedule import AnySchedule, MultiStep
+from unshaken.base.serialize import LATER
 from unshaken.data.source import DataSource, standard_name
 from unshaken.methods.base import Method
 from unshaken.methods.supervised import AFF, ALF, SLF
@@ -42,6 +43,8 @@ class Finetune:
     --held-out` evaluates on them. 0 holds out none."""
     seed: Whole = 1
     """Seed of all random numbers."""
+    clip: NonNegative = field(default=0.0, metadata=LATER)
+    """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: it is never clipped."""
 
     def __post_init__(self) -> None:
         if self.holdout < 0 or self.holdout == 1:

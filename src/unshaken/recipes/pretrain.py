@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unshaken.base.ranges import Count, Natural, Several, Whole, ranged
+from unshaken.base.ranges import Count, Natural, NonNegative, Several, Whole, ranged
 from unshaken.base.rng import Key
 from unshaken.base.schedule import AnySchedule, Constant, WarmupCosine
 from unshaken.base.serialize import LATER
@@ -86,6 +86,9 @@ class Pretrain:
     end. 0: all weights are trained."""
     guard: Guard | None = field(default=None, metadata=LATER)
     """Guard against collapse and losses that are not finite: --guard Guard. None: such a run stops or goes on."""
+    clip: NonNegative = field(default=0.0, metadata=LATER)
+    """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: it is never clipped.
+    LARS scales each layer's gradient by itself, so that clipping changes little there."""
     approximations: Approximations = field(default=Approximations(), metadata=LATER)
     """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from unshaken.base.distributed import processes
 from unshaken.base.json_files import read_json, write_json
 from unshaken.base.json_shapes import Items, Number
-from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json

@@ -100,7 +100,7 @@ def evaluate(
     if evaluation.until is not None and shard.count > 1:
         raise ValueError("--until depends on all verdicts, so it needs a single process: leave --shard out")
     seen = check_unseen(subject.folder, evaluation.select(images), source, held_out, allow_seen)
-    with subject.prepared(images, workspace.runtime) as model:
+    with subject.prepared(images, workspace.runtime, alone=shard.count == 1) as model:
         evaluation = _without_gradients(evaluation) if not model.gradients else evaluation
         judged = evaluation.select(model.images)
         _note_eps(subject, evaluation, workspace.quiet)

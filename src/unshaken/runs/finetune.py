@@ -116,6 +116,7 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         head = zero_classifier(given.encoder.features, len(images.names))
         net = Network(with_routes_for(recipe.method, given.encoder), head).to(fabric.device)
         step = Step(recipe.method, net)
+        step.clip = recipe.clip
         workspace.runtime.prepare(net)
         key = Key(recipe.seed) / recipe.mode
         batches = BatchStream(

@@ -179,7 +179,7 @@ def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:
     """Give a step what the recipe asks for beside a method: an average, a guard, frozen batch norms, fewer attacks."""
     if recipe.batch_norm == "reestimate":
         reestimate_clean(step.net.encoder, batches)
-    step.frozen_norms = recipe.batch_norm != "train"
+    step.frozen_norms, step.clip = recipe.batch_norm != "train", recipe.clip
     step.policy = recipe.approximations.policy(recipe.method.updates_per_batch)
     batch_count = len(batches) * recipe.epochs
     if recipe.averaging:

@@ -167,6 +167,8 @@ class Loop:
                 # each process has its own part of the gradient; Fabric takes their mean, and the gradient is their sum
                 self.fabric.backward(terms["loss"] * self.processes.count)
             with record_function("optimizer"):
+                if self.step.clip:
+                    torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.step.clip)
                 self.stepper.step()
                 self.rule.zero_grad()
             if isinstance(self.step.average, AveragedWeights):

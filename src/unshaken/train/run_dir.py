@@ -107,9 +107,14 @@ class Run:
     def compute(self, runtime: Runtime) -> Fabric:
         """Open the runtime, and record its settings and environment in the run."""
         fabric = runtime.open("together")
-        self.note, self.worlds, self.same_world = runtime.note, [runtime.world(fabric.device)], runtime.same_world
+        self.note, self.same_world = runtime.note, runtime.same_world
+        self.worlds = [self._shared(runtime.world(fabric.device))]
         self.memory = measured_memory(fabric.device)
         return fabric
+
+    def _shared(self, world: dict[str, Any]) -> dict[str, Any]:
+        """Return the environment with the number of processes, if there are several."""
+        return world | ({"processes": self.processes.count} if self.processes.count > 1 else {})
 
     def close(self) -> None:
         if self._lock is not None:
@@ -260,6 +265,7 @@ class Run:
 
     def _finish(self, net: nn.Module, world: dict[str, Any]) -> None:
         self._check_present()
+        world = self._shared(world)
         spent = {account: round(seconds, 2) for account, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
         result |= {"memory_gb": self.memory(), "worlds": self.worlds or [world]}
