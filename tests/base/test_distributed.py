@@ -68,6 +68,10 @@ def words(us: Processes) -> None:
     assert hasattr(told.value, "said_elsewhere") == (us.rank > 0)
     with pytest.raises((Odd, RuntimeError), match="strange"):
         us.first(lambda: (_ for _ in ()).throw(Odd("strange", 1)))
+    assert us.first(processes) == Processes()
+    order = []
+    assert us.in_turn(lambda: order.append(us.rank) or processes()) == Processes()
+    assert order == [us.rank]
     us.wait()
     assert us.sum(torch.tensor([us.rank + 1])).item() == us.count * (us.count + 1) / 2
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 import unshaken
@@ -16,13 +15,14 @@ from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.nets.activation_checkpointing import CheckpointedStage
 from unshaken.nets.dual_bn import merge_route, set_route
 from unshaken.nets.shared_bn import SHARED, moments, share_batch_norms
+from unshaken.nets.timm_nets import timm_package
 
 NORMS = {
     "maps": partial(nn.BatchNorm2d, 3),
     "features": partial(nn.BatchNorm1d, 3),
     "cumulative": partial(nn.BatchNorm2d, 3, momentum=None),
     "plain": partial(nn.BatchNorm1d, 3, affine=False),
-    "timm's": partial(BatchNormAct2d, 3),
+    "timm's": lambda dtype: timm_package().layers.BatchNormAct2d(3, dtype=dtype),
     "no statistics": partial(nn.BatchNorm2d, 3, track_running_stats=False),
 }
 

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import normalize
-from torch.utils.flop_counter import FlopCounterMode
 
 import unshaken
 from processes import launched_together, together
@@ -154,26 +153,22 @@ def test_processes_train_as_one(count, names):
 
 
 def kept(rank: int) -> None:
-    """What a shared NT-Xent saves for its gradient, and how much it multiplies, is the share of own rows."""
-    us = processes()
-    z = torch.randn(2, 600, 8, generator=torch.Generator().manual_seed(1))
-    rows, sizes, flops = us.rows(600), [], []
+    """What a shared NT-Xent saves for its gradient, and the similarities it computes, are the share of own rows."""
+    us, z = processes(), torch.randn(2, 600, 8, generator=torch.Generator().manual_seed(1))
+    rows, saved, blocks = us.rows(600), [], contrastive._own_blocks
+    seen: list[int] = []
+    contrastive._own_blocks = lambda *given: (seen.append(s.numel()) or (at, s) for at, s in blocks(*given))
+    losses, grads = [], []
     for shared in (None, rows):
-        saved: list[int] = []
-        with sharing(shared), FlopCounterMode(display=False) as counter:
-            own = (z if shared is None else rows.own(z, 1)).clone().requires_grad_()
-            u = normalize(own if shared is None else rows.whole(own, 1), dim=-1)
-            with saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
-                loss = SharedNTXent.apply(u, 0.5, shared) if shared else NTXent.apply(u, 0.5)
-            (grad,) = torch.autograd.grad(loss, own)
-        sizes += saved
-        flops.append(counter.get_total_flops())
-        if shared is None:
-            expected = loss, grad
-    assert torch.allclose(loss, expected[0], rtol=1e-6)
-    assert torch.allclose(grad, rows.own(expected[1], 1), atol=1e-8)
-    assert sizes == [2 * 600 * 8, 2 * 600 * 8 // us.count]
-    assert flops[1] < 0.75 * flops[0]
+        own = normalize(z if shared is None else rows.own(z, 1), dim=-1).requires_grad_()
+        u = own if shared is None else rows.whole(own, 1)
+        with sharing(shared), saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+            losses.append(NTXent.apply(u, 0.5) if shared is None else SharedNTXent.apply(u, 0.5, shared))
+        grads += torch.autograd.grad(losses[-1], own)
+    assert torch.allclose(*losses, rtol=1e-6)
+    assert torch.allclose(grads[1], rows.own(grads[0], 1), atol=1e-8)
+    assert saved == [2 * 600 * 8, 2 * 600 * 8 // us.count]
+    assert sum(seen) == 2 * (2 * 600) ** 2 // us.count  # once for the loss, once for its gradient
 
 
 def test_nt_xent_by_own_rows_saves_its_share(tmp_path):

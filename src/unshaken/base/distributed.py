@@ -128,7 +128,8 @@ class Processes:
     def first(self, make: Callable[[], T]) -> T:
         """Return what the first process makes, in all of them; if it raises an error there, all raise it.
 
-        The others wait for it, up to PATIENCE. What is made must fit in memory twice, and lie on the CPU.
+        The others wait for it, up to PATIENCE, and `make` runs as in a process that is alone. What is made must fit in
+        memory twice, and lie on the CPU.
         """
         if self.count == 1:
             return make()
@@ -137,7 +138,8 @@ class Processes:
         told, error = [None, None], None
         if self.rank == 0:
             try:
-                told[0] = make()  # pyright: ignore[reportArgumentType]
+                with _alone():
+                    told[0] = make()  # pyright: ignore[reportArgumentType]
             except Exception as raised:
                 error, told[1] = raised, _portable(raised)  # pyright: ignore[reportArgumentType]
         distributed.broadcast_object_list(told, 0, _host_group())
@@ -153,7 +155,10 @@ class Processes:
         """Return make(), called by the first process alone and then by the others, which find the files it has left."""
         made: list[T] = []
         self.first(lambda: made.append(make()))
-        return made[0] if made else make()
+        if made:
+            return made[0]
+        with _alone():
+            return make()
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -161,10 +166,10 @@ class Processes:
 
 
 def processes() -> Processes:
-    """Return the processes of torch.distributed, or this process alone if it is not initialised."""
+    """Return the processes of torch.distributed, or this process alone if it is not initialised, or works by itself."""
     from torch import distributed
 
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if _Shared.alone or not (distributed.is_available() and distributed.is_initialized()):
         return Processes()
     return Processes(distributed.get_rank(), distributed.get_world_size())
 
@@ -184,11 +189,23 @@ def leave() -> None:
 class _Shared:
     """The rows of the batch that is being computed, seen by all threads; None: this process has the whole batch.
 
+    alone  this process does something by itself, for which the others wait
     host  the default group, and the group of the same processes that talks without waiting for a device
     """
 
     rows: Rows | None = None
+    alone: bool = False
     host: tuple[Any, Any] = (None, None)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    before, _Shared.alone = _Shared.alone, True
+    try:
+        with sharing(None):
+            yield
+    finally:
+        _Shared.alone = before
 
 
 @contextmanager

@@ -47,7 +47,6 @@ class Batch:
         return len(self.index) if self.rows is None else self.rows.total
 
     def to(self, device: torch.device) -> Batch:
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
         return replace(self, **moved)

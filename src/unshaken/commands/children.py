@@ -1,4 +1,4 @@
-"""One process for each device of this machine: the same command, to train together, or a share of an evaluation each."""
+"""One process for each device of this machine: they train together, or evaluate a share each"""
 
 from __future__ import annotations
 

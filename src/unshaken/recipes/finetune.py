@@ -44,7 +44,7 @@ class Finetune:
     seed: Whole = 1
     """Seed of all random numbers."""
     clip: NonNegative = field(default=0.0, metadata=LATER)
-    """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: it is never clipped."""
+    """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: no clipping."""
 
     def __post_init__(self) -> None:
         if self.holdout < 0 or self.holdout == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -110,7 +111,7 @@ def train(recipe: AutoFinetune, net: Network, loop: Loop, aside: Images, history
             return
         ends = quarters(len(loop.feed))
         if place.batch in ends:
-            share = processes().first(lambda: accuracy(recipe.method, net, loop.feed, place))
+            share = processes().first(partial(accuracy, recipe.method, net, loop.feed, place))
             net.memory.accuracy.fill_(share)  # pyright: ignore[reportCallIssue]
         onward = next(batch for batch in (*ends, len(loop.feed)) if batch > place.batch)
         loop.go(Constant(lr), place.step + onward - place.batch)

@@ -76,7 +76,8 @@ def pretrain(
         recipe = replace(recipe, data=source, split="train" if source.given else recipe.split)
     if by_name and isinstance(recipe, Pretrain):
         root = Path(workspace.root or "runs").expanduser()
-        recipe, runtime = remembered(recipe, (), workspace.runtime, root, hours, workspace.quiet)
+        known = (recipe, (), workspace.runtime, root, hours, workspace.quiet)
+        recipe, runtime = processes().in_turn(lambda: remembered(*known))
         workspace = replace(workspace, runtime=runtime)
     teacher = resolve_encoder(recipe.teacher, recipe, workspace, takes_weights(recipe)) if recipe.teacher else None
     if isinstance(recipe, LPAFF):

@@ -150,7 +150,7 @@ class Loop:
                 return
 
     def _agree(self) -> tuple[int | None, bool]:
-        """Return the code with which all processes are to stop, if any, and whether to save, by the first one's clock."""
+        """Return the code with which all processes stop, if any, and whether to save, by the first one's clock."""
         code = self.guard.code or 0  # read once, because it may change at any time
         due = self.processes.rank == 0 and self.meter.now - self.saved >= self.save_every
         word = self.processes.agree(2 * code + due)
