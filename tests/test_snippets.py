@@ -213,6 +213,7 @@ def published() -> dict:
 def place(made, tmp_path, monkeypatch):
     """A folder as a reader has it, and the work of hours left out."""
     monkeypatch.setattr(Frontier, "run", reached)
+    monkeypatch.setattr(import_module("unshaken.commands.children"), "run_children", reached)
     monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain", reached)
     monkeypatch.setattr(import_module("unshaken.runs.robustify"), "pretrain", reached)
     monkeypatch.setattr(import_module("unshaken.runs.finetune"), "finetune", reached)

@@ -233,6 +233,11 @@ def own_rows(x: Tensor, axis: int) -> Tensor:
     return x if _Shared.rows is None else _Shared.rows.own(x, axis)
 
 
+def whole_shape(x: Tensor) -> Tensor:
+    """Return a tensor of zeros, in no memory of its own, with the shape of the whole batch of which x has own rows."""
+    return x if _Shared.rows is None else x.new_zeros(1).expand(_Shared.rows.total, *x.shape[1:])
+
+
 def drawn(like: Tensor, axis: int, fill: Callable[[Tensor], Tensor]) -> Tensor:
     """Return random numbers in the shape of `like`, whose rows lie along an axis; `fill` draws them in place.
 

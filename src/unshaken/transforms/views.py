@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unshaken.base.distributed import own_rows, shared_rows
+from unshaken.base.distributed import own_rows, whole_shape
 from unshaken.base.ranges import BelowOne, Count, Natural, NonNegative, Positive, Range, Share, Unit, ranged
 from unshaken.base.rng import Key
 from unshaken.base.types import Bool, Float
@@ -61,7 +61,7 @@ class Transform(Views):
         chunk = max(1, CACHED_PIXELS // image.shape[2:].numel() if on_cpu else len(image))
         views = image.new_empty((self.count, *image.shape))
         for v, view in enumerate(views if len(image) else ()):
-            drawn = [own_rows(rows, 0) for rows in self.draw(_whole_shape(image), strength, key / v)]
+            drawn = [own_rows(rows, 0) for rows in self.draw(whole_shape(image), strength, key / v)]
             for target, *inputs in zip(*(rows.split(chunk) for rows in (view, image, *drawn)), strict=True):
                 target.copy_(self.apply(*inputs))
         return views
@@ -293,12 +293,6 @@ class Concat(Views):
 
 AnyViews = Annotated[Views, SimCLRViews | DigitViews | CropFlip | ResizedCrop | Identity | Concat]
 """Views of an image. On the command line they are one of these, by name."""
-
-
-def _whole_shape(image: Float[Tensor, "n C H W"]) -> Float[Tensor, "N C H W"]:
-    """Return a tensor, of no pixels of its own, with the shape of all images of a batch that processes share."""
-    rows = shared_rows()
-    return image if rows is None else image.new_zeros(1).expand(rows.total, *image.shape[1:])
 
 
 def _bernoulli(probability: float, image: Tensor, key: Key) -> Bool[Tensor, "N"]:
