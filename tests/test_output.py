@@ -145,7 +145,7 @@ def test_no_network_is_one_line(monkeypatch, capsys):
 
 
 CLUSTER = {
-    "SLURM_NTASKS": "2",
+    "SLURM_STEP_NUM_TASKS": "2",
     "SLURM_JOB_ID": "1",
     "SLURM_PROCID": "1",
     "SLURM_LOCALID": "1",

@@ -5,12 +5,14 @@ import os
 import signal
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import unshaken
+from processes import ended, launched_together, started
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
@@ -190,3 +192,40 @@ def test_the_recipes_numbers():
         assert (rcs.fraction, rcs.warmup, rcs.every, rcs.validation, rcs.eta) == (0.2, 100, 20, 0.01, 0.01)
         assert (rcs.attack.steps, rcs.attack.ball, rcs.distance) == (3, Linf(8 / 255), "kl")
         assert rcs.attack.rel_step_size * 8 / 255 == pytest.approx(10 / 255 / 3)
+
+
+def selecting(root: Path, victim: int | None, rank: int) -> None:
+    """Train on coresets of cached attacks; a victim dies within the second selection."""
+    select, calls = RCS.select, []
+
+    def until_death(selector, *given):
+        calls.append(given)
+        if rank == victim and len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return select(selector, *given)
+
+    RCS.select = until_death
+    unshaken.pretrain(recipe(RECALLING), unshaken.Workspace(root, unshaken.Runtime("cpu"), save_every=1e9, quiet=True))
+
+
+def test_two_processes_pick_as_one_and_a_death_within_a_selection_loses_nothing(tmp_path):
+    """With attacks that the epoch before has cached, each process those of its own images.
+
+    Only the first selection is compared with one process's: after it the weights differ by rounding, which LARS scales.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RCS, "select", RCS.select)
+        selecting(tmp_path / "alone", None, 0)
+    launched_together(2, partial(selecting, tmp_path / "through", None))
+    running = started(2, partial(selecting, tmp_path / "killed", 1))
+    codes, _ = ended(running, 30), [one.communicate() for one in running]
+    assert codes[1] == -signal.SIGKILL
+    launched_together(2, partial(selecting, tmp_path / "killed", None))
+    (alone,), (through,), (killed,) = ([*(tmp_path / name).iterdir()] for name in ("alone", "through", "killed"))
+    assert torch.equal(selections(alone)[1], selections(through)[1])
+    first, second = selections(through), selections(killed)
+    assert list(first) == list(second) == [1, 3]
+    assert all(torch.equal(first[epoch], second[epoch]) for epoch in first)
+    assert not [*through.glob("attacks-*"), *killed.glob("attacks-*")]
+    digests = [json.loads((folder / "run.json").read_text())["digest"] for folder in (through, killed)]
+    assert digests[0] == digests[1]

@@ -3,17 +3,23 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny import RECIPE
+from tiny import RECIPE as PLAIN
 
 import unshaken
 from processes import ended, launched_together, started
+from unshaken.base.schedule import Constant
+from unshaken.train.averaging import EMA
 from unshaken.train.loop import Loop
+from unshaken.train.optim import SGD
 from unshaken.train.run_dir import Run
 from unshaken.train.signals import Interrupted
+
+RECIPE = replace(PLAIN, averaging=EMA())
 
 
 def finish(root: Path, rank: int = 0) -> None:
@@ -100,11 +106,6 @@ def refused(root: Path, rank: int) -> None:
 
 
 def diverge(root: Path) -> None:
-    from dataclasses import replace
-
-    from unshaken.base.schedule import Constant
-    from unshaken.train.optim import SGD
-
     recipe = replace(RECIPE, optimizer=SGD(), lr=Constant(1e30))
     unshaken.pretrain(recipe, unshaken.Workspace(root, save_every=0, quiet=True))
 

@@ -346,14 +346,14 @@ def test_an_epoch_is_recalled_as_it_was(name, side, replays, scenes, tmp_path, m
 
 
 @pytest.mark.slow
-def test_two_processes_answer_as_one(tmp_path):
+def test_two_and_three_processes_answer_as_one(tmp_path):
     """Gradients, losses, features, distances, and so what is selected, to the bit."""
-    for count in (1, 2):
+    for count in (1, 2, 3):
         at_work = [Forked(partial(answers, rank, count, tmp_path)) for rank in range(count)]
         said = [one.communicate()[1].decode() for one in at_work]
         assert [one.returncode for one in at_work] == [0] * count, said
     files = sorted(tmp_path.glob("answer*"))
-    assert len(files) == 3
+    assert len(files) == 6
     first = torch.load(files[0])
     for file in files[1:]:
         assert all(torch.equal(a, b) for a, b in zip(first, torch.load(file), strict=True))
@@ -361,7 +361,7 @@ def test_two_processes_answer_as_one(tmp_path):
 
 def answers(rank: int, count: int, folder: Path) -> None:
     if count > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet{count}", rank=rank, world_size=count)
     problem = made("acl").posed()
     assert problem.processes.count == count
     ways = [RCS(attack=ATTACK), RCS(attack=ATTACK, granularity="sample"), GradientMatching(), KCenter(),

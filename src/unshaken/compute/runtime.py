@@ -118,7 +118,8 @@ class Runtime:
             warnings.simplefilter("ignore")  # importing Fabric emits warnings
             from lightning_fabric import Fabric
             from lightning_fabric.plugins.environments import LightningEnvironment
-        if copies == "warn" and processes().count == 1:
+        alone = copies == "warn" or (copies == "together" and group is None)
+        if alone and processes().count == 1:
             warn_about_copies()
         # on GPUs Fabric recommends another precision at every start, but the precision is set here
         logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
@@ -208,7 +209,7 @@ class Runtime:
         )
 
 
-TASKS = {"SLURM_NTASKS": "SLURM", "WORLD_SIZE": "torchrun", "OMPI_COMM_WORLD_SIZE": "MPI", "PMI_SIZE": "MPI"}
+TASKS = {"SLURM_STEP_NUM_TASKS": "SLURM", "WORLD_SIZE": "torchrun", "OMPI_COMM_WORLD_SIZE": "MPI", "PMI_SIZE": "MPI"}
 """Environment variables in which launchers state the number of copies that they started."""
 
 
