@@ -292,7 +292,7 @@ def test_adaptive_alpha_where_all_distances_were_below_d_min(form, d, alpha, rel
     net.memory.distances.fill_(3.0)
     net.memory.images.fill_(10.0)
     alpha = released if form == "released" else alpha
-    monkeypatch.setattr(AsymAdvCL, "distance", lambda self, h, a, b: torch.tensor(d))
+    monkeypatch.setattr(AsymAdvCL, "distances", lambda self, h, a, b: torch.full((len(a),), d))
     method = AsymAdvCL(AdvCL(form=form), ip=IP(0.2), adaptive=Adaptive(1, d_min=0.4))
     assert method.alpha(net, batch.views[2], batch.views[2], at(1)).item() == pytest.approx(alpha)
 

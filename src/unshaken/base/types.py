@@ -27,18 +27,18 @@ LossTerms = dict[str, Tensor]
 class Batch:
     """The images of one training step, or this process's images of it. Pixels are in [0, 1].
 
-    views  (V N C H W)  augmented views
-    image  (N C H W)    the same images without augmentation
+    views  (V n C H W)  augmented views
+    image  (n C H W)    the same images without augmentation
     label  (N ...)      classes or pseudo-labels; None if the method uses none
-    index  (N)          the images' indices in the image set
+    index  (n)          the images' indices in the image set
     rows   the rows of the batch that these images are, if processes share it. Labels are those of the whole batch, as
-           the network's outputs are (nets/network.py). None: these images are the whole batch
+           the network's outputs are (nets/network.py). None: these images are the whole batch, and n = N
     """
 
-    views: Float[Tensor, "V N C H W"]
-    image: Float[Tensor, "N C H W"]
+    views: Float[Tensor, "V n C H W"]
+    image: Float[Tensor, "n C H W"]
     label: Int[Tensor, "N ..."] | None
-    index: Int[Tensor, "N"]
+    index: Int[Tensor, "n"]
     rows: Rows | None = None
 
     @property
