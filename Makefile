@@ -5,13 +5,17 @@ DATA ?= data
 BIN := .venv/bin
 PYRIGHT := .venv/pyright/node_modules/.bin/pyright
 
-.PHONY: demo test test-browser fuzz kills board docs bench check clean
+.PHONY: demo test test-all test-browser fuzz kills board docs bench check clean
 
 demo: .venv/ready
 	$(BIN)/unshaken demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
+
+# with every variant of every test, and the long comparisons; the workflow on GitHub runs this
+test-all: .venv/ready
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 # the pages in a real browser: Chromium where there is one, else the one that Playwright fetches
 test-browser: .venv/ready

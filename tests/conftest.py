@@ -1,5 +1,6 @@
 """Shapes are checked while the tests run; helpers that lie beside a test are imported by their plain name."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -12,8 +13,16 @@ sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
 import checking  # noqa: E402 (it lies beside this file)
 
+gc.disable()  # until thousands of tests are collected, which stay: a search among them frees nothing, and takes time
+
 if not os.environ.get("UNSHAKEN_UNCHECKED"):
     checking.install()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:

@@ -86,12 +86,12 @@ def digits() -> tuple[nn.Module, Tensor, Tensor]:
     return net, test.floats(slice(25)), test.label[:25]
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_digits(digits):
     compare(*digits, Linf(0.1), targets=3, queries=300)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.parametrize("ball", [Linf(0.15), L2(0.7)], ids=str)
 def test_every_attack_alone_on_digits(digits, ball):
     """Their squares leave out the last row and column, which costs them images of 8 pixels."""
@@ -99,7 +99,7 @@ def test_every_attack_alone_on_digits(digits, ball):
         assert -3 * (name == "square") - 1 <= ours - authors <= 1, (name, ours, authors)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.skipif("UNSHAKEN_DATA" not in os.environ, reason="UNSHAKEN_DATA names no folder with CIFAR in Parquet")
 def test_cifar10(tmp_path):
     source = DataSource(str(Path(os.environ["UNSHAKEN_DATA"], "cifar10")), str(tmp_path), limit=2000)

@@ -13,6 +13,7 @@ from unshaken.compute.runtime import Runtime
 from unshaken.runs.plan import Plan, Stage, slf_of, teacher_recipe, with_epochs
 from unshaken.runs.verify import recheck
 
+pytestmark = pytest.mark.extra
 WANTED = replace(unshaken.recipe("deacl/digits"), epochs=4)
 SECONDS = 14.0
 RUNTIME = Runtime(device="cpu", threads=1)
@@ -38,7 +39,7 @@ def done(tmp_path_factory):
         return folder, Campaign(WANTED, SECONDS, folder, RUNTIME).run()
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_campaign_is_whole(done):
     folder, found = done
     state = read_json(folder / "campaign.json")
@@ -51,7 +52,7 @@ def test_a_campaign_is_whole(done):
     assert recheck(folder / "result.json", sample=16, seed=1, run=Path(found["classifier"]), quiet=True).holds
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_called_again_it_changes_nothing(done):
     folder, found = done
     again = Campaign(WANTED, SECONDS, folder, RUNTIME).run()

@@ -189,7 +189,7 @@ def test_a_process_that_takes_too_long_is_ended():
     assert isolated(0, time.sleep, 100) == {"failed": "no time was left"}
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_process_that_dies_is_noted_and_one_that_answers_is_heard():
     assert isolated(60, os._exit, 3) == {"failed": "its process ended without an answer"}
     assert isolated(60, gpu.world, "cpu")["device"] == "cpu"

@@ -24,14 +24,14 @@ def filling(megabytes: int) -> partial:
     return partial(torch.ones, megabytes * 250_000)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_memory_is_what_work_takes_at_its_largest():
     grown, made = peak(filling, 40)
     assert grown == pytest.approx(40, abs=10)
     assert len(made) == 10_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_comparison_runs():
     result = compared("loss", "--quick", "--rounds", "1")
     assert (result["name"], result["n"], result["rows"]) == ("loss", 1, 512)

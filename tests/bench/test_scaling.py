@@ -33,7 +33,7 @@ def test_the_synthetic_problem_can_be_selected_from():
     assert problem.seconds > 0
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_comparison_runs():
     result = compared("scaling", "--quick", "--rounds", "1")
     assert (result["name"], result["n"], result["images"]) == ("scaling", 1, [500, 1000, 2000])

@@ -21,7 +21,7 @@ def test_ratios_are_of_medians_and_their_spread_of_pairs():
     assert (result["ours_s"], result["baseline_s"]) == (2.0, 10.0)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_exact_settings_pick_as_the_literal_procedure_does():
     """On digits, with few images; a fast setting's picks mean nothing on a network that has hardly learned."""
     result = compared("selection", "--quick", "--rounds", "1")

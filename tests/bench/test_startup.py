@@ -5,7 +5,7 @@ from bench.startup import begun
 from compared import compared
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_comparison_runs():
     result = compared("startup", "--quick", "--rounds", "1")
     seconds = result["seconds"]
@@ -19,7 +19,7 @@ def test_the_comparison_runs():
     assert seconds["import torch"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_command_that_trains_nothing_is_no_measurement():
     with pytest.raises(RuntimeError, match=r"no step was made: unshaken: .*acl/digitz"):
         begun(["pretrain", "acl/digitz"], "checkpoint.safetensors")

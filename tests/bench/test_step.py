@@ -75,7 +75,7 @@ def test_operations_are_counted(name, least):
         assert least < found[f"{side}_ratio"] < 1.35
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_comparison_ends_with_its_numbers():
     result = compared("air-step", "--quick", "--rounds", "2")
     assert (result["name"], result["n"], result["images"]) == ("air-step", 2, 16)

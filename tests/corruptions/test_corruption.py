@@ -43,6 +43,7 @@ def test_severity_is_monotone_in_mean_squared_error(name):
     assert error[4] > error[0] or name == "elastic_transform"
 
 
+@pytest.mark.extra
 @pytest.mark.skipif("UNSHAKEN_DATA" not in os.environ, reason="UNSHAKEN_DATA names no folder with CIFAR in Parquet")
 def test_severity_is_monotone_on_cifar(tmp_path):
     images = DataSource(str(Path(os.environ["UNSHAKEN_DATA"], "cifar10")), root=str(tmp_path)).load("test")[:200]

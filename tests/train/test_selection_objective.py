@@ -33,10 +33,12 @@ from unshaken.train.batches import BatchStream, Position
 from unshaken.train.layer_gradients import linear_layers
 from unshaken.train.selection_objective import CachedObjective, MethodObjective, objective_of
 from unshaken.transforms.views import Views
+from variants import variants
 
 PRETRAININGS = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
 METHODS = [name for name in PRETRAININGS if name != "lore"]  # its loss does not depend on the head
-each_method = pytest.mark.parametrize("name", METHODS)
+MAIN = ("simclr", "acl", "deacl", "advcl", "a-infonce", "sat")
+each_method = pytest.mark.parametrize("name", variants(METHODS, MAIN))
 BATCH, EPOCHS, PLACE = 6, 30, Position(epoch=12, batch=0, step=132)
 CLOCK = Clock(step=132, epoch=12, time=12 + 1 / 11, epochs=30)  # 64 images are 11 batches
 ATTACK = PGD(Linf(0.1), steps=2)
