@@ -258,6 +258,8 @@ def worded(command: str) -> list[str]:
             words.append("run" if words[1] == "evaluate" else named(run[1], run[2]))
         elif (words + [word])[1:] in (["export", "RUN"], ["doctor", "RUN"], ["submit", "RUN"]):
             words.append("run18" if words[1] == "export" else "run/slf")
+        elif (words + [word])[1:] == ["embed", "RUN"] and "--data photos" in command:
+            words.append("run18")
         elif word == "FOLDER":
             drawn = [str(found) for found in sorted(ROOT.glob("results/coresets/*.json"))]
             words += drawn if words[1] == "frontier" else ["run"]

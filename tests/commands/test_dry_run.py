@@ -1,5 +1,6 @@
 """A dry run prints the work and its time, and writes nothing; --quiet, several modes, and lists with commas."""
 
+import json
 import re
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def test_a_dry_run_of_each_stage_writes_nothing(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "acl: 64 images of 8 pixels (digits, train); 4 epochs of 2 steps of 32 images; 90,336 weights" in said
     assert re.search(r"measured: [\d,.]+ images/s.*\nexpected: about \d+ s, .*\nmemory: \d\.\d GB", said)
+    assert cli.run(["pretrain", "acl/digits", *QUICK, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["images"], plan["epochs"], plan["steps"], plan["weights"]) == (64, 4, 8, 90_336)
+    assert plan["seconds"] >= plan["epoch_seconds"] > 0
+    assert any("cheaper" in note for note in plan["notes"])
+    assert cli.run(["pretrain", "acl/digits", *QUICK, "--json"]) == 2
+    assert "--json is for the plan: add --dry-run" in capsys.readouterr().err
     assert not files(tmp_path)
     assert cli.run(["pretrain", "acl/digits", "--epochs", "1", *QUICK[2:], "-q"]) == 0
     captured = capsys.readouterr()
@@ -39,6 +47,11 @@ def test_a_dry_run_of_each_stage_writes_nothing(tmp_path, monkeypatch, capsys):
     assert cli.run(["finetune", str(run), *tuning, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert re.findall(r"^(\w+): 64 images", said, re.MULTILINE) == ["slf", "alf"]
+    assert cli.run(["finetune", str(run), *tuning, "--dry-run", "--json"]) == 0
+    assert [(each["name"], each["images"]) for each in json.loads(capsys.readouterr().out)] == [
+        ("slf", 64),
+        ("alf", 64),
+    ]
     assert files(tmp_path) == before
     assert cli.run(["finetune", str(run), *tuning, "--quiet"]) == 0
     assert len(list(run.glob("*/classifier.safetensors"))) == 2
@@ -48,6 +61,9 @@ def test_a_dry_run_of_each_stage_writes_nothing(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "445 images of 8 pixels (digits, test); 16 stages" in said
     assert "AutoAttack: at most" in said
+    assert cli.run(["evaluate", str(one), "--dry-run", "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    assert (plan["images"], plan["stages"], plan["autoattack_seconds_at_most"]) == (445, ["clean", "pgd"], None)
     assert files(tmp_path) == before
 
 
@@ -62,6 +78,10 @@ def test_photos_are_counted_and_no_copy_of_them_is_kept(tmp_path, monkeypatch, c
     args = ["pretrain", "simclr", "--data", "photos", "--backbone.name", "resnet-small", "--epochs", "1"]
     assert cli.run([*args, "--dry-run"]) == 0
     assert "about 20 images of 32 pixels" in capsys.readouterr().out
+    assert cli.run(["pretrain", "simclr", *args[2:-2], "--dry-run", "--json"]) == 0  # epochs are chosen
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["images"], plan["images_are_counted"]) == (20, False)
+    assert any("batches of 32 instead of 512" in note for note in plan["notes"])
     assert files(tmp_path) == before
 
 

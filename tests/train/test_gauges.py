@@ -12,9 +12,11 @@ from torch import Tensor, nn
 import unshaken
 from unshaken.attacks.ball import Linf
 from unshaken.base.json_files import read_json
+from unshaken.base.serialize import to_json
 from unshaken.losses import representation
 from unshaken.nets.network import Encoder, Network, Normalize
 from unshaken.train.gauges import BANK, COUNT, STEPS, GaugeOptions, Gauges, every_by_cost
+from unshaken.train.image_sets import hold_out
 from unshaken.transforms.views import SimCLRViews
 
 RNG = torch.Generator().manual_seed(0)
@@ -54,6 +56,28 @@ def test_measures_are_their_definitions() -> None:
 
 IMAGES = unshaken.DataSource("digits").load("train")[:64]
 QUICK = replace(unshaken.recipe("acl/digits"), epochs=2, batch_size=64, data=unshaken.DataSource("digits", limit=128))
+
+
+def test_held_out_images_are_not_trained_on_and_gauges_are_taken_on_them(tmp_path: Path) -> None:
+    recipe = replace(QUICK, epochs=1, holdout=3)
+    assert "holdout" not in to_json(QUICK)  # recipes without it keep their names and digests
+    run = unshaken.pretrain(recipe, unshaken.Workspace(tmp_path, quiet=True, gauges=GaugeOptions(1)))
+    images = recipe.data.load("train")
+    kept, held = hold_out(images, 3)
+    assert len(kept) + len(held) == 128
+    assert 32 <= len(held) < 60
+    assert not {*kept.image_digests.tolist()} & {*held.image_digests.tolist()}
+    assert read_json(run / "recipe.json")["data"]["images"]["n"] == len(kept)
+    logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (found,) = [line for line in logged if "gauges/displacement" in line]
+    encoder = unshaken.load_encoder(run)[0]
+    net = Network(encoder, nn.Identity())
+    gauges = Gauges(held, recipe.views, recipe.method.attack.ball, 1)
+    assert gauges.measure(net)["gauges/effective_rank"] == pytest.approx(found["gauges/effective_rank"], rel=1e-3)
+    with pytest.raises(ValueError, match="--holdout holds out 1?[0-9] images?, and gauges need 32"):
+        unshaken.pretrain(replace(recipe, holdout=30), unshaken.Workspace(tmp_path, quiet=True))
+    with pytest.raises(ValueError, match="holdout is 0, or 2 and more"):
+        replace(recipe, holdout=1)
 
 
 def test_a_run_is_the_same_with_gauges(tmp_path: Path) -> None:

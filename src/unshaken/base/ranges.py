@@ -10,6 +10,8 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from unshaken.base.python_words import in_python
+
 T = TypeVar("T")
 
 
@@ -72,7 +74,7 @@ def ranged(kind: type[T]) -> type[T]:
     def __post_init__(self: Any) -> None:
         check_ranges(self)
         if own is not None:
-            own(self)
+            in_python(own)(self)
 
     kind.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
     return kind

@@ -28,7 +28,7 @@ from unshaken.report.records import TableOptions, print_records
 from unshaken.report.table import show
 from unshaken.runs import evaluate as evaluation_run
 from unshaken.runs.evaluate import default_evaluation, finetuning_data, is_saved_model
-from unshaken.runs.evaluation_trial import evaluation_lines
+from unshaken.runs.evaluation_trial import evaluation_lines, evaluation_record
 from unshaken.runs.trial import scratch
 from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import slug
@@ -140,7 +140,11 @@ def plan_of(
     if isinstance(images, DataSource):
         with scratch(images) as source:
             images = subject.images(source, options.held_out)
-    print("\n".join(evaluation_lines(subject, images, evaluation, options.runtime)))
+    record = evaluation_record(subject, images, evaluation, options.runtime)
+    if options.for_programs:
+        print_records([record], options)
+    else:
+        print("\n".join(evaluation_lines(record, evaluation)))
 
 
 def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:

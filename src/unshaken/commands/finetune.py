@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from unshaken.base.distributed import processes
 from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.children import train_on_devices
 from unshaken.commands.closing import close
-from unshaken.commands.pretrain import remark
+from unshaken.commands.pretrain import check_json, remark
 from unshaken.compute.runtime import Runtime
 from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.options import Config, only_options_of, parse, subject, take_list, take_option
@@ -23,7 +24,7 @@ from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
 from unshaken.runs.choices import remembered_precision
 from unshaken.runs.encoder import encoder_file
-from unshaken.runs.trial import finetune_lines
+from unshaken.runs.trial import finetune_trial
 from unshaken.runs.workspace import Workspace
 from unshaken.train.signals import guard_signals
 from unshaken.train.trackers import trackers
@@ -56,6 +57,8 @@ class FinetuneOptions:
     dry_run: bool = False
     """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
     is written."""
+    json: bool = False
+    """Print the plan of --dry-run as JSON, a list with an object for each mode."""
     save_every: NonNegative = 60.0
     """Seconds between checkpoints; 0 saves after every step."""
     stop_after: NonNegative = 0.0
@@ -109,15 +112,33 @@ def finetune(args: list[str]) -> int | None:
         print(f"protocol: {runs.protocol_for(encoder, source, like).words}", file=sys.stderr)
     for options, default in zip(all_options, defaults, strict=True):
         remark(options.recipe, default.recipe)
+    check_json(first)
     if first.dry_run:
-        for options in all_options:
-            print("\n".join(finetune_lines(encoder, options.recipe, options.runtime)))
+        dry_run(encoder, all_options)
         return None
     first.runtime.join()
     with guard_signals(first.stop_after):
         for options in all_options:
             finetune_one(name, encoder, options)
     return None
+
+
+def dry_run(encoder: Path, all_options: list[FinetuneOptions]) -> None:
+    """Print the plan of each mode: its work, expected time and memory. Writes nothing."""
+    records = []
+    for options in all_options:
+        if isinstance(options.recipe, AutoFinetune):
+            notes = ["autolora: not measured, because its validation decides on its learning rate"]
+            records.append({"name": "autolora", "notes": notes})
+            lines = notes
+        else:
+            trial = finetune_trial(encoder, options.recipe, options.runtime)
+            records.append(trial.record() | {"notes": []})
+            lines = trial.lines()
+        if not options.json:
+            print("\n".join(lines))
+    if all_options[0].json:
+        print(json.dumps(records, indent=1, ensure_ascii=False))
 
 
 def finetune_one(name: str, encoder: Path, options: FinetuneOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -26,7 +27,7 @@ from unshaken.recipes.own_recipes import is_own_recipe, own_recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs import pretrain as runs
 from unshaken.runs.choices import choose, is_open, remembered
-from unshaken.runs.trial import pretrain_lines, some_training_images
+from unshaken.runs.trial import Trial, pretrain_plan, some_training_images
 from unshaken.runs.workspace import Workspace
 from unshaken.train.gauges import GaugeOptions
 from unshaken.train.signals import guard_signals
@@ -61,6 +62,8 @@ class PretrainOptions:
     dry_run: bool = False
     """Print the plan without training: images, steps, the expected time from some measured steps, and memory. No file
     is written."""
+    json: bool = False
+    """Print the plan of --dry-run as JSON."""
     observe: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] = ()
     """Tools that get the log while the run trains. csv: metrics.csv in the run's folder. tensorboard, wandb (offline,
     unless WANDB_MODE says otherwise) and mlflow are extras of those names."""
@@ -82,6 +85,7 @@ def pretrain(args: list[str]) -> int | None:
     # the code of a recipe of one's own runs if its name is typed, not if a file says it
     default = own_recipe(typed) if typed and is_own_recipe(typed) else recipe(typed or name or "")
     options = parse(PretrainOptions(default), extra_data(args), f"unshaken pretrain {typed or name}", config)
+    check_json(options)
     chosen = on_its_split(options.recipe, default)
     own = bool(typed) and is_own_recipe(typed)  # its author chose its epochs and its batch
     fixed = {name for name in ("epochs", "batch_size") if own or is_typed(name, args, config)}
@@ -98,7 +102,7 @@ def pretrain(args: list[str]) -> int | None:
     if options.dry_run:
         if not isinstance(chosen, Pretrain):
             raise ValueError(f"{chosen.name} is made of several runs: --dry-run {chosen.teacher} first")
-        print("\n".join(dry_lines(chosen, fixed, options)))
+        dry_run(chosen, fixed, options)
         return None
     with guard_signals(options.stop_after):
         workspace = Workspace(options.out, options.runtime, options.save_every, profile=options.profile)
@@ -109,6 +113,12 @@ def pretrain(args: list[str]) -> int | None:
     return None
 
 
+def check_json(options: Any) -> None:
+    """Raise ValueError for --json without --dry-run: a training has a log, log.jsonl, in its folder."""
+    if options.json and not options.dry_run:
+        raise ValueError("--json is for the plan: add --dry-run; a run's folder has its log as JSON, log.jsonl")
+
+
 def is_typed(name: str, args: list[str], config: Config) -> bool:
     """Return whether a field of the recipe was set, on the command line or in a file; num_epochs stands for epochs."""
     typed, option = {group[0].removeprefix("--") for group in flag_groups(args)}, name.replace("_", "-")
@@ -116,12 +126,23 @@ def is_typed(name: str, args: list[str], config: Config) -> bool:
     return bool(typed & {name, option, *aliases}) or name in config.values
 
 
-def dry_lines(chosen: Pretrain, typed: set[str], options: PretrainOptions) -> list[str]:
-    """Return the plan of a pre-training, with what would be chosen for it. Writes nothing."""
+def dry_run(chosen: Pretrain, typed: set[str], options: PretrainOptions) -> None:
+    """Print the plan of a pre-training, with what would be chosen for it. Writes nothing."""
     if not is_open(chosen, typed, options.runtime):
-        return pretrain_lines(chosen, options.runtime)
+        print_plan(*pretrain_plan(chosen, options.runtime), options.json)
+        return
     images, count = some_training_images(chosen)
-    return list(choose(chosen, typed, options.runtime, options.hours, images, count).lines)
+    choice = choose(chosen, typed, options.runtime, options.hours, images, count)
+    assert choice.trial is not None  # it was made now
+    print_plan(choice.trial, list(choice.lines)[len(choice.trial.lines()) :], options.json)
+
+
+def print_plan(trial: Trial, notes: list[str], as_json: bool) -> None:
+    """Print the plan of a training as lines, or as JSON."""
+    if as_json:
+        print(json.dumps(trial.record() | {"notes": notes}, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join([*trial.lines(), *notes]))
 
 
 def named_recipe(config: Config) -> tuple[str | None, Config]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unshaken.base.checksum import checksum
+from unshaken.base.python_words import in_python
 from unshaken.base.types import Float, Int, UInt8
 from unshaken.data.arrays import labels_of, pixels_of
 from unshaken.data.convert import convert
@@ -117,6 +118,7 @@ class Images:
             self.pixels.expect(batches)
 
     @classmethod
+    @in_python
     def of(
         cls,
         x: Any,

@@ -14,6 +14,7 @@ import tyro
 from torch import Tensor
 
 from unshaken.base.json_shapes import Or, Whole, check_shape
+from unshaken.base.python_words import in_python
 from unshaken.base.ranges import Count, Range, ranged
 from unshaken.base.serialize import ASIDE, LATER
 from unshaken.base.suggest import did_you_mean
@@ -93,6 +94,7 @@ class DataSource:
         if self.unreadable not in ("stop", "skip"):
             raise ValueError(f"--data.unreadable must be stop or skip, not {self.unreadable!r}")
 
+    @in_python
     def load(self, split: str = "train") -> Images:
         """Load the images of a split: "train" or "test"; for STL-10 also "unlabeled", for a user's own set also "all".
 
@@ -110,6 +112,7 @@ class DataSource:
         return images
 
     @classmethod
+    @in_python
     def of(cls, data: Any) -> DataSource:
         """Return the source of a user's own images: of `Images`, or of anything that `Images.of` reads."""
         if isinstance(data, (str, Path)):

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unshaken.base.json_files import read_foreign_json, write_bytes, write_json, write_text
+from unshaken.base.python_words import in_python
 from unshaken.base.ranges import Unit, ranged
 from unshaken.base.safe_text import printable, without_paths
 from unshaken.base.serialize import to_json
@@ -67,6 +68,7 @@ class ExportOptions:
             raise ValueError("--original is for --to original or --dial: leave it out")
 
 
+@in_python
 def export(path: Path, how: ExportOptions, results: list[dict[str, Any]] = ()) -> Path:  # pyright: ignore[reportArgumentType]
     """Export the network of a run or a file, with a model card. Returns the file, or the folder for a hub.
 

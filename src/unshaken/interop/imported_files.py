@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unshaken.base.json_files import write_json
+from unshaken.base.python_words import in_python
 from unshaken.base.serialize import to_json
 from unshaken.interop.class_names import CLASSES, names_of
 from unshaken.interop.encoder_words import locate
@@ -30,6 +31,7 @@ class ImportedFiles:
     data: str | None = None
 
 
+@in_python
 def import_file(path: Path | str, options: ImportOptions = ImportOptions()) -> ImportedFiles:
     """Import somebody else's checkpoint. ValueError, in one line, if it cannot be imported.
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unshaken.base.checksum import FIELD
 from unshaken.base.json_files import parse_json, write_bytes
 from unshaken.base.json_shapes import Each, Items, Number, Or, Shape, Whole, check_shape, shown
+from unshaken.base.python_words import in_python
 from unshaken.base.serialize import to_json
 from unshaken.base.tensor_file import Entry, Header, check_seal, read_tensor_file, seal, sealed
 from unshaken.nets.backbone import Backbone
@@ -142,6 +143,7 @@ def save_encoder(path: Path, encoder: Encoder, backbone: Backbone, about: dict[s
     write_tensors(path, encoder.state_dict(), about | kind)
 
 
+@in_python
 def load_encoder(path: Path, *, training: bool = False, route: str = "adv") -> tuple[Encoder, Backbone, dict[str, Any]]:
     """Load an encoder: the network, its Backbone, and the rest of the header.
 
@@ -165,6 +167,7 @@ def save_classifier(
     write_tensors(path, net.state_dict(), about | kind)
 
 
+@in_python
 def load_classifier(path: Path) -> tuple[Network, dict[str, Any]]:
     """Load a classifier in eval mode, and its header, in which "names" are the classes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from unshaken.base.python_words import in_python
 from unshaken.base.suggest import ASIDE, did_you_mean
 from unshaken.recipes.acl_family import acl, acl_air, dynacl, dynacl_air, dynacl_air_pp, dynacl_plain, dynacl_pp, simclr
 from unshaken.recipes.datasets import DATASETS, DatasetDefaults
@@ -40,6 +41,7 @@ RECIPES: dict[str, Callable[[DatasetDefaults], Pretrain | LPAFF]] = {
 }
 
 
+@in_python
 def recipe(name: str) -> Pretrain | LPAFF:
     """Return the recipe METHOD/SET, such as acl/cifar10. METHOD alone means cifar10, the papers' main set.
 

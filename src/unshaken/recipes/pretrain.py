@@ -89,6 +89,9 @@ class Pretrain:
     clip: NonNegative = field(default=0.0, metadata=LATER)
     """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: it is never clipped.
     LARS scales each layer's gradient by itself, so that clipping changes little there."""
+    holdout: Natural = field(default=0, metadata=LATER)
+    """Hold out about one training image in this many, on which the gauges are then taken. 0: none, and gauges are taken
+    on training images."""
     approximations: Approximations = field(default=Approximations(), metadata=LATER)
     """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 
@@ -99,6 +102,8 @@ class Pretrain:
             )
         if self.backbone.own:
             allow(self.backbone.name)
+        if self.holdout == 1:
+            raise ValueError("holdout is 0, or 2 and more: one image in that many is held out; not 1")
         if self.split == "test":
             raise ValueError("the test images are for the evaluation: an encoder that has seen them proves nothing")
         self._check_extra()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from unshaken.base.packed_bits import unpack_bits
+from unshaken.base.python_words import in_python
 from unshaken.report.cells import attack_kind
 from unshaken.report.grouping import leaves, results_in, unseeded, word_of
 
@@ -149,6 +150,7 @@ def _judged(score: dict[str, Any]) -> numpy.ndarray:
     return unpack_bits(score["judged"], score["of"]) if "judged" in score else numpy.ones(score["n"], bool)
 
 
+@in_python
 def compare(a: Path | str | dict[str, Any], b: Path | str | dict[str, Any], anyway: bool = False) -> list[Paired | str]:
     """Test whether two results on the same images differ by more than chance: a paired, exact test of each score.
 

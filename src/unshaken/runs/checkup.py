@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD, embedding_attack
+from unshaken.base.python_words import in_python
 from unshaken.base.ranges import Count, Natural, Positive, Several, Whole, ranged
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
@@ -95,6 +96,7 @@ def encoder_of(word: str | Path) -> tuple[Encoder, Backbone]:
     return imported.encoder, imported.backbone
 
 
+@in_python
 def checkup(word: str | Path, data: DataSource | Images, how: Checkup = Checkup(), runtime: Runtime = Runtime(),
             quiet: bool = False) -> CheckupResult:  # fmt: skip
     """Check an encoder on a user's own images, which need no labels.

@@ -20,7 +20,7 @@ from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.plan import with_epochs
 from unshaken.runs.speeds import faster_precision
-from unshaken.runs.trial import SECONDS, finetune_trial, notes_on, pretrain_trial
+from unshaken.runs.trial import SECONDS, Trial, finetune_trial, notes_on, pretrain_trial
 from unshaken.train.image_sets import slug
 from unshaken.train.mixture import load_training
 from unshaken.train.workload import HOUR
@@ -34,12 +34,13 @@ SHAPE = {"epochs": Whole(1), "batch_size": Whole(2), "precision": str, "lines": 
 
 @dataclass(frozen=True)
 class Choice:
-    """The values chosen for a recipe that leaves them open, and the lines that say why."""
+    """The values chosen for a recipe that leaves them open, the lines that say why, and the trial if it is new."""
 
     epochs: int
     batch_size: int
     precision: str
     lines: tuple[str, ...] = ()
+    trial: Trial | None = None
 
     def apply(self, asked: Pretrain, runtime: Runtime) -> tuple[Pretrain, Runtime]:
         sized = replace(asked, batch_size=self.batch_size)
@@ -73,7 +74,8 @@ def remembered(
     else:
         images, mixture = load_training(asked.data, asked.split, asked.backbone, asked.extra)
         choice = choose(asked, typed, runtime, hours, images, None if mixture is None else len(mixture))
-        write_json(file, vars(choice) | {"lines": list(choice.lines)})
+        kept = {name: value for name, value in vars(choice).items() if name in SHAPE}
+        write_json(file, kept | {"lines": list(choice.lines)})
     if not quiet:
         print("\n".join(choice.lines), file=sys.stderr)
     return choice.apply(asked, runtime)
@@ -137,7 +139,7 @@ def choose(
             recipe = with_epochs(recipe, epochs)
             trial = replace(trial, epochs=epochs, passes=trial.passes * epochs / asked.epochs)
     lines = [*trial.lines(), *(f"chosen: {line}" for line in why), *notes_on(recipe, trial)]
-    return Choice(recipe.epochs, recipe.batch_size, runtime.precision, tuple(lines))
+    return Choice(recipe.epochs, recipe.batch_size, runtime.precision, tuple(lines), trial)
 
 
 def suited_batch(images: int, batch: int) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unshaken.attacks.ball import in_words
+from unshaken.base.python_words import in_python
 from unshaken.base.ranges import Several, Unit, ranged
 from unshaken.base.rng import Key
 from unshaken.base.types import Float
@@ -48,6 +49,7 @@ class Dial:
     """Training images of each class from which these means are taken, at each setting anew."""
 
 
+@in_python
 def dial(
     path: Path, data: DataSource, how: Dial, evaluation: Evaluation, runtime: Runtime = Runtime(), quiet: bool = False
 ) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unshaken.attacks.ball import Ball
 from unshaken.base.amounts import amount
+from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
@@ -35,6 +36,7 @@ LIMIT, ATTACKED = 192, 48
 """The numbers of test images that are checked, and that are attacked too."""
 
 
+@in_python
 def doctor(
     classifier: Path | str | Callable[[Tensor], Any],
     images: DataSource | Images | Any = None,

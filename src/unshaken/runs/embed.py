@@ -16,6 +16,7 @@ from torch import nn
 
 from unshaken.base.atomic_files import write_bytes, write_text
 from unshaken.base.progress import progress
+from unshaken.base.python_words import in_python
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import STANDARD, DataSource
@@ -59,6 +60,7 @@ class Outputs:
         return out
 
 
+@in_python
 def embed(
     encoder: str | Path | nn.Module,
     data: Any,
@@ -84,6 +86,7 @@ def embed(
     return _outputs(model, data, out, split, batch_size, runtime, quiet, ())
 
 
+@in_python
 def predict(
     classifier: str | Path | HubModel,
     data: Any,

@@ -16,6 +16,7 @@ from unshaken.attacks.base import Attack
 from unshaken.attacks.own import as_attack
 from unshaken.attacks.pgd import PGD
 from unshaken.base.json_files import read_json, write_text
+from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.base.shard import Shard
@@ -57,6 +58,7 @@ def finetuning_data(run: Path) -> DataSource:
     return source_of(recipe["data"], run)
 
 
+@in_python
 def evaluate(
     classifier: Path | str | Callable[[Tensor], Any] | Classifier,
     images: Images | DataSource | Any = None,

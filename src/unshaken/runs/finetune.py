@@ -10,6 +10,7 @@ from typing import Any
 
 from unshaken.attacks.ball import ball_of, in_words
 from unshaken.base.distributed import processes
+from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
@@ -34,6 +35,7 @@ from unshaken.train.training_images import finetuned_on
 CLASSIFIER = "classifier.safetensors"
 
 
+@in_python
 def finetune(
     encoder: Path | str,
     recipe: Finetune | AutoFinetune | str = "slf",
@@ -69,6 +71,7 @@ def finetune(
     return finetune_classifier(recipe, given, file.parent, workspace)
 
 
+@in_python
 def finetune_recipe(
     encoder: Path | str,
     mode: str,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from unshaken.base.amounts import amount
+from unshaken.base.python_words import in_python
 from unshaken.evaluation.result_file import read_result
 from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.load import LoadedModel, load_model
@@ -33,6 +34,7 @@ else:
                 return super().__getattr__(name)
 
 
+@in_python
 def load(name: str | Path, route: str | None = None, revision: str | None = None) -> nn.Module:
     """Load a model for use: in eval mode, on its robust route, with the normalisation inside.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from unshaken.attacks.ball import ball_of
 from unshaken.base.amounts import amount
 from unshaken.base.distributed import processes
+from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
@@ -38,7 +39,7 @@ from unshaken.train.batches import BatchStream
 from unshaken.train.coreset_training import fit_on_coresets
 from unshaken.train.gauges import Gauges
 from unshaken.train.guard import GuardState
-from unshaken.train.image_sets import check_images_fit, image_identity, slug
+from unshaken.train.image_sets import check_images_fit, hold_out, image_identity, slug
 from unshaken.train.loop import fit
 from unshaken.train.mixture import joined, load_sets, load_training, mixture_of
 from unshaken.train.training_images import pretrained_on
@@ -46,6 +47,7 @@ from unshaken.train.training_images import pretrained_on
 ENCODER = "encoder.safetensors"
 
 
+@in_python
 def pretrain(
     recipe: Pretrain | LPAFF | str,
     workspace: Workspace = Workspace(),
@@ -129,6 +131,7 @@ def pretrain_encoder(
     recipe = with_network_of(recipe, start or (teacher if takes_weights(recipe) else None))
     us = processes()
     sets = us.in_turn(lambda: load_sets(recipe.data, recipe.split, recipe.backbone, recipe.extra))
+    sets[0], held = hold_out(sets[0], recipe.holdout)
     images = joined(sets)
     roles = {"teacher": teacher, "start": start}
     identities = us.first(lambda: [image_identity(each) for each in sets])
@@ -160,7 +163,8 @@ def pretrain_encoder(
         batches = batches.to(fabric.device)
         step = equipped(Step(recipe.method, net), recipe, batches)
         ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
-        gauges = Gauges.of(workspace.gauges, images, recipe.views, ball)
+        judged = held.to(fabric.device) if recipe.holdout else images
+        gauges = Gauges.of(workspace.gauges, judged, recipe.views, ball)
         how = (recipe.optimizer, recipe.lr, replace(workspace.execution(run, fabric), gauges=gauges))
         if recipe.coreset is None:
             fit(step, batches, *how)
@@ -217,6 +221,8 @@ def labels_of(
         if (
             teacher.backbone.image_size != recipe.backbone.image_size
         ):  # the teacher takes the same images at its own size
+            if recipe.holdout:
+                raise ValueError("with holdout, a teacher of clusters reads images of the size that the encoder reads")
             again, _ = load_training(recipe.data, recipe.split, teacher.backbone, recipe.extra)
             images = again.to(images.device)
         check_images_fit(images, teacher.backbone)

@@ -12,6 +12,7 @@ from unshaken.attacks.ball import ball_of, in_words
 from unshaken.attacks.pgd import PGD
 from unshaken.base.distributed import processes
 from unshaken.base.json_files import write_json, write_text
+from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
@@ -88,6 +89,7 @@ def recipe_for(original: Original, data: DataSource, objective: str = OBJECTIVES
     return robust_recipe(objective, str(original.encoder), load_model(original.encoder).backbone, data)
 
 
+@in_python
 def robustify(
     encoder: str | Path | nn.Module,
     data: DataSource | Images | str | Path,

@@ -11,13 +11,14 @@ from unshaken.data.images import Images
 from unshaken.data.source import source_of
 from unshaken.nets.checkpoint import read_tensors
 from unshaken.train.coreset_training import SELECTION, read_selection
-from unshaken.train.image_sets import image_identity
+from unshaken.train.image_sets import hold_out, image_identity
 
 RECIPE_FILE = {
     "recipe": {
         "data": {},
         "split": str,
         "backbone": {"image_size": Whole(1)},
+        "holdout?": Whole(0),
         "coreset?": Or(({"warmup": Whole(0)}, None)),
     },
     "data": {"images": {}},
@@ -54,6 +55,7 @@ def _images(saved: dict, run: Path) -> Images:
     recipe = saved["recipe"]
     source = source_of(recipe["data"], run)
     images = replace(source, size=source.size or recipe["backbone"]["image_size"]).load(recipe["split"])
+    images = hold_out(images, recipe.get("holdout", 0))[0]
     if image_identity(images) != saved["data"]["images"]:
         raise ValueError(
             f"{run} was trained on {saved['data']['images']}, but now there is {image_identity(images)}: put the "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from torch import nn
 
@@ -21,7 +22,6 @@ from unshaken.data.source import STANDARD, DataSource
 from unshaken.methods.base import Step
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Network
-from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import Pretrain
@@ -80,6 +80,26 @@ class Trial:
         """Expected seconds of the run."""
         return self.passes * self.epoch_seconds + self.speed.startup
 
+    def record(self) -> dict[str, Any]:
+        """Return the work, its expected time and its memory as plain numbers."""
+        return {
+            "name": self.name,
+            "data": self.data,
+            "pixels": self.side,
+            "images": self.images,
+            "images_are_counted": self.exact,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "steps": self.epochs * self.steps,
+            "weights": self.weights,
+            "device": self.runtime.kind,
+            "precision": self.runtime.precision,
+            "images_per_second": round(self.speed.images_s, 1),
+            "epoch_seconds": round(self.epoch_seconds, 1),
+            "seconds": round(self.seconds, 1),
+            "memory_gb": round(self.memory, 2),
+        }
+
     def lines(self) -> list[str]:
         """Describe the work, its expected time and its memory."""
         about, batch = "" if self.exact else "about ", min(self.batch_size, self.images)
@@ -128,11 +148,11 @@ def some_training_images(recipe: Pretrain) -> tuple[Images, int | None]:
     return images, count
 
 
-def pretrain_lines(recipe: Pretrain, runtime: Runtime) -> list[str]:
-    """Describe the work of a pre-training, its expected time, its memory, and what would be cheaper. Writes nothing."""
+def pretrain_plan(recipe: Pretrain, runtime: Runtime) -> tuple[Trial, list[str]]:
+    """Measure a pre-training, and return notes on what is not measured and what would be cheaper. Writes nothing."""
     images, count = some_training_images(recipe)
     trial = pretrain_trial(recipe, runtime, images, count)
-    return [*trial.lines(), *notes_on(recipe, trial), *single_step(recipe, trial, images)]
+    return trial, [*notes_on(recipe, trial), *single_step(recipe, trial, images)]
 
 
 def pretrain_trial(recipe: Pretrain, runtime: Runtime, images: Images, count: int | None = None) -> Trial:
@@ -144,8 +164,10 @@ def pretrain_trial(recipe: Pretrain, runtime: Runtime, images: Images, count: in
     memory = measured_memory(fabric.device)
     speed = pretrain_speed(recipe, images, runtime, SECONDS)
     weights = weights_of(recipe.build_network((2,) * len(recipe.clusters)))
+    total, exact = count or len(images), count is None and not recipe.holdout
+    total -= total // recipe.holdout if recipe.holdout else 0
     return Trial(
-        recipe.name, f"{images.name}, {images.split}", images.pixels.shape[-1], count or len(images), count is None,
+        recipe.name, f"{images.name}, {images.split}", images.pixels.shape[-1], total, exact,
         recipe.epochs, recipe.batch_size, passes_of(recipe), weights, runtime, speed, memory(),
     )  # fmt: skip
 
@@ -187,13 +209,6 @@ def single_step(recipe: Pretrain, trial: Trial, images: Images) -> list[str]:
     return [
         f"cheaper: attacks of 1 step instead of {own} (--approximations.steps.value {1 / own:g}) take about {total}"
     ]
-
-
-def finetune_lines(encoder: Path, recipe: Finetune | AutoFinetune, runtime: Runtime) -> list[str]:
-    """Describe the work of a fine-tuning, its expected time and its memory. Writes nothing."""
-    if isinstance(recipe, AutoFinetune):
-        return ["autolora: not measured, because its validation decides on its learning rate"]
-    return finetune_trial(encoder, recipe, runtime).lines()
 
 
 def finetune_trial(encoder: Path, recipe: Finetune, runtime: Runtime) -> Trial:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
@@ -177,6 +178,7 @@ def _drawn(blocks: tuple[torch.Tensor, ...], recorded: dict[str, Verdicts], samp
     return drawn
 
 
+@in_python
 def verify(file: Path | str, **how: Any) -> Recheck | Comparison:
     """Check a result, or a network. The answer's `.holds` is the verdict, and `.lines()` give the reasons.
 

@@ -1,6 +1,7 @@
 """Gauges of a run in training: does the representation move under attack, collapse, or fool a one-step attack?
 
 They are measured on some training images, always the same, in eval mode, by keys of their own: the run does not change.
+A recipe with `holdout` keeps images out of the training, and has its gauges measured on those.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from unshaken.attacks.ball import Ball
 from unshaken.attacks.pgd import PGD
+from unshaken.base.amounts import amount
 from unshaken.base.ranges import Natural, ranged
 from unshaken.base.rng import Key
 from unshaken.base.types import Float
@@ -33,7 +35,7 @@ from unshaken.transforms.views import AnyViews
 
 COUNT, BANK, STEPS = 128, 512, 5
 """Images that are attacked, images among which neighbours are sought, and steps of the attack."""
-CHUNK = 256
+CHUNK, FEWEST = 256, 32
 SHARE = 0.02
 """The largest share of a run's work that gauges take by default."""
 COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 1.5, -0.05
@@ -55,7 +57,7 @@ class GaugeOptions:
 class Gauges:
     """The gauges of one run.
 
-    images  the training images, from which the same ones are always drawn
+    images  the training images, or those held out, from which the same ones are always drawn
     ball    the ball of the attack
     every   epochs between two measurements
     """
@@ -69,9 +71,13 @@ class Gauges:
 
     @classmethod
     def of(cls, options: GaugeOptions, images: Images, views: AnyViews, ball: Ball) -> Gauges | None:
-        """Return the gauges that the options ask for; None for none, and for fewer than 32 images."""
+        """Return the gauges that the options ask for; None for none, and for fewer than 32 training images."""
         every = every_by_cost(len(images), views.count) if options.every is None else options.every
-        return cls(images, views, ball, every) if every and len(images) >= 32 else None
+        if every and images.split == "held-out" and len(images) < FEWEST:
+            raise ValueError(
+                f"--holdout holds out {amount(len(images), 'image')}, and gauges need {FEWEST}: choose a smaller number"
+            )
+        return cls(images, views, ball, every) if every and len(images) >= FEWEST else None
 
     def due(self, epoch: int) -> bool:
         """Return whether to measure after this many epochs."""

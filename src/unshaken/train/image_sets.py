@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unshaken.data.image_digests import HOLDOUT
+import numpy as np
+import torch
+
+from unshaken.data.image_digests import HOLDOUT, in_split
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.nets.backbone import Backbone
@@ -52,6 +55,17 @@ def load_labelled(source: DataSource, backbone: Backbone, holdout: int = 0, held
         raise ValueError(f"--holdout {holdout} holds out none of {len(images)} images: choose a smaller number")
     rows = (aside if held_out else ~aside).nonzero()[:, 0]
     return replace(images[rows], split="held-out" if held_out else "train")
+
+
+def hold_out(images: Images, every: int) -> tuple[Images, Images]:
+    """Divide unlabelled training images into those to train on, and about one in `every`, chosen by its content.
+
+    Copies of an image are on the same side. 0 holds out none.
+    """
+    if not every:
+        return images, images[:0]
+    aside = torch.from_numpy(in_split(images.image_digests.numpy().view(np.uint64), every, HOLDOUT))
+    return images[(~aside).nonzero()[:, 0]], replace(images[aside.nonzero()[:, 0]], split="held-out")
 
 
 def check_images_fit(images: Images, backbone: Backbone) -> Images:
