@@ -1,4 +1,4 @@
-"""The README as a package index shows it: links to files of the repository become addresses, or plain words.
+"""The README and the addresses that a package index shows: links to the repository's files, or plain words without one.
 
 The one place for the address is `[tool.unshaken] source` in pyproject.toml, such as https://HOST/OWNER/unshaken/blob/main.
 """
@@ -27,8 +27,23 @@ def for_index(text: str, source: str) -> str:
     return "".join(part if part.startswith("```") else LINK.sub(replaced, part) for part in fences)
 
 
+def urls_of(source: str) -> dict[str, str]:
+    """Return the project's addresses, below that of the repository; none without it."""
+    home = source.partition("/blob/")[0]
+    return (
+        {}
+        if not source
+        else {
+            "Homepage": home,
+            "Documentation": f"{source}/docs/tutorial.md",
+            "Changelog": f"{source}/CHANGELOG.md",
+            "Issues": f"{home}/issues",
+        }
+    )
+
+
 class ReadmeHook(MetadataHookInterface):
-    """Sets the readme of the package's metadata."""
+    """Sets the readme and the addresses of the package's metadata."""
 
     PLUGIN_NAME = "custom"
 
@@ -37,3 +52,4 @@ class ReadmeHook(MetadataHookInterface):
         source = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["unshaken"]["source"]
         text = for_index((root / "README.md").read_text(encoding="utf-8"), source)
         metadata["readme"] = {"content-type": "text/markdown", "text": text}
+        metadata["urls"] = urls_of(source)

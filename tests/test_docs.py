@@ -82,14 +82,30 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert names["result"]["standard"]["n"] == 64
 
 
-def test_the_readme_of_an_index_has_no_dead_link(monkeypatch):
+@pytest.fixture
+def hook(monkeypatch):
+    """The build's hook, also where hatchling is not installed."""
     if "hatchling" not in sys.modules:
         stand_in = ModuleType("hatchling.metadata.plugin.interface")
         stand_in.MetadataHookInterface = object
         for name in ("hatchling", "hatchling.metadata", "hatchling.metadata.plugin"):
             monkeypatch.setitem(sys.modules, name, ModuleType(name))
         monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    for_index = loaded("hatch_build.py").for_index
+    return loaded("hatch_build.py")
+
+
+def test_the_addresses_of_an_index_are_below_that_of_the_repository(hook):
+    assert hook.urls_of("") == {}
+    assert hook.urls_of("https://host/o/unshaken/blob/main") == {
+        "Homepage": "https://host/o/unshaken",
+        "Documentation": "https://host/o/unshaken/blob/main/docs/tutorial.md",
+        "Changelog": "https://host/o/unshaken/blob/main/CHANGELOG.md",
+        "Issues": "https://host/o/unshaken/issues",
+    }
+
+
+def test_the_readme_of_an_index_has_no_dead_link(hook):
+    for_index = hook.for_index
     text = (ROOT / "README.md").read_text()
     relative = r"\]\((?!https?:|#)"
     assert len(re.findall(relative, text)) > 20

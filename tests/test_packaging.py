@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import unshaken
 
@@ -23,6 +25,18 @@ def test_one_version_everywhere():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == unshaken.__version__
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).group(1)
     assert first == unshaken.__version__
+
+
+def test_every_package_that_is_named_is_pinned():
+    """So that two days' `make` give the same environment."""
+    named = [*PROJECT["dependencies"], *(each for extra in PROJECT["optional-dependencies"].values() for each in extra)]
+    pins = (ROOT / "constraints.txt").read_text().split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    pinned = {canonicalize_name(pin.partition("==")[0]): pin.partition("==")[2] for pin in pins}
+    assert len(pinned) == len(pins)
+    for requirement in map(Requirement, named):
+        if requirement.name != "unshaken":
+            assert pinned.get(canonicalize_name(requirement.name), "nothing") in requirement.specifier
 
 
 @pytest.mark.parametrize("file", YAML, ids=lambda file: file.name)

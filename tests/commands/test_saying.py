@@ -212,6 +212,6 @@ def test_messages_and_pages_of_help_name_options_that_there_are():
 
 READ_BY_THEMSELVES = {
     *("--mode", "--protocol", "--objective", "--data", "--dataset", "--lr.value", "--optimizer.momentum"),
-    *("--config", "--quiet", "--json", "--csv", "--recipe", "--optimizer.args"),
+    *("--config", "--quiet", "--json", "--csv", "--recipe", "--attack", "--optimizer.args"),
 }
 """Options that a verb reads before the others, and those of kinds that a part can be exchanged for."""

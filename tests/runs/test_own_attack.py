@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import unshaken
+from unshaken import cli
 from unshaken.attacks.apgd import APGD
 from unshaken.attacks.ball import Ball, Linf
 from unshaken.attacks.base import Attack, loss_of
@@ -72,6 +73,57 @@ def test_the_code_and_the_fields_name_a_result(tmp_path: Path) -> None:
     assert name_of(edited[0]) != name_of(edited[1])
     assert (run / f"{result['file']}.json").exists()
     assert not (run / "result.json").exists()
+
+
+SOURCE = """
+from dataclasses import dataclass
+from unshaken import Attack, Linf
+from unshaken.attacks.base import loss_of
+from unshaken.attacks.pgd import input_gradient
+
+def step(model, x, y, key):
+    return (x + 0.1 * input_gradient(loss_of(model, y), x).sign()).clamp(0, 1)
+
+@dataclass(frozen=True)
+class Step(Attack):
+    ball: Linf = Linf(0.3)
+
+    def __call__(self, model, x, y, key):
+        return self.ball.project(x + self.ball.eps * input_gradient(loss_of(model, y), x).sign(), x)
+"""
+
+
+def test_an_attack_by_its_name_is_evaluated_and_verified(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = write_run(tmp_path / "run", NET)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SOURCE)
+    words = ["evaluate", "run", "--limit", "60", "--attack.ball.eps", "0.1"]
+    for name in ("step", "Step"):  # the class gets the ball of the evaluation
+        assert cli.run([*words, "--attack", f"mine.py:{name}"]) == 0
+    function, kind = (read_json(next(run.glob(f"result-{each}-*.json"))) for each in ("step", "Step".lower()))
+    assert function["robust"]["correct"] == kind["robust"]["correct"] == evaluate(OneStep())["robust"]["correct"]
+    assert cli.run([*words, "--attack", "mine.py:nothing"]) == 2
+    assert cli.run([*words, "--attack", "PGD"]) == 2
+    assert "mine.py has no 'nothing'" in (said := capsys.readouterr().err)
+    assert "--attack names an attack of your own, mine.py:attack, and not 'PGD'" in said
+
+
+def test_a_result_of_an_own_attack_is_verified_by_its_code(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = write_run(tmp_path / "run", NET)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SOURCE)
+    assert cli.run(["evaluate", "run", "--limit", "60", "--attack.ball.eps", "0.1", "--attack", "mine.py:step"]) == 0
+    (file,) = map(str, run.glob("result-step-*.json"))
+    how = ["--sample", "10", "--runtime.device", "cpu"]
+    assert cli.run(["verify", file, *how]) == 2
+    assert "step, an attack of somebody's own, whose code is not in it: name it by --attack" in capsys.readouterr().err
+    assert cli.run(["verify", file, *how, "--attack", "mine.py:step"]) == 0
+    assert ": agrees" in capsys.readouterr().out
+    assert cli.run(["report", "run"]) == 0
+    assert "step l∞ 0.1" in capsys.readouterr().out
+    assert unshaken.verify(file, sample=10, attack="mine.py:step", quiet=True).holds
+    assert cli.run(["verify", file, *how, "--attack", "mine.py:Step"]) == 2
+    assert "its code or its fields are not the same" in capsys.readouterr().err
 
 
 def test_an_attack_of_the_library_stands_there_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from unshaken.attacks.ball import BALLS, Ball, in_words
 from unshaken.attacks.base import Attack, Model
+from unshaken.base.own_code import find
 from unshaken.base.rng import Key
 from unshaken.base.serialize import UNSAVED, short_hash, to_json
 from unshaken.base.source_digest import code_of_function
@@ -59,6 +61,46 @@ def as_attack(attack: Any, ball: Ball) -> Attack:
         return attack
     called = getattr(attack, "__name__", type(attack).__name__)
     return FunctionAttack(own, called, code_of_function(attack), attack)  # pyright: ignore[reportArgumentType]
+
+
+def attack_named(name: str, ball: Ball) -> Attack:
+    """Return the attack that a name stands for: a function, an object, or a class, which gets the ball. Runs its code.
+
+    The name is the user's: what a file of somebody else says must never be given here.
+    """
+    if not re.search(r"(^|[\w.])\w+:\w+$", name):
+        raise ValueError(
+            f"--attack names an attack of your own, mine.py:attack, and not {name!r}; --attack.steps and so on are the "
+            "fields of PGD, and --autoattack adds others"
+        )
+    found = find(name)
+    if isinstance(found, type):
+        takes_ball = "ball" in getattr(found, "__dataclass_fields__", ())
+        found = found(ball=ball) if takes_ball else found()
+    return as_attack(found, ball)
+
+
+def given_again(attack: Attack, given: Any) -> Attack:
+    """Return an attack of a result, for which its author's program gives the code. ValueError if it is another.
+
+    given  the attack or its name; None if there is none
+    """
+    if not isinstance(attack, UnavailableAttack):
+        if given is not None:
+            raise ValueError("the result is of attacks that are known: leave --attack out")
+        return attack
+    kind = kind_of(attack.saved)
+    if given is None:
+        raise ValueError(
+            f"the result is of {kind}, an attack of somebody's own, whose code is not in it: name it by --attack, such "
+            f"as mine.py:{kind}"
+        )
+    found = attack_named(given, attack.ball) if isinstance(given, str) else as_attack(given, attack.ball)
+    if name_of(found) != name_of(attack):
+        raise ValueError(
+            f"the result is of {name_of(attack)}, and this is {name_of(found)}: its code or its fields are not the same"
+        )
+    return found
 
 
 def read_attack(saved: dict[str, Any], kinds: dict[str, type]) -> Attack:

@@ -122,6 +122,7 @@ READ_FIRST = {
         Completed("--mode", "Modes of fine-tuning", (*MODES, "all", "autolora")),
         Completed("--protocol", "Epochs and rates of fine-tuning", ("clean", "leaked")),
     ),
+    **dict.fromkeys(("evaluate", "verify"), (Completed("--attack", "Attack of your own: mine.py:attack", files=True),)),
     "list": tuple(Completed(flag, "Print for other programs") for flag in FORMS),
 }
 """Options that a verb reads before the others."""

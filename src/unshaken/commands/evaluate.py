@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from unshaken.attacks.own import attack_named
 from unshaken.base.amounts import amount
 from unshaken.base.launchers import launched
 from unshaken.base.progress import format_duration
@@ -22,7 +23,7 @@ from unshaken.evaluation.classifier import Classifier
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.result_names import write_means
 from unshaken.evaluation.zero_shot import zero_shot_classifier
-from unshaken.options import flag_groups, parse, subject
+from unshaken.options import flag_groups, parse, subject, take_option
 from unshaken.report import compare as comparison
 from unshaken.report.records import TableOptions, print_records
 from unshaken.report.table import show
@@ -42,7 +43,8 @@ PUBLISHED = ("timm/", "torchvision/")
 class EvaluateOptions(TableOptions):
     """Measure the standard and robust accuracy of classifiers on test images.
 
-    Every verdict is saved as it is reached: the same command resumes an evaluation that was stopped.
+    Every verdict is saved as it is reached: the same command resumes an evaluation that was stopped. --attack
+    mine.py:attack puts an attack of your own in the place of PGD: a function, an object or a class of a file or module.
     """
 
     evaluation: Annotated[Evaluation, Flat]
@@ -83,21 +85,22 @@ def evaluate(args: list[str]) -> int:
     code, rest = evaluate_on_devices(name, rest)
     if code:
         return code
+    attack, rest = take_option(rest, "--attack")  # its code runs if it is typed, not if a file says it
     if name.startswith(PUBLISHED) and not Path(name).exists():
-        result, options = published(name, rest)
+        result, options = published(name, rest, attack)
         if result is not None:
             show([result], form=options)
         return 0
     by_names = any(group[0] == "--class-embeddings" for group in flag_groups(rest))
     if by_names or is_saved_model(name):
-        result, options = zero_shot(name, rest) if by_names else saved(name, rest)
+        result, options = zero_shot(name, rest, attack) if by_names else saved(name, rest, attack)
         if result is not None:
             show([result], form=options)
         return 0
     runs = fine_tuned(Path(name))
     # A mistake in the options concerns all runs, so it is found once, before the first run.
     options = parse(EvaluateOptions(Evaluation(), DataSource("cifar10")), rest, f"unshaken evaluate {name}")
-    evaluated, found, wrong = evaluate_all(runs, rest, name)
+    evaluated, found, wrong = evaluate_all(runs, rest, name, attack)
     if len(evaluated) == len(runs) and not options.held_out:
         write_means(runs, found)
     if found:
@@ -111,12 +114,19 @@ def evaluate(args: list[str]) -> int:
     return 2 if wrong else 0
 
 
-def evaluate_one(options: EvaluateOptions, model: Path | Classifier, images: Images | None = None) -> dict | None:
-    """Evaluate a run or a classifier. None while other shards are missing, and for a dry run."""
+def evaluate_one(
+    options: EvaluateOptions, model: Path | Classifier, images: Images | None = None, attack: str | None = None
+) -> dict | None:
+    """Evaluate a run or a classifier. None while other shards are missing, and for a dry run.
+
+    attack  the name of an attack of the user's own, in the place of PGD
+    """
     evaluation, shard = options.evaluation.full if options.full else options.evaluation, Shard.read(options.shard)
     group = launched()
     if group is not None and shard.count == 1:
         shard = Shard(group.rank + 1, group.count)
+    if attack is not None:
+        evaluation = replace(evaluation, attack=attack_named(attack, evaluation.attack.ball))
     if options.dry_run:
         plan_of(model, images or options.data, evaluation, options)
         return None
@@ -147,7 +157,9 @@ def plan_of(
         print("\n".join(evaluation_lines(record, evaluation)))
 
 
-def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Path], list[dict], list[str]]:
+def evaluate_all(
+    runs: list[Path], rest: list[str], name: str, attack: str | None
+) -> tuple[list[Path], list[dict], list[str]]:
     """Evaluate runs. Returns those with a result, the results, and a line about each failure.
 
     A single run raises its error instead.
@@ -160,7 +172,7 @@ def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Pat
             )
             if options.classes:
                 raise ValueError("--classes is for published networks: a run's classes are those it was fine-tuned on")
-            result = evaluate_one(options, run)
+            result = evaluate_one(options, run, attack=attack)
         except (ValueError, OSError) as error:
             if len(runs) == 1:
                 raise
@@ -173,7 +185,7 @@ def evaluate_all(runs: list[Path], rest: list[str], name: str) -> tuple[list[Pat
     return evaluated, results, wrong
 
 
-def published(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
+def published(name: str, rest: list[str], attack: str | None) -> tuple[dict | None, EvaluateOptions]:
     """Evaluate a network of timm or torchvision on a user's images. Returns its result and the options."""
     if not any(group[0] in ("--data.name", "--help", "-h") for group in flag_groups(rest)):
         raise ValueError(f"{name} has no images of its own: name a set with its classes by --data")
@@ -185,10 +197,10 @@ def published(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]
     classifier = replace(classifier, folder=classifier.folder / slug(source))
     if images.names:
         classifier = classifier.for_classes(images.names, options.classes)
-    return evaluate_one(options, classifier, images), options
+    return evaluate_one(options, classifier, images, attack), options
 
 
-def zero_shot(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
+def zero_shot(name: str, rest: list[str], attack: str | None) -> tuple[dict | None, EvaluateOptions]:
     """Evaluate an encoder as a zero-shot classifier of a user's images."""
     if not any(group[0] in ("--data.name", "--help", "-h") for group in flag_groups(rest)):
         raise ValueError("an encoder has no labelled images of its own: name a set with its classes by --data")
@@ -201,10 +213,10 @@ def zero_shot(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]
     classifier = replace(classifier, folder=classifier.folder / slug(source))
     if images.names:
         classifier = classifier.for_classes(images.names, options.classes)
-    return evaluate_one(options, classifier, images), options
+    return evaluate_one(options, classifier, images, attack), options
 
 
-def saved(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
+def saved(name: str, rest: list[str], attack: str | None) -> tuple[dict | None, EvaluateOptions]:
     """Evaluate an exported or downloaded classifier. Returns its result and the options."""
     classifier = Classifier.of_file(name)
     default = EvaluateOptions(default_evaluation(classifier.source), classifier.source)
@@ -212,7 +224,7 @@ def saved(name: str, rest: list[str]) -> tuple[dict | None, EvaluateOptions]:
     options = parse(replace(default, evaluation=default_evaluation(source)), rest, f"unshaken evaluate {name}")
     if options.classes:
         raise ValueError("--classes is for published networks: a classifier's classes are those it was fine-tuned on")
-    return evaluate_one(options, classifier), options
+    return evaluate_one(options, classifier, attack=attack), options
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from unshaken.layouts.mobile_names import TRANSLATIONS
 from unshaken.layouts.published import LAYOUTS
 from unshaken.nets import checkpoint as saved
 from unshaken.nets.locate import locate
-from unshaken.options import parse, subject
+from unshaken.options import parse, subject, take_option
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune_presets import PRESETS
 from unshaken.runs.load import results_in_run
@@ -81,7 +81,9 @@ def layouts() -> str:
 @ranged
 class VerifyOptions:
     """Check files: compare networks with their fingerprints, and attack images of a result again to compare verdicts.
-    The exit code is 2 if a file differs or has no fingerprint."""
+    The exit code is 2 if a file differs or has no fingerprint.
+
+    A result of an attack of your own needs its code: --attack mine.py:attack, as in `unshaken evaluate`."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Files of encoders or classifiers, folders of runs, or results (NAME.json)."""
@@ -100,6 +102,7 @@ class VerifyOptions:
 
 
 def verify(args: list[str]) -> None:
+    attack, args = take_option(args, "--attack")  # its code runs if it is typed, not if a file says it
     options = parse(VerifyOptions(), args, "unshaken verify")
     if not options.files:
         raise ValueError("`unshaken verify` needs one or more files or runs")
@@ -107,7 +110,8 @@ def verify(args: list[str]) -> None:
         for path in options.files:
             with_checksums(path)
     words = (
-        _reattack(path, options) if path.suffix == ".json" else _verify(path, options.write) for path in options.files
+        _reattack(path, options, attack) if path.suffix == ".json" else _verify(path, options.write)
+        for path in options.files
     )
     wrong = [word for word in words if word]
     if wrong:
@@ -145,8 +149,8 @@ def _verify(path: Path, write: bool) -> str | None:
     return None if comparison.holds else f"the outputs of {path} differ from its fingerprint: take another copy"
 
 
-def _reattack(path: Path, options: VerifyOptions) -> str | None:
-    found = recheck(path, options.sample, options.seed, options.run, options.data, options.runtime)
+def _reattack(path: Path, options: VerifyOptions, attack: str | None) -> str | None:
+    found = recheck(path, options.sample, options.seed, options.run, options.data, options.runtime, attack=attack)
     print("\n".join([f"{path}: {'agrees' if found.holds else 'DIFFERS'}", *(f"  {line}" for line in found.lines())]))
     return None if found.holds else f"the verdicts in {path} differ from those of attacking its images again"
 

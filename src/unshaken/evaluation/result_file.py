@@ -42,7 +42,9 @@ RESULT = {
     "cost?": Each(Number(0)),
     "date?": str,
     "weights": str,
-    "evaluation": {"attack": {"steps": Whole(0), "ball": {"type": ("Linf", "L2", "L1"), "eps": Number(0)}}},
+    "evaluation": {
+        "attack": {"steps?": Whole(0), "type?": str, "ball": {"type": ("Linf", "L2", "L1"), "eps": Number(0)}}
+    },
     "pretrain": {"recipe": {"name?": str, "epochs?": Number(0), "coreset?": Or((CORESET, None))}},
     "finetune": {"recipe": {"method?": {"type": str}}},
     "world": {},
@@ -54,6 +56,9 @@ RESULT = {
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result. ValueError, in one line that names the file, if it is damaged or something else."""
     found = check_shape(read_json(path), RESULT, f"{path} is not a result")
+    attack = found["evaluation"]["attack"]
+    if attack.get("type", "PGD") == "PGD" and "steps" not in attack:
+        raise ValueError(f"{path} is not a result: it has no 'evaluation.attack.steps'")
     for name, score in scores_of(found):
         if not _counts_agree(score):
             raise ValueError(f"{path} was altered: the numbers of {name} are not those of its verdicts")

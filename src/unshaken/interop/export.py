@@ -190,10 +190,9 @@ def library_weights(subject: LoadedModel, library: str) -> dict[str, Tensor]:
     """Return the weights by torchvision's and timm's names. ValueError if the library has no such network."""
     name, variant = subject.backbone.name, subject.backbone.variant
     of_timm = name.startswith("timm/") or name == "vit-small"
-    if variant is not None and (not of_timm or subject.kind == "classifier"):
-        raise ValueError(f"{library} has no {name}: export it --to original, --to safetensors or --to onnx")
-    if name not in SHARED_RESNETS and not (of_timm and library == "timm"):
-        raise ValueError(f"{library} has no {name}: export it --to safetensors or --to onnx")
+    read = variant is not None and (not of_timm or subject.kind == "classifier")
+    if read or (name not in SHARED_RESNETS and not (of_timm and library == "timm")):
+        raise ValueError(f"{library} has no {name}: export it {'--to original, ' * read}--to safetensors or --to onnx")
     weights = subject.encoder.backbone.state_dict()
     if variant is not None and variant.pool == "projection":  # timm's projection has a bias
         weights["head.bias"] = torch.zeros(subject.encoder.features)

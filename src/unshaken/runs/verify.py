@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from unshaken.attacks.own import given_again
 from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime
@@ -75,23 +76,26 @@ def recheck(
     data: str | None = None,
     runtime: Runtime = Runtime(),
     quiet: bool = False,
+    attack: Any = None,
 ) -> Recheck:
     """Judge random blocks of a result's images again, with at least `sample` images, and compare the verdicts.
 
     Blocks are judged as a unit, since the random starts of an attack are drawn for a block: so in the same environment
     the same block gives the same bits.
 
-    seed  seed of the random blocks; by default a new one, which is printed
-    run   the folder of the classifier's run, if the result's file is not in it
-    data  the name of the set, if it is not in the run
+    seed    seed of the random blocks; by default a new one, which is printed
+    run     the folder of the classifier's run, if the result's file is not in it
+    data    the name of the set, if it is not in the run
+    attack  for a result of an attack of your own: the attack, or its name, mine.py:attack
 
     Raises ValueError if the weights or the images are not the result's.
     """
     if sample < 1:
         raise ValueError(f"a sample has at least 1 image, not {sample}")
     result, seed = read_result(file), secrets.randbelow(1 << 31) if seed is None else seed
-    evaluation, classifier, images = evaluation_of(result), *_subject(file, result, run, data)
-    evaluation = replace(evaluation, until=None)
+    evaluation = evaluation_of(result)
+    evaluation = replace(evaluation, until=None, attack=given_again(evaluation.attack, attack))
+    classifier, images = _subject(file, result, run, data)
     if wrong := scores_that_disagree(result):
         raise ValueError(f"{file} was altered: the numbers of {wrong[0]} are not those of its verdicts")
     recorded = verdicts_by_stage(evaluation, result)
