@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -166,6 +167,11 @@ def test_examples_are_the_images_that_were_judged(tmp_path: Path) -> None:
     assert plain.examples is None
     robust = plain["robust"]
     assert f"<td>{robust['correct']} of {robust['n']}</td>" in plain._repr_html_()
+    said: list[str] = []
+    plain._repr_pretty_(SimpleNamespace(text=said.append), False)  # as IPython calls it in a terminal
+    assert f"{robust['correct']} of {robust['n']} images" in said[0]
+    assert "verdicts" not in said[0]
+    assert len(said[0]) < 500
 
 
 def test_the_same_attack_trains() -> None:

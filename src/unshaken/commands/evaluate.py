@@ -43,8 +43,9 @@ PUBLISHED = ("timm/", "torchvision/")
 class EvaluateOptions(TableOptions):
     """Measure the standard and robust accuracy of classifiers on test images.
 
-    Every verdict is saved as it is reached: the same command resumes an evaluation that was stopped. --attack
-    mine.py:attack puts an attack of your own in the place of PGD: a function, an object or a class of a file or module.
+    Every verdict is saved as it is reached: the same command resumes an evaluation that was stopped.
+
+    With --attack mine.py:attack an attack of your own takes the place of PGD: a function, an object or a class.
     """
 
     evaluation: Annotated[Evaluation, Flat]

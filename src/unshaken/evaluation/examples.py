@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +66,20 @@ class EvaluationResult(dict):
         super().__init__(result)
         self.examples = examples
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The same as text, for IPython in a terminal."""
+        lines = [f"{name:<36}{s['percent']:6.1f} %  {s['correct']} of {s['n']} images" for name, s in self._scores()]
+        more = "a dictionary; its fields: " + ", ".join(self)
+        printer.text("\n".join([*lines, *textwrap.wrap(more, 88)]))
+
+    def _scores(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(name, self[key]) for name, key in SCORES.items() if key in self]
+
     def _repr_html_(self) -> str:
         """A short table for notebooks, in place of the full dictionary with its verdicts."""
-        scores = [(name, self[key]) for name, key in SCORES.items() if key in self]
         cells = "".join(
             f"<tr><td>{name}</td><td>{score['percent']:.1f} %</td><td>{score['correct']} of {score['n']}</td></tr>"
-            for name, score in scores
+            for name, score in self._scores()
         )
         return f"<table><tr><th>accuracy</th><th></th><th>images</th></tr>{cells}</table>"
 
