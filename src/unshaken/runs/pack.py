@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from unshaken.base.python_words import in_python
 from unshaken.data.archived import archived, archives_at
 from unshaken.data.folder_index import Found
 from unshaken.data.packed_file import read_packed
@@ -13,6 +14,7 @@ from unshaken.data.packing import pack as pack_found
 from unshaken.data.source import STANDARD, found_at
 
 
+@in_python
 def pack(
     data: str | Path,
     out: str | Path,
