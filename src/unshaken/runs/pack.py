@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from unshaken.base.amounts import amount
 from unshaken.base.python_words import in_python
 from unshaken.data.archived import archived, archives_at
 from unshaken.data.folder_index import Found
@@ -51,4 +52,4 @@ def images_at(path: Path) -> Found:
 def size_of(path: Path) -> str:
     """Return the number of images in a packed set, and its size, in words."""
     count = sum(split["count"] for split in read_packed(path).about["splits"])
-    return f"{count:,} image{'s' * (count != 1)}, {path.stat().st_size / 1e6:,.1f} MB"
+    return f"{amount(count, 'image')}, {path.stat().st_size / 1e6:,.1f} MB"
