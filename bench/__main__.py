@@ -17,6 +17,7 @@ NAMES = {
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "gpu": "training steps on a GPU: images/s, memory, utilisation, the price of determinism, projected hours",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
+    "networks": "steps of ACL and DeACL on networks of many kinds, against two plain ways to compute them",
     "scaling": "what an image costs in a set of a thousand and in one of a million, and the memory of a selection",
     "selection": "a coreset selection by RCS, against the published procedure",
     "startup": "from the command to the help, and to the first training step, against importing torch",

@@ -66,7 +66,7 @@ def others(monkeypatch):
 def trained(
     folder, step: Step, feed: BatchStream, optimizer: Optimizer, runtime: Runtime = Runtime()
 ) -> tuple[list[int], int]:
-    """Two epochs of a step each. Return how many numbers each copy to the device moved, and the copies before training."""
+    """Two epochs of a step each. Return how many numbers each copy to the device moved, and the copies before."""
     step = step.to(THERE)
     runtime.prepare(step.net)
     fabric = SimpleNamespace(setup=lambda *both: both, backward=lambda loss: loss.backward(), device=THERE)
