@@ -1,13 +1,18 @@
 """Precision reaches the network's layers and nothing else; the world names no place."""
 
+import os
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import unshaken
+from processes import Forked, launched_together, said_by
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
+from unshaken.base.distributed import leave, processes
+from unshaken.base.launchers import workers
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
 from unshaken.base.serialize import canonical
@@ -153,3 +158,29 @@ def test_freed_memory_stays_with_the_process(has_mallopt, monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     keep_memory()
     assert not asked
+
+
+def joined(rank: int) -> None:
+    fabric = Runtime("cpu", threads=1).open("together")
+    assert (fabric.world_size, fabric.global_rank) == (2, rank)
+    assert processes().count == 2
+    assert torch.get_num_threads() == 1
+    again = Runtime("cpu").open("together")  # a run may open another one, as that of its teacher
+    assert again.all_reduce(torch.tensor(rank + 1), reduce_op="sum").item() == 3
+    assert Runtime("cpu").open("apart").world_size == 1
+    leave()
+
+
+def srun(rank: int, port: int) -> None:
+    os.environ.update(
+        SLURM_JOB_ID=str(port), SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), SLURM_NODEID="0", SLURM_NTASKS="2",
+        SLURM_STEP_NUM_TASKS="2", SLURM_STEP_NUM_NODES="1", SLURM_NTASKS_PER_NODE="2", SLURM_NODELIST="localhost",
+        SLURM_JOB_NAME="unshaken", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+    )  # fmt: skip
+    joined(rank)
+
+
+def test_processes_of_torchrun_and_srun_join():
+    launched_together(2, joined)
+    port = int(workers(2)[0]["MASTER_PORT"])
+    said_by([Forked(partial(srun, rank, port)) for rank in range(2)])
