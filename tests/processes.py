@@ -116,7 +116,7 @@ def until(done: Callable[[], bool], process: Forked) -> None:
         time.sleep(0.005)
 
 
-def ended(running: list[Forked], seconds: float = LIMIT.total_seconds()) -> list[int]:
+def ended(running: list[Forked], seconds: float = 600) -> list[int]:
     """Wait for processes, and return their codes; those that take longer are killed, and it is an error."""
     last = time.monotonic() + seconds
     while any(one.poll() is None for one in running) and time.monotonic() < last:

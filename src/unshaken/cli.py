@@ -109,6 +109,8 @@ def with_torch(verb: str, args: list[str]) -> int:
     # Not spinning at all costs half as much again on an idle one (docs/log.md). torch reads this when it is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    if launched() is not None:  # PyTorch would advise against a search for unused weights, which is meant
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from unshaken.base.distributed import leave
     from unshaken.commands import VERBS as commands
     from unshaken.train.signals import Interrupted

@@ -218,6 +218,7 @@ def test_two_processes_pick_as_one_and_a_death_within_a_selection_loses_nothing(
         selecting(tmp_path / "alone", None, 0)
     launched_together(2, partial(selecting, tmp_path / "through", None))
     running = started(2, partial(selecting, tmp_path / "killed", 1))
+    running[1].wait()
     codes, _ = ended(running, 30), [one.communicate() for one in running]
     assert codes[1] == -signal.SIGKILL
     launched_together(2, partial(selecting, tmp_path / "killed", None))

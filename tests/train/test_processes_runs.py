@@ -61,6 +61,7 @@ def dying(root: Path, victim: int, step: int, rank: int) -> None:
 def test_the_death_of_one_ends_the_other_and_loses_nothing(tmp_path, unbroken, victim, step):
     """The other one ends within half a minute, and the same command again has the same bits."""
     running = started(2, partial(dying, tmp_path, victim, step))
+    running[victim].wait()
     codes, _ = ended(running, 30), [one.communicate() for one in running]
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] != 0

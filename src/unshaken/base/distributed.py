@@ -6,7 +6,6 @@ its own embeddings is that of this loss, in full, so that gradients of parameter
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from unshaken.base.launchers import launched
 
 T = TypeVar("T")
 
@@ -268,7 +269,8 @@ def _packed(values: Any) -> bytes:
 
 def _unpacked(saved: bytes, count: int) -> Any:
     """Read what another process has packed; what was on its GPU is now on this process's."""
-    here = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    group = launched()
+    here = f"cuda:{group.local[0] if group else 0}"
     return torch.load(BytesIO(saved), {f"cuda:{k}": here for k in range(count)}, weights_only=False)
 
 
