@@ -22,7 +22,7 @@ import unshaken
 from unshaken import cli
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
-from unshaken.data import packing
+from unshaken.data import packing, prefetch
 from unshaken.data.packed_file import is_packed, read_packed
 from unshaken.data.source import DataSource
 from unshaken.runs.pack import pack
@@ -316,3 +316,17 @@ def test_the_verb_is_the_function() -> None:
     assert unshaken.pack is pack
     assert "pack" in cli.VERBS
     assert sys.modules["unshaken.runs.pack"].pack is pack
+
+
+def test_large_sets_say_where_they_go(photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    source, packed = DataSource(str(photos), str(tmp_path)), DataSource(str(pack(photos, tmp_path / "set")))
+    assert source.where(COUNT, 32) == DataSource("digits").where(10**7, 8) == ""
+    assert source.where(20_000, 224) == "decoded into 3.0 GB of memory"
+    assert source.where(1_281_167, 224).startswith(
+        f"decoded once into a file of 193 GB in {tmp_path}/cache, from which"
+    )
+    assert packed.where(1_281_167, 224).startswith(f"read from {tmp_path}/set and decoded batch by batch")
+    assert "memory" not in capsys.readouterr().err
+    monkeypatch.setattr(prefetch, "LARGE", 1)
+    replace(source, size=16).load("all")
+    assert "photos at 16 x 16 pixels: decoded into 0.0 GB of memory; `unshaken pack` keeps" in capsys.readouterr().err

@@ -30,6 +30,8 @@ from unshaken.storage.stored_pixels import StoredPixels
 PROBE = 64
 SHARD = 1024
 """Images that are decoded together: 150 MB at 224 pixels."""
+LARGE = 1 << 30
+"""Bytes of decoded images from which a user is told where they go."""
 NEARLY_BLACK = 1 << 12
 """A 16-bit image with all values below this is nearly black. It may come from a camera with 12 bits."""
 VERSION = 3
@@ -162,6 +164,8 @@ def gather(found: Found, wanted: SplitRequest, cache: Path) -> Images:
         wanted.split if by_content else "",
         _cached_digests(cache, of_all) if by_content else None,
     )
+    if where := where_decoded(reading.expected(), side, cache):
+        print_once(f"{reading.caption}: {where}; `unshaken pack` keeps images encoded, and memory small")
     pixels, metadata = _pixels(reading, cache)
     digests = metadata["digests"]
     if by_content and len(digests) == len(listing) and reading.digests is None:
@@ -233,6 +237,16 @@ def _report_unreadable(location: str, count: int, broken: list[str], unreadable:
         raise ValueError(f"{location}: {some} (first: {broken[0]}); remove them, or pass --data.unreadable skip")
     more = ", ..." if len(broken) > 3 else ""
     print(f"{location}: {some} and are skipped: {', '.join(broken[:3])}{more}", file=sys.stderr)
+
+
+def where_decoded(count: int, side: int, cache: Path) -> str:
+    """Say where the decoded images of a set go; empty if they are few."""
+    size = count * 3 * side**2
+    if size < LARGE:
+        return ""
+    if size > IN_MEMORY_LIMIT:
+        return f"decoded once into a file of {size / 1e9:,.0f} GB in {cache}, from which batches are read"
+    return f"decoded into {size / 1e9:,.1f} GB of memory"
 
 
 def check_bits(location: str, deep: int, dark: int, top: int) -> None:

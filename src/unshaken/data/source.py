@@ -32,7 +32,7 @@ from unshaken.data.images import Images
 from unshaken.data.packed import load_packed
 from unshaken.data.packed_file import is_packed, read_packed
 from unshaken.data.parquet import parquet
-from unshaken.data.prefetch import SplitRequest, gather
+from unshaken.data.prefetch import SplitRequest, gather, where_decoded
 from unshaken.data.stl import stl
 
 UNKNOWN = "unknown"
@@ -130,6 +130,15 @@ class DataSource:
         if not by_content:
             return len(listing)
         return len(listing) // EVERY if split == "test" else len(listing) - len(listing) // EVERY
+
+    def where(self, count: int, side: int) -> str:
+        """Say how a user's own set of a number of images is kept while it is used; empty if that needs no word."""
+        path = Path(self.name).expanduser()
+        if self.given is not None or self.name in STANDARD or not path.exists():
+            return ""
+        if is_packed(path):
+            return f"read from {path} and decoded batch by batch; the pixels are never in memory all at once"
+        return where_decoded(count, side, Path(self.root).expanduser() / "cache")
 
     def holdout_mask(self, images: Images, every: int, split: int) -> Bool[Tensor, "N"]:
         """Return which labelled training images to hold out, about one in `every`.

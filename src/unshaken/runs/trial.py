@@ -50,6 +50,7 @@ class Trial:
     speed   of the measured steps
     passes  passes over the images in all: the epochs, or fewer on a coreset
     memory  peak memory of the trial in GB
+    where   how the images are kept, if the user should know
     """
 
     name: str
@@ -64,6 +65,7 @@ class Trial:
     runtime: Runtime
     speed: Speed
     memory: float
+    where: str = ""
 
     @property
     def steps(self) -> int:
@@ -111,6 +113,7 @@ class Trial:
             f"measured: {self.speed.images_s:,.1f} images/s; the first step took {self.speed.startup:.1f} s",
             f"expected: about {format_duration(self.seconds)}, {self.epoch_seconds:,.1f} s an epoch",
             f"memory: {self.memory:.1f} GB at most in the trial, with batches of {self.speed.batch:,}{small}",
+            *([f"images: {self.where}"] if self.where else []),
         ]
 
 
@@ -169,6 +172,7 @@ def pretrain_trial(recipe: Pretrain, runtime: Runtime, images: Images, count: in
     return Trial(
         recipe.name, f"{images.name}, {images.split}", images.pixels.shape[-1], total, exact,
         recipe.epochs, recipe.batch_size, passes_of(recipe), weights, runtime, speed, memory(),
+        recipe.data.where(count or len(images), images.pixels.shape[-1]),
     )  # fmt: skip
 
 
@@ -231,6 +235,7 @@ def finetune_trial(encoder: Path, recipe: Finetune, runtime: Runtime) -> Trial:
     return Trial(
         recipe.mode, f"{images.name}, train, labelled", images.pixels.shape[-1], count or len(images), count is None,
         recipe.epochs, recipe.batch_size, recipe.epochs, weights_of(net), runtime, speed, memory(),
+        recipe.data.where(count or len(images), images.pixels.shape[-1]),
     )  # fmt: skip
 
 
