@@ -2,11 +2,11 @@
 
 import json
 import os
-import resource
 import signal
 import sys
 import tarfile
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -26,6 +26,7 @@ from unshaken.data import packing, prefetch
 from unshaken.data.packed_file import is_packed, read_packed
 from unshaken.data.source import DataSource
 from unshaken.runs.pack import pack
+from unshaken.storage.stored_pixels import AHEAD, Reading, StoredPixels
 from unshaken.train.batches import BatchStream, Position
 from unshaken.transforms.views import CropFlip
 
@@ -285,31 +286,23 @@ def test_training_from_a_packed_set_ends_with_the_same_bits(photos: Path, tmp_pa
     assert found[0] == found[1]
 
 
-def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
-    """Twice as many batches from a set twice as large need the memory of the first."""
+def test_memory_does_not_grow_with_the_set(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches an epoch has: those that are read ahead, and the one in use, are all that is alive."""
+    images = DataSource(str(pack(photos, tmp_path / "set")), size=32).load("all")
+    sizes, begin = {}, StoredPixels._start
 
-    def most(count: int) -> int:
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        photo(np.random.default_rng(0), 100, 100).save(folder / "0.jpg")
-        for k in range(1, count):
-            os.link(folder / "0.jpg", folder / f"{k}.jpg")
-        file, read, write = pack(folder, tmp_path / f"{count}.packed"), *os.pipe()
-        child = os.fork()
-        if child == 0:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            images = DataSource(str(file), size=224).load("train")
-            feed = BatchStream(images, CropFlip(padding=1), Constant(1.0), 20, 1, Key(0))
-            for _ in feed.after(Position()):
-                pass
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            os.write(write, str(grown).encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        return int(os.read(read, 20))
+    def counted(self: StoredPixels, rows: np.ndarray) -> Reading:
+        reading = begin(self, rows)
+        sizes[id(reading.pixels)] = reading.pixels.nbytes
+        weakref.finalize(reading.pixels, sizes.pop, id(reading.pixels))
+        return reading
 
-    first, second = most(100), most(200)
-    assert second - first < 8_000  # kB; the 100 images more have 15,000 kB of pixels
+    monkeypatch.setattr(StoredPixels, "_start", counted)
+    for epochs in (1, 4):
+        feed, most = BatchStream(images, CropFlip(padding=1), Constant(1.0), 2, epochs, Key(0)), 0
+        for _ in feed.after(Position()):
+            most = max(most, sum(sizes.values()))
+        assert most <= (AHEAD + 1) * 3 * 3 * 32 * 32, "an epoch's last batch has three images"
 
 
 def test_the_verb_is_the_function() -> None:
