@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from math import prod
@@ -35,9 +35,9 @@ class PositionedFile:
         with naming(path):
             self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # when Python ends, `os` may be gone before
         if hasattr(self, "_handle"):
-            os.close(self._handle)
+            close(self._handle)
 
     def read(self, size: int, position: int) -> bytes:
         """Read bytes; fewer at the end of the file."""
