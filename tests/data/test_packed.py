@@ -161,7 +161,7 @@ def test_unreadable_images_are_named_or_left_out(photos: Path, tmp_path: Path, c
     assert "not an image in a format that is read; remove it, or pass --unreadable skip" in capsys.readouterr().err
     assert cli.run(["pack", str(tmp_path / "photos"), "--out", str(out), "--unreadable", "skip"]) == 0
     printed = capsys.readouterr()
-    assert "1 images cannot be read and are skipped: " in printed.err
+    assert "1 image cannot be read and is skipped: " in printed.err
     assert f"{out}  22 images, 0.0 MB" in printed.out
     held = DataSource(str(tmp_path / "photos"), str(tmp_path), size=8, unreadable="skip").load("all")
     packed = DataSource(str(out), size=8).load("all")

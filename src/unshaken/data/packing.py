@@ -19,6 +19,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from unshaken.base.amounts import amount
 from unshaken.base.atomic_files import naming
 from unshaken.base.checksum import checksum
 from unshaken.base.json_files import read_bytes, read_json, write_json
@@ -262,7 +263,6 @@ def report_skipped(packed: PackedFile) -> None:
     """Say on stderr which images were left out."""
     broken = packed.about["unreadable"]
     if broken:
-        some = f"{', '.join(broken[:3])}{', ...' if len(broken) > 3 else ''}"
-        print(
-            f"{packed.about['location']}: {len(broken)} images cannot be read and are skipped: {some}", file=sys.stderr
-        )
+        some, s = f"{', '.join(broken[:3])}{', ...' if len(broken) > 3 else ''}", "is" if len(broken) == 1 else "are"
+        what = f"{amount(len(broken), 'image')} cannot be read and {s} skipped: {some}"
+        print(f"{packed.about['location']}: {what}", file=sys.stderr)
