@@ -66,3 +66,14 @@ def test_statistics_are_those_of_what_the_network_saw_in_train_mode():
     variances = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in batches])
     assert torch.allclose(net[0].running_var, variances.mean(0), rtol=1e-4)
     assert net[0].momentum == 0.1
+
+
+def test_a_network_is_as_it_was_if_an_estimate_fails():
+    net = nn.Sequential(nn.BatchNorm1d(2)).train()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(KeyError), estimating(net):
+        net(torch.rand(4, 2, generator=Key(0).on("cpu")))
+        raise KeyError
+    assert net[0].momentum == 0.1
+    assert not net[0]._forward_pre_hooks
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in state.items() if "running" in name)

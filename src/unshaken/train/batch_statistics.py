@@ -46,15 +46,14 @@ def estimating(net: nn.Module) -> Iterator[None]:
 
     Within the block their statistics do not change, so that attacks in eval mode meet the network as it is.
     """
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    sums, momenta = [_Sums(norm) for norm in norms], [norm.momentum for norm in norms]
-    with ExitStack() as hooks:
+    sums = [_Sums(m) for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    with ExitStack() as after:
         for one in sums:
+            after.callback(setattr, one.norm, "momentum", one.norm.momentum)
+            after.callback(one.norm.register_forward_pre_hook(one.note).remove)
             one.norm.momentum = 0.0
-            hooks.callback(one.norm.register_forward_pre_hook(one.note).remove)
         yield
-    for one, momentum in zip(sums, momenta, strict=True):
-        one.norm.momentum = momentum
+    for one in sums:
         one.write()
 
 
