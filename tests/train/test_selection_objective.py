@@ -362,9 +362,10 @@ def test_two_and_three_processes_answer_as_one(tmp_path):
 
 
 def answers(rank: int, count: int, folder: Path) -> None:
+    scene = made("acl")  # before there are others, with which it would share its batch
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet{count}", rank=rank, world_size=count)
-    problem = made("acl").posed()
+    problem = scene.posed()
     assert problem.processes.count == count
     ways = [RCS(attack=ATTACK), RCS(attack=ATTACK, granularity="sample"), GradientMatching(), KCenter(),
             Ranked(by="loss"), Ranked(attack=ATTACK)]  # fmt: skip
