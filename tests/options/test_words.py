@@ -92,7 +92,7 @@ def test_others_are_answered(typed, words):
         parse(PRETRAIN, [typed, "1"], "test")
 
 
-@pytest.mark.parametrize("typed", ["--xyz", "--foo", "--nodes", "--port", "--wandb", "--project", "--mixup", "--ema-x"])
+@pytest.mark.parametrize("typed", ["--xyz", "--foo", "--slurm", "--port", "--wandb", "--project", "--mixup", "--ema-x"])
 def test_what_nothing_is_like_is_not_guessed(typed):
     with pytest.raises(ValueError, match=re.escape(f"there is no option {typed} (`test --help` shows them all)")):
         parse(PRETRAIN, [typed, "1"], "test")

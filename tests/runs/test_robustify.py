@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import unshaken
@@ -18,9 +19,10 @@ from unshaken.evaluation.drift_under_attack import against_gallery, fidelity
 from unshaken.evaluation.linear_probe import linear_probe
 from unshaken.methods.lore import LORE
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.checkpoint import load_encoder
+from unshaken.nets.checkpoint import load_encoder, save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
-from unshaken.recipes.robust import OBJECTIVES, robust_recipe
+from unshaken.recipes.robust import OBJECTIVES, batch_for, robust_recipe
+from unshaken.runs.robustify import Original, recipe_for
 from unshaken.train.optim import AdamW
 
 GREY = Backbone("resnet-small", image_size=8, channels=1, mean=(0.5,), std=(0.5,))
@@ -191,3 +193,25 @@ def test_the_probe_is_the_optimum_of_its_problem():
     grads = torch.autograd.grad(loss, (weight, bias))
     assert all(float(g.abs().max()) < 1e-3 for g in grads)
     assert torch.allclose(layer(f).double(), logits, atol=1e-4)
+
+
+def test_the_default_batch_and_side_fit_the_images(tmp_path, capsys, monkeypatch):
+    """Few images get small batches; small images are not enlarged to the side of a convolutional encoder."""
+    monkeypatch.chdir(tmp_path)
+    assert [batch_for(count) for count in (100, 2000, 4000, 8000, 10**6, None)] == [16, 16, 32, 64, 64, 64]
+    (tmp_path / "photos").mkdir()
+    for k in range(8):
+        Image.new("RGB", (70 + k, 90), (k, 0, 0)).save(tmp_path / "photos" / f"{k}.png")
+    encoder = Backbone("resnet-small", image_size=96)
+    save_encoder(tmp_path / "encoder.safetensors", encoder.build(), encoder, {})
+    original = Original(tmp_path / "encoder.safetensors")
+    recipe = recipe_for(original, unshaken.DataSource("photos"))
+    assert (recipe.data.size, recipe.batch_size) == (64, 16)
+    assert "most images have 74 pixels, and are used at 64; the encoder's own side is 96 (--data.size 96)" in (
+        capsys.readouterr().err
+    )
+    assert recipe_for(original, unshaken.DataSource("photos", size=96)).data.size == 96
+    assert not capsys.readouterr().err
+    vit = Backbone("vit-small", image_size=96)
+    save_encoder(tmp_path / "encoder.safetensors", vit.build(), vit, {})
+    assert recipe_for(original, unshaken.DataSource("photos")).data.size is None

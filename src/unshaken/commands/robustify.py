@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +76,7 @@ def robustify(args: list[str]) -> int | None:
         return code
     workspace = Workspace(first.out, first.runtime, first.save_every)
     original = runs.original_of(name, workspace, first.source)
+    source = replace(source, limit=first.recipe.data.limit)
     default = RobustifyOptions(runs.recipe_for(original, source, objective or OBJECTIVES[0]))
     options = parse(default, rest, program)
     remark(options.recipe, default.recipe)

@@ -176,19 +176,30 @@ def _highest_of_colour(image: Image.Image, bits: int | None) -> int:
 
 def common_side(probe: Iterable[Encoded]) -> int:
     """Return the side of some images if all are squares of the same size, at most 224 pixels; else 32."""
-    sizes = set()
+    sizes = {*_sizes(probe)}
+    if len(sizes) != 1:
+        return DEFAULT_SIDE
+    width, height = sizes.pop()
+    return width if width == height <= LARGEST_OWN_SIDE else DEFAULT_SIDE
+
+
+def usual_side(probe: Iterable[Encoded]) -> int | None:
+    """Return the median of the shorter sides of some images in pixels; None if none can be read."""
+    sides = sorted(min(size) for size in _sizes(probe))
+    return sides[len(sides) // 2] if sides else None
+
+
+def _sizes(probe: Iterable[Encoded]) -> Iterator[tuple[int, int]]:
+    """Yield the width and height of each image that can be read; the others are reported when all are decoded."""
     for encoded in probe:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of damaged metadata and of many pixels
                 with _opened(encoded) as image:
-                    sizes.add(image.size)
-        except Exception:  # noqa: S112   an unreadable image is reported when all images are decoded
+                    size = image.size
+        except Exception:  # noqa: S112   Pillow's readers raise errors of any type for a damaged file
             continue
-    if len(sizes) != 1:
-        return DEFAULT_SIDE
-    width, height = sizes.pop()
-    return width if width == height <= LARGEST_OWN_SIDE else DEFAULT_SIDE
+        yield size
 
 
 def resized(pixels: np.ndarray, size: int | None) -> np.ndarray:

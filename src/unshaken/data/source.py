@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from unshaken.base.serialize import ASIDE, LATER
 from unshaken.base.suggest import did_you_mean
 from unshaken.base.types import Bool
 from unshaken.data.cifar import cifar
+from unshaken.data.decode import usual_side
 from unshaken.data.digits import digits
 from unshaken.data.folder import folder
 from unshaken.data.folder_index import Found
@@ -32,7 +34,7 @@ from unshaken.data.images import Images
 from unshaken.data.packed import load_packed
 from unshaken.data.packed_file import is_packed, read_packed
 from unshaken.data.parquet import parquet
-from unshaken.data.prefetch import SplitRequest, gather, where_decoded
+from unshaken.data.prefetch import PROBE, SplitRequest, gather, where_decoded
 from unshaken.data.stl import stl
 
 UNKNOWN = "unknown"
@@ -130,6 +132,13 @@ class DataSource:
         if not by_content:
             return len(listing)
         return len(listing) // EVERY if split == "test" else len(listing) - len(listing) // EVERY
+
+    def usual_side(self) -> int | None:
+        """Return the median of the shorter sides of the first training images of a user's own set, in pixels."""
+        if self.given is not None:
+            return min(self.load("train").pixels.shape[2:])
+        listing, _ = found_at(self._path()).split("train")
+        return usual_side(encoded for _, encoded in islice(listing.encoded(), PROBE))
 
     def where(self, count: int, side: int) -> str:
         """Say how a user's own set of a number of images is kept while it is used; empty if that needs no word."""

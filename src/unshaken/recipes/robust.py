@@ -24,6 +24,10 @@ from unshaken.transforms.views import AnyTransform, AnyViews, Concat, CropFlip, 
 
 OBJECTIVES = ("deacl", "fare", "profeat", "lore")
 """The objectives of `unshaken robustify`, the default first."""
+EPOCHS, UPDATES = 12, 1500
+BATCHES = (16, 32, 64)
+"""Batches to choose from: the largest that leaves UPDATES updates, else the smallest. More updates on the same images
+made encoders more robust, at equal cost (docs/robustify.md)."""
 
 
 def fare(defaults: DatasetDefaults) -> Pretrain:
@@ -49,13 +53,19 @@ def from_teacher(name: str, defaults: DatasetDefaults) -> Pretrain:
 
 
 def robust_recipe(
-    objective: str, encoder: str, backbone: Backbone, data: DataSource, ball: AnyBall | None = None
+    objective: str,
+    encoder: str,
+    backbone: Backbone,
+    data: DataSource,
+    ball: AnyBall | None = None,
+    images: int | None = None,
 ) -> Pretrain:
     """Return the recipe that makes an encoder robust on images without labels, with the encoder as its teacher.
 
     objective  one of OBJECTIVES
     encoder    the encoder's file or run, the student's start and teacher
     ball       what an attacker may change; None: the set's own if it is a standard one, else ε = 4/255
+    images     about how many images there are, on which the batch depends; None: the largest batch
 
     docs/robustify.md says where the values come from, and what was not tried.
     """
@@ -69,7 +79,7 @@ def robust_recipe(
     attack = PGD(ball, steps=2, rel_step_size=0.75)
     method = {
         "fare": FARE(attack),
-        "deacl": DeACL(attack, gamma=2.0),
+        "deacl": DeACL(attack, gamma=4.0),
         "profeat": ProFeAT(attack, beta=8.0),
         "lore": LORE(attack, rho=0.1, updates=2, dual_rate=1.0),
     }[objective]
@@ -84,14 +94,21 @@ def robust_recipe(
         views=views_of(objective, known.weak_views if standard else CropFlip(padding=max(1, side // 12))),
         optimizer=SGD(0.9, 5e-4) if by_angle else AdamW(weight_decay=1e-4),
         lr=WarmupCosine(0.5 if by_angle else 5e-4, warmup=1.0, floor=0.0),
-        epochs=12,
-        batch_size=64,
+        epochs=EPOCHS,
+        batch_size=batch_for(images),
         teacher=encoder,
         start="teacher",
         averaging=EMA(),
         batch_norm="train" if by_angle else "frozen",
         guard=Guard(),
     )
+
+
+def batch_for(images: int | None) -> int:
+    """Return the batch for a number of images."""
+    if images is None:
+        return BATCHES[-1]
+    return max((batch for batch in BATCHES if images * EPOCHS >= batch * UPDATES), default=BATCHES[0])
 
 
 def views_of(objective: str, weak: AnyTransform) -> AnyViews:

@@ -16,7 +16,7 @@ from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
-from unshaken.data.source import DataSource
+from unshaken.data.source import STANDARD, DataSource
 from unshaken.evaluation.drift_under_attack import drift_under_attack, fidelity
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
@@ -85,8 +85,35 @@ def _original_of(name: str | Path, workspace: Workspace, options: ImportOptions)
 
 
 def recipe_for(original: Original, data: DataSource, objective: str = OBJECTIVES[0]) -> Pretrain:
-    """Return the default recipe for an encoder and a user's images."""
-    return robust_recipe(objective, str(original.encoder), load_model(original.encoder).backbone, data)
+    """Return the default recipe for an encoder and a user's images.
+
+    The batch depends on their number. Images that are smaller than the side of a convolutional encoder are not enlarged
+    to it: a line on stderr says so.
+    """
+    model = load_model(original.encoder)
+    backbone = model.backbone
+    if data.size is None and data.name not in STANDARD and not _has_attention(model.net):
+        own = data.usual_side()
+        side = max(32, own // 32 * 32) if own else backbone.image_size
+        if side < backbone.image_size:
+            print(
+                f"note: most images have {own} pixels, and are used at {side}; the encoder's own side is "
+                f"{backbone.image_size} (--data.size {backbone.image_size})",
+                file=sys.stderr,
+            )
+            data = replace(data, size=side)
+    return robust_recipe(objective, str(original.encoder), backbone, data, images=_count(data))
+
+
+def _count(data: DataSource) -> int:
+    """Return about how many training images there are."""
+    count = len(data.load("train")) if data.name in STANDARD else data.estimated("train")
+    return count if data.limit is None else min(count, data.limit)
+
+
+def _has_attention(net: nn.Module) -> bool:
+    """Return whether a network cuts images into patches that attend to each other, whose number belongs to it."""
+    return any("attn" in name or "attention" in name for name, _ in net.named_modules())
 
 
 @in_python

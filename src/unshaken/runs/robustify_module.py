@@ -33,7 +33,7 @@ def module_recipe(images: Images, objective: str) -> Pretrain:
     """Return the default recipe for a module on images in the size that they have."""
     channels, side = images.pixels.shape[1], images.pixels.shape[-1]
     backbone = Backbone(channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
-    recipe = robust_recipe(objective, "module", backbone, DataSource(size=side))
+    recipe = robust_recipe(objective, "module", backbone, DataSource(size=side), images=len(images))
     return replace(recipe, data=DataSource(images.name, size=side))
 
 
