@@ -106,7 +106,7 @@ def evaluate(args: list[str]) -> int:
         write_means(runs, found)
     if found:
         show(found, form=options)
-    if found and not wrong and not options.for_programs:
+    if found and not wrong and not options.for_programs and options.shard == "1/1":  # of shares, the parent says it
         total = format_duration(sum(result["seconds"]["evaluation"] or 0 for result in found))
         print(f"{amount(len(found), 'result')} in {total} of attacks and answers", file=sys.stderr)
         print(f"next: unshaken doctor {runs[0]}; unshaken report {name} --html report.html", file=sys.stderr)
