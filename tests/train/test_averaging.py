@@ -1,10 +1,17 @@
 """Averages of weights: closed forms, statistics of their own, and a resumed run that keeps them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+import unshaken
 from unshaken.base.rng import Key
+from unshaken.base.serialize import canonical
+from unshaken.methods.supervised import AFF, SLF
+from unshaken.nets.checkpoint import load_classifier
+from unshaken.recipes.finetune import Finetune
 from unshaken.train.averaging import EMA, SWA, AveragedWeights
 from unshaken.train.batch_statistics import estimating
 
@@ -82,3 +89,27 @@ def test_a_network_is_as_it_was_if_an_estimate_fails():
     assert net[0].momentum == 0.1
     assert not net[0]._forward_pre_hooks
     assert all(torch.equal(net.state_dict()[name], value) for name, value in state.items() if "running" in name)
+
+
+@pytest.mark.parametrize("method", [SLF(), AFF()], ids=["slf", "aff"])
+def test_fine_tuning_ends_with_the_mean_of_its_weights(method, tmp_path, monkeypatch):
+    """A recipe without an average keeps its name."""
+    seen: list[dict[str, torch.Tensor]] = []
+    update = AveragedWeights.update
+
+    def noted(average: AveragedWeights, net: nn.Module) -> None:
+        seen.append({name: p.detach().clone() for name, p in net.named_parameters()})
+        update(average, net)
+
+    monkeypatch.setattr(AveragedWeights, "update", noted)
+    source, how = unshaken.DataSource("digits", limit=96), unshaken.Workspace(tmp_path, quiet=True)
+    encoder = unshaken.pretrain(replace(unshaken.recipe("acl/digits"), data=source, epochs=1, batch_size=96), how)
+    recipe = Finetune(method, source, epochs=2, batch_size=32, averaging=SWA(start=0))
+    assert "averaging" not in canonical(replace(recipe, averaging=None))
+    run = unshaken.finetune(encoder, recipe, how)
+    net = load_classifier(run / "classifier.safetensors")[0]
+    assert len(seen) == 6
+    mean = {name: torch.stack([one[name] for one in seen]).mean(0) for name in seen[0] if "head" in name}
+    for name, value in mean.items():
+        assert torch.allclose(net.get_parameter(name), value, atol=1e-6)
+    assert not torch.allclose(next(iter(mean.values())), seen[-1][next(iter(mean))], atol=1e-4)

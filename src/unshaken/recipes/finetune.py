@@ -15,6 +15,7 @@ from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.methods.tuning import AnyTuning
 from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
+from unshaken.train.averaging import AnyAveraging
 from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.transforms.views import AnyTransform, CropFlip
 
@@ -43,6 +44,8 @@ class Finetune:
     --held-out` evaluates on them. 0 holds out none."""
     seed: Whole = 1
     """Seed of all random numbers."""
+    averaging: AnyAveraging | None = field(default=None, metadata=LATER)
+    """Average of the weights that the run returns instead of the last ones: EMA or SWA. None: the last weights."""
     clip: NonNegative = field(default=0.0, metadata=LATER)
     """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: no clipping."""
 

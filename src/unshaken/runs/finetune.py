@@ -27,6 +27,8 @@ from unshaken.recipes.finetune import MODES, Finetune, Protocol, chosen
 from unshaken.runs.autolora import finetune_autolora
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
 from unshaken.runs.workspace import Workspace
+from unshaken.train.averaging import AveragedWeights
+from unshaken.train.batch_statistics import take_average
 from unshaken.train.batches import BatchStream
 from unshaken.train.image_sets import image_identity, load_labelled
 from unshaken.train.loop import fit
@@ -125,7 +127,12 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         batches = BatchStream(
             images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, key, images.label
         )  # fmt: skip
-        fit(step, batches.to(fabric.device), recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
+        batches = batches.to(fabric.device)
+        if recipe.averaging:
+            updates = len(batches) * recipe.epochs * recipe.method.updates_per_batch
+            step.average = AveragedWeights(recipe.averaging, net, updates)
+        fit(step, batches, recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
+        take_average(step, batches)
         origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
         classifier = merge_route(net, "adv")
         us.first(lambda: save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin))

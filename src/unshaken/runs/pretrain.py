@@ -34,7 +34,7 @@ from unshaken.runs.first_network import first_network
 from unshaken.runs.lp_aff import pretrain_lp_aff
 from unshaken.runs.workspace import Workspace
 from unshaken.train.averaging import AveragedWeights
-from unshaken.train.batch_statistics import reestimate, reestimate_clean
+from unshaken.train.batch_statistics import reestimate_clean, take_average
 from unshaken.train.batches import BatchStream
 from unshaken.train.coreset_training import fit_on_coresets
 from unshaken.train.gauges import Gauges
@@ -196,10 +196,7 @@ def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:
 
 def finish_weights(step: Step, recipe: Pretrain, batches: BatchStream) -> None:
     """Write the averaged weights into the network, with statistics of their own, and add a low-rank branch to them."""
-    if isinstance(step.average, AveragedWeights):
-        step.average.copy_to(step.net)
-        if step.average.rule.statistics == "reestimate" and not step.frozen_norms:
-            reestimate(step, batches)
+    take_average(step, batches)
     if recipe.lora:
         merge_lora(step.net.encoder)
 

@@ -14,6 +14,7 @@ from unshaken.base.types import Batch
 from unshaken.methods.base import Step
 from unshaken.nets.network import Encoder
 from unshaken.nets.shared_bn import moments
+from unshaken.train.averaging import AveragedWeights
 from unshaken.train.batches import BatchStream, Position
 
 BATCHES = 20
@@ -66,6 +67,14 @@ def reestimate(step: Step, feed: BatchStream, batches: int = BATCHES) -> None:
             step(batch, feed.clock(Position()), feed.key / "statistics" / number)
     step.frozen_norms = frozen
     step.train()
+
+
+def take_average(step: Step, feed: BatchStream) -> None:
+    """Write the average of the weights into the network, if there is one, with statistics of its own."""
+    if isinstance(step.average, AveragedWeights):
+        step.average.copy_to(step.net)
+        if step.average.rule.statistics == "reestimate" and not step.frozen_norms:
+            reestimate(step, feed)
 
 
 def reestimate_clean(encoder: Encoder, feed: BatchStream, batches: int = BATCHES) -> None:
