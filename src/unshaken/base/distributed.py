@@ -136,13 +136,14 @@ class Processes:
             return make()
         from torch import distributed
 
-        told, error = [None, None], None
+        told: list[Any] = [None, None]
+        error: Exception | None = None
         if self.rank == 0:
             try:
                 with _alone():
-                    told[0] = make()  # pyright: ignore[reportArgumentType]
+                    told[0] = make()
             except Exception as raised:
-                error, told[1] = raised, _portable(raised)  # pyright: ignore[reportArgumentType]
+                error, told[1] = raised, _portable(raised)
         distributed.broadcast_object_list(told, 0, _host_group())
         if error is None and told[1] is not None:
             error = told[1]

@@ -26,7 +26,7 @@ def pictures_of(receipts: list[Receipt]) -> dict[str, dict[int, dict[str, str]]]
             names = [images.names[k] for k in images.label.tolist()]
             found[digest] = {
                 k: {"src": data_uri(pixels), "alt": f"test image {k}, a {name}"}
-                for k, (pixels, name) in enumerate(zip(images.pixels.numpy(), names, strict=True))
+                for k, (pixels, name) in enumerate(zip(images.pixels[:].numpy(), names, strict=True))
             }
     return found
 

@@ -97,7 +97,9 @@ class BatchNormFolder:
         used = [node.target for node in calls]
         for node in calls:
             norm, before = _select_route(net.get_submodule(node.target), route), node.args[0]
-            if not _only_normalizes(norm) or not norm.track_running_stats or before not in calls:
+            if not isinstance(norm, nn.BatchNorm2d) or not _only_normalizes(norm) or before not in calls:
+                continue
+            if not norm.track_running_stats:
                 continue
             conv = net.get_submodule(before.target)
             exclusive = len(before.users) == 1 and used.count(before.target) == used.count(node.target) == 1
@@ -105,7 +107,7 @@ class BatchNormFolder:
                 pairs.append(ConvNorm(conv, norm, _with_bias(conv, self.precision)))
                 net.set_submodule(before.target, pairs[-1].both)
                 if isinstance(after := getattr(norm, "act", None), nn.Module):
-                    net.set_submodule(node.target, nn.Sequential(norm.drop, after))
+                    net.set_submodule(node.target, nn.Sequential(norm.drop, after))  # pyright: ignore[reportArgumentType]
                 else:
                     node.replace_all_uses_with(before)
                     graph.erase_node(node)

@@ -55,7 +55,7 @@ def join_group(group: Launched, kind: str, compiled: bool) -> Fabric:
     strategy = DDPStrategy(
         cluster_environment=SLURMEnvironment(auto_requeue=False) if slurm else TorchElasticEnvironment(),
         timeout=SILENCE,
-        **{sync: False},  # buffers are equal in all processes
+        **{sync: False},  # buffers are equal in all processes  # pyright: ignore[reportArgumentType]
         gradient_as_bucket_view=True,
         # this keeps the first buckets: otherwise a resumed run would sum its first gradients in another order. And a
         # method may leave a route unused.

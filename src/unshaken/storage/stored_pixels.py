@@ -125,7 +125,7 @@ class StoredPixels:
     def __getitem__(self, index: Any) -> UInt8[Tensor, "..."]:
         """Read some images into memory; a single one for a number."""
         if isinstance(index, (int, np.integer)):
-            return self._start(self.rows[[index]]).result()[0]
+            return self._start(self.rows[[int(index)]]).result()[0]
         rows = self._rows(index)
         while self._ahead:
             first = self._ahead.popleft()
