@@ -206,7 +206,7 @@ def test_the_default_batch_and_side_fit_the_images(tmp_path, capsys, monkeypatch
     save_encoder(tmp_path / "encoder.safetensors", encoder.build(), encoder, {})
     original = Original(tmp_path / "encoder.safetensors")
     recipe = recipe_for(original, unshaken.DataSource("photos"))
-    assert (recipe.data.size, recipe.batch_size) == (64, 16)
+    assert (recipe.data.size, recipe.batch_size, recipe.method.gamma) == (64, 16, 4.0)
     assert "most images have 74 pixels, and are used at 64; the encoder's own side is 96 (--data.size 96)" in (
         capsys.readouterr().err
     )

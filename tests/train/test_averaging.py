@@ -113,3 +113,8 @@ def test_fine_tuning_ends_with_the_mean_of_its_weights(method, tmp_path, monkeyp
     for name, value in mean.items():
         assert torch.allclose(net.get_parameter(name), value, atol=1e-6)
     assert not torch.allclose(next(iter(mean.values())), seen[-1][next(iter(mean))], atol=1e-4)
+    copied = replace(recipe, averaging=SWA("copy", start=0))
+    other = load_classifier(unshaken.finetune(encoder, copied, how) / "classifier.safetensors")[0]
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True))
+    pairs = [(value, other.state_dict()[name]) for name, value in net.state_dict().items() if "running_mean" in name]
+    assert all(torch.equal(a, b) == isinstance(method, SLF) for a, b in pairs)  # SLF trains no batch norm
