@@ -14,6 +14,7 @@ NAMES = {
     "air-step": "the same with adversarial invariant regularisation",
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "campaign": "a robust encoder in a given time, from the plan to AutoAttack (options of its own: campaign --help)",
+    "evidence": "methods at about one cost on CIFAR-10 (options of its own: evidence --help)",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "gpu": "training steps on a GPU: images/s, memory, utilisation, the price of determinism, projected hours",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
@@ -27,10 +28,10 @@ NAMES = {
 def main() -> None:
     if sys.argv[1:] == ["--names"]:
         gpu = importlib.import_module("bench.gpu").there()
-        print("\n".join(name for name in NAMES if name != "campaign" and (name != "gpu" or gpu)))
+        print("\n".join(name for name in NAMES if name not in ("campaign", "evidence") and (name != "gpu" or gpu)))
         return
-    if sys.argv[1:2] == ["campaign"]:
-        importlib.import_module("bench.campaign").main(sys.argv[2:])
+    if sys.argv[1:2] in (["campaign"], ["evidence"]):  # they have options of their own
+        importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
         return
     listing = "\n".join(f"  {name:<11} {line}" for name, line in NAMES.items())
     form = argparse.RawDescriptionHelpFormatter
