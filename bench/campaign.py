@@ -266,6 +266,6 @@ def main(args: list[str]) -> None:
         wanted = replace(wanted, data=replace(data, limit=options.limit))
     if options.backbone:
         wanted = replace(wanted, backbone=replace(wanted.backbone, name=options.backbone))
-    wanted = replace(wanted, batch_size=options.batch or wanted.batch_size, seed=options.seed)
+    wanted = replace(wanted, batch_size=options.batch_size or wanted.batch_size, seed=options.seed)
     runtime = Runtime(precision="auto", mode=options.mode, compile=options.compile, threads=options.threads)
     Campaign(wanted, options.seconds, options.out, runtime).run()

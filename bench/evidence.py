@@ -23,6 +23,7 @@ from unshaken.board.submit import submission
 from unshaken.compute.runtime import Runtime
 from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import Random
+from unshaken.data.source import DataSource
 from unshaken.methods.air import AIR
 from unshaken.nets.wide_resnet import wrn
 from unshaken.recipes.finetune import Finetune
@@ -133,7 +134,12 @@ class Evidence:
         self.workspace = unshaken.Workspace(runtime=Runtime(threads=1), save_every=60.0)
 
     def with_images(self, one: Any) -> Any:
-        return replace(one, data=replace(one.data, root=str(self.data)), seed=self.seed)
+        folder = self.data / "cifar10"  # as Parquet; else the archive
+        if folder.exists():
+            source = DataSource(str(folder), root=str(self.out / "data"), limit=one.data.limit)
+        else:
+            source = replace(one.data, root=str(self.data))
+        return replace(one, data=source, seed=self.seed)
 
     def encoder(self, name: str) -> Path:
         row = ROWS[name]
