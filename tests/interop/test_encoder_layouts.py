@@ -204,6 +204,94 @@ def meta_dinov3() -> Original:
     return plain(net, net, wrap, unwrap)
 
 
+def meta_gated_dinov3() -> Original:
+    """The names of Meta's files on timm's network: gated MLPs as in H+ and 7B, no bias of queries and values."""
+    from timm.models.eva import Eva
+
+    net = shaken(
+        Eva(
+            SIDE, PATCH, num_classes=0, global_pool="token", embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS,
+            qkv_bias=False, init_values=1.0, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True,
+            use_rot_pos_emb=True, use_abs_pos_emb=False, num_reg_tokens=3, use_fc_norm=False, dynamic_img_size=True,
+            mlp_ratio=2, swiglu_mlp=True, swiglu_align_to=8, norm_layer=lambda *a, **k: nn.LayerNorm(*a, **k, eps=1e-5),
+        )
+    )  # fmt: skip
+    words = (("reg_token", "storage_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma"))
+    words += (("fc1_g", "w1"), ("fc1_x", "w2"), ("fc2", "w3"))
+    beside = MASK | {"local_cls_norm.weight": torch.ones(WIDTH), "rope_embed.periods": torch.ones(8)}
+
+    def wrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in state.items():
+            for ours, theirs in words:
+                name = name.replace(ours, theirs)
+            found[name] = tensor
+        return found | beside
+
+    def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in state.items():
+            for ours, theirs in words:
+                name = name.replace(theirs, ours)
+            found[name] = tensor
+        return {name: tensor for name, tensor in found.items() if name not in beside}
+
+    return plain(net, net, wrap, unwrap)
+
+
+def transformers_gated_dinov3() -> Original:
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    config = DINOv3ViTConfig(**HF, num_register_tokens=3, use_gated_mlp=True, hidden_act="silu", query_bias=False,
+                             value_bias=False)  # fmt: skip
+    net = shaken(DINOv3ViTModel(config))
+    return huggingface(net, lambda x: net(x).pooler_output)
+
+
+class Tower(nn.Module):
+    """open_clip's tower around a network of timm: the names in its files, and what it computes."""
+
+    def __init__(self, trunk: nn.Module, **head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, nn.Sequential()
+        for name, module in head.items():
+            self.head.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+
+def open_clip_convnext(layers: int) -> Original:
+    timm_package()
+    from timm.layers import Mlp
+    from timm.models.convnext import ConvNeXt
+
+    trunk = ConvNeXt(num_classes=0, depths=(1, 2, 1, 1), dims=(8, 16, 24, 32))
+    head = {"proj": nn.Linear(32, 12, bias=False)} if layers == 1 else {"mlp": Mlp(32, 24, 12, bias=(True, False))}
+    return tower(shaken(Tower(trunk, **head)))
+
+
+def open_clip_eva02() -> Original:
+    timm_package()
+    from timm.models.eva import Eva
+
+    trunk = Eva(
+        SIDE, PATCH, num_classes=48, global_pool="token", embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS,
+        qkv_fused=False, mlp_ratio=4 * 2 / 3, swiglu_mlp=True, scale_mlp=True, scale_attn_inner=True,
+        use_rot_pos_emb=True, ref_feat_shape=(16, 16),
+    )  # fmt: skip
+    return tower(shaken(Tower(trunk)))
+
+
+def tower(net: nn.Module) -> Original:
+    return plain(
+        net,
+        net,
+        lambda state: {"logit_scale": torch.tensor(4.6)} | {f"visual.{name}": t for name, t in state.items()},
+        lambda state: {name.removeprefix("visual."): t for name, t in state.items() if name != "logit_scale"},
+    )
+
+
 def torchvision_vit() -> Original:
     timm_package()
     from torchvision.models import VisionTransformer
@@ -287,6 +375,15 @@ ROWS: dict[str, tuple[str, str, Callable[[], Original], ImportOptions]] = {
     ),
     "DINOv3 in transformers": ("dinov3-hf", "transformers", transformers_dinov3, ImportOptions()),
     "DINOv3": ("dinov3", "timm", meta_dinov3, ImportOptions(heads=HEADS, image_size=SIDE)),
+    "gated DINOv3": ("dinov3", "timm", meta_gated_dinov3, ImportOptions(heads=HEADS, image_size=SIDE)),
+    "gated DINOv3 in transformers": (
+        "dinov3-hf-gated", "transformers", transformers_gated_dinov3, ImportOptions(),
+    ),
+    "ConvNeXt of open_clip": ("clip-convnext", "timm", lambda: open_clip_convnext(1), ImportOptions(image_size=64)),
+    "ConvNeXt of open_clip, two layers": (
+        "clip-convnext-mlp", "timm", lambda: open_clip_convnext(2), ImportOptions(image_size=64),
+    ),
+    "EVA-02 of open_clip": ("eva02", "timm", open_clip_eva02, ImportOptions(heads=HEADS)),
     "torchvision": ("vit-torchvision", "torchvision", torchvision_vit, OF_2),
     "DINO": ("dino", "timm", timm_vit, of_2("dino")),
     "MAE": ("mae", "timm", lambda: timm_vit(beside=DECODER, mean=True), OF_2),

@@ -17,14 +17,17 @@ from unshaken.layouts.encoder_facts import Facts, Unsaid
 from unshaken.layouts.encoder_layouts import ENCODER_LAYOUTS, EncoderLayout
 from unshaken.layouts.foreign import Container, ForeignCheckpoint
 from unshaken.nets.backbone import Backbone
+from unshaken.nets.clip_convnext import ClipConvNeXt
+from unshaken.nets.clip_resnet import ClipResNet
 from unshaken.nets.name_rules import HOLE, Rule, names_within, parent, placed
 from unshaken.nets.torch_files import real
+from unshaken.nets.variants import AnyVariant
 
 SPARE = ("head.weight", "attn_pool.", "norm.", "fc_norm.")
 """Our names that only some poolings use; with another, these weights stay in the original file alone."""
 
 
-FIRST = ("patch_embed.proj.weight", "stem.conv1.conv.weight")
+FIRST = ("patch_embed.proj.weight", "stem.conv1.conv.weight", "stem.0.weight")
 """Our names of the first convolution, which tells the number of channels."""
 
 
@@ -203,7 +206,7 @@ def import_encoder(foreign: ForeignCheckpoint, reading: EncoderReading, options:
         "file": f"{foreign.name}, {reading.place}",
         "layout": f"{layout.name}: {layout.what}",
         "network": ", ".join(_said(reading, options)),
-        "embedding": f"{EMBEDDINGS[backbone.variant.pool]}, {encoder.features} numbers",
+        "embedding": f"{embedding_of(backbone.variant)}, {encoder.features} numbers",
         "normalisation": f"mean {list(backbone.mean)}, std {list(backbone.std)}",
         "preprocessing": f"published: {reading.facts.interpolation or 'unknown'}; here: the shorter side is resized "
         "(bicubic), the centre cut out",
@@ -225,6 +228,13 @@ EMBEDDINGS = {
     "projection": "the projected class token",
     "attention": "the tokens pooled by attention",
 }
+OF_MAPS = {ClipResNet: "the map pooled by attention and projected", ClipConvNeXt: "the projected average of the map"}
+"""Embeddings of the networks that have no class token."""
+
+
+def embedding_of(variant: AnyVariant) -> str:
+    """Describe an encoder's embedding in words."""
+    return OF_MAPS.get(type(variant)) or EMBEDDINGS[variant.pool]
 
 
 def _said(reading: EncoderReading, options: ImportOptions) -> Iterator[str]:
@@ -233,7 +243,8 @@ def _said(reading: EncoderReading, options: ImportOptions) -> Iterator[str]:
     assert backbone is not None
     assert variant is not None
     yield f"{backbone.name}, {variant.activation}"
-    yield f"{variant.heads} heads" + ("" if reading.facts.heads else " (assumed from the width; --heads)")
+    if variant.heads:
+        yield f"{variant.heads} heads" + ("" if reading.facts.heads else " (assumed from the width; --heads)")
     own = "" if backbone.image_size == variant.side else f", position embeddings of {variant.side} resampled"
     yield f"for images of {backbone.image_size} pixels" + ("" if options.image_size else " (--image-size)") + own
 

@@ -7,15 +7,28 @@ import re
 from dataclasses import dataclass
 
 from unshaken.layouts.published import Normalisation
+from unshaken.nets.clip_convnext import ClipConvNeXt
 from unshaken.nets.clip_resnet import ClipResNet
+from unshaken.nets.eva02 import Eva02
 from unshaken.nets.name_rules import Shapes
 from unshaken.nets.rope_vit import RopeViT
 from unshaken.nets.vit import Pool, Resize, ViT
 
-ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh"}
+ACTIVATIONS = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_tanh": "gelu_tanh",
+    "silu": "silu",
+}
 """Activations by the names in config.json, and ours."""
 OF_80 = (1152, 1280, 1408, 1664)
 """Widths of published networks with 16 heads; the others have heads of 64."""
+
+HEADS_OF_DINOV3 = {1280: 20, 4096: 32}
+"""Heads of DINOv3's H+ and 7B, by width; those of S to L have a width of 64."""
+WIDTH_OF_XXLARGE = 384
+"""Width of the first stage of open_clip's ConvNeXt-XXL, whose norms alone have an epsilon of 1e-5."""
 
 
 class Unsaid(ValueError):
@@ -86,26 +99,63 @@ def rope_vit_of(_: Resize, shapes: Shapes, facts: Facts) -> RopeViT:
         patch=patches[-1],
         width=width,
         depth=_blocks(shapes),
-        heads=heads_of(width, facts),
-        hidden=shapes["blocks.0.mlp.fc1.weight"][0],
+        heads=facts.heads or HEADS_OF_DINOV3.get(width) or heads_of(width, facts),
+        hidden=shapes["blocks.0.mlp.fc2.weight"][1],
         registers=shapes["reg_token"][-2] if "reg_token" in shapes else 0,
         pool=facts.pool or "class",
         eps=facts.eps or 1e-5,
         biased="blocks.0.attn.q_bias" in shapes or "blocks.0.attn.qkv.bias" in shapes,
+        gated="blocks.0.mlp.fc1_g.weight" in shapes,
+    )
+
+
+def eva02_of(_: Resize, shapes: Shapes, facts: Facts) -> Eva02:
+    """Return the EVA-02 of CLIP that has these shapes."""
+    _projected(facts)
+    patch, width = shapes["patch_embed.proj.weight"][-1], shapes["patch_embed.proj.weight"][0]
+    return Eva02(
+        side=math.isqrt(shapes["pos_embed"][-2] - 1) * patch,
+        patch=patch,
+        width=width,
+        depth=_blocks(shapes),
+        heads=heads_of(width, facts),
+        hidden=shapes["blocks.0.mlp.fc2.weight"][1],
+        out=shapes["head.weight"][-1],
+        eps=facts.eps or 1e-6,
+    )
+
+
+def clip_convnext_of(_: Resize, shapes: Shapes, facts: Facts) -> ClipConvNeXt:
+    """Return the ConvNeXt of open_clip that has these shapes."""
+    _projected(facts)
+    widths = tuple(shapes[f"stages.{stage}.blocks.0.norm.weight"][0] for stage in range(4))
+    return ClipConvNeXt(
+        side=facts.side or 256,
+        depths=_stages(shapes),
+        widths=widths,
+        hidden=shapes.get("head.pre_logits.fc.weight", (0,))[0],
+        out=shapes["head.fc.weight"][0],
+        eps=facts.eps or (1e-5 if widths[0] == WIDTH_OF_XXLARGE else 1e-6),
     )
 
 
 def clip_resnet_of(_: Resize, shapes: Shapes, facts: Facts) -> ClipResNet:
     """Return the ResNet of CLIP that has these shapes."""
-    if facts.pool not in (None, "projection"):
-        raise ValueError(f"a ResNet of CLIP has no {facts.pool} pooling: leave --pool out")
-    blocks = [
-        len({int(at[1]) for name in shapes if (at := re.match(rf"stages\.{stage}\.(\d+)\.", name))})
-        for stage in range(4)
-    ]
+    _projected(facts)
     grid = math.isqrt(shapes["head.pos_embed"][0] - 1)
     width, out = shapes["stem.conv3.conv.weight"][0], shapes["head.proj.weight"][0]
-    return ClipResNet(side=32 * grid, layers=tuple(blocks), width=width, out=out)
+    return ClipResNet(side=32 * grid, layers=_stages(shapes), width=width, out=out)
+
+
+def _projected(facts: Facts) -> None:
+    if facts.pool not in (None, "projection"):
+        raise ValueError(f"this network of CLIP has no {facts.pool} pooling: leave --pool out")
+
+
+def _stages(shapes: Shapes) -> tuple[int, ...]:
+    """Return the numbers of blocks in the four stages of a convolutional network."""
+    pattern = r"stages\.{}\.(?:blocks\.)?(\d+)\."
+    return tuple(len({at[1] for name in shapes if (at := re.match(pattern.format(stage), name))}) for stage in range(4))
 
 
 def _blocks(shapes: Shapes) -> int:
@@ -137,4 +187,6 @@ def _activation(facts: Facts) -> str:
             "no file says which GELU its network has, and with the wrong one every answer is a little off: add "
             "--activation quick_gelu (OpenAI, DFN, MetaCLIP, LAION-400M) or --activation gelu (LAION-2B, DataComp)"
         )
+    if facts.activation == "silu":
+        raise ValueError("the activation silu is of gated MLPs, and this network has none")
     return facts.activation

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from unshaken.layouts.encoder_facts import Facts, clip_resnet_of, rope_vit_of, vit_of
+from unshaken.layouts.encoder_facts import Facts, clip_convnext_of, clip_resnet_of, eva02_of, rope_vit_of, vit_of
 from unshaken.layouts.published import IMAGENET, Normalisation
 from unshaken.nets import encoder_names as names
 from unshaken.nets.name_rules import Rule, Shapes, names_within
@@ -79,6 +79,31 @@ ENCODER_LAYOUTS = {
             variant=clip_resnet_of,
         ),
         EncoderLayout(
+            "clip-convnext",
+            "a ConvNeXt of open_clip",
+            names.CLIP_CONVNEXT,
+            ("stem.0.weight", "stages.0.blocks.0.conv_dw.weight", "../head.proj.weight"),
+            facts=Facts(normalisation=OPENAI, interpolation="bicubic"),
+            variant=clip_convnext_of,
+        ),
+        EncoderLayout(
+            "clip-convnext-mlp",
+            "a ConvNeXt of open_clip with two layers of projection",
+            names.CLIP_CONVNEXT,
+            ("stem.0.weight", "stages.0.blocks.0.conv_dw.weight", "../head.mlp.fc2.weight"),
+            facts=Facts(normalisation=OPENAI, interpolation="bicubic"),
+            variant=clip_convnext_of,
+        ),
+        EncoderLayout(
+            "eva02",
+            "EVA-02 of CLIP in open_clip and timm, B and L",
+            names.EVA02,
+            ("cls_token", "blocks.0.mlp.fc1_g.weight", "blocks.0.attn.k_proj.weight", "head.weight"),
+            beside=(("fixed numbers", r"(blocks\.\d+\.attn\.)?rope\."),),
+            facts=Facts(normalisation=OPENAI, interpolation="bicubic"),
+            variant=eva02_of,
+        ),
+        EncoderLayout(
             "clip-hf",
             "a ViT of CLIP in transformers",
             names.HF_CLIP,
@@ -140,18 +165,29 @@ ENCODER_LAYOUTS = {
             "DINOv3 in transformers, S to L; its licence binds derived weights too",
             names.HF_DINOV3,
             ("embeddings.register_tokens", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
+            lacks=(r"layer\.0\.mlp\.gate_proj",),
+            beside=(("mask token", r"embeddings\.mask_token$"), CLASSIFIER),
+            facts=Facts(eps=1e-5, normalisation=IMAGENET, interpolation="bilinear"),
+            variant=rope_vit_of,
+        ),
+        EncoderLayout(
+            "dinov3-hf-gated",
+            "DINOv3 in transformers, H+ and 7B; its licence binds derived weights too",
+            names.HF_DINOV3_GATED,
+            ("embeddings.register_tokens", "layer.0.mlp.gate_proj.weight", "layer.0.layer_scale1.lambda1"),
             beside=(("mask token", r"embeddings\.mask_token$"), CLASSIFIER),
             facts=Facts(eps=1e-5, normalisation=IMAGENET, interpolation="bilinear"),
             variant=rope_vit_of,
         ),
         EncoderLayout(
             "dinov3",
-            "DINOv3 as Meta published it, S to L; its licence binds derived weights too",
+            "DINOv3 as Meta published it; its licence binds derived weights too",
             names.DINOV3,
             ("storage_tokens", "blocks.0.attn.qkv.weight", "blocks.0.ls1.gamma"),
             beside=(
                 ("mask token", r"mask_token$"),
                 ("fixed numbers", r"rope_embed\.|blocks\.\d+\.attn\.qkv\.bias_mask"),
+                ("norm of small crops, for training", r"local_cls_norm\."),
             ),
             facts=Facts(eps=1e-5, normalisation=IMAGENET, interpolation="bicubic"),
             variant=rope_vit_of,

@@ -107,8 +107,7 @@ TORCHVISION_VIT = rules(
     """
 )
 """torchvision's ViT, and its older files."""
-HF_DINOV3 = rules(
-    """
+_HF_DINOV3 = """
     embeddings.cls_token                                   cls_token
     embeddings.register_tokens                             reg_token
     embeddings.patch_embeddings.{p}                        patch_embed.proj.{p}
@@ -119,13 +118,20 @@ HF_DINOV3 = rules(
     layer.{i}.attention.o_proj.{p}                         blocks.{i}.attn.proj.{p}
     layer.{i}.layer_scale1.lambda1                         blocks.{i}.gamma_1
     layer.{i}.norm2.{p}                                    blocks.{i}.norm2.{p}
-    layer.{i}.mlp.up_proj.{p}                              blocks.{i}.mlp.fc1.{p}
     layer.{i}.mlp.down_proj.{p}                            blocks.{i}.mlp.fc2.{p}
     layer.{i}.layer_scale2.lambda1                         blocks.{i}.gamma_2
     norm.{p}                                               norm.{p}
     """
+HF_DINOV3 = rules(_HF_DINOV3 + "layer.{i}.mlp.up_proj.{p} blocks.{i}.mlp.fc1.{p}")
+"""DINOv3 in transformers' files, S to L."""
+HF_DINOV3_GATED = rules(
+    _HF_DINOV3
+    + """
+    layer.{i}.mlp.gate_proj.{p}                            blocks.{i}.mlp.fc1_g.{p}
+    layer.{i}.mlp.up_proj.{p}                              blocks.{i}.mlp.fc1_x.{p}
+    """
 )
-"""DINOv3 in transformers' files."""
+"""The same with gated MLPs: H+ and 7B."""
 DINOV3 = rules(
     """
     cls_token                                              cls_token
@@ -138,6 +144,9 @@ DINOV3 = rules(
     blocks.{i}.ls1.gamma                                   blocks.{i}.gamma_1
     blocks.{i}.norm2.{p}                                   blocks.{i}.norm2.{p}
     blocks.{i}.mlp.{fc}.{p}                                blocks.{i}.mlp.{fc}.{p}
+    blocks.{i}.mlp.w1.{p}                                  blocks.{i}.mlp.fc1_g.{p}
+    blocks.{i}.mlp.w2.{p}                                  blocks.{i}.mlp.fc1_x.{p}
+    blocks.{i}.mlp.w3.{p}                                  blocks.{i}.mlp.fc2.{p}
     blocks.{i}.ls2.gamma                                   blocks.{i}.gamma_2
     norm.{p}                                               norm.{p}
     """
@@ -169,3 +178,40 @@ def _clip_resnet() -> str:
 
 CLIP_RESNET = rules(_clip_resnet())
 """The ResNets of OpenAI's CLIP and of open_clip."""
+EVA02 = rules(
+    """
+    cls_token                                              cls_token
+    pos_embed                                              pos_embed
+    patch_embed.proj.{p}                                   patch_embed.proj.{p}
+    blocks.{i}.norm1.{p}                                   blocks.{i}.norm1.{p}
+    blocks.{i}.attn.q_proj.{p}                             blocks.{i}.attn.q_proj.{p}
+    blocks.{i}.attn.k_proj.weight                          blocks.{i}.attn.k_proj.weight
+    blocks.{i}.attn.v_proj.{p}                             blocks.{i}.attn.v_proj.{p}
+    blocks.{i}.attn.norm.{p}                               blocks.{i}.attn.norm.{p}
+    blocks.{i}.attn.proj.{p}                               blocks.{i}.attn.proj.{p}
+    blocks.{i}.norm2.{p}                                   blocks.{i}.norm2.{p}
+    blocks.{i}.mlp.fc1_g.{p}                               blocks.{i}.mlp.fc1_g.{p}
+    blocks.{i}.mlp.fc1_x.{p}                               blocks.{i}.mlp.fc1_x.{p}
+    blocks.{i}.mlp.norm.{p}                                blocks.{i}.mlp.norm.{p}
+    blocks.{i}.mlp.fc2.{p}                                 blocks.{i}.mlp.fc2.{p}
+    norm.{p}                                               norm.{p}
+    head.{p}                                               head.{p}
+    """
+)
+"""EVA-02 of CLIP in open_clip and timm. Its projection has a bias."""
+
+
+def _clip_convnext() -> str:
+    """Return the table of open_clip's ConvNeXt: timm's names, and a projection beside the network."""
+    lines = ["stem.0.{p} stem.0.{p}", "stem.1.{p} stem.1.{p}", "head.norm.{p} head.norm.{p}"]
+    for stage in range(4):
+        blocks = f"stages.{stage}.blocks.{{i}}"
+        names = [f"stages.{stage}.downsample.{k}.{{p}}" for k in (0, 1)]
+        names += [f"{blocks}.{part}.{{p}}" for part in ("conv_dw", "norm", "mlp.fc1", "mlp.fc2")]
+        lines += [f"{name} {name}" for name in (*names, f"{blocks}.gamma")]
+    lines += ["../head.proj.weight head.fc.weight", "../head.mlp.fc1.{p} head.pre_logits.fc.{p}"]
+    return "\n".join([*lines, "../head.mlp.fc2.weight head.fc.weight"])
+
+
+CLIP_CONVNEXT = rules(_clip_convnext())
+"""The ConvNeXt of open_clip."""

@@ -79,7 +79,7 @@ def rules(table: str) -> tuple[Rule, ...]:
     {p} stands for weight and bias, a rule each (VARIANTS); {q,k,v} for three names whose tensors are joined in order.
     """
     found = []
-    for line in table.strip().splitlines():
+    for line in filter(str.strip, table.splitlines()):
         lines = [line]
         for word, choices in VARIANTS.items():
             lines = [each.replace(word, c) for each in lines for c in (choices if word in each else ("",))]

@@ -20,6 +20,7 @@ class RopeViT:
     side    usual side of its images in pixels; no weight depends on it
     pool    what the embedding is: the class token, or the mean of the patch tokens
     biased  queries and values have a bias; keys have none
+    gated   the MLPs are gated (SwiGLU), as in H+ and 7B
     """
 
     side: Count = 224
@@ -32,6 +33,7 @@ class RopeViT:
     pool: Literal["class", "mean"] = "class"
     eps: Positive = 1e-5
     biased: bool = True
+    gated: bool = False
 
     def __post_init__(self) -> None:
         if self.width % (4 * self.heads):
@@ -48,7 +50,7 @@ class RopeViT:
 
     @property
     def activation(self) -> str:
-        return "gelu"
+        return "silu, gated" if self.gated else "gelu"
 
     def build(self, side: int, channels: int) -> tuple[nn.Module, int]:
         """Build the network with initial weights; return it and its number of features."""
@@ -66,6 +68,8 @@ class RopeViT:
             depth=self.depth,
             num_heads=self.heads,
             mlp_ratio=(self.hidden + 0.5) / self.width,
+            swiglu_mlp=self.gated,
+            swiglu_align_to=int(self.gated),  # 1: timm then keeps the gate apart, and does not round the width
             qkv_bias=self.biased,
             init_values=1e-5,
             rope_type="dinov3",
