@@ -44,6 +44,10 @@ def test_a_dry_run_of_each_stage_writes_nothing(tmp_path, monkeypatch, capsys):
     (run,) = (tmp_path / "runs").iterdir()
     tuning = ["--epochs", "1", "--data.limit", "64", "--mode", "slf,alf"]
     before = files(tmp_path)
+    assert cli.run(["robustify", str(run), "--data", "digits", "--data.limit", "64", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["name"], plan["images"], plan["memory_gb"] > 0) == ("deacl", 64, True)
+    assert files(tmp_path) == before
     assert cli.run(["finetune", str(run), *tuning, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert re.findall(r"^(\w+): 64 images", said, re.MULTILINE) == ["slf", "alf"]

@@ -12,7 +12,7 @@ from unshaken.base.ranges import Natural, NonNegative, ranged
 from unshaken.base.suggest import did_you_mean
 from unshaken.commands.children import train_on_devices
 from unshaken.commands.closing import close
-from unshaken.commands.pretrain import remark
+from unshaken.commands.pretrain import check_json, print_plan, remark
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
 from unshaken.interop.import_options import ImportOptions
@@ -21,6 +21,7 @@ from unshaken.options import extra_data, parse, subject, take_option
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import OBJECTIVES, robust_recipe
 from unshaken.runs import robustify as runs
+from unshaken.runs.trial import pretrain_plan
 from unshaken.runs.workspace import Workspace
 from unshaken.train.signals import guard_signals
 
@@ -52,6 +53,11 @@ class RobustifyOptions:
     stop_after: NonNegative = 0.0
     """Seconds after which the command writes a checkpoint and ends with exit code 75; the same command resumes it. 0
     never stops. At least one step is made."""
+    dry_run: bool = False
+    """Print the plan without training: images, steps, the expected time from some measured steps, and memory. Only the
+    encoder's import is written."""
+    json: bool = False
+    """Print the plan of --dry-run as JSON."""
 
 
 def robustify(args: list[str]) -> int | None:
@@ -72,7 +78,8 @@ def robustify(args: list[str]) -> int | None:
     program = f"unshaken robustify {name}"
     placeholder = RobustifyOptions(robust_recipe(objective or OBJECTIVES[0], name, Backbone(), source))
     first = parse(placeholder, rest, program)
-    if (code := train_on_devices(first.runtime, words)) is not None:
+    check_json(first)
+    if not first.dry_run and (code := train_on_devices(first.runtime, words)) is not None:
         return code
     workspace = Workspace(first.out, first.runtime, first.save_every)
     original = runs.original_of(name, workspace, first.source)
@@ -80,6 +87,9 @@ def robustify(args: list[str]) -> int | None:
     default = RobustifyOptions(runs.recipe_for(original, source, objective or OBJECTIVES[0]))
     options = parse(default, rest, program)
     remark(options.recipe, default.recipe)
+    if options.dry_run:
+        print_plan(*pretrain_plan(options.recipe, options.runtime), options.json)
+        return None
     with guard_signals(options.stop_after):
         run = runs.robustify_from(original, options.recipe, workspace, options.test or None)
     if original.file is not None:
