@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NAMES = {
     "acl-step": "one step of ACL in float32 and in bf16, against the published one",
+    "air-forms": "the gradients of AIR's three forms on natural images, beside ACL's",
     "air-step": "the same with adversarial invariant regularisation",
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "campaign": "a robust encoder in a given time, from the plan to AutoAttack (options of its own: campaign --help)",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import unshaken
 from bench.clock import tell
+from unshaken.base.checksum import FIELD
 from unshaken.base.json_files import write_json
 from unshaken.base.schedule import Constant, MultiStep, WarmupCosine
 from unshaken.board.submit import submission
@@ -126,6 +127,14 @@ def finetuning(encoder: Path, mode: str, epochs: int) -> Finetune:
     return replace(one, method=method, batch_size=250, epochs=epochs, lr=WarmupCosine(0.1, warmup=0.5), averaging=EMA())
 
 
+def source(data: Path, out: Path) -> DataSource:
+    """CIFAR-10 as Parquet in data/cifar10, with decoded copies in out; or the archive in data."""
+    folder = data / "cifar10"
+    if folder.exists():
+        return DataSource(str(folder), root=str(out / "data"))
+    return DataSource("cifar10", root=str(data))
+
+
 class Evidence:
     """The rows, made in a folder; each step resumes or is found finished."""
 
@@ -134,12 +143,8 @@ class Evidence:
         self.workspace = unshaken.Workspace(runtime=Runtime(threads=1), save_every=60.0)
 
     def with_images(self, one: Any) -> Any:
-        folder = self.data / "cifar10"  # as Parquet; else the archive
-        if folder.exists():
-            source = DataSource(str(folder), root=str(self.out / "data"), limit=one.data.limit)
-        else:
-            source = replace(one.data, root=str(self.data))
-        return replace(one, data=source, seed=self.seed)
+        images = replace(source(self.data, self.out), limit=one.data.limit)
+        return replace(one, data=images, seed=self.seed)
 
     def encoder(self, name: str) -> Path:
         row = ROWS[name]
@@ -162,7 +167,8 @@ class Evidence:
             assert result is not None
             kept = self.out / "results" / f"{name}-{mode}-seed{self.seed}.json"
             kept.parent.mkdir(exist_ok=True)
-            write_json(kept, submission(classifier)["result"])
+            content = submission(classifier)["result"]  # without paths of this machine
+            write_json(kept, {name: value for name, value in content.items() if name != FIELD})
             tell(f"{kept}: SA {result['standard']['correct']}, PGD-20 {result['robust']['correct']}")
 
 
