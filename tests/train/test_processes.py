@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,14 +20,14 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.distributed import processes, sharing
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
-from unshaken.base.types import Batch
+from unshaken.base.types import Batch, LossTerms
 from unshaken.compute.runtime import Runtime
 from unshaken.losses import contrastive
 from unshaken.losses.contrastive import _NTXent as NTXent
 from unshaken.losses.contrastive import _SharedNTXent as SharedNTXent
 from unshaken.methods.base import Method, Step
 from unshaken.methods.supervised import AFF
-from unshaken.nets.network import Network
+from unshaken.nets.network import Network, seeded
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.attack_policy import replace_attacks
@@ -40,8 +40,19 @@ COUNT, N, UPDATES = 31, 7, 5
 NAMES = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), Pretrain)]
 NAMES = [name for name in NAMES if not name.endswith(("-rcs", "-plain", "dynacl-air"))]
 """Those whose methods differ in more than their schedules."""
-ODD = {"aff": AFF(PGD(restarts=2, init="gaussian"), natural="adv", target="clean")}
-"""A route that is in no loss, and attacks with restarts, whose loss is that of each image."""
+
+
+@dataclass(frozen=True)
+class Outside(Method):
+    """A method of a user's own with parameters that are used on gathered embeddings, or on none."""
+
+    def loss(self, h: Network, batch: Batch, clock: Any, key: Key) -> LossTerms:
+        z, predictor = h(batch.views, "clean"), h.predictor
+        return {"loss": contrastive.nt_xent(predictor(z).sin() + z, 0.5) + predictor.weight.square().sum()}
+
+
+ODD = {"aff": AFF(PGD(restarts=2, init="gaussian"), natural="adv", target="clean"), "outside": Outside()}
+"""A route that is in no loss, and attacks with restarts, whose loss is that of each image; a layer after the network."""
 CASES = [*NAMES, *ODD]
 FLOAT = torch.Tensor.float
 
@@ -64,7 +75,7 @@ def nothing_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def start(name: str) -> tuple[Step, BatchStream]:
     """A method with its network and images, as a run has them before its first step; attacks make one step."""
-    recipe = unshaken.recipe(f"{'trades' if name in ODD else name}/digits")
+    recipe = unshaken.recipe(f"{ {'aff': 'trades', 'outside': 'simclr'}.get(name, name)}/digits")
     assert isinstance(recipe, Pretrain)
     method: Method = replace_attacks(ODD.get(name, recipe.method), lambda attack: replace(attack, steps=1))
     images = unshaken.DataSource("digits", limit=COUNT).load("train")
@@ -74,6 +85,8 @@ def start(name: str) -> tuple[Step, BatchStream]:
     if name in ODD:
         recipe = replace(recipe, method=method)
     net = recipe.build_network(counts)
+    if name == "outside":
+        net.predictor = seeded(lambda: nn.Linear(64, 64), Key(2))
     if method.teacher == "frozen":
         net.teacher = Network(copy.deepcopy(unshaken.recipe("simclr/digits").build_network().encoder), nn.Identity())
     elif method.teacher == "momentum":
@@ -142,7 +155,7 @@ def compared(alone: dict[str, dict], own_rows_from: int, rank: int) -> None:
     assert processes().count > 1
 
 
-@pytest.mark.parametrize(("count", "names"), [(2, CASES), (4, ["acl"])])
+@pytest.mark.parametrize(("count", "names"), [(2, CASES), (4, ["acl", "outside"])])
 def test_processes_train_as_one(count, names):
     """Terms, gradients, statistics and weights. A loss whose gradient does not reach keys is found out.
 

@@ -1,7 +1,9 @@
 """Sharing work, or the images of a batch, between the processes of torch.distributed; or doing all of it in one.
 
 A batch is global: each process has some of its rows and computes the loss of the whole batch. The gradient that reaches
-its own embeddings is that of this loss, in full, so that gradients of parameters are sums over processes.
+its own embeddings is that of this loss, in full. So a parameter before the embeddings has in each process a part of its
+gradient, and the parts are summed; a parameter that is applied to the embeddings of all processes has all of it in
+each. In an update, which takes the mean over processes, own embeddings' gradients count P times: `averaging_gradients`.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.rows.own(grad, ctx.axis).contiguous(), None, None
+        own = ctx.rows.own(grad, ctx.axis).contiguous()
+        return own * len(ctx.rows.sizes) if _Shared.averages else own, None, None
 
 
 def _gather(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -191,11 +194,13 @@ def leave() -> None:
 class _Shared:
     """The rows of the batch that is being computed, seen by all threads; None: this process has the whole batch.
 
+    averages  gradients are computed of which the mean over processes will be taken
     alone  this process does something by itself, for which the others wait
     host  the default group, and the group of the same processes that talks without waiting for a device
     """
 
     rows: Rows | None = None
+    averages: bool = False
     alone: bool = False
     host: tuple[Any, Any] = (None, None)
 
@@ -218,6 +223,21 @@ def sharing(rows: Rows | None) -> Iterator[None]:
         yield
     finally:
         _Shared.rows = before
+
+
+@contextmanager
+def averaging_gradients() -> Iterator[None]:
+    """Within the block backward passes give gradients whose mean over processes is that of the whole batch's loss."""
+    before, _Shared.averages = _Shared.averages, True
+    try:
+        yield
+    finally:
+        _Shared.averages = before
+
+
+def averages_gradients() -> bool:
+    """Return whether gradients are computed of which the mean over processes will be taken."""
+    return _Shared.averages
 
 
 def shared_rows() -> Rows | None:

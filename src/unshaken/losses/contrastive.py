@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.distributed import Rows, processes, shared_rows
+from unshaken.base.distributed import Rows, averages_gradients, processes, shared_rows
 from unshaken.base.types import Bool, Float
 
 CPU_BLOCK, GPU_BLOCK = 256, 2048
@@ -85,7 +85,8 @@ class _SharedNTXent(torch.autograd.Function):
     """NT-Xent of a batch that processes share: each computes the rows s_ac of its own anchors a.
 
     The gradient by an own u_a (see `_NTXent`) needs of other processes their lse, one number for each anchor. It is
-    given for own rows only, which is all that a process needs of it (base/distributed.py).
+    given for own rows only, which is all that an attack needs of it. In an update it is gathered, because parameters
+    that were applied to gathered embeddings need all of it (base/distributed.py).
     """
 
     @staticmethod
@@ -117,6 +118,8 @@ class _SharedNTXent(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("NT-Xent is differentiable once: take its gradient without create_graph")
         (grad,) = ctx.saved_tensors
+        if averages_gradients():
+            return grad_loss * ctx.rows.whole(grad, 1), None, None
         whole = grad.new_zeros(ctx.shape)
         ctx.rows.own(whole, 1).copy_(grad_loss * grad)
         return whole, None, None

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.distributed import own_rows, whole_batch
 from unshaken.base.ranges import Count, ranged
 from unshaken.base.types import Float
 
@@ -74,8 +73,8 @@ class FeaturesWithMultiplier(nn.Module):
         return x
 
     def multiplier(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
-        """Return λ = softplus(F(z)) for each embedding of the batch; a process computes those of own images."""
-        return whole_batch(nn.functional.softplus(self.net(own_rows(z, 0))[:, 0]), 0)
+        """Return λ = softplus(F(z)) for each embedding of the batch."""
+        return nn.functional.softplus(self.net(z)[:, 0])
 
 
 @dataclass(frozen=True)

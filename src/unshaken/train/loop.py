@@ -14,7 +14,7 @@ import torch
 from torch.profiler import record_function
 
 from unshaken.base.amounts import weights_in_words
-from unshaken.base.distributed import processes, sharing
+from unshaken.base.distributed import averaging_gradients, processes, sharing
 from unshaken.base.progress import Advance, progress
 from unshaken.base.schedule import Clock, Schedule
 from unshaken.base.serialize import to_json
@@ -163,9 +163,8 @@ class Loop:
             now = replace(clock, update=number) if number else clock
             with record_function("loss"):
                 terms = self.module(batch, now, self.feed.key / "step" / position.step)
-            with record_function("backward"), sharing(batch.rows):
-                # each process has its own part of the gradient; Fabric takes their mean, and the gradient is their sum
-                self.fabric.backward(terms["loss"] * self.processes.count)
+            with record_function("backward"), sharing(batch.rows), averaging_gradients():
+                self.fabric.backward(terms["loss"])  # of several processes' gradients Fabric takes the mean
             with record_function("optimizer"):
                 if self.step.clip:
                     torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.step.clip)
