@@ -96,8 +96,9 @@ def test_the_test_sees_a_wrong_arrow(tmp_path):
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(SOURCE)))
 def test_devices_and_processes_are_the_runtimes(module):
-    """Only runtime.py says cuda, autocast or compile in code, and only distributed.py distributed."""
-    own = {"runtime.py": {"cuda", "autocast", "compile"}, "distributed.py": {"distributed"}}.get(module.name, set())
+    """Only runtime.py says cuda, autocast or compile in code, and distributed.py and shared_batch.py distributed."""
+    many = dict.fromkeys(("distributed.py", "shared_batch.py"), {"distributed"})
+    own = ({"runtime.py": {"cuda", "autocast", "compile"}} | many).get(module.name, set())
     names = {n.id for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Name)}
     names |= {n.attr for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Attribute)}
     names -= {"compile"} if re.search(r"re\.compile", module.read_text()) else set()

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unshaken.attacks.ball import L1, L2, Ball, Linf
 from unshaken.attacks.pgd import PGD
-from unshaken.base.distributed import Rows, sharing
 from unshaken.base.rng import Key
+from unshaken.base.shared_batch import Rows, sharing
 
 BALLS = [Linf(8 / 255), Linf(0.3), L2(0.5), L2(3.0)]
 each_ball = pytest.mark.parametrize("ball", BALLS, ids=str)

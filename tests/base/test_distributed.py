@@ -10,7 +10,8 @@ import torch
 from torch import distributed as dist
 
 from processes import Forked, together
-from unshaken.base.distributed import Processes, drawn, own_rows, processes, shared_rows, sharing, whole_batch
+from unshaken.base.distributed import Processes, processes
+from unshaken.base.shared_batch import averaging_gradients, drawn, own_rows, shared_rows, sharing, whole_batch
 
 GROUPS = pytest.mark.parametrize("count", [2, 3])
 TOTALS = (7, 6, 2, 1)
@@ -39,6 +40,9 @@ def rows_and_gradients(us: Processes) -> None:
         assert torch.equal(whole, z)
         (found,) = torch.autograd.grad(loss(whole), mine)
         assert torch.equal(found, rows.own(expected, 1))
+        with averaging_gradients():
+            (found,) = torch.autograd.grad(loss(rows.whole(mine, 1)), mine)
+        assert torch.allclose(found, us.count * rows.own(expected, 1), rtol=1e-12)
         assert rows.whole(torch.arange(total)[rows.slice]).tolist() == [*range(total)]
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 import unshaken
 from processes import together
-from unshaken.base.distributed import processes, sharing
+from unshaken.base.distributed import processes
+from unshaken.base.shared_batch import sharing
 from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.nets.activation_checkpointing import CheckpointedStage
 from unshaken.nets.dual_bn import merge_route, set_route

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unshaken.base.distributed import Rows
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant, StepSchedule
+from unshaken.base.shared_batch import Rows
 from unshaken.data.images import Images
 from unshaken.train.batches import BatchStream, Position
 from unshaken.transforms.views import Concat, CropFlip, DigitViews, Identity, ResizedCrop, SimCLRViews, Views

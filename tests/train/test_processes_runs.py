@@ -13,6 +13,7 @@ from tiny import RECIPE as PLAIN
 import unshaken
 from processes import ended, launched_together, started
 from unshaken.base.schedule import Constant
+from unshaken.nets.checkpoint import read_tensors
 from unshaken.train.averaging import EMA
 from unshaken.train.loop import Loop
 from unshaken.train.optim import SGD
@@ -115,3 +116,37 @@ def test_what_is_wrong_for_the_first_is_wrong_for_all(tmp_path):
     """A run that another command holds; and a loss that is not finite."""
     with Run.open(tmp_path, f"{RECIPE.name}-digits", RECIPE, {}):
         launched_together(2, partial(refused, tmp_path))
+
+
+def chain(root: Path, rank: int = 0) -> None:
+    """Pre-train, then LP-AFF, AutoLoRa, and robustify with a guard, on 64 images for an epoch or two each."""
+    space, data = unshaken.Workspace(root, unshaken.Runtime("cpu"), quiet=True), unshaken.DataSource("digits", limit=64)
+    first = unshaken.pretrain(replace(RECIPE, data=data, epochs=1), space)
+    stages = unshaken.recipe("dynacl++/digits")
+    short = {name: replace(getattr(stages, name), epochs=1, batch_size=32) for name in ("probe", "tune")}
+    unshaken.pretrain(replace(stages, teacher=str(first), data=data, **short), space)
+    auto = unshaken.finetune_recipe(first, "autolora", data)
+    unshaken.finetune(first, replace(auto, epochs=2, batch_size=16, aside=3), space)
+    robust = unshaken.recipe("fare/digits")
+    unshaken.pretrain(replace(robust, teacher=str(first), data=data, epochs=2, batch_size=16), space)
+
+
+@pytest.mark.extra
+def test_whole_runs_of_every_kind_end_near_those_of_one_process(tmp_path):
+    """Their stages, choices and files; test_processes.py compares updates in float64."""
+    chain(tmp_path / "one")
+    launched_together(2, partial(chain, tmp_path / "two"))
+    found = [trained_files(tmp_path / many) for many in ("one", "two")]
+    assert [*found[0]] == [*found[1]]
+    assert len(found[0]) == 5
+    for name, file in found[0].items():
+        one, two = (read_tensors(each)[0] for each in (file, found[1][name]))
+        for key, tensor in one.items():
+            far = (two[key].float() - tensor.float()).norm() / tensor.float().norm().clamp_min(1e-3)
+            assert far < 0.02, f"{name}: {key} {far:.3f}"
+
+
+def trained_files(root: Path) -> dict[str, Path]:
+    """The trained networks by the names of their runs, without the hash of the recipe, which has a path."""
+    files = [file for kind in ("encoder", "classifier", "head") for file in root.rglob(f"{kind}.safetensors")]
+    return {file.parent.name.rpartition("-")[0]: file for file in sorted(files)}

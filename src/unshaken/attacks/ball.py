@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from unshaken.base.distributed import drawn
 from unshaken.base.ranges import Positive, Share, ranged
+from unshaken.base.shared_batch import drawn
 from unshaken.base.types import Float
 
 PIXELS = (-3, -2, -1)  # the last three axes are one image; any number of axes may precede them

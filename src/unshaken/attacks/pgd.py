@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unshaken.attacks.ball import AnyBall, Linf
 from unshaken.attacks.base import Attack, Loss, Model, loss_of
-from unshaken.base.distributed import drawn, shared_rows
 from unshaken.base.ranges import Count, Natural, Positive, ranged
 from unshaken.base.rng import Key
+from unshaken.base.shared_batch import drawn, shared_rows
 from unshaken.base.types import Float, Int
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Int as Int
 from jaxtyping import UInt8 as UInt8
 from torch import Tensor
 
-from unshaken.base.distributed import Rows
+from unshaken.base.shared_batch import Rows
 
 LossTerms = dict[str, Tensor]
 """Scalars by name. "loss" is minimised; all terms are logged."""

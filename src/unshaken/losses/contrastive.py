@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unshaken.base.distributed import Rows, averages_gradients, processes, shared_rows
+from unshaken.base.distributed import processes
+from unshaken.base.shared_batch import Rows, averages_gradients, shared_rows
 from unshaken.base.types import Bool, Float
 
 CPU_BLOCK, GPU_BLOCK = 256, 2048
@@ -86,7 +87,7 @@ class _SharedNTXent(torch.autograd.Function):
 
     The gradient by an own u_a (see `_NTXent`) needs of other processes their lse, one number for each anchor. It is
     given for own rows only, which is all that an attack needs of it. In an update it is gathered, because parameters
-    that were applied to gathered embeddings need all of it (base/distributed.py).
+    that were applied to gathered embeddings need all of it (base/shared_batch.py).
     """
 
     @staticmethod

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unshaken.attacks.base import Attack, Loss
-from unshaken.base.distributed import sharing
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock
+from unshaken.base.shared_batch import sharing
 from unshaken.base.types import Batch, Float, LossTerms
 from unshaken.nets.network import MethodState, Network, frozen
 

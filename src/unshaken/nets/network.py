@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from unshaken.base.distributed import whole_batch
 from unshaken.base.rng import Key
+from unshaken.base.shared_batch import whole_batch
 from unshaken.base.types import Float
 from unshaken.nets.dual_bn import set_route
 
@@ -101,7 +101,7 @@ class DirectComputation(Computation):
 class Network(nn.Module):
     """A head on an encoder: an embedder h = g ∘ f or a classifier c ∘ f. Outputs are float32.
 
-    While processes share a batch (base/distributed.py), each gives it own images and gets the outputs of all of them.
+    While processes share a batch (base/shared_batch.py), each gives it own images and gets the outputs of all of them.
 
     teacher      another network that the method uses; it gets no gradient
     memory       scalars that the method keeps between steps

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unshaken.base.distributed import Rows, processes, shared_rows
+from unshaken.base.distributed import processes
+from unshaken.base.shared_batch import Rows, shared_rows
 
 
 class SharedBatchNorm1d(nn.BatchNorm1d):

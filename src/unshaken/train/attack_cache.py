@@ -13,8 +13,9 @@ from torch import Tensor
 
 from unshaken.attacks.ball import refuse_l1
 from unshaken.attacks.pgd import PGD
-from unshaken.base.distributed import processes, whole_batch
+from unshaken.base.distributed import processes
 from unshaken.base.json_files import naming
+from unshaken.base.shared_batch import whole_batch
 from unshaken.base.types import Float, Int
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unshaken.base.distributed import processes, sharing
+from unshaken.base.distributed import processes
+from unshaken.base.shared_batch import sharing
 from unshaken.base.types import Batch
 from unshaken.methods.base import Step
 from unshaken.nets.network import Encoder

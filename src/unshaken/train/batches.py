@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.profiler import record_function
 
-from unshaken.base.distributed import Rows, processes, sharing
+from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.base.schedule import AnySchedule, Clock, Constant
+from unshaken.base.shared_batch import Rows, sharing
 from unshaken.base.types import Batch, Float, Int
 from unshaken.data.images import Images
 from unshaken.storage.stored_pixels import AHEAD

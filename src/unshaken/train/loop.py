@@ -14,10 +14,11 @@ import torch
 from torch.profiler import record_function
 
 from unshaken.base.amounts import weights_in_words
-from unshaken.base.distributed import averaging_gradients, processes, sharing
+from unshaken.base.distributed import processes
 from unshaken.base.progress import Advance, progress
 from unshaken.base.schedule import Clock, Schedule
 from unshaken.base.serialize import to_json
+from unshaken.base.shared_batch import averaging_gradients, sharing
 from unshaken.base.types import Batch, LossTerms
 from unshaken.methods.base import Step
 from unshaken.train.averaging import AveragedWeights

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unshaken.base.distributed import own_rows, whole_shape
 from unshaken.base.ranges import BelowOne, Count, Natural, NonNegative, Positive, Range, Share, Unit, ranged
 from unshaken.base.rng import Key
+from unshaken.base.shared_batch import own_rows, whole_shape
 from unshaken.base.types import Bool, Float
 from unshaken.transforms import color as colour
 from unshaken.transforms import crop
