@@ -1,9 +1,9 @@
 """What is chosen for a user's own images: by their number and by a trial, once, and said; what is typed stays."""
 
+import json
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ from unshaken import cli
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
-from unshaken.recipes.finetune import Finetune
 from unshaken.runs import choices, speeds, trial
 from unshaken.runs.choices import choose, fitting, suited_batch
 from unshaken.train.throughput import Speed
@@ -57,7 +56,13 @@ def measured(monkeypatch):
     speed = lambda one, images, runtime, seconds=0.0: Speed(found[runtime.precision], 0.0, 64)  # noqa: E731
     for module in (speeds, trial):
         monkeypatch.setattr(module, "pretrain_speed", speed)
-    monkeypatch.setattr(choices, "SECONDS", 0.0)
+
+    def computation(recipe, images, runtime, count=None):
+        best = max(found, key=lambda name: found[name]) if runtime.by_trial else runtime.precision
+        chosen = replace(runtime, precision=best, computation=("channels-last",))
+        return chosen, [f"computation: {best}, channels-last"]
+
+    monkeypatch.setattr(choices, "with_computation", computation)
     return found
 
 
@@ -65,7 +70,7 @@ def test_epochs_fit_the_hours(measured):
     """2,400 images at 100 a second are 24 s an epoch: 150 epochs an hour, with a warm-up of a tenth at most."""
     choice = choose(own(), (), Runtime(device="cpu"), 1.0, IMAGES, 2400)
     assert (choice.epochs, choice.batch_size) == (150, 128)
-    recipe, _ = choice.apply(own(), Runtime(device="cpu"))
+    recipe = choice.apply(own())
     assert (recipe.epochs, recipe.batch_size, recipe.lr.warmup) == (150, 128, 10)
     assert any("150 epochs instead of the paper's 1,000, which would take 6 h 40 min" in line for line in choice.lines)
     assert choose(own(), (), Runtime(device="cpu"), 8.0, IMAGES, 2400).epochs == 1000
@@ -80,8 +85,9 @@ def test_auto_takes_the_precision_that_is_faster_here(measured, bf16, chosen, mo
     assert runtime.by_trial
     assert not Runtime(device="cpu", precision="bf16").by_trial
     choice = choose(own(), ("epochs",), runtime, 1.0, IMAGES)
-    assert choice.precision == choice.apply(own(), runtime)[1].precision == chosen
-    assert any(f"{chosen} is the faster precision for resnet18 here" in line for line in choice.lines)
+    assert choice.runtime.precision == chosen
+    assert choice.runtime.computation == ("channels-last",)
+    assert f"computation: {chosen}, channels-last" in choice.lines
 
 
 def test_the_same_command_goes_on_with_the_same_choice(tmp_path, monkeypatch, capsys, measured):
@@ -100,7 +106,7 @@ def test_the_same_command_goes_on_with_the_same_choice(tmp_path, monkeypatch, ca
     assert cli.run(args) == 0
     assert "found finished" in capsys.readouterr().err
     (run,) = Path("runs").glob("simclr-photos-*")
-    assert run.is_dir()
+    assert json.loads((run / "run.json").read_text())["computation"] == ["channels-last"]
 
 
 def test_python_chooses_as_the_command_line_does(tmp_path, monkeypatch, capsys, measured):
@@ -147,18 +153,3 @@ def test_what_the_user_set_stays(args, fixed, tmp_path, monkeypatch):
     monkeypatch.setattr(import_module("unshaken.commands.pretrain"), "remembered", remembered)
     assert cli.run(["pretrain", *args]) == 2
     assert found == [fixed]
-
-
-def test_fine_tuning_keeps_the_faster_precision(tmp_path, monkeypatch):
-    """Both are timed once; later the same choice is read, whatever the machine does."""
-    monkeypatch.setattr("unshaken.compute.runtime.multiplies_bf16", lambda kind: True)
-    speeds = {"bf16": 10.0, "float32": 20.0}
-    timed = lambda encoder, recipe, runtime: SimpleNamespace(speed=Speed(speeds[runtime.precision], 0.0))  # noqa: E731
-    monkeypatch.setattr(choices, "finetune_trial", timed)
-    auto = Runtime(device="cpu", precision="auto")
-    runtime, (line,) = choices.remembered_precision(tmp_path, Finetune(), auto, tmp_path)
-    assert (runtime.precision, "float32 20.0 images/s" in line) == ("float32", True)
-    speeds["bf16"] = 30.0
-    assert choices.remembered_precision(tmp_path, Finetune(), auto, tmp_path)[0] == runtime
-    plain = Runtime(device="cpu")
-    assert choices.remembered_precision(tmp_path, Finetune(), plain, tmp_path) == (plain, [])

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from unshaken.base.amounts import amount
-from unshaken.base.distributed import processes
 from unshaken.base.ranges import NonNegative, ranged
 from unshaken.commands.children import train_on_devices
 from unshaken.commands.closing import close
@@ -22,8 +21,6 @@ from unshaken.options import Config, only_options_of, parse, subject, take_list,
 from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.finetune import MODES, Finetune, named
 from unshaken.runs import finetune as runs
-from unshaken.runs.choices import remembered_precision
-from unshaken.runs.encoder import encoder_file
 from unshaken.runs.trial import finetune_trial
 from unshaken.runs.workspace import Workspace
 from unshaken.train.signals import guard_signals
@@ -148,12 +145,7 @@ def finetune_one(name: str, encoder: Path, options: FinetuneOptions) -> None:
     """
     print(f"{options.recipe.mode}: {summary(options.recipe)}", file=sys.stderr)
     out = home_of(name) if options.out is None and is_repo(name) else options.out
-    root = encoder_file(encoder).parent if out is None else out
-    known = (encoder, options.recipe, options.runtime, root)
-    runtime, lines = processes().in_turn(lambda: remembered_precision(*known))
-    for line in lines:
-        print(line, file=sys.stderr)
-    workspace = Workspace(out, runtime, options.save_every).observed_by(trackers(options.observe))
+    workspace = Workspace(out, options.runtime, options.save_every).observed_by(trackers(options.observe))
     run = runs.finetune(encoder, options.recipe, workspace)
     close(run, "classifier.safetensors", f"unshaken evaluate {run}")
 

@@ -84,6 +84,8 @@ def records(found: Plan, lines: list[str]) -> list[dict[str, Any]]:
 def commands(name: str, wanted: Pretrain, found: Plan) -> list[str]:
     """The commands that carry a plan out."""
     how = f"--runtime.precision {found.runtime.precision}"
+    if "computation" in found.runtime.identity:
+        how += f" --runtime.computation {' '.join(found.runtime.computation)}"
     given, teacher = _options(recipe(name), wanted), teacher_recipe(wanted)
     lines, chosen = [], found.stage("pretrain").recipe
     if teacher is not None:

@@ -128,7 +128,7 @@ def is_typed(name: str, args: list[str], config: Config) -> bool:
 
 def dry_run(chosen: Pretrain, typed: set[str], options: PretrainOptions) -> None:
     """Print the plan of a pre-training, with what would be chosen for it. Writes nothing."""
-    if not is_open(chosen, typed, options.runtime):
+    if not is_open(chosen, typed):
         print_plan(*pretrain_plan(chosen, options.runtime), options.json)
         return
     images, count = some_training_images(chosen)

@@ -22,7 +22,7 @@ class FoldingComputation(Computation):
     precision  the precision of the layers
     context    makes the context in which layers compute in that precision
     folder     folds the encoder's batch norms; None: never
-    at_most    the number of views that go through a frozen network at a time; 0: all. It needs a folder.
+    at_most    the number of views that go through a frozen network at a time; 0: all
     """
 
     precision: torch.dtype = torch.float32
@@ -38,10 +38,10 @@ class FoldingComputation(Computation):
             return layers(x)
 
     def while_frozen(self) -> Computation:
-        return self if self.folder is None else FrozenComputation(self, self.folder)
+        return FrozenComputation(self, self.folder) if self.folder or self.at_most else self
 
     def without_folding(self) -> Computation:
-        return replace(self, folder=None)
+        return replace(self, folder=None, at_most=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,12 @@ class FrozenComputation(Computation):
     """The computation of a network while it is frozen. Each route is folded when it is first used.
 
     general  the computation of the same network when it is not frozen
+    folder   folds the encoder's batch norms; None: never
     folded   the folded encoder of each route so far
     """
 
     general: FoldingComputation
-    folder: BatchNormFolder
+    folder: BatchNormFolder | None
     folded: dict[str, Encoder] = field(default_factory=dict)
 
     @property
@@ -61,6 +62,8 @@ class FrozenComputation(Computation):
         return self.general.precision
 
     def encoder(self, encoder: Encoder, route: str) -> Encoder:
+        if self.folder is None:
+            return encoder
         if route not in self.folded:
             self.folded[route] = self.folder(encoder, route)
         return self.folded[route]

@@ -30,11 +30,21 @@ class DepthwiseConv2d(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
-def use_depthwise_convs(net: nn.Module) -> None:
-    """Replace, in place, the depthwise convolutions that may become faster; they keep their parameters."""
+def use_depthwise_convs(net: nn.Module, own: bool = True) -> None:
+    """Replace, in place, the depthwise convolutions that may become faster; they keep their parameters.
+
+    own  False: let PyTorch compute all gradients, also where they were replaced before
+    """
     for module in net.modules():
-        if type(module) is nn.Conv2d and _may_profit(module):  # a subclass may compute something else
+        if own and type(module) is nn.Conv2d and _may_profit(module):  # a subclass may compute something else
             module.__class__ = DepthwiseConv2d
+        elif not own and type(module) is DepthwiseConv2d:
+            module.__class__ = nn.Conv2d  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def has_depthwise_convs(net: nn.Module) -> bool:
+    """Return whether a network has depthwise convolutions, which bf16 makes slower on CPUs."""
+    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in net.modules())
 
 
 def _may_profit(conv: nn.Conv2d) -> bool:

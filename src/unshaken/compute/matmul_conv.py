@@ -14,19 +14,21 @@ from torch.autograd.function import once_differentiable
 from unshaken.base.types import Float
 
 MOST_PIXELS = 16
-"""The largest output map, h · w, that is computed as a product. On 4×4 pixels with 512 channels, PyTorch's
-convolution spends more time on reordering its 2.4 million weights in memory than on multiplying by them."""
+"""The largest output map, h · w, that is computed as a product, unless another limit is given. On 4×4 pixels with 512
+channels, PyTorch's convolution spends more time on reordering its 2.4 million weights in memory than on multiplying."""
 LEAST_CHANNELS = 256
 """The least number of input channels: with fewer, there are few weights to reorder."""
 
 
 class MatmulConv2d(nn.Conv2d):
-    """A convolution that is computed as a matrix product if its output map is small."""
+    """A convolution that is computed as a matrix product if its output map has at most `most_pixels`; 0: never."""
+
+    most_pixels: int = MOST_PIXELS
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        (k, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding  # square: see `_may_profit`
+        (k, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding  # square: see `may_be_product`
         h, w = ((side + 2 * padding - k) // stride + 1 for side in x.shape[2:])  # pyright: ignore[reportOperatorIssue]
-        if h * w > MOST_PIXELS or x.device.type != "cpu":
+        if h * w > self.most_pixels or x.device.type != "cpu":
             return super().forward(x)
         if x.dtype == torch.float32 and stride == 1:
             y = ShiftedSum.apply(x, self.weight, padding)
@@ -35,14 +37,22 @@ class MatmulConv2d(nn.Conv2d):
         return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
 
 
-def use_matmul_convs(net: nn.Module) -> None:
-    """Replace, in place, the convolutions that may become faster; they keep their parameters."""
+def use_matmul_convs(net: nn.Module, most_pixels: int = MOST_PIXELS) -> None:
+    """Replace, in place, the convolutions that may become faster; they keep their parameters.
+
+    most_pixels  the largest output map that is computed as a product; 0: none, also where one was before
+    """
     for name, module in list(net.named_modules()):
-        if type(module) is nn.Conv2d and _may_profit(module):  # a subclass may compute something else
-            net.set_submodule(name, _as_matmul(module))
+        if (
+            most_pixels and type(module) is nn.Conv2d and may_be_product(module)
+        ):  # a subclass may compute something else
+            net.set_submodule(name, module := _as_matmul(module))
+        if isinstance(module, MatmulConv2d):
+            module.most_pixels = most_pixels
 
 
-def _may_profit(conv: nn.Conv2d) -> bool:
+def may_be_product(conv: nn.Conv2d) -> bool:
+    """Return whether a convolution can be computed as a matrix product, and has weights enough to gain by it."""
     # the set of letters of padding="same" has more than one item, so such a convolution stays as it is
     square = all(len({*pair}) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
     plain = conv.padding_mode == "zeros" and conv.groups == 1 and conv.dilation == (1, 1)

@@ -24,9 +24,8 @@ from unshaken.base.launchers import Launched, launched
 from unshaken.base.ranges import Count, Natural, ranged
 from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.compute.computation import FoldingComputation
-from unshaken.compute.depthwise_conv import use_depthwise_convs
 from unshaken.compute.joining import check_group, join_group
-from unshaken.compute.matmul_conv import use_matmul_convs
+from unshaken.compute.ways import FIXED, Way, check_ways, use_ways
 from unshaken.nets.activation_checkpointing import checkpoint_activations
 from unshaken.nets.network import Network
 from unshaken.nets.shared_bn import share_batch_norms
@@ -50,8 +49,8 @@ class Runtime:
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     """Precision of the network's layers. Losses, pixels and parameters stay float32. tf32, for GPUs that have it,
     multiplies float32 numbers with 10 bits of mantissa; it applies to the entire process, so to augmentation and losses
-    too. auto: bf16 if the processor can multiply in it, else float32. On such a CPU the commands pretrain, finetune and
-    plan first time both on the network at hand, and take the faster one."""
+    too. auto: bf16 if the processor can multiply in it, else float32. On such a CPU a long training first times both on
+    the network at hand, and takes the faster one; others take float32 for networks with depthwise convolutions."""
     mode: Literal["repeatable", "fast"] = "repeatable"
     """repeatable: equal recipes give equal bits on one machine. fast: on GPUs, kernels are selected by timing them and
     may sum in any order; docs/speed.md compares the two."""
@@ -62,6 +61,10 @@ class Runtime:
     """Save memory for large batches: at most this many views go through a network at a time during attacks, and
     updates recompute activations instead of storing them. Losses and batch norms still use the full batch.
     0: no limit, and nothing is recomputed."""
+    computation: tuple[Way, ...] = ("auto",)
+    """Ways to compute a network's layers, which change its time and the last bits. auto: a long training on a CPU times
+    them for up to two seconds, and takes the fastest; all other work takes channels-last, folding, matmul-16 and
+    depthwise. plain: none of them. docs/speed.md describes each."""
     threads: Natural = 0
     """Number of CPU threads; 0: PyTorch's choice. Another number can change the last bits of results."""
     devices: Count = 1
@@ -70,7 +73,7 @@ class Runtime:
     nodes: Count = 1
     """Number of machines. Above 1, torchrun or srun starts the command on each of them (docs/scale.md)."""
     by_trial: ClassVar[bool] = False
-    # True where auto has two candidates, which the commands then time
+    # True where auto has two candidates, which a long training then times
     same_world: bool = False
     """Refuse to resume a run if versions, threads or hardware have changed since it started. By default it resumes with
     a message, and run.json records all of them; the bits of such a run cannot be reproduced on either."""
@@ -81,10 +84,24 @@ class Runtime:
                 f"threads are counted from 1, or 0 for PyTorch's choice, and at_most from 1, or 0 for all views; "
                 f"not {self.threads} and {self.at_most}"
             )
+        object.__setattr__(self, "computation", tuple(self.computation))
+        check_ways(self.computation)
         if self.precision == "auto":
             low = multiplies_bf16(self.kind)
             object.__setattr__(self, "precision", "bf16" if low else "float32")
             object.__setattr__(self, "by_trial", low and self.kind == "cpu")
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The ways that are used; `auto` stands for the fixed ones, unless a trial has replaced it."""
+        if self.computation == ("auto",):
+            return FIXED
+        return () if self.computation == ("plain",) else self.computation
+
+    @property
+    def settled(self) -> bool:
+        """True if no trial is left to decide on the computation or the precision."""
+        return self.computation != ("auto",) and not self.by_trial
 
     @property
     def kind(self) -> str:
@@ -113,7 +130,7 @@ class Runtime:
         kind, group = self.kind, launched()
         if copies == "together":
             check_group(group, self.devices, self.nodes, self.compile)
-        self._set_up_process()
+        self.set_up_process()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # importing Fabric emits warnings
             from lightning_fabric import Fabric
@@ -129,7 +146,7 @@ class Runtime:
         devices = [_own_gpu(group)] if kind == "cuda" else 1
         return Fabric(accelerator=kind, devices=devices, precision="32-true", plugins=LightningEnvironment())
 
-    def _set_up_process(self) -> None:
+    def set_up_process(self) -> None:
         """Set threads, determinism, precision and memory of the process."""
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -154,11 +171,8 @@ class Runtime:
         Fabric's own autocast is not used: it would cover the entire step, so that losses and augmentation would lose
         precision too.
         """
-        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         device = next(net.parameters()).device
-        if device.type == "cpu":
-            use_matmul_convs(net)
-            use_depthwise_convs(net)
+        use_ways(net, self.ways, device)
         low = self.precision == "bf16"
         precision = torch.bfloat16 if low else torch.float32
         context = partial(torch.autocast, device.type, dtype=precision) if low else nullcontext
@@ -166,7 +180,7 @@ class Runtime:
             share_batch_norms(net)
         for network in net.modules():  # the network, and possibly a teacher within it
             if isinstance(network, Network):
-                folder = BatchNormFolder(precision, self.finish)
+                folder = BatchNormFolder(precision, self.finish) if "folding" in self.ways else None
                 network.computation = FoldingComputation(precision, context, folder, self.at_most)
                 checkpoint_activations(network.encoder.backbone, self.at_most > 0)
                 self.finish(network.encoder.backbone)
@@ -189,6 +203,8 @@ class Runtime:
         """The settings that bits depend on; a run resumes only with the same ones."""
         others = {name: getattr(self, name) for name in ("mode", "compile", "at_most")}
         not_default = {name: value for name, value in others.items() if value != getattr(Runtime, name)}
+        if {*self.ways} != {*FIXED}:
+            not_default["computation"] = sorted(self.ways) or ["plain"]
         return {"precision": self.precision} | not_default
 
     def world(self, device: torch.device) -> dict[str, Any]:

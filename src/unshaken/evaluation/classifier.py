@@ -28,6 +28,7 @@ from unshaken.nets.checkpoint import backbone_of, digest, load_classifier
 from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.nets.network import Network, frozen
 from unshaken.nets.timm_nets import class_words, published_classifier
+from unshaken.train.computation_trial import fixed_computation
 from unshaken.train.image_sets import check_images_fit, load_labelled
 from unshaken.train.run_dir import RUN_FILE
 
@@ -193,7 +194,7 @@ class Classifier:
         alone  no other process has a share of the work
         Raises ValueError if the network's logits do not fit the classes.
         """
-        runtime = replace(runtime, compile="no")  # the network that judges runs uncompiled
+        runtime = replace(fixed_computation(runtime, self.net), compile="no")  # the network that judges runs uncompiled
         fabric = replace(runtime, precision="float32").open("warn" if alone else "apart")
         home = next(self.net.parameters(), torch.empty(0)).device
         self.net.to(fabric.device)

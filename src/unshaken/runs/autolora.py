@@ -27,6 +27,7 @@ from unshaken.nets.heads import zero_classifier
 from unshaken.nets.lora import with_lora, without_lora
 from unshaken.nets.network import Network
 from unshaken.recipes.autolora import AutoFinetune
+from unshaken.runs.computation import settled
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.workspace import Workspace
 from unshaken.train.batches import BatchStream, Position
@@ -48,7 +49,9 @@ def finetune_autolora(recipe: AutoFinetune, given: PretrainedEncoder, beside: Pa
     data = {"images": image_identity(images), "validation": image_identity(aside), "encoder": given.identity}
     key = Key(recipe.seed) / recipe.mode
     batches = BatchStream(images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, key, images.label)
-    with workspace.open(f"{recipe.mode}-{images.name}", recipe, data, beside) as run:
+    name = f"{recipe.mode}-{images.name}"
+    workspace = settled(workspace, workspace.folder(name, recipe, beside), lambda: None)
+    with workspace.open(name, recipe, data, beside) as run:
         us.first(lambda: finetuned_on(run.path, given.seen, images, aside))
         if not run.finished(CLASSIFIER):
             fabric = run.compute(workspace.runtime)

@@ -14,6 +14,7 @@ from unshaken.base.python_words import in_python
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
+from unshaken.data.images import Images
 from unshaken.data.source import UNKNOWN, DataSource, source_of
 from unshaken.interop.fingerprint import write_fingerprint
 from unshaken.methods.base import Method, Step
@@ -25,11 +26,13 @@ from unshaken.nets.network import Encoder, Network
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, Protocol, chosen
 from unshaken.runs.autolora import finetune_autolora
+from unshaken.runs.computation import settled
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
 from unshaken.runs.workspace import Workspace
 from unshaken.train.averaging import AveragedWeights
 from unshaken.train.batch_statistics import take_average
 from unshaken.train.batches import BatchStream
+from unshaken.train.computation_trial import Training
 from unshaken.train.image_sets import image_identity, load_labelled
 from unshaken.train.loop import fit
 from unshaken.train.training_images import finetuned_on
@@ -113,13 +116,14 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
     us = processes()
     images = us.in_turn(lambda: load_labelled(recipe.data, given.backbone, recipe.holdout))
     data = {"images": us.first(lambda: image_identity(images)), "encoder": given.identity}
-    with workspace.open(f"{recipe.mode}-{images.name}", recipe, data, beside) as run:
+    name = f"{recipe.mode}-{images.name}"
+    workspace = settled(workspace, workspace.folder(name, recipe, beside), lambda: training_of(recipe, given, images))
+    with workspace.open(name, recipe, data, beside) as run:
         us.first(lambda: finetuned_on(run.path, given.seen, images))
         if run.finished(CLASSIFIER):
             return run.path
         fabric = run.compute(workspace.runtime)
-        head = zero_classifier(given.encoder.features, len(images.names))
-        net = Network(with_routes_for(recipe.method, given.encoder), head).to(fabric.device)
+        net = first_network(recipe, given, len(images.names)).to(fabric.device)
         step = Step(recipe.method, net)
         step.clip = recipe.clip
         workspace.runtime.prepare(net)
@@ -139,6 +143,18 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         us.first(lambda: write_fingerprint(run.path))
         run.finish(classifier, workspace.runtime.world(fabric.device))
         return run.path
+
+
+def first_network(recipe: Finetune, given: PretrainedEncoder, classes: int) -> Network:
+    """Return the encoder with a new linear classifier."""
+    head = zero_classifier(given.encoder.features, classes)
+    return Network(with_routes_for(recipe.method, given.encoder), head)
+
+
+def training_of(recipe: Finetune, given: PretrainedEncoder, images: Images, count: int | None = None) -> Training:
+    """Return the work of a fine-tuning; `count` is the number of images, if these are only some of them."""
+    net, (found, *shape) = first_network(recipe, given, len(images.names)), images.pixels.shape
+    return Training(net, recipe.method, recipe.epochs * (count or found), recipe.batch_size, tuple(shape))  # pyright: ignore[reportArgumentType]
 
 
 def with_routes_for(method: Method, encoder: Encoder) -> Encoder:

@@ -19,6 +19,7 @@ from unshaken.nets.dual_bn import routes_of
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Network
 from unshaken.recipes.lp_aff import LPAFF, Stage
+from unshaken.runs.computation import settled
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.workspace import Workspace
 from unshaken.train.batches import BatchStream
@@ -36,7 +37,9 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
     us = processes()
     images = us.in_turn(lambda: load_images(recipe.data, recipe.split, encoder.backbone))
     data = {"images": us.first(lambda: image_identity(images)), "teacher": encoder.identity}
-    with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
+    name = f"{recipe.name}-{slug(recipe.data)}"
+    workspace = settled(workspace, workspace.folder(name, recipe), lambda: None)
+    with workspace.open(name, recipe, data) as run:
         us.first(lambda: pretrained_on(run.path, images, [encoder.seen]))
         if run.finished("encoder.safetensors"):
             return run.path

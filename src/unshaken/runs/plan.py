@@ -14,7 +14,8 @@ from unshaken.data.images import Images
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.finetune import Finetune, chosen
 from unshaken.recipes.pretrain import Pretrain
-from unshaken.runs.speeds import MEASURING, faster_precision, measured_speeds, pretrain_speed
+from unshaken.runs.computation import with_computation
+from unshaken.runs.speeds import MEASURING, measured_speeds, pretrain_speed
 from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.mixture import load_training
 from unshaken.train.throughput import Speed
@@ -86,7 +87,7 @@ def make_plan(
     if images is None:
         images, mixture = load_training(wanted.data, wanted.split, wanted.backbone, wanted.extra)
     loading, measuring = time.monotonic() - began, min(MEASURING, seconds / 200)
-    runtime, notes = faster_precision(wanted, images, runtime, measuring, tell)
+    runtime, notes = with_computation(wanted, images, runtime, None if mixture is None else len(mixture), measuring)
     slf, teacher = slf_of(wanted), teacher_recipe(wanted)
     slf_speed, gradients, speeds = measured_speeds(wanted, slf, images, runtime, measuring, tell)
 

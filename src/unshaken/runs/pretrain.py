@@ -29,6 +29,7 @@ from unshaken.recipes.lp_aff import LPAFF
 from unshaken.recipes.own_recipes import is_own_recipe, own_recipe
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.choices import remembered
+from unshaken.runs.computation import settled, training_of
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
 from unshaken.runs.first_network import first_network
 from unshaken.runs.lp_aff import pretrain_lp_aff
@@ -137,7 +138,10 @@ def pretrain_encoder(
     identities = us.first(lambda: [image_identity(each) for each in sets])
     data = {"images": identities[0]} | ({"extra": identities[1:]} if recipe.extra else {})
     data |= {role: one.identity for role, one in roles.items() if one}
-    with workspace.open(f"{recipe.name}-{slug(recipe.data)}", recipe, data) as run:
+    name, shape = f"{recipe.name}-{slug(recipe.data)}", images.pixels.shape[1:]
+    count = len(mixture_of(sets, recipe.extra) or images)
+    workspace = settled(workspace, workspace.folder(name, recipe), lambda: training_of(recipe, count, shape))
+    with workspace.open(name, recipe, data) as run:
         data = run.data
         if recipe.backbone.own:
             us.first(lambda: remember(recipe.backbone.name))

@@ -20,6 +20,7 @@ from unshaken.nets.lora import train_branch_only, with_lora
 from unshaken.nets.network import Encoder, Network, Normalize, evaluating
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import robust_recipe
+from unshaken.runs.computation import settled
 from unshaken.runs.pretrain import equipped, finish_weights
 from unshaken.runs.workspace import Workspace
 from unshaken.train.batches import BatchStream
@@ -54,6 +55,7 @@ def robustify_module(
     plain = Encoder(Normalize((0.0,) * channels, (1.0,) * channels), copy.deepcopy(module).cpu(), features)
     data = {"images": image_identity(images), "module": digest(module)}
     result = copy.deepcopy(module)
+    workspace = settled(workspace, workspace.folder(f"{recipe.name}-module", recipe), lambda: None)
     with workspace.open(f"{recipe.name}-module", recipe, data) as run:
         if not run.finished(WEIGHTS):
             fabric = run.compute(workspace.runtime)

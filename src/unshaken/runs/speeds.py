@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.first_network import first_network
-from unshaken.train.attack_policy import replace_attacks, with_attack_steps
+from unshaken.train.attack_policy import most_steps, with_attack_steps
 from unshaken.train.batches import BatchStream
 from unshaken.train.throughput import Speed, seconds_of, step_speed
 
@@ -45,20 +44,6 @@ def measured_speeds(
     return slf_speed, gradients, speeds
 
 
-def faster_precision(
-    one: Pretrain, images: Images, runtime: Runtime, seconds: float, tell: Callable[[str], None]
-) -> tuple[Runtime, list[str]]:
-    """Return the runtime with the faster precision, and notes: bf16 on a CPU is timed against float32."""
-    if runtime.precision != "bf16" or runtime.kind != "cpu":
-        return runtime, []
-    plain = replace(runtime, precision="float32")
-    speeds = {each.precision: pretrain_speed(one, images, each, seconds).images_s for each in (runtime, plain)}
-    best = max(speeds, key=lambda name: speeds[name])
-    said = ", ".join(f"{name} {speed:,.1f} images/s" for name, speed in speeds.items())
-    tell(f"measured: {said}")
-    return replace(runtime, precision=best), [f"{best} is the faster precision for {one.backbone.name} here ({said})"]
-
-
 def speeds_by_steps(one: Pretrain, images: Images, runtime: Runtime, seconds: float) -> dict[int, Speed]:
     """Return the speed for each number of attack steps, the recipe's own first.
 
@@ -72,13 +57,6 @@ def speeds_by_steps(one: Pretrain, images: Images, runtime: Runtime, seconds: fl
     each = max(0.0, 1 / measured.images_s - 1 / single.images_s) / (own - 1)
     between = {n: Speed(1 / (1 / single.images_s + each * (n - 1)), measured.startup) for n in STEPS if 1 < n < own}
     return {own: measured, **between, 1: single}
-
-
-def most_steps(method: Any) -> int:
-    """Return the number of steps of a method's longest attack; 0 without attacks."""
-    found = [0]
-    replace_attacks(method, lambda attack: found.append(attack.steps) or attack)
-    return max(found)
 
 
 def pretrain_speed(one: Pretrain, images: Images, runtime: Runtime, seconds: float = MEASURING) -> Speed:

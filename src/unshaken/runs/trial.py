@@ -20,16 +20,16 @@ from unshaken.compute.runtime import Runtime, measured_memory, multiplies_bf16
 from unshaken.data.images import Images
 from unshaken.data.source import STANDARD, DataSource
 from unshaken.methods.base import Step
-from unshaken.nets.heads import zero_classifier
-from unshaken.nets.network import Network
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.pretrain import Pretrain
+from unshaken.runs.computation import passes_of, with_computation
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
-from unshaken.runs.finetune import with_routes_for
+from unshaken.runs.finetune import first_network, training_of
 from unshaken.runs.speeds import most_steps, pretrain_speed
 from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.batches import BatchStream
+from unshaken.train.computation_trial import chosen_computation
 from unshaken.train.image_sets import load_images, load_labelled
 from unshaken.train.mixture import extra_set
 from unshaken.train.throughput import Speed, step_speed
@@ -154,8 +154,9 @@ def some_training_images(recipe: Pretrain) -> tuple[Images, int | None]:
 def pretrain_plan(recipe: Pretrain, runtime: Runtime) -> tuple[Trial, list[str]]:
     """Measure a pre-training, and return notes on what is not measured and what would be cheaper. Writes nothing."""
     images, count = some_training_images(recipe)
+    runtime, lines = with_computation(recipe, images, runtime, count)
     trial = pretrain_trial(recipe, runtime, images, count)
-    return trial, [*notes_on(recipe, trial), *single_step(recipe, trial, images)]
+    return trial, [*lines, *notes_on(recipe, trial), *single_step(recipe, trial, images)]
 
 
 def pretrain_trial(recipe: Pretrain, runtime: Runtime, images: Images, count: int | None = None) -> Trial:
@@ -174,14 +175,6 @@ def pretrain_trial(recipe: Pretrain, runtime: Runtime, images: Images, count: in
         recipe.epochs, recipe.batch_size, passes_of(recipe), weights, runtime, speed, memory(),
         recipe.data.where(count or len(images), images.pixels.shape[-1]),
     )  # fmt: skip
-
-
-def passes_of(recipe: Pretrain) -> float:
-    """Return the passes over all images, without those of the selections."""
-    chosen = recipe.coreset
-    if chosen is None or getattr(chosen, "warmup", recipe.epochs) >= recipe.epochs:
-        return recipe.epochs
-    return chosen.warmup + chosen.fraction * (recipe.epochs - chosen.warmup)
 
 
 def notes_on(recipe: Pretrain, trial: Trial) -> list[str]:
@@ -223,10 +216,10 @@ def finetune_trial(encoder: Path, recipe: Finetune, runtime: Runtime) -> Trial:
         images, count = some_images(source, load, "train")
     if recipe.holdout and count is not None:
         count -= count // recipe.holdout
+    runtime, _ = chosen_computation(training_of(recipe, given, images, count), runtime)
     fabric = runtime.open()
     memory = measured_memory(fabric.device)
-    head = zero_classifier(given.encoder.features, len(images.names))
-    net = Network(with_routes_for(recipe.method, given.encoder), head).to(fabric.device)
+    net = first_network(recipe, given, len(images.names)).to(fabric.device)
     runtime.prepare(net)
     feed = BatchStream(
         images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, Key(recipe.seed) / "trial", images.label

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unshaken.base.distributed import processes
+from unshaken.base.serialize import short_hash
 from unshaken.compute.runtime import Runtime
 from unshaken.train.gauges import GaugeOptions
 from unshaken.train.loop import Execution
@@ -42,11 +43,15 @@ class Workspace:
         data    the identity of the training data; a run can be resumed only on the same data
         beside  the folder if the workspace has no root
         """
-        root = Path(beside if self.root is None else self.root).expanduser()
+        root = self.folder(name, recipe, beside).parent
         observers = Observers(self.observers if processes().rank == 0 else ())
         run = Run.open(root, name, recipe, data | self.runtime.identity)
         run.observers = observers
         return run
+
+    def folder(self, name: str, recipe: Any, beside: Path = Path("runs")) -> Path:
+        """Return the folder of a recipe's run."""
+        return Path(beside if self.root is None else self.root).expanduser() / f"{name}-{short_hash(recipe)}"
 
     def observed_by(self, observers: Iterable[Any]) -> Workspace:
         """Return the workspace with more observers."""

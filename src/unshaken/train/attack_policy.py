@@ -134,3 +134,10 @@ def attacking(method: Any) -> bool:
     found: list[PGD] = []
     replace_attacks(method, lambda attack: found.append(attack) or attack)
     return bool(found)
+
+
+def most_steps(method: Any) -> int:
+    """Return the number of steps of a method's longest attack; 0 without attacks."""
+    found = [0]
+    replace_attacks(method, lambda attack: found.append(attack.steps) or attack)
+    return max(found)

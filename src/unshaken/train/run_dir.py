@@ -54,7 +54,8 @@ class Run:
     log.jsonl                every few steps: step, epoch, learning rate, the loss's terms, images/s, precision, mode
     checkpoint.safetensors   parameters, optimiser and position; removed at the end
     curve.svg                the log as curves
-    run.json                 written last: digest, seconds by account, peak memory, all environments ("worlds")
+    run.json                 written last: digest, seconds by account, peak memory, all environments ("worlds"), and the
+                             ways in which layers were computed
 
     The same recipe opens the same directory and resumes the run. Of several processes that train together the first one
     holds the directory and writes; what goes wrong there goes wrong in all of them.
@@ -63,6 +64,7 @@ class Run:
     def __init__(self, path: Path, recipe: Any, data: dict[str, Any]) -> None:
         self.path, self.recipe, self.data = path, recipe, data
         self.spent, self.note = {"training": 0.0}, {}
+        self.computation: list[str] = []
         self.worlds: list[dict[str, Any]] = []
         self.same_world, self.memory = False, peak_memory
         self.observers = Observers()
@@ -108,6 +110,7 @@ class Run:
         """Open the runtime, and record its settings and environment in the run."""
         fabric = runtime.open("together")
         self.note, self.same_world = runtime.note, runtime.same_world
+        self.computation = list(runtime.ways) or ["plain"]
         self.worlds = [self._shared(runtime.world(fabric.device))]
         self.memory = measured_memory(fabric.device)
         return fabric
@@ -269,6 +272,7 @@ class Run:
         spent = {account: round(seconds, 2) for account, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
         result |= {"memory_gb": self.memory(), "worlds": self.worlds or [world]}
+        result |= {"computation": self.computation} if self.computation else {}
         write_curve(self.path)
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}
         write_json(self.path / "run.json", result)

@@ -1,0 +1,95 @@
+"""Trials: several ways to do the same work are timed in turn, and the fastest is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+SECONDS = 2.0
+"""The most seconds of a trial, except that a measurement which has begun is finished."""
+SHARE = 0.01
+"""The largest share of a run's expected time that its trial may take."""
+PAIRS = 3
+"""Measurements of each of two ways, in turn; the shortest counts, because other programs only lengthen them."""
+GAIN = 0.1
+"""The share of the time that another way has to save, or the one in use stays. Less may be noise on a busy machine, and
+the choice, and with it the last bits, would differ from one run to the next."""
+LEAST = 2
+"""The fewest images of a measurement: a batch norm needs two."""
+
+Cost = Callable[[str, int], float]
+"""Do a part of the work on a number of images, and return its cost in seconds."""
+Change = Callable[[T], T]
+"""A function from a way to one that differs in a single respect."""
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """The result of a trial.
+
+    best     the fastest way
+    faster   seconds of the first way / seconds of the fastest, multiplied over the comparisons
+    images   images of each measurement
+    seconds  seconds of the whole trial
+    tried    the number of comparisons that were made, and of those that were wanted
+    """
+
+    best: T
+    faster: float
+    images: int
+    seconds: float
+    tried: tuple[int, int]
+
+
+def fastest(
+    first: T,
+    changes: Sequence[tuple[str, Change[T]]],
+    prepare: Callable[[T], Cost],
+    most: int,
+    repeats: float,
+    limit: float = SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Found[T]:
+    """Start from a way, try one change after the other, and keep each that saves more than GAIN.
+
+    changes  each with the part of the work by which it is judged; a way that comes back unchanged is not tried
+    prepare  makes a way ready; its first call is not counted, since it allocates memory
+    most     the images of a step: measurements have fewer if these take too long
+    repeats  images of the whole run, which does the first part on each; SHARE of this time bounds the trial too
+    limit    seconds
+    """
+    began = clock()
+    now, cost = first, prepare(first)
+    once = 0.0
+    for part in dict.fromkeys(part for part, _ in changes):
+        cost(part, LEAST)
+        once = once or cost(part, LEAST)
+    limit = min(limit, SHARE * repeats * once / LEAST)
+    each = (limit - (clock() - began)) / max(1, len(changes) * (2 * PAIRS + 1))
+    images = LEAST
+    while 2 * images <= most and 2 * images * once / LEAST <= each:
+        images *= 2
+    faster, tried = 1.0, 0
+    for part, change in changes:
+        other = change(now)
+        # the other way has a first call beside its first measurement, and the present one a measurement
+        if other == now or clock() - began + 3 * once * images / LEAST > limit:
+            continue
+        tried, other_cost = tried + 1, prepare(other)
+        other_cost(part, images)
+        theirs, mine = _compare(part, other_cost, cost, images, began + limit, clock)
+        if theirs < (1 - GAIN) * mine:
+            now, cost, faster = other, other_cost, faster * mine / theirs
+    return Found(now, faster, images, clock() - began, (tried, len(changes)))
+
+
+def _compare(part: str, a: Cost, b: Cost, images: int, until: float, clock: Callable[[], float]) -> tuple[float, float]:
+    """Return the least cost of both, measured in turn: once at least, and no longer than `until`."""
+    found: list[tuple[float, float]] = []
+    while not found or (len(found) < PAIRS and clock() < until):
+        found.append((a(part, images), b(part, images)))
+    return min(one for one, _ in found), min(other for _, other in found)
