@@ -24,14 +24,16 @@ def exchange_components(default: Options, args: list[str]) -> tuple[Options, lis
     for flag in reversed(optional):  # a component that depends on others is removed before them
         if take_option(args, flag)[0] == "None":
             default, args = _replace_at(default, flag, None), take_option(args, flag)[1]
-    for flag in components(default):
-        if flag not in components(default) or not (kinds := kinds_of(default, flag)):
+    present = components(default)
+    for flag in list(present):
+        if flag not in present or not (kinds := kinds_of(default, flag)):
             continue
         kind, rest = take_option(args, flag)
         if kind is None or _is_number(kind) and alias(flag, flags(default)):
             continue
         args = rest
         default = _replace_at(default, flag, _make_component(kinds, kind, flag, args))
+        present = components(default)
     return default, args
 
 

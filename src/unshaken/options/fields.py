@@ -52,17 +52,25 @@ class Option:
 
 def all_fields(value: Any, prefix: str = "--") -> Iterator[Option]:
     """Yield the fields of a value and of the components in it, an outer one before its own fields."""
-    for name, hint in hints(type(value)).items():
-        field, annotation = getattr(value, name), str(type(value).__annotations__.get(name))
-        if "tyro.conf.Fixed" in repr(hint) or "Fixed" in annotation:
-            continue
+    for name, flag, hint, positional in _fields_of(type(value)):
+        field = getattr(value, name)
         if name in FLAT and is_dataclass(field):
             yield from all_fields(field, prefix)
             continue
-        flag = f"{prefix}{name.replace('_', '-')}"
-        yield Option(flag, hint, "Positional" in annotation, field, type(value), name)
+        yield Option(f"{prefix}{flag}", hint, positional, field, type(value), name)
         if is_dataclass(field):
-            yield from all_fields(field, f"{flag}.")
+            yield from all_fields(field, f"{prefix}{flag}.")
+
+
+@cache
+def _fields_of(kind: type) -> list[tuple[str, str, Any, bool]]:
+    """Name, flag, type and "needs no flag" of each field of a dataclass that is an option."""
+    found = []
+    for name, hint in hints(kind).items():
+        annotation = str(kind.__annotations__.get(name))
+        if "tyro.conf.Fixed" not in repr(hint) and "Fixed" not in annotation:
+            found.append((name, name.replace("_", "-"), hint, "Positional" in annotation))
+    return found
 
 
 def options_of(value: Any) -> list[Option]:

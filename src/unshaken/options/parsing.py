@@ -59,6 +59,8 @@ def _parse(default: Options, args: list[str], program: str) -> Options:
     if {"-h", "--help"} & set(args):
         print(help_page(default, program))
         raise SystemExit(0)
+    if not args:
+        return default
     _check(default, flag_groups(args), program)
     errors = io.StringIO()
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from unshaken.base.ranges import Count, ranged
-from unshaken.base.schedule import AnySchedule, Constant
+from unshaken.base.schedule import AnySchedule, Clock, Constant
 from unshaken.methods.base import Method
 from unshaken.nets.network import Encoder, evaluating
 from unshaken.train.attack_policy import AttackPolicy, Kept, Replay, attacking
@@ -36,12 +37,12 @@ class Approximations:
 
     def check(self, method: Method, epochs: int) -> None:
         """Raise a ValueError if a schedule leaves its range in any epoch, or if there is no attack to make cheaper."""
-        for epoch in range(epochs):
-            clock = end_of_epoch(epoch, epochs)
+        for clock in _clocks(self.steps, epochs):
             if not self.steps(clock) > 0:
                 raise ValueError(
                     f"approximations.steps is a fraction of the attack's steps, > 0, not {self.steps(clock):g}"
                 )
+        for clock in _clocks(self.side, epochs):
             if not 0 < self.side(clock) < 1 + 1e-9:  # a schedule that reaches 1 may exceed it by rounding
                 raise ValueError(
                     f"approximations.side is a fraction of the images' side, in (0, 1], not {self.side(clock):g}"
@@ -55,7 +56,7 @@ class Approximations:
 
     def fit(self, encoder: Encoder, channels: int, side: int, epochs: int) -> None:
         """Raise a ValueError if the encoder cannot read the smallest of the images."""
-        least = min(pixels(self.side(end_of_epoch(epoch, epochs)), side) for epoch in range(epochs))
+        least = min(pixels(self.side(clock), side) for clock in _clocks(self.side, epochs))
         if least == side:
             return
         try:
@@ -75,3 +76,8 @@ class Approximations:
         if (self.steps, self.replays) == (Approximations.steps, Approximations.replays) and updates == 1:
             return None
         return AttackPolicy(self.steps, Replay() if self.replays > 1 else Kept() if updates > 1 else None)
+
+
+def _clocks(schedule: AnySchedule, epochs: int) -> Iterator[Clock]:
+    """The clocks at which a schedule is checked: at the end of each epoch; of one that is constant, of the first."""
+    return (end_of_epoch(epoch, epochs) for epoch in range(1 if isinstance(schedule, Constant) else epochs))
