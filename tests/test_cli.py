@@ -389,7 +389,7 @@ def test_an_unreadable_image_is_named(tmp_path, capsys):
     assert "1 of 64 images cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.skipif(not DATA, reason="UNSHAKEN_DATA names no folder of Parquet sets")
 def test_real_cifar10_through_a_resnet18(tmp_path):
     """Parquet in, result out; a handful of images, for a ResNet-18 is slow on a CPU."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from processes import Forked
+from variants import variants
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -21,6 +22,8 @@ SAYS = {
     "parts.py": "robust: ",
 }
 """What each example prints."""
+LONG = ("own_images.py", "own_attack.py", "parts.py")
+"""Those that take several seconds."""
 
 
 def test_each_example_is_tested_and_short() -> None:
@@ -29,7 +32,7 @@ def test_each_example_is_tested_and_short() -> None:
         assert len(file.read_text().splitlines()) < 70, file.name
 
 
-@pytest.mark.parametrize("name", SAYS)
+@pytest.mark.parametrize("name", variants(SAYS, [name for name in SAYS if name not in LONG]))
 def test_runs(name: str, tmp_path: Path) -> None:
     def run() -> None:
         os.environ["XDG_CONFIG_HOME"] = str(tmp_path)

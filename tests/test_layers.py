@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,15 @@ def place(module: Path) -> str:
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
+@cache
+def parsed(module: Path) -> ast.Module:
+    return ast.parse(module.read_text())
+
+
 def imported(module: Path) -> set[str]:
     """The folders of the package that a module imports from, at its top or within a function."""
     places = set()
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in ast.walk(parsed(module)):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports relatively"
@@ -54,7 +60,7 @@ def arrows() -> dict[str, set[str]]:
     names, found = {named(module) for module in MODULES}, {}
     for module in MODULES:
         to = set()
-        for node in ast.walk(ast.parse(module.read_text())):
+        for node in ast.walk(parsed(module)):
             if isinstance(node, ast.Import):
                 to |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -99,8 +105,8 @@ def test_devices_and_processes_are_the_runtimes(module):
     """Only runtime.py says cuda, autocast or compile in code, and distributed.py and shared_batch.py distributed."""
     many = dict.fromkeys(("distributed.py", "shared_batch.py"), {"distributed"})
     own = ({"runtime.py": {"cuda", "autocast", "compile"}} | many).get(module.name, set())
-    names = {n.id for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Name)}
-    names |= {n.attr for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.Attribute)}
+    nodes = list(ast.walk(parsed(module)))
+    names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
     names -= {"compile"} if re.search(r"re\.compile", module.read_text()) else set()
     assert not names & ({"cuda", "autocast", "compile", "distributed"} - own)
 
@@ -129,6 +135,7 @@ def test_no_torch_before_it_is_needed(statement):
     assert done.returncode == 0
 
 
+@pytest.mark.extra
 def test_no_scikit_learn_before_it_is_needed():
     done = subprocess.run([sys.executable, "-c", "import unshaken.commands, sys; assert 'sklearn' not in sys.modules"])
     assert done.returncode == 0

@@ -33,7 +33,9 @@ from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES
 from unshaken.recipes.finetune import Finetune
 from unshaken.recipes.robust import robust_recipe
+from unshaken.runs import speeds, trial
 from unshaken.runs.frontier import Frontier
+from unshaken.train.throughput import Speed
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))]
@@ -213,6 +215,9 @@ def published() -> dict:
 def place(made, tmp_path, monkeypatch):
     """A folder as a reader has it, and the work of hours left out."""
     monkeypatch.setattr(Frontier, "run", reached)
+    for module in (speeds, trial):  # as if measured: 100 images a second
+        monkeypatch.setattr(module, "pretrain_speed", lambda *given: Speed(100.0, 0.0, 64))
+    monkeypatch.setattr(trial, "SECONDS", 0.0)
     monkeypatch.setattr(import_module("unshaken.commands.children"), "run_children", reached)
     monkeypatch.setattr(import_module("unshaken.runs.pretrain"), "pretrain", reached)
     monkeypatch.setattr(import_module("unshaken.runs.robustify"), "pretrain", reached)

@@ -14,9 +14,10 @@ from unshaken.base.serialize import to_json
 from unshaken.coreset.rcs import RCS, gradient, step
 from unshaken.coreset.selector import Random, chunks
 from unshaken.coreset.submodular import GradientMatching
+from variants import variants
 
 ETA = 0.05
-SEEDS = range(20)
+SEEDS = range(8)
 
 
 def chosen(problem: Toy, images: Tensor) -> list[int]:
@@ -57,7 +58,7 @@ def literal(problem: Toy, picks: int, eta: float, refresh: int | None, distance:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_greedy_reaches_its_guaranteed_share_of_the_best_subset(layers):
-    """Of all subsets of 3 of 8 mini-batches, G(S) exact: −L_RD at θ − η Σ q, for 20 seeds."""
+    """Of all subsets of 3 of 8 mini-batches, G(S) exact: −L_RD at θ − η Σ q, for 8 seeds."""
     worst = 1.0
     for seed in SEEDS:
         problem = Toy(seed, layers=layers)
@@ -81,7 +82,7 @@ def test_greedy_reaches_its_guaranteed_share_of_the_best_subset(layers):
 @pytest.mark.parametrize("refresh", [None, 1, 2])
 def test_picks_equal_those_of_the_literal_definition(refresh, distance):
     """At a step so large that θ′ and the attack matter."""
-    for seed in range(5):
+    for seed in range(3):
         problem = Toy(seed)
         selector = RCS(eta=2.0, refresh=refresh, distance=distance)
         picks = chosen(problem, selector.select(problem, 30, Key(0)))
@@ -146,7 +147,7 @@ def test_u_is_attacked_as_often_as_refresh_says(refresh, attacks):
 
 
 @pytest.mark.parametrize("granularity", ["batch", "sample"])
-@pytest.mark.parametrize("count", [1, 5, 6, 7, 20, 47, 48])
+@pytest.mark.parametrize("count", variants([1, 5, 6, 7, 20, 47, 48], [1, 6, 20]))
 def test_the_budget_is_exact_in_images(count, granularity):
     problem = Toy(3)
     for how in ({}, {"slack": 0.3}, {"chunk": 3}, {"at_once": 4}):
@@ -157,7 +158,7 @@ def test_the_budget_is_exact_in_images(count, granularity):
 
 def test_samples_sum_to_mini_batches_and_gain_more():
     """24 images of 48: chosen one by one, they lower L_RD by more than four mini-batches of six."""
-    for seed in range(5):
+    for seed in range(3):
         problem = Toy(seed)
         q = problem.gradients(range(8), "sample")
         rd = problem.validation(problem.theta, "kl", None)
@@ -183,7 +184,7 @@ def total(of: dict[int, dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]
 def test_gains_match_the_exact_derivative_and_beat_random_selection(layers):
     """Scores correlate 1 with the exact linear gain −dL_RD(θ − t q)/dt (differentiated forwards); the released code's
     average over outputs, which for one layer under a softmax is rounding noise, does not. And the selection's gain is
-    more than 1.3 times random's mean, and more than the best of ten random ones', in each of 20 seeds."""
+    more than 1.3 times random's mean, and more than the best of ten random ones', in each of 8 seeds."""
     reduced_correlations = []
     for seed in SEEDS:
         problem = Toy(seed, sizes=(2,) * 24, layers=layers)
@@ -207,7 +208,7 @@ def test_gains_match_the_exact_derivative_and_beat_random_selection(layers):
 
 def test_slack_compares_a_subset_and_loses_little():
     ratios = []
-    for seed in range(10):
+    for seed in range(5):
         problem = Toy(seed)
         q = problem.gradients(range(8), "sample")
         scores = q.along(gradient(problem.validation(problem.theta, "kl", None), problem.theta))
@@ -218,7 +219,7 @@ def test_slack_compares_a_subset_and_loses_little():
         )
         ratios.append(part / full)
     assert min(ratios) > 0.5
-    assert sum(ratios) / 10 > 0.8
+    assert sum(ratios) / len(ratios) > 0.8
     assert min(ratios) < 1
 
 

@@ -31,6 +31,7 @@ from unshaken.train.batches import BatchStream, Position
 from unshaken.train.coreset_training import CoresetTraining
 from unshaken.train.run_dir import Run
 from unshaken.transforms.views import CropFlip
+from variants import variants
 
 PRETRAIN = [
     "pretrain",
@@ -111,7 +112,7 @@ def refused(args: list[str], file: Path, capsys: pytest.CaptureFixture[str]) -> 
     return said[0]
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", variants(DAMAGE, ("weights", "cut", "deep")))
 def test_a_damaged_encoder_is_found_by_every_command(damage: str, root: Path, capsys):
     file = encoder_of(root)
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
@@ -159,7 +160,7 @@ def test_a_damaged_record_of_a_run(name: str, root: Path, capsys):
         refused([*PRETRAIN, "--out", "runs"], file, capsys)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", variants(DAMAGE, ("weights", "cut", "deep")))
 def test_a_damaged_classifier_is_found_by_every_command(damage: str, root: Path, capsys):
     file = root / "slf-digits-1" / "classifier.safetensors"
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
@@ -200,7 +201,7 @@ def test_an_altered_result_is_found_by_every_command(root: Path, capsys):
         refused(args, file, capsys)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", variants(DAMAGE, ("weights", "cut", "deep")))
 def test_a_damaged_selection(damage: str, root: Path, capsys):
     file = encoder_of(root).with_name("coreset-0001.safetensors")
     assert cli.run(["coreset", "show", str(file.parent), "--out", "sheets"]) == 0
@@ -280,7 +281,7 @@ def test_a_run_that_was_taken_away_says_so(tmp_path: Path, monkeypatch: pytest.M
 WRITTEN = ("recipe.json", "checkpoint.safetensors", "encoder.safetensors", "run.json", "log.jsonl")
 
 
-@pytest.mark.parametrize("what", WRITTEN)
+@pytest.mark.parametrize("what", variants(WRITTEN, ("checkpoint.safetensors", "run.json")))
 def test_a_full_disk_names_the_file(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """And leaves nothing that is not whole; the same command goes on once there is room."""
     sync = os.fsync

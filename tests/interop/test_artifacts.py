@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import read_tensors, save_classifier, save_encoder, write_tensors
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.network import Network
+from variants import variants
 
 SMALL = Backbone("resnet-small", 32)
 HOME = "/home/alice/secret project"
@@ -44,6 +46,8 @@ ORIGIN = {
 }
 FORMS = {"safetensors": "e.safetensors", "hub": "hub", "onnx": "e.onnx"}
 FORMS |= {"torchvision": "t.safetensors", "timm": "m.safetensors"}
+KINDS = ("encoder", "classifier")
+MAIN = [*product(FORMS, KINDS[:1]), ("hub", "classifier")]
 
 
 def needed(form: str) -> None:
@@ -123,7 +127,7 @@ def test_an_export_that_was_killed_is_made_again(form: str, run: Path, monkeypat
                 file.unlink()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", variants(FORMS, ("safetensors", "hub", "onnx")))
 def test_the_same_export_again_is_the_same_and_another_is_refused(form: str, run: Path):
     needed(form)
     if form in ("torchvision", "timm"):
@@ -183,8 +187,7 @@ def test_a_folder_for_a_hub_that_was_begun_is_told_from_somebody_s(run: Path):
         export(run, ExportOptions("hub", Path("theirs")))
 
 
-@pytest.mark.parametrize("kind", ["encoder", "classifier"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "kind"), variants(product(FORMS, KINDS), MAIN))
 def test_no_path_leaves_the_machine(form: str, kind: str, run: Path):
     """Neither a path of the user nor one of the libraries, whose source lines the ONNX exporter writes."""
     needed(form)

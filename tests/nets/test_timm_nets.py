@@ -217,7 +217,7 @@ def fresh(code: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_torchvision_and_timm_are_imported_after_their_operators_are_declared():
     done = fresh(
         "import sys\n"
@@ -232,7 +232,7 @@ def test_torchvision_and_timm_are_imported_after_their_operators_are_declared():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_after_a_failed_import_too():
     done = fresh(
         "try:\n"

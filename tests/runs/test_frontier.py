@@ -17,6 +17,7 @@ from unshaken.coreset.selector import Random
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.runs import frontier
 from unshaken.runs.evaluate import evaluate
+from unshaken.runs.finetune import finetune_recipe
 from unshaken.runs.frontier import Frontier, coreset_pair
 
 QUICK = ["--epochs", "2", "--batch-size", "32", "--data.limit", "64", "--method.attack.steps", "1"]
@@ -66,6 +67,8 @@ def test_the_fraction_that_costs_as_much_is_of_the_runs_own_seconds(tmp_path):
 def test_a_frontier_is_run_found_again_and_drawn(tmp_path, capsys, monkeypatch):
     """Four pre-training runs, each fine-tuned with the same seed; a second time nothing is trained."""
     monkeypatch.setattr(frontier, "evaluate", partial(evaluate, evaluation=Evaluation(PGD(Linf(0.1), 1), limit=40)))
+    brief = lambda *given: replace(finetune_recipe(*given), epochs=2)  # noqa: E731
+    monkeypatch.setattr(frontier, "finetune_recipe", brief)
     args = ["frontier", "acl/digits", "--fractions", "0.25", "--seeds", "2", *QUICK, *SELECT]
     args += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "figure"), "--runtime.threads", "1"]
     assert cli.run(args) == 0

@@ -90,8 +90,9 @@ def test_in_another_world_a_few_may_differ(run):
 
 def test_the_search_is_in_the_precision_that_it_was_in(tmp_path):
     run = write_run(tmp_path / "slf-digits-1", least_squares(1))
-    evaluate(run, evaluation=EXAM, workspace=unshaken.Workspace(runtime=Runtime(precision="bf16"), quiet=True))
-    found = recheck(run / f"{NAME}.json", sample=445, seed=3, quiet=True)
+    few = replace(EXAM, limit=60)
+    evaluate(run, evaluation=few, workspace=unshaken.Workspace(runtime=Runtime(precision="bf16"), quiet=True))
+    found = recheck(run / f"{NAME}-first60.json", sample=60, seed=3, quiet=True)
     assert found.same
     assert found.holds
 
