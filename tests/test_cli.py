@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -142,12 +141,13 @@ def test_list_and_help(capsys):
 
 
 def test_help_is_quick():
-    """Under half a second, the best of three on a machine that may be busy."""
+    """Under half a second of a processor, the best of three on a machine that may be busy."""
 
     def seconds() -> float:
-        begun = time.monotonic()
+        begun = os.times()
         subprocess.run([sys.executable, "-m", "unshaken.cli", "--help"], check=True, capture_output=True)
-        return time.monotonic() - begun
+        ended = os.times()
+        return sum(getattr(ended, part) - getattr(begun, part) for part in ("children_user", "children_system"))
 
     assert min(seconds() for _ in range(3)) < 0.5
 

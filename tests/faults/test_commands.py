@@ -39,12 +39,12 @@ PRETRAIN = [
     "--method.attack.steps",
     "1",
     "--data.limit",
-    "100",
+    "28",
     "--epochs",
     "3",
     "--batch-size",
 ]
-PRETRAIN += ["32", "--runtime.threads", "1"]
+PRETRAIN += ["8", "--runtime.threads", "1"]
 EXAM = Evaluation(PGD(Linf(0.1), steps=20), batch_size=150)
 
 

@@ -22,6 +22,7 @@ from unshaken.coreset.selector import Random, split
 from unshaken.nets.checkpoint import read_tensors
 from unshaken.train.approximations import Approximations
 from unshaken.train.batches import BatchStream
+from variants import variants
 
 SELECTOR = RCS(0.25, warmup=1, every=2, validation=0.1, attack=PGD(Linf(0.1), 1))
 
@@ -82,13 +83,16 @@ def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monk
     assert [t for t in times if t == int(t)] == [1, 2, 3, 4]
 
 
+KILLED = [
+    (SELECTOR, Approximations(), True),
+    (RECALLING, Approximations(), False),
+    (RECALLING, Approximations(replays=2, side=StepSchedule(3 / 4, 1, every=1)), False),
+]
+
+
 @pytest.mark.parametrize(
     ("selector", "approximations", "everywhere"),
-    [
-        (SELECTOR, Approximations(), True),
-        (RECALLING, Approximations(), False),
-        (RECALLING, Approximations(replays=2, side=StepSchedule(3 / 4, 1, every=1)), False),
-    ],
+    variants(KILLED, KILLED[2:]),
     ids=["anew", "recalling", "saving"],
 )
 def test_a_run_killed_anywhere_picks_the_same_and_ends_with_the_same_bits(
