@@ -77,7 +77,7 @@ def pretrained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(pretrained) -> Path:
-    args = ["finetune", str(pretrained), "--mode", "all", "--epochs", "2", "--data.limit", "200"]
+    args = ["finetune", str(pretrained), "--mode", "all", "--epochs", "2", "--data.limit", "80"]
     assert cli.run(args) == 0
     assert cli.run(["evaluate", str(pretrained), "--limit", "50", "--attack.steps", "2"]) == 0
     return pretrained
@@ -113,7 +113,7 @@ def test_modes_do_not_leak_into_each_other(tuned, pretrained):
     """ALF alone gives the bits that ALF among all three gave."""
     (among,) = tuned.glob("alf-digits-*")
     alone = tuned / "alone"
-    args = ["finetune", str(pretrained), "--mode", "alf", "--epochs", "2", "--data.limit", "200", "--out", str(alone)]
+    args = ["finetune", str(pretrained), "--mode", "alf", "--epochs", "2", "--data.limit", "80", "--out", str(alone)]
     assert cli.run(args) == 0
     (run,) = alone.glob("alf-digits-*")
     digests = [json.loads((r / "run.json").read_text())["digest"] for r in (among, run)]

@@ -262,7 +262,7 @@ def worded(command: str) -> list[str]:
         elif run := re.match(r"runs/([\w+-]+)-(\w+)(-\.\.\.|-[0-9a-f]{8})$", word):
             words.append("run" if words[1] == "evaluate" else named(run[1], run[2]))
         elif (words + [word])[1:] in (["export", "RUN"], ["doctor", "RUN"], ["submit", "RUN"]):
-            words.append("run18" if words[1] == "export" else "run/slf")
+            words.append("run/slf" if words[1] != "export" else "run18" if "--to torchvision" in command else "run")
         elif (words + [word])[1:] == ["embed", "RUN"] and "--data photos" in command:
             words.append("run18")
         elif word == "FOLDER":

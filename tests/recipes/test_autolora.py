@@ -31,7 +31,7 @@ from unshaken.train.run_dir import Run
 from unshaken.train.signals import Interrupted
 from variants import variants
 
-TINY = unshaken.DataSource("digits", limit=200)
+TINY = unshaken.DataSource("digits", limit=100)
 RATE = AutoRate(start=0.2, rho=2.0, at=(0, 1, 2, 3), of=4)
 """Halved at each of its checkpoints: no rise is often enough."""
 
@@ -54,7 +54,7 @@ def recipe(encoder: Path) -> AutoFinetune:
         method=replace(given.method, attack=replace(given.method.attack, steps=1), rank=2),
         lr=RATE,
         epochs=4,
-        batch_size=40,
+        batch_size=20,
         aside=10,
         validation=replace(given.validation, attack=PGD(Linf(0.1), steps=1)),
     )
