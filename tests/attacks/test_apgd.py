@@ -2,7 +2,6 @@
 
 from math import ceil
 
-from variants import variants
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from unshaken.attacks.apgd import APGD, checkpoints_of
 from unshaken.attacks.ball import L2, Ball, Linf
 from unshaken.attacks.base import Model
 from unshaken.base.rng import Key
+from variants import variants
 
 W = torch.randn(5, 48, generator=Key("w").on("cpu"), dtype=torch.float64)
 

@@ -46,6 +46,7 @@ def test_the_timed_transform_is_these_functions():
         assert torch.allclose(result, expected, atol=1e-6)
 
 
+@pytest.mark.extra
 def test_the_comparison_runs():
     result = compared("augment", "--quick", "--rounds", "2")
     assert (result["name"], result["n"], result["images"], result["views"]) == ("augment", 2, "noise", 64)

@@ -209,6 +209,7 @@ def test_without_a_gpu_it_is_left_out_and_refused(monkeypatch, capsys):
     assert "gpu" in capsys.readouterr().out.split()
 
 
+@pytest.mark.extra
 def test_the_comparison_runs(monkeypatch, capsys):
     """On tiny networks, in this process."""
     monkeypatch.setattr(gpu, "isolated", here)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from itertools import combinations
 from math import e
 
-from variants import variants
 import pytest
 import torch
 from toy import Toy
@@ -13,6 +12,7 @@ from unshaken.base.rng import Key
 from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import All, Random, Ranked, random_subset, split
 from unshaken.coreset.submodular import FacilityLocation, GradientMatching, KCenter
+from variants import variants
 
 SELECTORS = {
     "all": All(),

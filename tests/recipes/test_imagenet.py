@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from variants import variants
 import pytest
 import torch
 from PIL import Image
@@ -27,6 +26,7 @@ from unshaken.recipes.finetune_presets import FALLBACK, preset
 from unshaken.train.optim import LARS, SGD
 from unshaken.transforms.views import CropFlip, ResizedCrop
 from unshaken.transforms.views import SimCLRViews as SimCLRViews
+from variants import variants
 
 AS_IT_IS = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from variants import variants
 import pytest
 import torch
 
@@ -32,6 +31,7 @@ from unshaken.train.image_sets import load_labelled
 from unshaken.train.optim import LARS, SGD
 from unshaken.transforms.views import Concat, CropFlip
 from unshaken.transforms.views import SimCLRViews as SimCLRViews
+from variants import variants
 
 TINY = unshaken.DataSource(limit=64)
 CONTRASTIVE = [name for name in RECIPES if isinstance(unshaken.recipe(f"{name}/digits"), unshaken.Pretrain)]
