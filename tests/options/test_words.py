@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import unshaken
+from unshaken.base.schedule import StepSchedule
 from unshaken.commands.evaluate import EvaluateOptions
 from unshaken.commands.finetune import FinetuneOptions
 from unshaken.commands.pretrain import PretrainOptions
@@ -150,6 +151,16 @@ def test_tyro_s_frame_is_taken_off_in_any_encoding(encoding, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
     with pytest.raises(ValueError, match=r"^--method.attack.ball: an l∞ eps of 8 .* 8/255\? \(`test --help`"):
         parse(PRETRAIN, ["--method.attack.ball.eps", "8"], "test")
+
+
+def test_fields_that_go_together_alone_are_given_together():
+    """Neither of the two alone would be in the other's range."""
+    words = ["--approximations.steps", "StepSchedule", "--approximations.steps.start", "1/2"]
+    words += ["--approximations.steps.stop", "1", "--approximations.steps.every", "3"]
+    found = parse(PRETRAIN, [*words, "--method.attack.ball.eps", "1/9"], "test").recipe
+    assert found.approximations.steps == StepSchedule(0.5, 1, 3)
+    assert found.method.attack.ball.eps == 1 / 9
+    assert parse(PRETRAIN, [], "test") == PRETRAIN
 
 
 def test_a_mistake_of_several_fields_together_is_by_the_part_s_flag():
