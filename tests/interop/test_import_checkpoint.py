@@ -45,6 +45,7 @@ from unshaken.nets.checkpoint import load_classifier, load_encoder
 from unshaken.nets.dual_bn import routes_of, set_route
 from unshaken.report.table import markdown, rows
 from unshaken.runs.evaluate import evaluate
+from variants import variants
 
 DUAL = Style(norm=bn_list, shortcut=("downsample.conv", "downsample.bn"), normalize=IMAGENET, stored=True)
 PLAIN = Style()
@@ -199,8 +200,9 @@ TABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
-def test_features_are_those_of_the_published_network(row: Row, tmp_path: Path):
+@pytest.mark.parametrize("name", variants(TABLE, [name for name in TABLE if "resnet50" not in name]))
+def test_features_are_those_of_the_published_network(name: str, tmp_path: Path):
+    row = TABLE[name]
     state, expected = row.made()
     torch.save(row.container(state), tmp_path / "theirs.pt")
     written = import_file(tmp_path / "theirs.pt", replace(row.known, out=tmp_path / "ours"))

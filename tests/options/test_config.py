@@ -12,6 +12,7 @@ from unshaken.commands.pretrain import PretrainOptions, named_recipe
 from unshaken.options import Config, parse
 from unshaken.recipes.catalog import RECIPES
 from unshaken.train.optim import SGD
+from variants import variants
 
 YAML = """
 epochs: 3
@@ -38,7 +39,7 @@ def test_names_may_be_nested_or_dotted_and_what_is_typed_wins(tmp_path):
     assert (recipe.data.name, recipe.data.limit, found.runtime.compile) == ("photos", 64, "no")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", variants(RECIPES, ("acl-rcs", "dynacl-air", "dynacl++", "advcl", "deacl", "sat")))
 def test_the_recipe_of_a_run_goes_back_in(name, tmp_path):
     """Whatever was changed: a number, a component's kind, a switch."""
     words = ["--seed", "3", "--data.download"]
