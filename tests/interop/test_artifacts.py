@@ -96,7 +96,7 @@ def cache_of_one(function: Callable) -> Callable:
     return lambda *args, **kwargs: made[0] if made else made.append(function(*args, **kwargs)) or made[0]
 
 
-@pytest.mark.parametrize("form", ["safetensors", "hub", "onnx"])
+@pytest.mark.parametrize("form", variants(["safetensors", "hub", "onnx"], ["safetensors", "hub"]))
 def test_an_export_that_was_killed_is_made_again(form: str, run: Path, monkeypatch: pytest.MonkeyPatch):
     """Before each of its files takes its place: what is left is no hindrance, and the bits are those of one go."""
     needed(form)
@@ -127,7 +127,7 @@ def test_an_export_that_was_killed_is_made_again(form: str, run: Path, monkeypat
                 file.unlink()
 
 
-@pytest.mark.parametrize("form", variants(FORMS, ("safetensors", "hub", "onnx")))
+@pytest.mark.parametrize("form", variants(FORMS, ("safetensors", "hub")))
 def test_the_same_export_again_is_the_same_and_another_is_refused(form: str, run: Path):
     needed(form)
     if form in ("torchvision", "timm"):

@@ -55,7 +55,7 @@ def in_child(work) -> int:
     variants(
         [(1, "before"), (1, "after"), (3, "before"), (4, "after"), (5, "before"), (8, "after"), (STEPS, "before")]
         + [(STEPS, "after")],
-        [(1, "before"), (4, "after"), (5, "before"), (STEPS, "after")],
+        [(4, "after"), (5, "before")],
     ),
 )
 def test_killed_while_saving(tmp_path, unbroken, saves, moment):
@@ -82,7 +82,7 @@ def test_killed_while_saving(tmp_path, unbroken, saves, moment):
     assert finish(tmp_path)["digest"] == unbroken["digest"]
 
 
-@pytest.mark.parametrize("step", variants([0, 3, 4, 7, STEPS - 1], [0, 4, STEPS - 1]))
+@pytest.mark.parametrize("step", variants([0, 3, 4, 7, STEPS - 1], [4, STEPS - 1]))
 def test_killed_between_checkpoints(tmp_path, unbroken, monkeypatch, step):
     """What was done since the last checkpoint is done again, to the same bits, and logged once."""
     save = Run.save
