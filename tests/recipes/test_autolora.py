@@ -54,8 +54,8 @@ def recipe(encoder: Path) -> AutoFinetune:
         method=replace(given.method, attack=replace(given.method.attack, steps=1), rank=2),
         lr=RATE,
         epochs=4,
-        batch_size=20,
-        aside=10,
+        batch_size=16,
+        aside=5,
         validation=replace(given.validation, attack=PGD(Linf(0.1), steps=1)),
     )
 
