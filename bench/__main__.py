@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from bench import records
+
 NAMES = {
     "acl-step": "one step of ACL in float32 and in bf16, against the published one",
     "air-forms": "the gradients of AIR's three forms on natural images, beside ACL's",
@@ -22,6 +23,7 @@ NAMES = {
     "networks": "steps of ACL and DeACL on networks of many kinds, against two plain ways to compute them",
     "scaling": "what an image costs in a set of a thousand and in one of a million, and the memory of a selection",
     "selection": "a coreset selection by RCS, against the published procedure",
+    "report": "no comparison: print the kept results as a table, with processor and precision",
     "startup": "from the command to the help, and to the first training step, against importing torch",
 }
 
@@ -29,10 +31,17 @@ NAMES = {
 def main() -> None:
     if sys.argv[1:] == ["--names"]:
         gpu = importlib.import_module("bench.gpu").there()
-        print("\n".join(name for name in NAMES if name not in ("campaign", "evidence") and (name != "gpu" or gpu)))
+        print(
+            "\n".join(
+                name for name in NAMES if name not in ("campaign", "evidence", "report") and (name != "gpu" or gpu)
+            )
+        )
         return
     if sys.argv[1:2] in (["campaign"], ["evidence"]):  # they have options of their own
         importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["report"]:
+        print(records.report())
         return
     listing = "\n".join(f"  {name:<11} {line}" for name, line in NAMES.items())
     form = argparse.RawDescriptionHelpFormatter
@@ -41,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder of real images, where a comparison can use them")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side runs; seeds are 1, 2, ...")
     parser.add_argument("--quick", action="store_true", help="the same on few images, to see that it runs")
-    parser.add_argument("--keep", action="store_true", help="write the result to bench/results/NAME.json")
+    parser.add_argument("--keep", action="store_true", help="keep the result in bench/results/NAME.json")
     parser.add_argument("--seconds", type=float, help="gpu: the short form, in so many seconds")
     parser.add_argument("--out", type=Path, help="gpu: a file to which each row is added as it is measured")
     options = parser.parse_args()
@@ -49,11 +58,13 @@ def main() -> None:
         sys.exit(f"bench: --rounds is 1 or more, not {options.rounds}")
     if options.data and not options.data.exists():
         sys.exit(f"bench: there is no {options.data}")
+    before = records.load()
     module = importlib.import_module(f"bench.{options.name.replace('-', '_')}")
     given = {"seconds": options.seconds, "out": options.out} if options.name == "gpu" else {}
     result = {"name": options.name} | module.compare(options.data, options.rounds, options.quick, **given)
+    result |= records.about(before)
     if options.keep:
-        (HERE / "results" / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        records.keep(result)
     print(json.dumps(result))
 
 

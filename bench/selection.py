@@ -190,7 +190,7 @@ class Remembered:
 
 
 def taught(size: Size, images: Images, attacked: int = 0) -> Network:
-    """Train a network a little, in bf16: on views with noise of the attack's size, in larger batches.
+    """Train a network a little, in bf16 if the processor has it: on views with noise, in larger batches.
 
     attacked  number of additional steps with one-step attacks
 
@@ -212,7 +212,7 @@ def learn(net: Network, size: Size, images: Images, attacked: int) -> None:
     method = size.recipe.method
     noise = replace_attacks(method, lambda attack: replace(attack, steps=0))
     feed = BatchStream(images, size.recipe.views, Constant(1.0), 4 * size.batch, 100, Key(0))
-    Runtime(precision="bf16").prepare(net)
+    Runtime(precision="auto").prepare(net)
     step, lr = Step(noise, net), WarmupCosine(1e-3, warmup=0)
     rule = AdamW().build(step)
     for at, _, batch in feed.after(Position()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from bench.selection import setting, taught
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock, Constant
 from unshaken.base.types import Batch
-from unshaken.compute.runtime import Runtime, keep_memory
+from unshaken.compute.runtime import Runtime, keep_memory, multiplies_bf16
+from unshaken.data.images import Images
 from unshaken.methods.acl import ACL
 from unshaken.methods.air import AIR
 from unshaken.methods.base import Step
@@ -30,20 +31,67 @@ from unshaken.train.batches import BatchStream, Position
 CLOCK = Clock(0, 0, 0.0, 2)
 RATE = 0.1
 SIDES = {"float32": Runtime("cpu"), "bf16": Runtime("cpu", "bf16")}
+SECONDS = 150.0
+"""Processor seconds of all timed steps; the number of images is chosen so that they suffice."""
+MOST = 64
+LEARNED = (60, 20)
+"""Steps of the network whose results are compared: against noise, and against one-step attacks."""
+
+
+def sides() -> dict[str, Runtime]:
+    """Return what is compared here: bf16 only where the processor has it, because elsewhere it is imitated, slowly."""
+    return {side: how for side, how in SIDES.items() if side == "float32" or multiplies_bf16("cpu")}
 
 
 def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
-    """Compare; `quick` uses digits and a small network."""
+    """Compare time and operations on the recipe's network, and results on a small one that has learned a little.
+
+    Results of a network that has learned nothing differ by rounding noise; time does not depend on the weights.
+    `quick` uses digits and a small network for both.
+    """
     size, images = setting(data, quick)
-    net = taught(size, images, attacked=size.steps // 3)
-    recipe, count = unshaken.recipe(f"{method}/{'digits' if quick else 'cifar10'}"), 16 if quick else 64
+    if not quick:  # resnet18 would learn for ten minutes
+        recipe = replace(size.recipe, backbone=replace(size.recipe.backbone, name="wrn-10-2"))
+        size = replace(size, recipe=recipe, batch=8, steps=LEARNED[0])
+    small = taught(size, images, attacked=size.steps // 3 if quick else LEARNED[1])
+    recipe = unshaken.recipe(f"{method}/{'digits' if quick else 'cifar10'}")
+    net = small if quick else recipe.build_network()
+    count = 16 if quick else affordable(recipe, net, images, rounds)
     feed = BatchStream(images, recipe.views, Constant(1.0), count, rounds + 1, Key(7))
     _, _, batch = next(feed.after(Position()))
-    result = numbers(recipe, net, batch)
-    result |= {"images": count, "gigaflop_an_image": operations(recipe, net, batch)}
-    seconds: dict[str, list[float]] = {"literal": [], **{side: [] for side in SIDES}}
+    result = numbers(recipe, small, batch) | {"numbers_of": size.recipe.backbone.name, "images": count}
+    tell("operations")
+    result["gigaflop_an_image"] = operations(recipe, net, few(images, recipe, 2))
+    seconds = race(recipe, net, feed, rounds)
+    found = {side: paired({name: seconds[name] for name in ("literal", side)}, side, "literal") for side in sides()}
+    last = list(found)[-1]
+    rest = {"float32": {k: v for k, v in found["float32"].items() if k != "world"}} if last != "float32" else {}
+    return found[last] | {"side": last} | rest | result
+
+
+def few(images: Images, recipe: Pretrain, count: int) -> Batch:
+    """Return the first batch of so many images."""
+    feed = BatchStream(images, recipe.views, Constant(1.0), count, 1, Key(7))
+    return next(feed.after(Position()))[2]
+
+
+def affordable(recipe: Pretrain, net: Network, images: Images, rounds: int) -> int:
+    """Return the images of a batch, at most MOST, with which all rounds take about SECONDS."""
+    batch, slow = few(images, recipe, 2), literal(recipe, net)
+    slow.update(batch.views, batch.image, noise(Key(0)), RATE)
+    each = timed(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE))[0] / 2
+    count = MOST
+    while count > 4 and count * each * (rounds + 1) * (0.6 + len(sides())) > SECONDS:
+        count //= 2
+    tell(f"{each:.2f} s an image in the literal form: batches of {count}")
+    return count
+
+
+def race(recipe: Pretrain, net: Network, feed: BatchStream, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each side's steps, which alternate; a first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {"literal": [], **{side: [] for side in sides()}}
     slow = literal(recipe, net)
-    fast = {side: Ours(recipe, net, runtime) for side, runtime in SIDES.items()}
+    fast = {side: Ours(recipe, net, runtime) for side, runtime in sides().items()}
     for round_, (_, _, batch) in zip(range(rounds + 1), feed.after(Position(epoch=1)), strict=False):
         key = Key(round_)
         as_it_was()
@@ -53,11 +101,8 @@ def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[st
             took[side] = timed(lambda o=ours, b=batch, k=key: o.update(b, k))[0]
         tell("  ".join(f"{side} {one:.3f} s" for side, one in took.items()))
         for side, one in took.items():
-            seconds[side] += [one] if round_ else []  # the first warms up
-    float32 = paired({side: seconds[side] for side in ("literal", "float32")}, "float32", "literal")
-    float32.pop("world")
-    whole = paired({side: seconds[side] for side in ("literal", "bf16")}, "bf16", "literal")
-    return whole | {"float32": float32} | result
+            seconds[side] += [one] if round_ else []
+    return seconds
 
 
 def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
@@ -69,7 +114,7 @@ def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
     x_adv = slow.attacked(batch.views, noise(key))
     loss = slow.backward(x_adv, batch.views, batch.image)
     gradient = flat(slow.net)
-    for side, runtime in SIDES.items():
+    for side, runtime in sides().items():
         ours = Ours(recipe, net, runtime)
         terms = ours.backward(batch, key)
         mine = acl(recipe).adversarial(Ours(recipe, net, runtime).step.net, batch.views, key)

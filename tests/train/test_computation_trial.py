@@ -6,14 +6,17 @@ import pytest
 import torch
 
 import unshaken
+from unshaken.base.native_code import Unavailable
 from unshaken.base.rng import Key
 from unshaken.compute.runtime import Runtime
+from unshaken.compute.trials import Found
 from unshaken.compute.ways import FIXED
 from unshaken.methods.acl import ACL
 from unshaken.methods.simclr import SimCLR
 from unshaken.nets.network import frozen
 from unshaken.train import computation_trial
 from unshaken.train.computation_trial import LONG, Training, chosen_computation, cost_of, fixed_computation
+from unshaken.transforms.views import SimCLRViews
 
 AUTO = Runtime("cpu")
 
@@ -133,3 +136,33 @@ def test_all_ways_compute_the_same(ways, training):
         found.append((out, grad))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("there", "chosen", "said"), [(True, True, "compiled code, "), (False, False, "no compiler")])
+def test_views_are_compiled_where_that_is_possible_and_worth_it(there, chosen, said, training, monkeypatch):
+    """A run of an hour compiles; the views of this clock take half as long when they are compiled."""
+    asked, switched, now = [], [], [0.0]
+
+    def load(build):
+        asked.append(build)
+        if not there:
+            raise Unavailable("no compiler")
+
+    def views(self, image, strength, key):
+        now[0] += 1e-3 if switched[-1] else 2e-3
+
+    monkeypatch.setattr(computation_trial.CODE, "load", load)
+    monkeypatch.setattr(computation_trial, "use_fused_views", switched.append)
+    monkeypatch.setattr(SimCLRViews, "__call__", views)
+    monkeypatch.setattr(
+        computation_trial,
+        "fastest",
+        lambda first, *others: Found(first, 1.0, 2, 0.0, (0, 0), expected=[3600.0, 3599.0][len(asked)]),
+    )
+    colour = replace(training, shape=(3, 32, 32), views=SimCLRViews())
+    for build in (True, False):
+        runtime, line = chosen_computation(colour, AUTO, clock=lambda: now[0])
+        assert asked[-1] == build
+        assert ("fused-views" in runtime.computation) == chosen
+        assert said in line
+    assert not switched or switched[-1] is False

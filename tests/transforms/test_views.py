@@ -78,7 +78,7 @@ def test_other_samples_have_no_influence(transform):
 def test_views_do_not_depend_on_the_chunk_size(transform, monkeypatch):
     x = images()
     views = transform(x, 1.0, KEY)
-    monkeypatch.setattr(augment, "CACHED_PIXELS", 4 * 12 * 12)
+    monkeypatch.setattr("unshaken.transforms.base.CACHED_PIXELS", 4 * 12 * 12)
     assert torch.allclose(transform(x, 1.0, KEY), views, atol=1e-6)
 
 

@@ -25,10 +25,11 @@ from unshaken.base.ranges import Count, Natural, ranged
 from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.compute.computation import FoldingComputation
 from unshaken.compute.joining import check_group, join_group
-from unshaken.compute.ways import FIXED, Way, check_ways, use_ways
+from unshaken.compute.ways import FIXED, VIEWS, Way, check_ways, use_ways
 from unshaken.nets.activation_checkpointing import checkpoint_activations
 from unshaken.nets.network import Network
 from unshaken.nets.shared_bn import share_batch_norms
+from unshaken.transforms.fused_views import use_fused_views
 
 try:
     import resource
@@ -158,6 +159,7 @@ class Runtime:
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.cudnn.benchmark = self.mode == "fast"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        use_fused_views(VIEWS in self.ways)
         keep_memory()
 
     def join(self) -> None:

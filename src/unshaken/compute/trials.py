@@ -36,6 +36,7 @@ class Found(Generic[T]):
     images   images of each measurement
     seconds  seconds of the whole trial
     tried    the number of comparisons that were made, and of those that were wanted
+    expected seconds of the whole run in the first way, by its first part
     """
 
     best: T
@@ -43,6 +44,7 @@ class Found(Generic[T]):
     images: int
     seconds: float
     tried: tuple[int, int]
+    expected: float = 0.0
 
 
 def fastest(
@@ -68,7 +70,8 @@ def fastest(
     for part in dict.fromkeys(part for part, _ in changes):
         cost(part, LEAST)
         once = once or cost(part, LEAST)
-    limit = min(limit, SHARE * repeats * once / LEAST)
+    expected = repeats * once / LEAST
+    limit = min(limit, SHARE * expected)
     each = (limit - (clock() - began)) / max(1, len(changes) * (2 * PAIRS + 1))
     images = LEAST
     while 2 * images <= most and 2 * images * once / LEAST <= each:
@@ -81,13 +84,13 @@ def fastest(
             continue
         tried, other_cost = tried + 1, prepare(other)
         other_cost(part, images)
-        theirs, mine = _compare(part, other_cost, cost, images, began + limit, clock)
+        theirs, mine = compare(part, other_cost, cost, images, began + limit, clock)
         if theirs < (1 - GAIN) * mine:
             now, cost, faster = other, other_cost, faster * mine / theirs
-    return Found(now, faster, images, clock() - began, (tried, len(changes)))
+    return Found(now, faster, images, clock() - began, (tried, len(changes)), expected)
 
 
-def _compare(part: str, a: Cost, b: Cost, images: int, until: float, clock: Callable[[], float]) -> tuple[float, float]:
+def compare(part: str, a: Cost, b: Cost, images: int, until: float, clock: Callable[[], float]) -> tuple[float, float]:
     """Return the least cost of both, measured in turn: once at least, and no longer than `until`."""
     found: list[tuple[float, float]] = []
     while not found or (len(found) < PAIRS and clock() < until):

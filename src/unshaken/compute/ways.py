@@ -10,11 +10,13 @@ from torch import nn
 from unshaken.compute.depthwise_conv import use_depthwise_convs
 from unshaken.compute.matmul_conv import use_matmul_convs
 
-Way = Literal["auto", "plain", "channels-last", "folding", "matmul-16", "matmul-64", "depthwise"]
+Way = Literal["auto", "plain", "channels-last", "folding", "matmul-16", "matmul-64", "depthwise", "fused-views"]
 FIXED: tuple[Way, ...] = ("channels-last", "folding", "matmul-16", "depthwise")
 """The ways of short runs, and of runs on a GPU."""
 PRODUCTS: dict[Way, int] = {"matmul-16": 16, "matmul-64": 64}
 """The most pixels of an output map that a convolution computes as a matrix product."""
+VIEWS: Way = "fused-views"
+"""SimCLR's views by compiled code."""
 
 
 def check_ways(ways: tuple[Way, ...]) -> None:

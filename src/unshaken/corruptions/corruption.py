@@ -15,7 +15,7 @@ from unshaken.base.sample_rng import SampleRandom
 from unshaken.base.types import Float, Int
 from unshaken.corruptions import blur, digital, noise, spatter, weather
 from unshaken.corruptions.severity import EXTRA, FIFTEEN, TABLES, Which, check, constants, suited
-from unshaken.transforms.views import CACHED_PIXELS
+from unshaken.transforms.base import CACHED_PIXELS
 
 SUBSTITUTES = {"frost": "ice drawn here instead of the published photographs"}
 """Corruptions that differ from the published ones, and how; results report it."""

@@ -57,7 +57,7 @@ def as_begun(runtime: Runtime, identity: dict[str, Any]) -> Runtime:
 def training_of(recipe: Pretrain, count: int, shape: tuple[int, ...]) -> Training:
     """Return the work of a pre-training on so many images of a shape (C, H, W)."""
     net = recipe.build_network((2,) * len(recipe.clusters) or ((10,) if recipe.method.labels == "true" else ()))
-    return Training(net, recipe.method, passes_of(recipe) * count, recipe.batch_size, tuple(shape))  # pyright: ignore[reportArgumentType]
+    return Training(net, recipe.method, passes_of(recipe) * count, recipe.batch_size, tuple(shape), recipe.views)  # pyright: ignore[reportArgumentType]
 
 
 def passes_of(recipe: Pretrain) -> float:

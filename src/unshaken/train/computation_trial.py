@@ -13,19 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.distributed import processes
+from unshaken.base.native_code import Unavailable
 from unshaken.base.rng import Key
 from unshaken.compute.depthwise_conv import has_depthwise_convs
 from unshaken.compute.matmul_conv import may_be_product
 from unshaken.compute.runtime import Runtime
-from unshaken.compute.trials import SECONDS, Cost, Found, fastest
-from unshaken.compute.ways import FIXED, PRODUCTS, Way
+from unshaken.compute.trials import GAIN, SECONDS, Cost, Found, compare, fastest
+from unshaken.compute.ways import FIXED, PRODUCTS, VIEWS, Way
 from unshaken.methods.base import Method
 from unshaken.nets.network import Network, frozen
 from unshaken.train.attack_policy import most_steps
+from unshaken.transforms.fused_views import CODE, use_fused_views
+from unshaken.transforms.views import SimCLRViews
 
 LONG = 2e7
 """Pixels of one channel that a training reads, all epochs together, from which on it is long enough for a trial: 20,000
 images of 32 pixels, or 300,000 digits of 8. Shorter ones take the fixed ways."""
+WORTH_COMPILING = 3600.0
+"""Seconds that a run is expected to take from which on its views are compiled, which takes some seconds."""
+IMAGES, VIEWS_SECONDS = 64, 0.2
+"""Images of which views are timed, and the seconds for that."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Training:
     passes  images that go through the training, all epochs together
     batch   images of a batch
     shape   channels, height and width of an image
+    views   the augmentation, if it is to be tried too
     """
 
     net: Network
@@ -44,6 +52,7 @@ class Training:
     passes: float
     batch: int
     shape: tuple[int, int, int]
+    views: Any = None
 
     @property
     def is_long(self) -> bool:
@@ -79,7 +88,8 @@ def chosen_computation(
     most = max(1, training.batch // processes().count) * training.method.views
     repeats = training.passes * training.method.views
     found = fastest(first, changes, partial(cost_of, training, clock), most, repeats, limit, clock)
-    return found.best, described(found, first)
+    best, said = _views(training, found, clock) if runtime.computation == ("auto",) else (found.best, "")
+    return best, described(found, first) + said
 
 
 def described(found: Found[Runtime], first: Runtime) -> str:
@@ -93,6 +103,39 @@ def described(found: Found[Runtime], first: Runtime) -> str:
         f"computation: {best.precision}, {words}: {gain}, by a trial of {found.seconds:.1f} s on {found.images} images"
         f"{part}; --runtime.precision and --runtime.computation set it"
     )
+
+
+def _views(training: Training, found: Found[Runtime], clock: Callable[[], float]) -> tuple[Runtime, str]:
+    """Return the computation with compiled views, if these are possible and faster, and words about that.
+
+    Compiling takes seconds, so only a run of an hour or more does it; others use what is compiled already.
+    """
+    views = training.views
+    if not isinstance(views, SimCLRViews) or training.shape[0] != 3:
+        return found.best, ""
+    try:
+        CODE.load(build=found.expected >= WORTH_COMPILING)
+    except Unavailable as reason:
+        return found.best, f"; views by PyTorch's operations, because no compiled code is at hand: {reason}"
+    image = torch.rand((IMAGES, *training.shape), generator=Key("trial").on("cpu"))
+
+    def cost(fused: bool) -> Cost:
+        def work(part: str, images: int) -> float:
+            use_fused_views(fused)
+            began = clock()
+            views(image, 1.0, Key("trial"))
+            return clock() - began
+
+        return work
+
+    try:
+        cost(True)("views", IMAGES), cost(False)("views", IMAGES)
+        ours, plain = compare("views", cost(True), cost(False), IMAGES, clock() + VIEWS_SECONDS, clock)
+    finally:
+        use_fused_views(False)
+    if ours >= (1 - GAIN) * plain:
+        return found.best, "; views by PyTorch's operations, which are as fast as compiled code"
+    return _with(found.best, [*found.best.ways, VIEWS]), f"; views by compiled code, {plain / ours:.1f} times as fast"
 
 
 Change = tuple[str, Callable[[Runtime], Runtime]]
@@ -125,7 +168,7 @@ def _product(way: Way | None) -> Callable[[Runtime], Runtime]:
 
 
 def _with(runtime: Runtime, ways: list[Any]) -> Runtime:
-    order = [*FIXED, *PRODUCTS]
+    order = [*FIXED, *PRODUCTS, VIEWS]
     return replace(runtime, computation=tuple(sorted(ways, key=order.index)) or ("plain",))
 
 
