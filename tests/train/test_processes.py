@@ -145,6 +145,8 @@ def robust(objective: str, **fields: Any) -> Pretrain:
 LP_AFF = named("dynacl++")
 TABLE: dict[str, Callable[[Images], tuple[Step, Doubled]]] = {
     **{name: partial(pretraining, named(name)) for name in NAMES},
+    # groups of 3 and 4 images, of which two processes or more share one
+    "ghost batches": partial(pretraining, replace(named("acl"), ghost_batch=3)),
     # a route that is in no loss, and attacks with restarts, whose loss is that of each image
     "aff": partial(
         pretraining,
@@ -160,7 +162,8 @@ TABLE: dict[str, Callable[[Images], tuple[Step, Doubled]]] = {
     "a layer after the network": partial(pretraining, replace(named("simclr"), method=Outside()), predictor=True),
 }
 """What is trained, by name."""
-MAIN = ["acl", "acl-air", "lp-aff, tune", "robustify, lore", "a guard rolls back"]
+FOUR = ["acl", "ghost batches", "a layer after the network"]
+MAIN = ["acl", "ghost batches", "lp-aff, tune", "robustify, lore", "a guard rolls back"]
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +247,11 @@ def compared(alone: dict[str, dict], own_rows_from: int, rank: int) -> None:
 @pytest.mark.parametrize(
     ("count", "names"),
     variants(
-        [(2, MAIN), (2, [name for name in TABLE if name not in MAIN]), (4, ["acl", "a layer after the network"])],
+        [
+            (2, MAIN),
+            (2, [name for name in TABLE if name not in MAIN]),
+            (4, ["acl", "ghost batches", "a layer after the network"]),
+        ],
         main=[(2, MAIN)],
     ),
 )

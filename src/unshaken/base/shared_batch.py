@@ -75,21 +75,27 @@ class _Shared:
     """The batch that is being computed, seen by all threads.
 
     rows      the rows of it that this process has; None: the whole batch
+    images    the number of its images; None: it is not known
     averages  gradients are computed of which the mean over processes will be taken
     """
 
     rows: Rows | None = None
+    images: int | None = None
     averages: bool = False
 
 
 @contextmanager
-def sharing(rows: Rows | None) -> Iterator[None]:
-    """Within the block images are these rows of a batch: embeddings are made whole, statistics and draws are shared."""
-    before, _Shared.rows = _Shared.rows, rows
+def sharing(rows: Rows | None, images: int | None = None) -> Iterator[None]:
+    """Within the block images are these rows of a batch: embeddings are made whole, statistics and draws are shared.
+
+    images  the number of images of the whole batch, if `rows` does not say it
+    """
+    before = _Shared.rows, _Shared.images
+    _Shared.rows, _Shared.images = rows, images if rows is None else rows.total
     try:
         yield
     finally:
-        _Shared.rows = before
+        _Shared.rows, _Shared.images = before
 
 
 @contextmanager
@@ -110,6 +116,14 @@ def averages_gradients() -> bool:
 def shared_rows() -> Rows | None:
     """Return the rows of the batch that is being computed; None if this process has the whole batch."""
     return _Shared.rows
+
+
+def batch_images() -> tuple[int, range] | None:
+    """Return the number of images of the whole batch, and the places of own ones in it; None if it is not known."""
+    rows, images = _Shared.rows, _Shared.images
+    if images is None:
+        return None
+    return images, range(images) if rows is None else range(rows.slice.start, rows.slice.stop)
 
 
 def whole_batch(x: Tensor, axis: int) -> Tensor:

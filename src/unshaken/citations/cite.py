@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unshaken.citations.credits import CLUSTERS, METHODS, OF_DATA, OF_NETWORK, OF_TYPE, ROUTES
+from unshaken.citations.credits import CLUSTERS, GHOST_BATCH, METHODS, OF_DATA, OF_NETWORK, OF_TYPE, ROUTES
 
 
 @dataclass(frozen=True)
@@ -172,5 +172,7 @@ def _own(node: dict[str, Any], field: str) -> Iterator[str]:
         yield from (key for attack, is_used in used.items() if is_used for key in OF_TYPE[attack])
     if node.get("clusters"):
         yield from CLUSTERS
+    if node.get("ghost_batch"):
+        yield from GHOST_BATCH
     if isinstance(node.get("routes"), list) and len(node["routes"]) > 1:  # an import's report has a text there
         yield from ROUTES

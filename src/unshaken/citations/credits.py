@@ -155,6 +155,7 @@ METHODS = {
 
 ROUTES = ("xie2020adversarial",)
 CLUSTERS = ("arthur2007kmeans", "pedregosa2011scikit")
+GHOST_BATCH = ("hoffer2017longer",)
 OF_TYPE: dict[str, tuple[str, ...]] = {
     "SimCLR": ("chen2020simple",),
     "SimCLRViews": ("chen2020simple",),

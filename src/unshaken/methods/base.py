@@ -105,7 +105,7 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch, clock: Clock, key: Key) -> LossTerms:
         method = self.method if self.policy is None else self.policy(self.method, batch, clock)
-        with sharing(batch.rows):
+        with sharing(batch.rows, batch.count):
             terms = method.loss(self.net, batch, clock, key)
         if not (isinstance(terms, dict) and "loss" in terms):
             kind = type(self.method).__name__

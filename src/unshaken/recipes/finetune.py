@@ -15,6 +15,7 @@ from unshaken.methods.supervised import AFF, ALF, SLF
 from unshaken.methods.tuning import AnyTuning
 from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
+from unshaken.recipes.pretrain import check_ghost_batch
 from unshaken.train.averaging import AnyAveraging
 from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.transforms.views import AnyTransform, CropFlip
@@ -48,10 +49,16 @@ class Finetune:
     """Average of the weights that the run returns instead of the last ones: EMA or SWA. None: the last weights."""
     clip: NonNegative = field(default=0.0, metadata=LATER)
     """Largest norm of the gradient, of all weights together; a longer one is scaled down to it. 0: no clipping."""
+    ghost_batch: Natural = field(default=0, metadata=LATER)
+    """Images over which batch norms take their statistics in training: ghost batch norm, as papers had it that trained
+    on several GPUs by DataParallel. 0: over the whole batch."""
 
     def __post_init__(self) -> None:
         if self.holdout < 0 or self.holdout == 1:
             raise ValueError(f"holdout is 0, or 2 and more: one image in that many is held out; not {self.holdout}")
+        check_ghost_batch(self.ghost_batch, self.batch_size)
+        if self.ghost_batch and "encoder" in self.method.frozen:
+            raise ValueError(f"{self.mode} trains no batch norm: --ghost-batch is for aff")
         if self.views.count != 1:
             raise ValueError(f"fine-tuning takes 1 view, not {self.views.count}")
 

@@ -28,6 +28,15 @@ from unshaken.train.optim import LARS, AnyOptimizer
 from unshaken.transforms.views import AnyViews, SimCLRViews
 
 
+def check_ghost_batch(images: int, batch: int) -> None:
+    """Raise a ValueError unless ghost batches of so many images, or of none, are parts of a batch."""
+    if images and not 2 <= images < batch:
+        raise ValueError(
+            f"--ghost-batch is 2 or more, and smaller than the batch of {batch} images, or 0 for statistics over the "
+            f"whole batch; not {images}"
+        )
+
+
 @dataclass(frozen=True)
 @ranged
 class Pretrain:
@@ -81,6 +90,9 @@ class Pretrain:
     batch_norm: Literal["train", "frozen", "reestimate"] = field(default="train", metadata=LATER)
     """Statistics of the encoder's batch norms. train: of each batch, as usual; frozen: those of the encoder that a run
     starts from; reestimate: estimated on the training images before the first step, and frozen from then on."""
+    ghost_batch: Natural = field(default=0, metadata=LATER)
+    """Images over which batch norms take their statistics in training, each with all of its views: ghost batch norm, as
+    papers had it that trained on several GPUs by DataParallel. 0: over the whole batch."""
     lora: Natural = field(default=0, metadata=LATER)
     """Rank of a low-rank branch beside each layer, which is trained instead of the weights and added to them at the
     end. 0: all weights are trained."""
@@ -122,6 +134,9 @@ class Pretrain:
             raise ValueError(
                 f"--batch-norm {self.batch_norm} is for a run that starts from an encoder: name it by --start"
             )
+        check_ghost_batch(self.ghost_batch, self.batch_size)
+        if self.ghost_batch and self.batch_norm != "train":
+            raise ValueError(f"batch norms that are {self.batch_norm} take no statistics: leave --ghost-batch out")
         needs_teacher = self.method.teacher == "frozen" or bool(self.clusters) or self.start == "teacher"
         if needs_teacher and not self.teacher:
             raise ValueError(f"{self.name} learns from an encoder: name it by --teacher, such as simclr/cifar10")

@@ -23,6 +23,7 @@ from unshaken.nets.dual_bn import merge_route, routes_of, single_route
 from unshaken.nets.heads import zero_classifier
 from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.nets.network import Encoder, Network
+from unshaken.nets.shared_bn import use_ghost_batches
 from unshaken.recipes.autolora import AutoFinetune, autolora
 from unshaken.recipes.finetune import MODES, Finetune, Protocol, chosen
 from unshaken.runs.autolora import finetune_autolora
@@ -127,6 +128,7 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         step = Step(recipe.method, net)
         step.clip = recipe.clip
         workspace.runtime.prepare(net)
+        use_ghost_batches(net, recipe.ghost_batch)
         key = Key(recipe.seed) / recipe.mode
         batches = BatchStream(
             images, recipe.views, Constant(1.0), recipe.batch_size, recipe.epochs, key, images.label

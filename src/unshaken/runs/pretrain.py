@@ -23,6 +23,7 @@ from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
 from unshaken.nets.own_nets import remember
+from unshaken.nets.shared_bn import use_ghost_batches
 from unshaken.recipes import catalog
 from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.lp_aff import LPAFF
@@ -185,7 +186,8 @@ def pretrain_encoder(
 
 
 def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:
-    """Give a step what the recipe asks for beside a method: an average, a guard, frozen batch norms, fewer attacks."""
+    """Give a step what the recipe asks for beside a method: an average, a guard, ghost batches, fewer attacks, ..."""
+    use_ghost_batches(step.net, recipe.ghost_batch)
     if recipe.batch_norm == "reestimate":
         reestimate_clean(step.net.encoder, batches)
     step.frozen_norms, step.clip = recipe.batch_norm != "train", recipe.clip

@@ -23,7 +23,7 @@ BATCHES = 20
 
 
 class _Sums:
-    """The sums of the means and variances of the batches that one batch norm has seen."""
+    """The sums of the means and variances of the batches, or ghost batches, that one batch norm has seen."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         self.norm, self.count = norm, 0
@@ -32,8 +32,8 @@ class _Sums:
 
     def note(self, norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         if norm.training:
-            mean, var = moments(given[0].detach())
-            self.mean, self.var, self.count = self.mean + mean, self.var + var, self.count + 1
+            mean, var = moments(norm, given[0].detach())
+            self.mean, self.var, self.count = self.mean + mean.sum(0), self.var + var.sum(0), self.count + len(mean)
 
     def write(self) -> None:
         """Set the running statistics to the means of what was seen; they stay if nothing was."""
@@ -82,7 +82,7 @@ def reestimate_clean(encoder: Encoder, feed: BatchStream, batches: int = BATCHES
     """Re-estimate the statistics of an encoder's batch norms on views without attacks, and leave it in eval mode."""
     with estimating(encoder.train()), torch.no_grad():
         for _, batch in _batches(feed, batches):
-            with sharing(batch.rows):
+            with sharing(batch.rows, batch.count):
                 encoder(batch.views[0])
     encoder.eval()
 

@@ -164,7 +164,7 @@ class Loop:
             now = replace(clock, update=number) if number else clock
             with record_function("loss"):
                 terms = self.module(batch, now, self.feed.key / "step" / position.step)
-            with record_function("backward"), sharing(batch.rows), averaging_gradients():
+            with record_function("backward"), sharing(batch.rows, batch.count), averaging_gradients():
                 self.fabric.backward(terms["loss"])  # of several processes' gradients Fabric takes the mean
             with record_function("optimizer"):
                 if self.step.clip:
