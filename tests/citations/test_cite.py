@@ -11,7 +11,7 @@ from components import final
 from unshaken.base.schedule import Constant
 from unshaken.base.serialize import to_json
 from unshaken.citations.cite import BIBLIOGRAPHY, cited, entries, of_network
-from unshaken.citations.credits import CLUSTERS, METHODS, OF_DATA, OF_NETWORK, OF_TYPE
+from unshaken.citations.credits import CLUSTERS, GHOST_BATCH, METHODS, OF_DATA, OF_NETWORK, OF_TYPE
 from unshaken.commands.catalog import cite
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.methods.base import Method
@@ -20,6 +20,7 @@ from unshaken.recipes.autolora import AutoFinetune
 from unshaken.recipes.catalog import RECIPES, recipe
 from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.finetune import MODES, Finetune
+from unshaken.train.best_weights import Best
 from unshaken.train.optim import AdamW, Optimizer
 
 HERE = Path(__file__).parent
@@ -151,8 +152,16 @@ def test_every_type_is_a_class():
 def test_every_key_exists():
     keys = {key for keys in (*OF_TYPE.values(), *OF_DATA.values()) for key in keys} | set(OF_NETWORK.values())
     keys |= {key for credit in METHODS.values() for key in credit.papers}
-    assert keys | {"wightman2019timm", *CLUSTERS} == set(BIBLIOGRAPHY)
+    assert keys | {"wightman2019timm", *CLUSTERS, *GHOST_BATCH} == set(BIBLIOGRAPHY)
     assert set(DATASETS) <= set(OF_DATA)
+
+
+def test_values_of_a_recipe_have_papers_too():
+    plain = replace(recipe("acl/digits"), holdout=10)
+    found = [{paper.key for paper in cited({"recipe": to_json(each)})} for each in (
+        plain, replace(plain, ghost_batch=8, keep=Best())
+    )]  # fmt: skip
+    assert found[1] - found[0] == {"hoffer2017longer", "rice2020overfitting"}
 
 
 @pytest.mark.parametrize("name", RECIPES)

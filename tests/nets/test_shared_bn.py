@@ -83,7 +83,7 @@ def work(rank: int) -> None:
     assert torch.allclose(y.float(), rows.own(half(x.float())), atol=0.05)
 
     for total in (7, 4, 2):
-        ghosts_match(total, us.rows(total))
+        ghosts_match(total, processes().rows(total))
 
 
 def of_groups(norm: nn.Module, x: torch.Tensor, images: int, size: int) -> tuple[torch.Tensor, dict]:

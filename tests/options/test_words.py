@@ -16,6 +16,8 @@ from unshaken.evaluation.protocol import Evaluation
 from unshaken.options import flags, parse
 from unshaken.options.aliases import ALIASES, ANSWERS, announce, suggestion
 from unshaken.recipes.finetune import Finetune
+from unshaken.train.averaging import EMA
+from unshaken.train.best_weights import Best
 
 PRETRAIN = PretrainOptions(unshaken.recipe("acl/digits"))
 FINETUNE = FinetuneOptions(Finetune())
@@ -134,7 +136,7 @@ def test_every_alias_stands_for_something(name):
         (["--optimizer", "SGD", "--optimizer.momentum", "2"], "--optimizer.momentum is a number in [0, 1), not 2"),
         (["--optimizer", "SGD", "--optimizer.weight-decay", "-1"], "--optimizer.weight-decay is a number ≥ 0, not -1"),
         (["--lr", "Constant", "--lr.value", "x"], "--lr.value is a number ≥ 0"),
-        (["--coreset", "RCS"], "test has none"),
+        (["--coreset.budget", "0.2"], "test has none"),
     ],
 )
 def test_words_are_ours(args, words):
@@ -168,3 +170,16 @@ def test_a_mistake_of_several_fields_together_is_by_the_part_s_flag():
         parse(EVALUATE, ["--attack.ball.eps", "8"], "test")
     with pytest.raises(ValueError, match=r"^the test images are for the evaluation"):
         parse(PRETRAIN, ["--split", "test"], "test")
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["--averaging", "EMA", "--averaging.memory", "0.2"], {"averaging": EMA(memory=0.2)}),
+        (["--keep", "Best", "--keep.every", "5", "--holdout", "10"], {"keep": Best(every=5), "holdout": 10}),
+        (["--averaging", "None"], {"averaging": None}),
+    ],
+)
+def test_a_part_that_a_value_lacks_is_added_by_its_name(typed, found):
+    value = parse(Finetune(), typed, "unshaken finetune RUN")
+    assert {name: getattr(value, name) for name in found} == found

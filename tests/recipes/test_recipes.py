@@ -335,3 +335,18 @@ def test_the_adversarial_route_is_tuned_on_training_images(encoder, mode):
 def test_training_on_the_test_images_is_refused():
     with pytest.raises(ValueError, match="the test images are for"):
         replace(unshaken.recipe("acl/digits"), split="test")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "says"),
+    [
+        ("acl/digits", {"ghost_batch": 1}, "--ghost-batch is 2 or more, and smaller than the batch of 128 images"),
+        ("acl/digits", {"ghost_batch": 128}, "or 0 for statistics over the whole batch; not 128"),
+        ("fare/digits", {"ghost_batch": 8}, "batch norms that are frozen take no statistics: leave --ghost-batch out"),
+        ("slf", {"ghost_batch": 8}, "slf trains no batch norm: --ghost-batch is for aff"),
+    ],
+)
+def test_ghost_batches_that_change_nothing_are_refused(recipe, values, says):
+    given = unshaken.Finetune() if recipe == "slf" else unshaken.recipe(recipe)
+    with pytest.raises(ValueError, match=says):
+        replace(given, **values)

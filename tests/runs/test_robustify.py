@@ -23,6 +23,7 @@ from unshaken.nets.checkpoint import load_encoder, save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
 from unshaken.recipes.robust import OBJECTIVES, batch_for, robust_recipe
 from unshaken.runs.robustify import Original, recipe_for
+from unshaken.train.best_weights import Best
 from unshaken.train.optim import AdamW
 from variants import variants
 
@@ -119,6 +120,8 @@ def test_a_module_of_the_user_s_own(small, tmp_path):
     assert attacked(robust) < 0.9 * attacked(small)
     again = unshaken.robustify(small, images, workspace=how, recipe=recipe)
     assert all(torch.equal(a, b) for a, b in zip(robust.parameters(), again.parameters(), strict=True))
+    with pytest.raises(ValueError, match="returns its last or averaged weights: leave keep out"):
+        unshaken.robustify(small, images, workspace=how, recipe=replace(recipe, keep=Best()))
     with pytest.raises(ValueError, match="one embedding for each image"):
         unshaken.robustify(nn.Conv2d(1, 1, 1), images, workspace=how)
 

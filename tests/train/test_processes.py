@@ -41,7 +41,7 @@ from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import OBJECTIVES, robust_recipe
 from unshaken.runs.pretrain import equipped
 from unshaken.train.attack_policy import replace_attacks
-from unshaken.train.batch_statistics import take_average
+from unshaken.train.batch_statistics import take_weights
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.guard import Guard
 from unshaken.train.loop import Execution, Loop
@@ -198,7 +198,7 @@ def trained(name: str) -> dict[str, list[torch.Tensor]]:
         loop._update(batch, feed.clock(position), position, 0.05)
         found["terms"].append(torch.stack([value.double() for value in loop.meter.terms.values()]))
         loop._watch(feed.clock(position))
-    take_average(step, feed)
+    take_weights(step, feed)
     if name == "a guard rolls back":
         assert int(step.guard.rollbacks) == 1
     return found | {"state": [value.double() for value in step.state_dict().values()]}

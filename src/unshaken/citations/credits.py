@@ -175,6 +175,7 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "ProFeAT": ("addepalli2024profeat",),
     "EMA": ("gowal2020uncovering",),
     "SWA": ("izmailov2018averaging",),
+    "Best": ("rice2020overfitting",),
     "ST": (),
     "SAT": ("madry2018towards",),
     "TRADES": ("zhang2019theoretically",),

@@ -72,6 +72,7 @@ class Step(nn.Module):
 
     average       the average of the weights so far (train/averaging.py); None: there is none
     guard         the last sound weights (train/guard.py); None: there is none
+    kept          the best weights so far (train/best_weights.py); None: the run returns its last or averaged ones
     clip          the largest norm of all gradients together; 0: any
     frozen_norms  keep the encoder's batch norms in eval mode, so that their statistics do not change
     """
@@ -81,6 +82,7 @@ class Step(nn.Module):
         self.method, self.net = method, net
         self.average: nn.Module | None = None
         self.guard: nn.Module | None = None
+        self.kept: nn.Module | None = None
         self.frozen_norms, self.clip = False, 0.0
         net.memory = MethodState(method.memory) if method.memory else None
         for name in (*method.frozen, *(["teacher"] if method.teacher else [])):

@@ -64,7 +64,7 @@ def use_ghost_batches(net: nn.Module, images: int) -> None:
     if not norms:
         raise ValueError("the network has no batch norms, so that --ghost-batch changes nothing: leave it out")
     for norm in norms:
-        norm.ghost_batch = images
+        norm.ghost_batch = images  # pyright: ignore[reportArgumentType]
 
 
 def is_shared(module: nn.Module) -> bool:

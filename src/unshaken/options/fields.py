@@ -83,8 +83,8 @@ def options_of(value: Any) -> list[Option]:
 
 
 def components(value: Any) -> dict[str, Any]:
-    """The dataclasses in a value by flag, outer ones first."""
-    return {each.flag: each.default for each in all_fields(value) if is_dataclass(each.default)}
+    """The dataclasses in a value by flag, outer ones first; None where there could be one."""
+    return {each.flag: each.default for each in all_fields(value) if each.is_component}
 
 
 def flags(value: Any) -> list[str]:

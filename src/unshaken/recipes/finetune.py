@@ -17,6 +17,7 @@ from unshaken.recipes.datasets import DATASETS, defaults_for
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, Preset, preset, single
 from unshaken.recipes.pretrain import check_ghost_batch
 from unshaken.train.averaging import AnyAveraging
+from unshaken.train.best_weights import Best
 from unshaken.train.optim import SGD, AnyOptimizer
 from unshaken.transforms.views import AnyTransform, CropFlip
 
@@ -52,6 +53,10 @@ class Finetune:
     ghost_batch: Natural = field(default=0, metadata=LATER)
     """Images over which batch norms take their statistics in training: ghost batch norm, as papers had it that trained
     on several GPUs by DataParallel. 0: over the whole batch."""
+
+    keep: Best | None = field(default=None, metadata=LATER)
+    """Keep the weights of the best epoch by robust accuracy on held-out images: --keep Best, with --holdout. None:
+    the last ones."""
 
     def __post_init__(self) -> None:
         if self.holdout < 0 or self.holdout == 1:

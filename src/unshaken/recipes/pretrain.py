@@ -22,6 +22,7 @@ from unshaken.nets.network import Network, seeded
 from unshaken.nets.own_nets import allow
 from unshaken.train.approximations import Approximations
 from unshaken.train.averaging import AnyAveraging
+from unshaken.train.best_weights import Best
 from unshaken.train.guard import Guard
 from unshaken.train.mixture import extra_set
 from unshaken.train.optim import LARS, AnyOptimizer
@@ -104,6 +105,9 @@ class Pretrain:
     holdout: Natural = field(default=0, metadata=LATER)
     """Hold out about one training image in this many, on which the gauges are then taken. 0: none, and gauges are taken
     on training images."""
+    keep: Best | None = field(default=None, metadata=LATER)
+    """Keep the weights of the best epoch by held-out images and without labels: --keep Best, with --holdout. None:
+    the last ones."""
     approximations: Approximations = field(default=Approximations(), metadata=LATER)
     """Cheaper attacks and smaller images, at a price in accuracy. By default there are none (docs/speed.md)."""
 

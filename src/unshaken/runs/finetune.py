@@ -25,14 +25,17 @@ from unshaken.nets.locate import home_of, is_repo, locate
 from unshaken.nets.network import Encoder, Network
 from unshaken.nets.shared_bn import use_ghost_batches
 from unshaken.recipes.autolora import AutoFinetune, autolora
+from unshaken.recipes.datasets import defaults_for
 from unshaken.recipes.finetune import MODES, Finetune, Protocol, chosen
 from unshaken.runs.autolora import finetune_autolora
 from unshaken.runs.computation import settled
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
+from unshaken.runs.scores import check_held_out, chosen_weights, robust_accuracy, scored
 from unshaken.runs.workspace import Workspace
 from unshaken.train.averaging import AveragedWeights
-from unshaken.train.batch_statistics import take_average
+from unshaken.train.batch_statistics import take_weights
 from unshaken.train.batches import BatchStream
+from unshaken.train.best_weights import KeptWeights
 from unshaken.train.computation_trial import Training
 from unshaken.train.image_sets import image_identity, load_labelled
 from unshaken.train.loop import fit
@@ -116,11 +119,13 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
     """Train by SLF, ALF or AFF on an encoder."""
     us = processes()
     images = us.in_turn(lambda: load_labelled(recipe.data, given.backbone, recipe.holdout))
+    check_held_out(recipe.keep, recipe.holdout)
+    held = [load_labelled(recipe.data, given.backbone, recipe.holdout, held_out=True)] if recipe.keep else []
     data = {"images": us.first(lambda: image_identity(images)), "encoder": given.identity}
     name = f"{recipe.mode}-{images.name}"
     workspace = settled(workspace, workspace.folder(name, recipe, beside), lambda: training_of(recipe, given, images))
     with workspace.open(name, recipe, data, beside) as run:
-        us.first(lambda: finetuned_on(run.path, given.seen, images))
+        us.first(lambda: finetuned_on(run.path, given.seen, images, *held))
         if run.finished(CLASSIFIER):
             return run.path
         fabric = run.compute(workspace.runtime)
@@ -137,13 +142,19 @@ def finetune_classifier(recipe: Finetune, given: PretrainedEncoder, beside: Path
         if recipe.averaging:
             updates = len(batches) * recipe.epochs * recipe.method.updates_per_batch
             step.average = AveragedWeights(recipe.averaging, net, updates)
+        if recipe.keep:
+            held = [scored(held[0], recipe.keep, key).to(fabric.device)]
+            ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
+            score = robust_accuracy(held[0], recipe.keep, ball, recipe.seed)
+            step.kept = KeptWeights(recipe.keep, step, recipe.epochs, score)
         fit(step, batches, recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
-        take_average(step, batches)
+        take_weights(step, batches)
+        kept = chosen_weights(step, sum(map(len, held)), "a robust accuracy of", workspace.quiet)
         origin = {"finetune": {"recipe": to_json(recipe), "data": run.data}, "pretrain": given.metadata["pretrain"]}
         classifier = merge_route(net, "adv")
         us.first(lambda: save_classifier(run.path / CLASSIFIER, classifier, given.backbone, images.names, origin))
         us.first(lambda: write_fingerprint(run.path))
-        run.finish(classifier, workspace.runtime.world(fabric.device))
+        run.finish(classifier, workspace.runtime.world(fabric.device), kept)
         return run.path
 
 

@@ -40,7 +40,7 @@ def pretrain_lp_aff(recipe: LPAFF, encoder: PretrainedEncoder, workspace: Worksp
     name = f"{recipe.name}-{slug(recipe.data)}"
     workspace = settled(workspace, workspace.folder(name, recipe), lambda: None)
     with workspace.open(name, recipe, data) as run:
-        us.first(lambda: pretrained_on(run.path, images, [encoder.seen]))
+        us.first(lambda: pretrained_on(run.path, [images], [encoder.seen]))
         if run.finished("encoder.safetensors"):
             return run.path
         fabric = run.compute(workspace.runtime)

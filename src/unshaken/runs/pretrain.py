@@ -34,10 +34,12 @@ from unshaken.runs.computation import settled, training_of
 from unshaken.runs.encoder import PretrainedEncoder, encoder_file
 from unshaken.runs.first_network import first_network
 from unshaken.runs.lp_aff import pretrain_lp_aff
+from unshaken.runs.scores import check_held_out, chosen_weights, scored, stillness
 from unshaken.runs.workspace import Workspace
 from unshaken.train.averaging import AveragedWeights
-from unshaken.train.batch_statistics import reestimate_clean, take_average
+from unshaken.train.batch_statistics import reestimate_clean, take_weights
 from unshaken.train.batches import BatchStream
+from unshaken.train.best_weights import KeptWeights
 from unshaken.train.coreset_training import fit_on_coresets
 from unshaken.train.gauges import Gauges
 from unshaken.train.guard import GuardState
@@ -133,6 +135,7 @@ def pretrain_encoder(
     recipe = with_network_of(recipe, start or (teacher if takes_weights(recipe) else None))
     us = processes()
     sets = us.in_turn(lambda: load_sets(recipe.data, recipe.split, recipe.backbone, recipe.extra))
+    check_held_out(recipe.keep, recipe.holdout)
     sets[0], held = hold_out(sets[0], recipe.holdout)
     images = joined(sets)
     roles = {"teacher": teacher, "start": start}
@@ -146,7 +149,8 @@ def pretrain_encoder(
         data = run.data
         if recipe.backbone.own:
             us.first(lambda: remember(recipe.backbone.name))
-        us.first(lambda: pretrained_on(run.path, images, [one.seen for one in (teacher, start) if one]))
+        used = [images, held] if recipe.keep else [images]  # what weights are chosen by is used, too
+        us.first(lambda: pretrained_on(run.path, used, [one.seen for one in (teacher, start) if one]))
         if run.finished(ENCODER):
             return run.path
         fabric = run.compute(workspace.runtime)
@@ -170,18 +174,23 @@ def pretrain_encoder(
         ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
         judged = held.to(fabric.device) if recipe.holdout else images
         gauges = Gauges.of(workspace.gauges, judged, recipe.views, ball)
+        if recipe.keep:
+            judged = scored(judged, recipe.keep, key)
+            score = stillness(judged, recipe.keep, ball, key / "keep", recipe.method.teacher == "momentum")
+            step.kept = KeptWeights(recipe.keep, step, recipe.epochs, score)
         how = (recipe.optimizer, recipe.lr, replace(workspace.execution(run, fabric), gauges=gauges))
         if recipe.coreset is None:
             fit(step, batches, *how)
         else:
             fit_on_coresets(recipe.coreset, step, batches, *how)
         finish_weights(step, recipe, batches)
+        kept = chosen_weights(step, len(judged), "a displacement under attack of", workspace.quiet)
         origin = {"recipe": to_json(recipe), "data": data}
         origin |= {"teacher": teacher.metadata["pretrain"]} if teacher else {}
         trained = net.teacher if recipe.method.teacher == "momentum" else net
         us.first(lambda: save_encoder(run.path / ENCODER, trained.encoder, recipe.backbone, {"pretrain": origin}))
         us.first(lambda: write_fingerprint(run.path))
-        run.finish(net, workspace.runtime.world(fabric.device))
+        run.finish(net, workspace.runtime.world(fabric.device), kept)
         return run.path
 
 
@@ -201,8 +210,8 @@ def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:
 
 
 def finish_weights(step: Step, recipe: Pretrain, batches: BatchStream) -> None:
-    """Write the averaged weights into the network, with statistics of their own, and add a low-rank branch to them."""
-    take_average(step, batches)
+    """Write the best or the averaged weights into the network, if it has either, and add a low-rank branch to them."""
+    take_weights(step, batches)
     if recipe.lora:
         merge_lora(step.net.encoder)
 

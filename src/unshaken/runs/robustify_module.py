@@ -49,6 +49,8 @@ def robustify_module(
     The run's folder has the weights by the module's own names in encoder.safetensors. The same call with the same
     weights and images resumes the run, or reads its result.
     """
+    if recipe.keep:
+        raise ValueError("a module of your own returns its last or averaged weights: leave keep out of the recipe")
     workspace.runtime.join()
     features = _features(module, images)
     channels = images.pixels.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,10 @@ from unshaken.base.types import Batch
 from unshaken.methods.base import Step
 from unshaken.nets.network import Encoder
 from unshaken.nets.shared_bn import moments
+from unshaken.train.attack_policy import AttackPolicy
 from unshaken.train.averaging import AveragedWeights
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.best_weights import KeptWeights, Score
 
 BATCHES = 20
 """Batches that statistics are estimated on, if an epoch has as many."""
@@ -60,14 +63,44 @@ def estimating(net: nn.Module) -> Iterator[None]:
 
 
 def reestimate(step: Step, feed: BatchStream, batches: int = BATCHES) -> None:
-    """Re-estimate the statistics of the student's batch norms on batches of an epoch, as the method's loss sees it."""
-    frozen, step.frozen_norms = step.frozen_norms, False
+    """Re-estimate the statistics of the student's batch norms on batches of an epoch, as the method's loss sees it.
+
+    Attacks run anew: they are neither recorded for a selection nor continued from an update's.
+    """
+    frozen, policy, step.frozen_norms = step.frozen_norms, step.policy, False
+    if isinstance(policy, AttackPolicy):
+        step.policy = replace(policy, replay=None, record=None, reuse=None)
     step.train()
     with estimating(step.net.encoder), torch.no_grad():
         for number, batch in _batches(feed, batches):
             step(batch, feed.clock(Position()), feed.key / "statistics" / number)
-    step.frozen_norms = frozen
+    step.frozen_norms, step.policy = frozen, policy
     step.train()
+
+
+def take_weights(step: Step, feed: BatchStream) -> None:
+    """Write into the network the weights that a run returns: the best ones, or the average, if it has either."""
+    if isinstance(step.kept, KeptWeights):
+        step.kept.restore(step.net)
+    else:
+        take_average(step, feed)
+
+
+def look(step: Step, feed: BatchStream, epoch: int) -> Score | None:
+    """Score the weights after an epoch, or their average if there is one, and keep them if they are the best so far.
+
+    Return the score, or None if none is due. The network is afterwards what it was before.
+    """
+    kept, net = step.kept, step.net
+    if not isinstance(kept, KeptWeights) or not kept.due(epoch):
+        return None
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()} if step.average else {}
+    take_average(step, feed)
+    score = processes().first(lambda: kept.score(net))
+    kept.note(net, epoch, score)
+    if before:
+        net.load_state_dict(before)
+    return score
 
 
 def take_average(step: Step, feed: BatchStream) -> None:

@@ -85,7 +85,7 @@ class Gauges:
 
     def measure(self, net: Network) -> dict[str, float]:
         """Measure the encoder's features, on its adversarial route if it has one, and warn of what they show."""
-        route = next((name for name in ("adv", *routes_of(net.encoder)) if name in routes_of(net.encoder)), "adv")
+        route = adversarial_route(net)
         order = torch.randperm(len(self.images), generator=self.key.on("cpu"))
         count = min(COUNT, len(order) // 3)
         index, bank = order[:count].sort().values, order[count : count + BANK].sort().values
@@ -150,6 +150,12 @@ class Gauges:
             print(f"warning: {words}", file=sys.stderr)
 
 
+def adversarial_route(net: Network) -> str:
+    """Return the route of adversarial images: "adv" if the encoder has it or has none, else its first one."""
+    routes = routes_of(net.encoder)
+    return "adv" if "adv" in routes or not routes else routes[0]
+
+
 def every_by_cost(images: int, views: int) -> int:
     """Return how many epochs lie between measurements whose work is at most 2 % of the training's.
 
@@ -157,4 +163,4 @@ def every_by_cost(images: int, views: int) -> int:
     attacks, and three for each step of an attack; an epoch takes at least three for each view of each image.
     """
     measurement = COUNT + BANK + 4 * COUNT + 3 * (STEPS + 1) * COUNT
-    return max(1, ceil(measurement / (SHARE * 3 * views * images)))
+    return max(1, ceil(measurement / (SHARE * 3 * views * max(1, images))))

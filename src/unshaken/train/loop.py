@@ -22,6 +22,7 @@ from unshaken.base.shared_batch import averaging_gradients, sharing
 from unshaken.base.types import Batch, LossTerms
 from unshaken.methods.base import Step
 from unshaken.train.averaging import AveragedWeights
+from unshaken.train.batch_statistics import look
 from unshaken.train.batches import BatchStream, Position
 from unshaken.train.gauges import Gauges
 from unshaken.train.guard import GuardState
@@ -135,6 +136,7 @@ class Loop:
             self._update(batch, clock, position, rate)
             self._watch(clock)
             self._report(clock, onward, rate)
+            self._look(onward)
             self.pace.step(clock.time)
             self.position, finished = onward, onward.epoch == self.feed.epochs or onward.step == until
             code, due = self._agree()
@@ -207,6 +209,15 @@ class Loop:
                 self.run.log(line | self._gauged(onward))
         if onward.batch == 0:
             self.run.observers.tell("epoch", onward.epoch)
+
+    def _look(self, onward: Position) -> None:
+        """Score the weights if that is due at the end of this epoch. The time has an account of its own."""
+        if onward.batch or self.step.kept is None:
+            return
+        self.meter.stop()
+        if score := look(self.step, self.feed, onward.epoch):
+            self.run.log({"step": onward.step - 1, "epoch": float(onward.epoch), "keep/score": score[0]})
+        self.meter.leave_out("keep")
 
     def _gauged(self, onward: Position) -> dict[str, float]:
         """Return the gauges if they are due at the end of this epoch. Their time has an account of its own."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from unshaken.base.distributed import processes
 from unshaken.base.json_files import Lines, read_json, sweep, write_json
-from unshaken.base.json_shapes import Each, Number, Or, Whole
+from unshaken.base.json_shapes import Each, Items, Number, Or, Whole
 from unshaken.base.locks import Busy, Lock
 from unshaken.base.serialize import short_hash, to_json
 from unshaken.charts.curve import write_curve
@@ -34,6 +34,7 @@ RUN_FILE = {
     "spent?": Each(Number(0)),
     "memory_gb?": Number(0),
     "files?": Each(str),
+    "kept?": {"epoch": Whole(1), "scores": Each(Items(Number()))},
 }
 CHECKPOINT = {
     "kind": ("checkpoint",),
@@ -262,16 +263,19 @@ class Run:
         self._log.append(line | self.note)
         self.observers.tell("line", line | self.note)
 
-    def finish(self, net: nn.Module, world: dict[str, Any]) -> None:
-        """Write run.json, with the network's digest and the environment, and remove the checkpoint."""
-        self.processes.first(lambda: self._finish(net, world))
+    def finish(self, net: nn.Module, world: dict[str, Any], kept: dict[str, Any] | None = None) -> None:
+        """Write run.json, with the network's digest and the environment, and remove the checkpoint.
 
-    def _finish(self, net: nn.Module, world: dict[str, Any]) -> None:
+        kept  the epoch whose weights were kept, and the scores of all that were looked at
+        """
+        self.processes.first(lambda: self._finish(net, world, {"kept": kept} if kept else {}))
+
+    def _finish(self, net: nn.Module, world: dict[str, Any], found: dict[str, Any]) -> None:
         self._check_present()
         world = self._shared(world)
         spent = {account: round(seconds, 2) for account, seconds in self.spent.items()}
         result = {"digest": digest(net), "seconds": round(self.seconds, 2), "spent": spent, "world": world}
-        result |= {"memory_gb": self.memory(), "worlds": self.worlds or [world]}
+        result |= {"memory_gb": self.memory(), "worlds": self.worlds or [world]} | found
         result |= {"computation": self.computation} if self.computation else {}
         write_curve(self.path)
         result["files"] = {name: checksum_in(self.path / name) for name in PRODUCTS if (self.path / name).exists()}

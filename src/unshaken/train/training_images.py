@@ -100,10 +100,10 @@ class TrainingImages:
         return Overlap(images, rows["finetune"], rows["pretrain"])
 
 
-def pretrained_on(folder: Path, images: Images, before: Iterable[TrainingImages] = ()) -> None:
+def pretrained_on(folder: Path, images: Iterable[Images], before: Iterable[TrainingImages] = ()) -> None:
     """Record the training images of an encoder: `images`, and the training images of the encoders it starts from."""
     earlier = [digests for each in before for digests in (each.finetune, each.pretrain) if digests is not None]
-    TrainingImages(pretrain=_union(images, *earlier)).write(folder)
+    TrainingImages(pretrain=_union(*images, *earlier)).write(folder)
 
 
 def finetuned_on(folder: Path, encoder: TrainingImages, *images: Images) -> None:
