@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import json
 import os
@@ -302,12 +303,21 @@ def test_a_full_disk_names_the_file(what: str, tmp_path: Path, monkeypatch: pyte
     assert cli.run([*PRETRAIN, "--out", str(tmp_path)]) == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all files")
-def test_a_file_that_may_not_be_read_is_not_to_be_removed(root: Path, capsys):
-    file = encoder_of(root)
-    file.chmod(0)
-    said = refused(["verify", str(file.parent)], file, capsys)
-    assert "remove" not in said
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_read_is_not_to_be_removed(number: int, root: Path, monkeypatch, capsys):
+    """A lacking right or a failing disk says nothing of the content. It is raised here, for root may read all files."""
+    file, opened = encoder_of(root), builtins.open
+
+    def fails(path, *how, **named):
+        if isinstance(path, (str, Path)) and Path(path).name == file.name:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *how, **named)
+
+    monkeypatch.setattr(builtins, "open", fails)
+    for args in (["verify", str(file.parent)], [*PRETRAIN, "--out", "runs"]):
+        said = refused(args, file, capsys)
+        assert os.strerror(number) in said
+        assert "remove" not in said
 
 
 def test_a_sound_file_of_another_kind_is_not_to_be_removed(root: Path, capsys):
