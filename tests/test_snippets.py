@@ -36,6 +36,7 @@ from unshaken.recipes.robust import robust_recipe
 from unshaken.runs import speeds, trial
 from unshaken.runs.frontier import Frontier
 from unshaken.train.throughput import Speed
+from variants import variants
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))]
@@ -310,7 +311,16 @@ EXPECTED = {"unshaken pretrain acl/cifar10 --method.attack.ball.eps 8": 2}
 """Commands that README shows for the line that they end in."""
 
 
-@pytest.mark.parametrize(("at", "commands"), COMMANDS, ids=[at for at, _ in COMMANDS])
+COSTLY = ("--to onnx", "--html")
+"""What takes seconds. README's commands are all run by `make test`, such ones of other pages by `make test-all`."""
+QUICK = [
+    (at, commands)
+    for at, commands in COMMANDS
+    if at.startswith("README") or not any(word in command for command in commands for word in COSTLY)
+]
+
+
+@pytest.mark.parametrize(("at", "commands"), variants(COMMANDS, QUICK), ids=[at for at, _ in COMMANDS])
 def test_commands(at, commands, place, capsys):
     """One after the other, in one folder, as a reader does."""
     for command in commands:
