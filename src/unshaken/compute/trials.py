@@ -61,15 +61,17 @@ def fastest(
     changes  each with the part of the work by which it is judged; a way that comes back unchanged is not tried
     prepare  makes a way ready; its first call is not counted, since it allocates memory
     most     the images of a step: measurements have fewer if these take too long
-    repeats  images of the whole run, which does the first part on each; SHARE of this time bounds the trial too
+    repeats  how often the run does the first part, counted by images; SHARE of this time bounds the trial too
     limit    seconds
     """
     began = clock()
     now, cost = first, prepare(first)
-    once = 0.0
-    for part in dict.fromkeys(part for part, _ in changes):
+    once = cost(changes[0][0], LEAST) if changes else 0.0
+    if not changes or clock() - began > limit / 4:  # no comparison would fit
+        return Found(now, 1.0, LEAST, clock() - began, (0, len(changes)), repeats * once / LEAST)
+    once = cost(changes[0][0], LEAST)
+    for part in {part for part, _ in changes} - {changes[0][0]}:
         cost(part, LEAST)
-        once = once or cost(part, LEAST)
     expected = repeats * once / LEAST
     limit = min(limit, SHARE * expected)
     each = (limit - (clock() - began)) / max(1, len(changes) * (2 * PAIRS + 1))

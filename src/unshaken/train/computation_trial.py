@@ -86,7 +86,8 @@ def chosen_computation(
     clock = clock or (time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
     changes = _changes(runtime, first, training)
     most = max(1, training.batch // processes().count) * training.method.views
-    repeats = training.passes * training.method.views
+    passes = most_steps(training.method) + len(training.method.routes)  # each about as long as an update
+    repeats = training.passes * training.method.views * passes
     found = fastest(first, changes, partial(cost_of, training, clock), most, repeats, limit, clock)
     best, said = _views(training, found, clock) if runtime.computation == ("auto",) else (found.best, "")
     return best, described(found, first) + said
