@@ -190,6 +190,13 @@ def test_an_empty_test_part_and_small_folders_are_no_matter_of_training(photos: 
     assert load().names == ("cat", "dog")
 
 
+def test_a_class_of_the_test_part_alone_is_no_matter_of_training(photos: Path, load: Load) -> None:
+    fill(photos, *both("train", "test"), "test/owl")
+    assert load().names == ("cat", "dog")
+    with pytest.raises(ValueError, match="has the class 'owl', which the train split lacks"):
+        load("test")
+
+
 def test_the_part_with_labels_is_the_test(photos: Path, load: Load) -> None:
     fill(photos, *both("train", "val"), "test")
     assert load("test").label.tolist() == [0, 1] * 3

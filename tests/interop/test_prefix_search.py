@@ -257,6 +257,10 @@ def test_a_classifier_without_a_bias(tmp_path: Path):
     net, _ = load_classifier(written.classifier / "classifier.safetensors")
     assert torch.allclose(net.eval()(pixels(), "adv"), features @ state["fc.weight"].T, atol=1e-3)
     assert "without a bias" in written.report["classifier"]
+    file = saved(state | {"fc.weight": torch.rand(5, 65)}, tmp_path)
+    with pytest.raises(ValueError, match="does not fit 64 features: .*leave it out with --no-classifier"):
+        import_file(file, replace(WITHOUT, out=tmp_path / "c"))
+    assert import_file(file, replace(WITHOUT, classifier=False, out=tmp_path / "d")).classifier is None
 
 
 @pytest.mark.parametrize("name", ["fc.", "", "linear."])
