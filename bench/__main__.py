@@ -16,28 +16,27 @@ NAMES = {
     "air-step": "the same with adversarial invariant regularisation",
     "augment": "SimCLR's views of a batch, against torchvision on one PIL image at a time",
     "campaign": "a robust encoder in a given time, from the plan to AutoAttack (options of its own: campaign --help)",
+    "clusters": "pseudo-labels of ++ on CIFAR-10 against its classes (options of its own: clusters --help)",
     "evidence": "methods at about one cost on CIFAR-10 (options of its own: evidence --help)",
     "autoattack": "AutoAttack in float32 and with a verified bf16 search, against pyautoattack",
     "gpu": "training steps on a GPU: images/s, memory, utilisation, the price of determinism, projected hours",
     "loss": "NT-Xent and its gradient in time and memory, against whole matrices of all pairs",
     "networks": "steps of ACL and DeACL on networks of many kinds, against two plain ways to compute them",
+    "rcs-gain": "whether the gain that RCS maximises forecasts robustness, over random fifths of digits",
     "scaling": "what an image costs in a set of a thousand and in one of a million, and the memory of a selection",
     "selection": "a coreset selection by RCS, against the published procedure",
     "report": "no comparison: print the kept results as a table, with processor and precision",
     "startup": "from the command to the help, and to the first training step, against importing torch",
 }
+OWN_OPTIONS = ("campaign", "clusters", "evidence")
 
 
 def main() -> None:
     if sys.argv[1:] == ["--names"]:
         gpu = importlib.import_module("bench.gpu").there()
-        print(
-            "\n".join(
-                name for name in NAMES if name not in ("campaign", "evidence", "report") and (name != "gpu" or gpu)
-            )
-        )
+        print("\n".join(name for name in NAMES if name not in (*OWN_OPTIONS, "report") and (name != "gpu" or gpu)))
         return
-    if sys.argv[1:2] in (["campaign"], ["evidence"]):  # they have options of their own
+    if sys.argv[1:2] and sys.argv[1] in OWN_OPTIONS:
         importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
         return
     if sys.argv[1:2] == ["report"]:

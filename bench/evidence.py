@@ -142,13 +142,13 @@ class Evidence:
         self.data, self.out, self.seed = data, out, seed
         self.workspace = unshaken.Workspace(runtime=Runtime(threads=1), save_every=60.0)
 
-    def with_images(self, one: Any) -> Any:
-        images = replace(source(self.data, self.out), limit=one.data.limit)
-        return replace(one, data=images, seed=self.seed)
+    def with_images(self, one: Any, limit: int | None) -> Any:
+        return replace(one, data=replace(source(self.data, self.out), limit=limit), seed=self.seed)
 
     def encoder(self, name: str) -> Path:
         row = ROWS[name]
-        one = self.with_images(row.recipe())
+        one = row.recipe()
+        one = self.with_images(one, one.data.limit)
         if row.teacher:
             one = replace(one, teacher=str(self.encoder(row.teacher)))
         return unshaken.pretrain(one, replace(self.workspace, root=self.out / name))
@@ -158,7 +158,7 @@ class Evidence:
         encoder = self.encoder(name)
         for mode, epochs in ROWS[name].modes.items():
             mode, harder, _ = mode.partition("+aa")
-            recipe = self.with_images(finetuning(encoder, mode, epochs))
+            recipe = self.with_images(finetuning(encoder, mode, epochs), limit=None)
             classifier = unshaken.finetune(encoder, recipe, self.workspace)
             evaluation = default_evaluation(classifier)
             if autoattack and harder:

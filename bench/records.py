@@ -64,7 +64,9 @@ def report(folder: Path = RESULTS) -> str:
 
 
 def rows(result: dict[str, Any]) -> list[str]:
-    """Return the lines of one result: its ratio, and that in float32 if it has both."""
+    """Return the lines of one result: its ratio, and that in float32 if it has both. A result may be no comparison."""
+    if "ratio" not in result:
+        return []
     world = result.get("world", {})
     parts = {result.get("side") or world.get("precision", ""): result}
     if isinstance(result.get("float32"), dict) and "ratio" in result["float32"]:

@@ -56,13 +56,18 @@ def ticks(low: float, high: float, at_least: int = 3) -> list[float]:
     return [round(k * step, 12) for k in range(first, floor(high / step + 1e-9) + 1)]
 
 
-def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
-    """Return horizontal bars in percent from rows (name, mean, low, high); low and high bound an interval."""
+def bars(rows: Sequence[tuple[str, float, float, float]], title: str, most: float = 100, alone: bool = False) -> str:
+    """Return horizontal bars in percent from rows (name, mean, low, high); low and high bound an interval.
+
+    most   the percentage at the right end of the axis
+    alone  with colours of its own, as a file
+    """
     left, right, step, top = 168, 560, 34, 8
-    at = lambda value: left + value / 100 * (right - left)  # noqa: E731
+    at = lambda value: left + value / most * (right - left)  # noqa: E731
     height = top + step * len(rows) + 26
-    body = [line(at(v), top, at(v), height - 24, "grid") for v in (0, 25, 50, 75, 100)]
-    body += [text(at(v), height - 8, f"{v}", anchor="middle") for v in (0, 25, 50, 75, 100)]
+    marks = [most * k / 4 for k in range(5)]
+    body = [line(at(v), top, at(v), height - 24, "grid") for v in marks]
+    body += [text(at(v), height - 8, f"{v:g}", anchor="middle") for v in marks]
     for k, (name, mean, low, high) in enumerate(rows):
         y = top + k * step
         kind = "bar second" if name.startswith(("RA", "AA")) else "bar"
@@ -76,7 +81,7 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
             text(left - 10, y + 19, name, "ink", "end", 13),
             text(right + 62, y + 19, f"{mean:.1f} %", "strong", "end", 13),
         ]
-    return document(body, 630, height, title)
+    return document(body, 630, height, title, alone)
 
 
 def panels(
