@@ -69,6 +69,7 @@ def test_a_docstring_s_columns_become_a_list():
     assert listed("A sentence. Another one.\nIts second line.") == "A sentence. Another one.\nIts second line."
 
 
+@pytest.mark.extra
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     """Every cell in one process, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -44,6 +44,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if not any(part in line for part in ELSEWHERE)]
 
 
+@pytest.mark.extra
 def test_the_whole_tutorial_runs_on_photos(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trial, "SECONDS", 0.05)

@@ -47,6 +47,7 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.extra
 def test_a_row_goes_from_images_to_a_result_and_is_found_again(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evidence, "source", lambda data, out: unshaken.DataSource(str(data)))
     small = Row(lambda: replace(recipe("simclr", 1), batch_size=6), {"slf": 3})

@@ -1,4 +1,4 @@
-"""Every test here takes a device. On the CPU it is part of the ordinary suite; `pytest -m gpu` takes the CUDA form."""
+"""Every test here takes a device. On the CPU it is part of `make test-all`; `pytest -m gpu` takes the CUDA form."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ from machine import RECIPES  # noqa: E402
 # cuBLAS reads it at the first product of the process, whichever test makes it
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+CPU = pytest.param("cpu", marks=pytest.mark.extra)
 CUDA = pytest.param(
     "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 )
@@ -32,11 +33,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("recipe", RECIPES if "cuda" in metafunc.fixturenames else ())
     elif "step_of" in metafunc.fixturenames:
         on_cpu, on_cuda = metafunc.function.recipes
-        pairs = [pytest.param("cpu", name, id=f"{name}-cpu") for name in on_cpu]
+        pairs = [pytest.param("cpu", name, id=f"{name}-cpu", marks=CPU.marks) for name in on_cpu]
         pairs += [pytest.param("cuda", name, id=f"{name}-cuda", marks=CUDA.marks) for name in on_cuda]
         metafunc.parametrize(("device", "step_of"), pairs)
     elif "device" in metafunc.fixturenames:
-        metafunc.parametrize("device", ["cpu", CUDA])
+        metafunc.parametrize("device", [CPU, CUDA])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

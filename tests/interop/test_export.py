@@ -106,8 +106,9 @@ THEIRS = {
 """Networks that others have too, in which forms, and how many ways to load each its page shows."""
 
 
+@pytest.mark.extra
 @needs("torchvision", "timm")
-@pytest.mark.parametrize("network", variants(THEIRS, ["a stem with padding 2"]))
+@pytest.mark.parametrize("network", THEIRS)
 def test_the_page_s_own_lines_give_the_same_features(network, tmp_path, monkeypatch):
     backbone, forms = THEIRS[network]
     expected = an_encoder(tmp_path / "encoder.safetensors", backbone)
@@ -182,6 +183,7 @@ def test_onnx_gives_the_same_features(backbone, tmp_path, monkeypatch):
     assert close(run_block(code, x.repeat(3, 1, 1, 1), tmp_path, monkeypatch), expected.repeat(3, 1))
 
 
+@pytest.mark.extra
 @ONNX
 def test_onnx_gives_the_same_logits(tmp_path, monkeypatch):
     expected = a_classifier(tmp_path / "classifier.safetensors", SMALL)

@@ -301,7 +301,8 @@ def test_killed_between_checkpoints(recipe, encoder, unbroken, tmp_path, step):
     assert lines(tmp_path) == log
 
 
-@pytest.mark.parametrize("epoch", variants([1, 2], [2]))
+@pytest.mark.extra
+@pytest.mark.parametrize("epoch", [1, 2])
 def test_asked_to_stop_while_validating(recipe, encoder, unbroken, tmp_path, monkeypatch, epoch):
     """The signal is noted, and the step that follows is saved."""
     robust = module.robust_accuracy
@@ -325,6 +326,7 @@ def test_asked_to_stop_while_validating(recipe, encoder, unbroken, tmp_path, mon
     assert lines(tmp_path) == log
 
 
+@pytest.mark.extra
 def test_a_finished_run_is_found_and_a_lost_classifier_made_again(recipe, encoder, unbroken, tmp_path):
     first = finish(recipe, encoder, tmp_path)
     assert finish(recipe, encoder, tmp_path) == first

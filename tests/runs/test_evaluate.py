@@ -211,6 +211,7 @@ def test_low_precision_looks_and_float32_judges(run):
     assert found["notes"] != exact["notes"]  # verdicts of the two are not mixed
 
 
+@pytest.mark.extra
 def test_the_papers_log_of_three_modes_in_their_parent(run):
     found = [evaluate(run, evaluation=CHEAP, workspace=unshaken.Workspace(quiet=True))]
     assert (run / "results" / f"log{EPS}.txt").read_text() == log_of_result(found[0])

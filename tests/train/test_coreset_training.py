@@ -213,6 +213,7 @@ def selecting(root: Path, victim: int | None, rank: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_two_processes_pick_as_one_and_a_death_within_a_selection_loses_nothing(tmp_path):
     """With attacks that the epoch before has cached, each process those of its own images.
 

@@ -145,7 +145,7 @@ def everything(step: Step) -> tuple:
     return state, needs, [m.training for m in step.modules()], routes, hooks, torch.get_rng_state()
 
 
-@each_method
+@pytest.mark.parametrize("name", variants(METHODS, ("acl",)))
 def test_looking_changes_nothing_and_the_key_decides(name):
     scene = made(name)
     state, *rest = everything(scene.step)
