@@ -68,6 +68,7 @@ def test_a_row_goes_from_images_to_a_result_and_is_found_again(photos, tmp_path,
     assert read_json(kept) == result
 
 
+@pytest.mark.extra
 def test_the_terms_of_air_are_measured_beside_acl_and_change_nothing(photos, tmp_path):
     one = replace(recipe("acl", 1), batch_size=6, data=unshaken.DataSource(str(photos)))
     assert isinstance(one.method, ACL)

@@ -132,6 +132,7 @@ def test_another_shell_is_a_mistake(args, capsys):
     assert "needs one of bash, zsh, fish" in capsys.readouterr().err
 
 
+@pytest.mark.extra
 def test_zsh_reads_the_script_of_bash(capsys):
     assert cli.run(["completion", "zsh"]) == 0
     script = capsys.readouterr().out

@@ -97,6 +97,7 @@ def test_a_run_goes_on_in_the_way_it_was_begun():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # looked at by the tracer
+@pytest.mark.extra
 @pytest.mark.parametrize(("word", "mode"), [("no", ...), ("kernels", None), ("graphs", "reduce-overhead")])
 def test_what_is_compiled_computes_the_same(word, mode, monkeypatch):
     """Traced as it would be compiled, but run as it is: the network that learns, and the folded one of an attack."""

@@ -249,6 +249,7 @@ def test_the_page_names_teacher_epsilon_and_first_images(run: Path):
     assert "There are none" not in page
 
 
+@pytest.mark.extra
 def test_images_of_the_run_s_size_are_exported(run: Path):
     """A network for 32 pixels that was trained on 64 takes 64."""
     needed("onnx")

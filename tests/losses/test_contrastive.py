@@ -90,6 +90,7 @@ def gradient(images: int) -> Callable[[], tuple[Tensor, ...]]:
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_memory_does_not_grow_with_the_number_of_pairs():
     """8,000 x 8,000 numbers would be 256 MB, those on and above the diagonal half of it."""
     assert peak(gradient, 4000)[0] < 64

@@ -95,7 +95,7 @@ def test_the_command_line_reads_it():
     [
         Backbone("wrn-10-1", 8, **GREY),
         Backbone("resnet-small", 8, **GREY, padding=2),
-        Backbone("vit-small", 32),
+        pytest.param(Backbone("vit-small", 32), marks=pytest.mark.extra),
         Backbone("timm/test_resnet", 32),
         Backbone("timm/test_efficientnet", 32, **GREY),
         Backbone("timm/test_vit", 96),

@@ -281,7 +281,8 @@ def test_killed_between_any_two_writes(recipe, encoder, unbroken, tmp_path, writ
     assert not list(tmp_path.rglob("best*"))
 
 
-@pytest.mark.parametrize("step", variants([0, 11, 19], [11]))
+@pytest.mark.extra
+@pytest.mark.parametrize("step", [0, 11, 19])
 def test_killed_between_checkpoints(recipe, encoder, unbroken, tmp_path, step):
     """Between the ends of two legs what was saved in the middle of one is gone on from."""
     save = Run.save

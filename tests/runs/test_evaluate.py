@@ -98,6 +98,7 @@ def test_a_part_does_not_take_the_place_of_the_whole(run):
     assert bare(narrow) == bare(result(run))
 
 
+@pytest.mark.extra
 def test_shards_leave_the_result_of_one_process(run, tmp_path, capsys):
     alone = bare(evaluate(run, evaluation=CORRUPTED, workspace=unshaken.Workspace(quiet=True)))
     other = write_run(tmp_path / "shared", least_squares(1))

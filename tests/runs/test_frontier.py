@@ -64,6 +64,7 @@ def test_the_fraction_that_costs_as_much_is_of_the_runs_own_seconds(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_a_frontier_is_run_found_again_and_drawn(tmp_path, capsys, monkeypatch):
     """Four pre-training runs, each fine-tuned with the same seed; a second time nothing is trained."""
     monkeypatch.setattr(frontier, "evaluate", partial(evaluate, evaluation=Evaluation(PGD(Linf(0.1), 1), limit=40)))

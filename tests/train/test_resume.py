@@ -142,6 +142,7 @@ def test_cut_into_pieces(tmp_path, unbroken, monkeypatch):
     assert logged(tmp_path) == [3, 7, 9, 11]
 
 
+@pytest.mark.extra
 def test_less_time_than_a_step_takes_is_enough_for_one(tmp_path, unbroken):
     """However short the time, decoding included, each command goes on by a step, and the last one ends."""
     run, stops = None, 0

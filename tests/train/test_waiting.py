@@ -104,6 +104,7 @@ def tuned(method: Method) -> tuple[Step, BatchStream]:
     return step, fed(digits, digits.label, CropFlip(padding=1))
 
 
+@pytest.mark.extra
 def test_nor_does_one_that_spares_memory(tmp_path):
     scene = made("acl")
     feed = fed(scene.images, scene.label, scene.views)
