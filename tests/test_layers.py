@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import unshaken
+from variants import for_each
 
 SOURCE = Path(unshaken.__file__).parent
 PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
@@ -43,7 +44,7 @@ def imported(module: Path) -> set[str]:
     return places - {"__version__"}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(SOURCE)))
+@for_each(MODULES, lambda m: str(m.relative_to(SOURCE)))
 def test_imports_point_down(module):
     here = place(module)
     for there in imported(module) - {here}:
@@ -100,7 +101,7 @@ def test_the_test_sees_a_wrong_arrow(tmp_path):
     assert imported(module) == {"recipes", "nets"}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(SOURCE)))
+@for_each(MODULES, lambda m: str(m.relative_to(SOURCE)))
 def test_devices_and_processes_are_the_runtimes(module):
     """Only runtime.py says cuda, autocast or compile in code, and distributed.py and shared_batch.py distributed."""
     many = dict.fromkeys(("distributed.py", "shared_batch.py"), {"distributed"})

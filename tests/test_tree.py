@@ -5,7 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
+from variants import for_each
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "unshaken"
@@ -45,7 +45,7 @@ def modules() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(modules()))
+@for_each(sorted(modules()))
 def test_captions_are_first_lines(path):
     assert captions().get(path, "is not in the tree").rstrip(".") == modules()[path].rstrip(".")
 
@@ -58,7 +58,7 @@ def lines(module: Path) -> int:
     return len(module.read_text().splitlines())
 
 
-@pytest.mark.parametrize("module", sorted(SOURCE.rglob("*.py")), ids=lambda m: str(m.relative_to(SOURCE)))
+@for_each(sorted(SOURCE.rglob("*.py")), lambda m: str(m.relative_to(SOURCE)))
 def test_a_file_is_one_idea(module):
     assert lines(module) <= LONGEST
 

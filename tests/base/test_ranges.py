@@ -7,6 +7,7 @@ import pytest
 
 from components import components
 from unshaken.base.ranges import Count, Number, Positive, Range, Unit, checks, ranged
+from variants import for_each
 
 COMPONENTS = components()
 
@@ -45,7 +46,7 @@ def test_more_than_110_fields_have_ranges():
     assert len({(kind, name) for kind, name, _ in NUMBERS}) > 110
 
 
-@pytest.mark.parametrize("case", NUMBERS, ids=names)
+@for_each(NUMBERS, names)
 def test_every_number_has_a_range(case):
     kind, name, (_, limits) = case
     assert limits is not None, f"annotate {kind.__name__}.{name} with a range, and put @ranged below @dataclass"
@@ -75,7 +76,7 @@ def made(kind: type, **changes):
     return kind(**plain | changes)
 
 
-@pytest.mark.parametrize("case", NUMBERS, ids=names)
+@for_each(NUMBERS, names)
 def test_what_lies_outside_is_refused_by_name(case):
     kind, name, (number, limits) = case
     several = "tuple" in str(get_type_hints(kind, include_extras=True)[name]).partition("[")[0]

@@ -22,6 +22,7 @@ from unshaken.recipes.datasets import DATASETS
 from unshaken.recipes.finetune import MODES, Finetune
 from unshaken.train.best_weights import Best
 from unshaken.train.optim import AdamW, Optimizer
+from variants import for_each
 
 HERE = Path(__file__).parent
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
@@ -53,7 +54,7 @@ def parsed(text: str) -> list[tuple[str, str, dict[str, str]]]:
     return entries
 
 
-@pytest.mark.parametrize("paper", BIBLIOGRAPHY.values(), ids=list(BIBLIOGRAPHY))
+@for_each(BIBLIOGRAPHY.values(), lambda p: p.key)
 def test_bibtex_is_read(paper):
     ((kind, key, fields),) = parsed(paper.bibtex)
     assert (kind, key) == (paper.kind, paper.key)
@@ -65,7 +66,7 @@ def test_bibtex_is_read(paper):
     assert str(paper.year) in key
 
 
-@pytest.mark.parametrize("paper", [p for p in BIBLIOGRAPHY.values() if p.arxiv], ids=lambda p: p.key)
+@for_each([p for p in BIBLIOGRAPHY.values() if p.arxiv], lambda p: p.key)
 def test_numbers_of_arxiv_are_possible(paper):
     year, month = re.fullmatch(r"(\d\d)(\d\d)\.\d{4,5}", paper.arxiv).groups()
     assert paper.year - 3 <= 2000 + int(year) <= paper.year
