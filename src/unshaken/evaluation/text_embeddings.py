@@ -68,7 +68,7 @@ def _needs(package: str) -> None:
 
 def _open_clip(folder: Path) -> tuple[Embed, float, float | None]:
     _needs("open_clip")
-    import open_clip
+    import open_clip  # pyright: ignore[reportMissingImports]
 
     model: Any = open_clip.create_model(f"local-dir:{folder}").eval()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -79,7 +79,7 @@ def _open_clip(folder: Path) -> tuple[Embed, float, float | None]:
 
 def _transformers(folder: Path) -> tuple[Embed, float, float | None]:
     _needs("transformers")
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer  # pyright: ignore[reportMissingImports]
 
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     if not hasattr(model, "get_text_features"):
