@@ -19,6 +19,7 @@ from unshaken.interop.encoder_words import locate
 from unshaken.interop.export import ExportOptions, export
 from unshaken.interop.import_checkpoint import import_checkpoint
 from unshaken.interop.import_options import ImportOptions
+from unshaken.layouts.encoder_facts import Facts, clip_convnext_of, rope_vit_of
 from unshaken.layouts.foreign import read
 from unshaken.nets.checkpoint import load_encoder, save_encoder
 from unshaken.nets.timm_nets import timm_package
@@ -220,21 +221,20 @@ def meta_gated_dinov3() -> Original:
     words += (("fc1_g", "w1"), ("fc1_x", "w2"), ("fc2", "w3"))
     beside = MASK | {"local_cls_norm.weight": torch.ones(WIDTH), "rope_embed.periods": torch.ones(8)}
 
-    def wrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(state: dict[str, Tensor], pairs: list[tuple[str, str]]) -> dict[str, Tensor]:
         found = {}
         for name, tensor in state.items():
-            for ours, theirs in words:
-                name = name.replace(ours, theirs)
+            for before, after in pairs:
+                name = name.replace(before, after)
             found[name] = tensor
-        return found | beside
+        return found
+
+    def wrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return renamed(state, list(words)) | beside
 
     def unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = {}
-        for name, tensor in state.items():
-            for ours, theirs in words:
-                name = name.replace(theirs, ours)
-            found[name] = tensor
-        return {name: tensor for name, tensor in found.items() if name not in beside}
+        own = {name: tensor for name, tensor in state.items() if name not in beside}
+        return renamed(own, [(theirs, ours) for ours, theirs in words])
 
     return plain(net, net, wrap, unwrap)
 
@@ -479,3 +479,18 @@ def test_trained_it_loads_into_the_original_library(imported, tmp_path, capsys):
     finally:
         ours.encoder.load_state_dict(state)
         theirs.net.load_state_dict(kept)
+
+
+def test_heads_of_the_large_dinov3_are_not_64_wide_by_rule():
+    """H+ has 20 heads and 7B has 32; `--heads` wins."""
+    for width, heads in ((384, 6), (1280, 20), (4096, 32)):
+        shapes = {"patch_embed.proj.weight": (width, 3, 16, 16), "blocks.0.mlp.fc2.weight": (width, 2 * width)}
+        assert rope_vit_of("plain", shapes, Facts()).heads == heads
+        assert rope_vit_of("plain", shapes, Facts(heads=2)).heads == 2
+
+
+def test_norms_of_the_largest_convnext_have_their_own_epsilon():
+    for width, eps in ((128, 1e-6), (384, 1e-5)):
+        shapes = {f"stages.{k}.blocks.0.norm.weight": (width << k,) for k in range(4)} | {"head.fc.weight": (64, 8)}
+        found = clip_convnext_of("plain", shapes, Facts())
+        assert (found.eps, found.depths, found.out) == (eps, (1, 1, 1, 1), 64)
