@@ -29,7 +29,7 @@ def test_ratio_and_cosine_are_those_of_the_two_losses_gradients():
 
     def slope(loss):  # by central differences; NT-Xent is computed in float32
         steps = torch.eye(len(flat), dtype=torch.float64) * 1e-3
-        return torch.stack([(loss(flat + h) - loss(flat - h)) / 2e-3 for h in steps])
+        return torch.stack([(loss(flat + h) - loss(flat - h)) / 2e-3 for h in steps]).double()
 
     acl = slope(lambda v: air.acl.contrast(parts(v)[1], parts(v)[2], clock)["loss"])
     added = slope(lambda v: LAMBDA * air.standard(parts(v)[0], parts(v)[2]) + LAMBDA * air.adversarial(*parts(v)))
