@@ -36,6 +36,8 @@ from unshaken.train.averaging import EMA
 
 STEPS = 2
 """Attack steps in training; they cover the distance of the recipe's own number of steps."""
+FEW = {"few": 5000, "few-long": 5000}
+"""Labelled images of the modes that fine-tune the whole network on a tenth of them, as `aff` does on all."""
 EXAMINED = 256
 """Random test images that AutoAttack is run on."""
 
@@ -103,28 +105,30 @@ def coreset(selector: Any, epochs: int) -> Callable[[], Pretrain]:
 
 FIFTH: dict[str, Any] = {"fraction": 0.2, "warmup": 1, "every": 3}
 ROWS = {
-    "simclr": Row(lambda: recipe("simclr", 6), {"slf": 5, "aff+aa": 3}),
-    "acl": Row(lambda: recipe("acl", 2), {"slf+aa": 5, "aff+aa": 3}),
-    "untrained": Row(untrained, {"aff+aa": 6, "slf": 5}),
+    "simclr": Row(lambda: recipe("simclr", 6), {"slf": 5, "alf": 3, "aff+aa": 3, "few": 20}),
+    "acl": Row(lambda: recipe("acl", 2), {"slf+aa": 5, "alf": 3, "aff+aa": 3, "few": 20}),
+    "untrained": Row(untrained, {"aff+aa": 6, "slf": 5, "alf": 3, "few": 20, "few-long": 50}),
     "simclr-third": Row(lambda: recipe("simclr", 2), {}),
-    "deacl": Row(lambda: recipe("deacl", 2), {"slf+aa": 5, "aff+aa": 3}, teacher="simclr-third"),
-    "acl-air-kl": Row(air("kl"), {"slf": 5}),
-    "acl-air-normalized": Row(air("normalized"), {"slf": 5}),
-    "acl-air-released": Row(air("released"), {"slf": 5}),
-    "dynacl-plain": Row(lambda: recipe("dynacl-plain", 2), {"slf": 5}),
-    "acl-rcs": Row(coreset(RCS(**FIFTH), 6), {"slf": 5}),
-    "acl-chance": Row(coreset(Random(**FIFTH), 6), {"slf": 5}),
+    "deacl": Row(lambda: recipe("deacl", 2), {"slf+aa": 5, "alf": 3, "aff+aa": 3, "few": 20}, teacher="simclr-third"),
+    "acl-air-kl": Row(air("kl"), {"slf": 5, "alf": 3}),
+    "acl-air-normalized": Row(air("normalized"), {"slf": 5, "alf": 3}),
+    "acl-air-released": Row(air("released"), {"slf": 5, "alf": 3}),
+    "dynacl-plain": Row(lambda: recipe("dynacl-plain", 2), {"slf": 5, "alf": 3}),
+    "acl-rcs": Row(coreset(RCS(**FIFTH), 6), {"slf": 5, "alf": 3}),
+    "acl-chance": Row(coreset(Random(**FIFTH), 6), {"slf": 5, "alf": 3}),
 }
 
 
 def finetuning(encoder: Path, mode: str, epochs: int) -> Finetune:
-    """SLF as usual; AFF with attacks of two steps, a cosine, and an average of the weights."""
-    one = unshaken.finetune_recipe(encoder, mode)
+    """SLF and ALF with a rate that falls twice; AFF with a cosine and averaged weights. Attacks have two steps."""
+    one = unshaken.finetune_recipe(encoder, "aff" if mode in FEW else mode)
     assert isinstance(one, Finetune)
-    if mode == "slf":
-        return replace(one, batch_size=250, epochs=epochs, lr=MultiStep(0.1, at=(epochs - 2, epochs - 1)))
-    method = with_attack_steps(one.method, STEPS)
-    return replace(one, method=method, batch_size=250, epochs=epochs, lr=WarmupCosine(0.1, warmup=0.5), averaging=EMA())
+    one = replace(one, batch_size=250, epochs=epochs)
+    if mode != "slf":
+        one = replace(one, method=with_attack_steps(one.method, STEPS))
+    if mode in ("slf", "alf"):
+        return replace(one, lr=MultiStep(0.1, at=(epochs - 2, epochs - 1)))
+    return replace(one, lr=WarmupCosine(0.1, warmup=0.5), averaging=EMA())
 
 
 def source(data: Path, out: Path) -> DataSource:
@@ -158,7 +162,7 @@ class Evidence:
         encoder = self.encoder(name)
         for mode, epochs in ROWS[name].modes.items():
             mode, harder, _ = mode.partition("+aa")
-            recipe = self.with_images(finetuning(encoder, mode, epochs), limit=None)
+            recipe = self.with_images(finetuning(encoder, mode, epochs), limit=FEW.get(mode))
             classifier = unshaken.finetune(encoder, recipe, self.workspace)
             evaluation = default_evaluation(classifier)
             if autoattack and harder:

@@ -15,28 +15,40 @@ from unshaken.charts.svg import bars
 from unshaken.report.compare import LEVEL, Paired, compared
 
 RESULTS, PAGE, FIGURE = Path("results/cifar10"), Path("docs/evidence.md"), Path("docs/evidence.svg")
+SEEDS = 3
+"""The largest seed of the page."""
 HEADER = """\
-| encoder | mode | SA | RA | RA 95 % | AA | seconds of pre-training, fine-tuning |
-| --- | --- | --- | --- | --- | --- | --- |
+| encoder | mode | seed | SA | RA | RA 95 % | AA | seconds of pre-training, fine-tuning |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 PAIRS_HEADER = """\
-| A | B | mode | score | A correct | B correct | A better on, B better on | n | p | |
+| A | B | seed | score | A correct | B correct | A better on, B better on | n | p | |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+OF_FROZEN = (
+    ("acl", "simclr"), ("acl", "deacl"), ("acl", "acl-air-kl"), ("acl", "acl-air-normalized"),
+    ("acl", "acl-air-released"), ("acl", "dynacl-plain"), ("acl-rcs", "acl-chance"), ("acl", "acl-rcs"),
+)  # fmt: skip
+OF_WHOLE = (("simclr", "untrained"), ("acl", "untrained"), ("deacl", "untrained"), ("acl", "simclr"))
 PAIRS = {
-    "slf": (
-        ("acl", "simclr"), ("acl", "deacl"), ("acl", "acl-air-kl"), ("acl", "acl-air-normalized"),
-        ("acl", "acl-air-released"), ("acl", "dynacl-plain"), ("acl-rcs", "acl-chance"), ("acl", "acl-rcs"),
-    ),
-    "aff": (("simclr", "untrained"), ("acl", "untrained"), ("deacl", "untrained"), ("acl", "simclr")),
-}  # fmt: skip
+    "slf": OF_FROZEN,
+    "alf": OF_FROZEN,
+    "aff": OF_WHOLE,
+    "few": OF_WHOLE,
+}
 """The comparisons of the page, by mode of fine-tuning."""
 
 
-def results(folder: Path = RESULTS, seed: int = 1) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the results of one seed by row and mode, in the order of the rows."""
+Found = dict[tuple[str, str, int], dict[str, Any]]
+"""Results by row, mode and seed."""
+
+
+def results(folder: Path = RESULTS) -> Found:
+    """Return the results in the order of the rows; of a row by mode, then by seed."""
     names = [(row, mode.partition("+")[0]) for row, made in ROWS.items() for mode in sorted(made.modes, reverse=True)]
-    files = {name: folder / f"{'-'.join(name)}-seed{seed}.json" for name in names}
+    files = {
+        (*name, seed): folder / f"{'-'.join(name)}-seed{seed}.json" for name in names for seed in range(1, SEEDS + 1)
+    }
     return {name: read_json(file) for name, file in files.items() if file.exists()}
 
 
@@ -44,14 +56,14 @@ def count(score: dict[str, Any] | None) -> str:
     return f"{score['percent']:.1f} % ({score['correct']:,} of {score['n']:,})" if score else "–"
 
 
-def table(found: dict[tuple[str, str], dict[str, Any]], mode: str) -> str:
+def table(found: Found, mode: str) -> str:
     """Return the scores of one mode of fine-tuning as Markdown."""
     lines = []
-    for (row, kind), one in found.items():
+    for (row, kind, seed), one in found.items():
         if kind == mode:
             low, high = one["robust"]["interval95"]
-            cells = [row, kind.upper(), count(one["standard"]), count(one["robust"]), f"{low:.1f} to {high:.1f}"]
-            cells += [count(one.get("autoattack")), ", ".join(seconds(one))]
+            cells = [row, kind.upper(), f"{seed}", count(one["standard"]), count(one["robust"])]
+            cells += [f"{low:.1f} to {high:.1f}", count(one.get("autoattack")), ", ".join(seconds(one))]
             lines.append(f"| {' | '.join(cells)} |\n")
     return HEADER + "".join(lines)
 
@@ -60,17 +72,18 @@ def seconds(one: dict[str, Any]) -> list[str]:
     return [f"{one['seconds'][part]:,.0f}" for part in ("pretrain", "finetune")]
 
 
-def pairs(found: dict[tuple[str, str], dict[str, Any]], mode: str) -> str:
-    """Return the paired tests of one mode of fine-tuning as Markdown."""
+def pairs(found: Found, mode: str) -> str:
+    """Return the paired tests of one mode of fine-tuning, for each seed that both rows have, as Markdown."""
     lines = []
     for names in PAIRS[mode]:
-        if all((name, mode) in found for name in names):
-            for one in tests(*(found[name, mode] for name in names)):
-                word = "tie" if one.p >= LEVEL else f"{names[one.b_better > one.a_better]} is better"
-                cells = [*names, mode.upper(), one.score, f"{one.a:,}", f"{one.b:,}"]
-                chance = f"{one.p:.2g}" if one.p else "< 1e-300"
-                cells += [f"{one.a_better:,}, {one.b_better:,}", f"{one.n:,}", chance, word]
-                lines.append(f"| {' | '.join(cells)} |\n")
+        for seed in range(1, SEEDS + 1):
+            if all((name, mode, seed) in found for name in names):
+                for one in tests(*(found[name, mode, seed] for name in names)):
+                    word = "tie" if one.p >= LEVEL else f"{names[one.b_better > one.a_better]} is better"
+                    cells = [*names, f"{seed}", one.score, f"{one.a:,}", f"{one.b:,}"]
+                    chance = f"{one.p:.2g}" if one.p else "< 1e-300"
+                    cells += [f"{one.a_better:,}, {one.b_better:,}", f"{one.n:,}", chance, word]
+                    lines.append(f"| {' | '.join(cells)} |\n")
     return PAIRS_HEADER + "".join(lines)
 
 
@@ -79,16 +92,16 @@ def tests(a: dict[str, Any], b: dict[str, Any]) -> Iterable[Paired]:
     return (one for one in compared(a, b, anyway=True) if isinstance(one, Paired))
 
 
-def figure(found: dict[tuple[str, str], dict[str, Any]]) -> str:
+def figure(found: Found) -> str:
     """Return the robust accuracies as an SVG."""
     rows = [
-        (f"{row}, {mode.upper()}", one["robust"]["percent"], *one["robust"]["interval95"])
-        for (row, mode), one in found.items()
+        (f"{row}, {mode.upper()}, seed {seed}", one["robust"]["percent"], *one["robust"]["interval95"])
+        for (row, mode, seed), one in found.items()
     ]
     return bars(rows, "CIFAR-10: accuracy under PGD-20 at 8/255", most=40, alone=True)
 
 
-def filled(page: str, found: dict[tuple[str, str], dict[str, Any]]) -> str:
+def filled(page: str, found: Found) -> str:
     """Return the page with its tables: each is between <!-- NAME --> and <!-- end -->."""
     parts = {f"{part.__name__} {mode}": part(found, mode) for mode in PAIRS for part in (table, pairs)}
     for name, text in parts.items():
