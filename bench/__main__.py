@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from bench import records
 
 NAMES = {
@@ -57,6 +59,8 @@ def main() -> None:
         sys.exit(f"bench: --rounds is 1 or more, not {options.rounds}")
     if options.data and not options.data.exists():
         sys.exit(f"bench: there is no {options.data}")
+    if options.name not in ("gpu", "scaling"):  # threads wait for each other where other programs use the cores
+        torch.set_num_threads(1)
     before = records.load()
     module = importlib.import_module(f"bench.{options.name.replace('-', '_')}")
     given = {"seconds": options.seconds, "out": options.out} if options.name == "gpu" else {}

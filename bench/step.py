@@ -27,20 +27,32 @@ from unshaken.methods.base import Step
 from unshaken.nets.network import Network
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.computation_trial import Training, chosen_computation
 
 CLOCK = Clock(0, 0, 0.0, 2)
 RATE = 0.1
 SIDES = {"float32": Runtime("cpu"), "bf16": Runtime("cpu", "bf16")}
-SECONDS = 150.0
+LONG_RUN = 1e8
+"""Images of the run whose computation is compared: so many that its trial may take all of its two seconds."""
+SECONDS = 190.0
 """Processor seconds of all timed steps; the number of images is chosen so that they suffice."""
 MOST = 64
 LEARNED = (60, 20)
 """Steps of the network whose results are compared: against noise, and against one-step attacks."""
 
 
-def sides() -> dict[str, Runtime]:
+def sides() -> list[str]:
     """Return what is compared here: bf16 only where the processor has it, because elsewhere it is imitated, slowly."""
-    return {side: how for side, how in SIDES.items() if side == "float32" or multiplies_bf16("cpu")}
+    return [side for side in SIDES if side == "float32" or multiplies_bf16("cpu")]
+
+
+def chosen(recipe: Pretrain, net: Network, count: int, shape: tuple[int, int, int]) -> dict[str, Runtime]:
+    """Return the computation of each side that a long run with such batches finds by its trial."""
+    found = {}
+    for side in sides():
+        found[side], line = chosen_computation(Training(net, recipe.method, LONG_RUN, count, shape), SIDES[side])
+        tell(line)
+    return found
 
 
 def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
@@ -59,10 +71,13 @@ def compare(method: str, data: Path | None, rounds: int, quick: bool) -> dict[st
     count = 16 if quick else affordable(recipe, net, images, rounds)
     feed = BatchStream(images, recipe.views, Constant(1.0), count, rounds + 1, Key(7))
     _, _, batch = next(feed.after(Position()))
-    result = numbers(recipe, small, batch) | {"numbers_of": size.recipe.backbone.name, "images": count}
+    how = SIDES if quick else chosen(recipe, net, count, tuple(batch.views.shape[-3:]))  # pyright: ignore[reportArgumentType]
+    how = {side: how[side] for side in sides()}
+    result = numbers(recipe, small, batch, how) | {"numbers_of": size.recipe.backbone.name, "images": count}
+    result["computation"] = {side: " ".join(one.ways) for side, one in how.items()}
     tell("operations")
     result["gigaflop_an_image"] = operations(recipe, net, few(images, recipe, 2))
-    seconds = race(recipe, net, feed, rounds)
+    seconds = race(recipe, net, feed, rounds, how)
     found = {side: paired({name: seconds[name] for name in ("literal", side)}, side, "literal") for side in sides()}
     last = list(found)[-1]
     rest = {"float32": {k: v for k, v in found["float32"].items() if k != "world"}} if last != "float32" else {}
@@ -77,21 +92,23 @@ def few(images: Images, recipe: Pretrain, count: int) -> Batch:
 
 def affordable(recipe: Pretrain, net: Network, images: Images, rounds: int) -> int:
     """Return the images of a batch, at most MOST, with which all rounds take about SECONDS."""
-    batch, slow = few(images, recipe, 2), literal(recipe, net)
+    batch, slow = few(images, recipe, 8), literal(recipe, net)
     slow.update(batch.views, batch.image, noise(Key(0)), RATE)
-    each = timed(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE))[0] / 2
-    count = MOST
-    while count > 4 and count * each * (rounds + 1) * (0.6 + len(sides())) > SECONDS:
+    each = timed(lambda: slow.update(batch.views, batch.image, noise(Key(0)), RATE))[0] / 8
+    count = MOST  # float32 takes about two thirds of the literal seconds, bf16 a third
+    while count > 4 and count * each * (rounds + 1) * (1 + 2 / 3 + (len(sides()) - 1) / 3) > SECONDS:
         count //= 2
     tell(f"{each:.2f} s an image in the literal form: batches of {count}")
     return count
 
 
-def race(recipe: Pretrain, net: Network, feed: BatchStream, rounds: int) -> dict[str, list[float]]:
+def race(
+    recipe: Pretrain, net: Network, feed: BatchStream, rounds: int, how: dict[str, Runtime]
+) -> dict[str, list[float]]:
     """Return the seconds of each side's steps, which alternate; a first round warms up and is not counted."""
-    seconds: dict[str, list[float]] = {"literal": [], **{side: [] for side in sides()}}
+    seconds: dict[str, list[float]] = {"literal": [], **{side: [] for side in how}}
     slow = literal(recipe, net)
-    fast = {side: Ours(recipe, net, runtime) for side, runtime in sides().items()}
+    fast = {side: Ours(recipe, net, runtime) for side, runtime in how.items()}
     for round_, (_, _, batch) in zip(range(rounds + 1), feed.after(Position(epoch=1)), strict=False):
         key = Key(round_)
         as_it_was()
@@ -105,7 +122,7 @@ def race(recipe: Pretrain, net: Network, feed: BatchStream, rounds: int) -> dict
     return seconds
 
 
-def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
+def numbers(recipe: Pretrain, net: Network, batch: Batch, how: dict[str, Runtime]) -> dict[str, Any]:
     """Compare the loss, the signs of the perturbations and the gradients with the literal ones, from one random start.
 
     Each side's gradient is taken at its own x̃.
@@ -114,7 +131,7 @@ def numbers(recipe: Pretrain, net: Network, batch: Batch) -> dict[str, Any]:
     x_adv = slow.attacked(batch.views, noise(key))
     loss = slow.backward(x_adv, batch.views, batch.image)
     gradient = flat(slow.net)
-    for side, runtime in sides().items():
+    for side, runtime in how.items():
         ours = Ours(recipe, net, runtime)
         terms = ours.backward(batch, key)
         mine = acl(recipe).adversarial(Ours(recipe, net, runtime).step.net, batch.views, key)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from bench.networks import QUICK, SIDES, prepared
+from bench.networks import PLAIN, QUICK, prepared
+from bench.step import sides
 from compared import compared
 
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
+from unshaken.compute.runtime import Runtime
 from unshaken.methods.acl import ACL
 from unshaken.methods.deacl import DeACL
 
@@ -18,8 +20,8 @@ START = PGD(Linf(4 / 255), steps=1, rel_step_size=1e-6)
 def test_all_sides_compute_the_same_gradients(method):
     """At an attack's random start: on a new network, rounding turns the signs of its steps."""
     found = []
-    for side in SIDES:
-        step = prepared(QUICK[0], method, side)
+    for ways in (("auto",), *PLAIN.values()):
+        step = prepared(QUICK[0], method, Runtime("cpu", computation=ways))
         step(Key(2))
         module = step.__closure__[step.__code__.co_freevars.index("step")].cell_contents
         found.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
@@ -29,4 +31,4 @@ def test_all_sides_compute_the_same_gradients(method):
 @pytest.mark.extra
 def test_the_comparison_runs():
     result = compared("networks", "--quick", "--rounds", "1")
-    assert (result["name"], result["n"], len(result["rows"])) == ("networks", 1, 4)
+    assert (result["name"], result["n"], len(result["rows"])) == ("networks", 1, 4 * len(sides()))
