@@ -52,6 +52,20 @@ class NativeCode:
                 raise Unavailable(f"{error}") from None
         return self._loaded
 
+    @property
+    def loaded(self) -> bool:
+        return self._loaded is not None
+
+    def require(self, part: str, way: str) -> None:
+        """Load the library for a part of a run, or raise a ValueError that names the way of computing which needs it."""
+        try:
+            self.load()
+        except Unavailable as reason:
+            raise ValueError(
+                f"the {part} of this run are computed by compiled code ({way}), which is not possible here: "
+                f"{reason}; where it was never used, --runtime.computation without {way} goes without it"
+            ) from None
+
     def _load(self, build: bool) -> ctypes.CDLL:
         compiler, folder = compiler_here(), own_folder()
         name = f"{self.source.stem}-{self._key(compiler)}"

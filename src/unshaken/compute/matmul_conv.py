@@ -47,7 +47,7 @@ def use_matmul_convs(net: nn.Module, most_pixels: int = MOST_PIXELS) -> None:
             most_pixels and type(module) is nn.Conv2d and may_be_product(module)
         ):  # a subclass may compute something else
             net.set_submodule(name, module := _as_matmul(module))
-        if isinstance(module, MatmulConv2d):
+        if isinstance(module, MatmulConv2d) and may_be_product(module):
             module.most_pixels = most_pixels
 
 

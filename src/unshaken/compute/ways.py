@@ -9,12 +9,17 @@ from torch import nn
 
 from unshaken.compute.depthwise_conv import use_depthwise_convs
 from unshaken.compute.matmul_conv import use_matmul_convs
+from unshaken.compute.winograd_conv import use_winograd_convs
 
-Way = Literal["auto", "plain", "channels-last", "folding", "matmul-16", "matmul-64", "depthwise", "fused-views"]
+Way = Literal[
+    "auto", "plain", "channels-last", "folding", "matmul-16", "matmul-64", "depthwise", "winograd", "fused-views"
+]
 FIXED: tuple[Way, ...] = ("channels-last", "folding", "matmul-16", "depthwise")
 """The ways of short runs, and of runs on a GPU."""
 PRODUCTS: dict[Way, int] = {"matmul-16": 16, "matmul-64": 64}
 """The most pixels of an output map that a convolution computes as a matrix product."""
+WINOGRAD: Way = "winograd"
+"""Convolutions of 3 × 3 pixels by compiled code with fewer multiplications."""
 VIEWS: Way = "fused-views"
 """SimCLR's views by compiled code."""
 
@@ -34,5 +39,6 @@ def use_ways(net: nn.Module, ways: tuple[Way, ...], device: torch.device) -> Non
     layout = torch.channels_last if "channels-last" in ways else torch.contiguous_format
     net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     if device.type == "cpu":
+        use_winograd_convs(net, WINOGRAD in ways)  # before products, which they are where they are not faster
         use_matmul_convs(net, max((PRODUCTS.get(way, 0) for way in ways), default=0))
         use_depthwise_convs(net, "depthwise" in ways)

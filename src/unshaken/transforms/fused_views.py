@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unshaken.base.native_code import NativeCode, Unavailable
+from unshaken.base.native_code import NativeCode
 from unshaken.base.types import Float
 
 CODE = NativeCode(Path(__file__).with_suffix(".c"))
@@ -26,13 +26,7 @@ def use_fused_views(on: bool) -> None:
     Raises ValueError if it cannot be compiled here.
     """
     if on:
-        try:
-            CODE.load()
-        except Unavailable as reason:
-            raise ValueError(
-                f"the views of this run are computed by compiled code (fused-views), which is not possible here: "
-                f"{reason}; where it was never used, --runtime.computation without fused-views goes without it"
-            ) from None
+        CODE.require("views", "fused-views")
     _Switch.on = on
 
 
