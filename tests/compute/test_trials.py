@@ -63,11 +63,26 @@ def test_a_trial_ends_in_time():
 
 def test_a_step_that_is_too_long_is_not_compared():
     """The first call of the way in use is all that is spent."""
-    bench = Bench({"first": 1.0, "second": 0.1})
+    bench = Bench({"first": 2.0, "second": 0.1})
     found = bench.trial({"second": "update"})
     assert (found.best, found.tried) == ("first", (0, 1))
     assert bench.done == [("first", "update", 2)]
     assert bench.trial({}).tried == (0, 0)
+
+
+def test_what_a_change_needs_is_made_ready_in_time_of_its_own():
+    """It is told the time of the run; a change that stays impossible is no comparison that was left out."""
+    bench, told = Bench({"first": 1e-3, "second": 5e-4}), []
+
+    def ready(expected: float) -> None:
+        told.append(expected)
+        bench.now += 60
+
+    changes = [("update", lambda now: now), ("update", lambda now: "second")]
+    found = fastest("first", changes, bench.prepare, 64, 1e6, 2.0, lambda: bench.now, ready)
+    assert told == [pytest.approx(1000)]
+    assert (found.best, found.tried) == ("second", (1, 1))
+    assert found.seconds < 2
 
 
 @pytest.mark.parametrize("words", [(), ("auto", "folding"), ("folding", "folding"), ("matmul-16", "matmul-64")])
@@ -105,3 +120,4 @@ def test_a_network_gets_its_ways_and_loses_them_again():
 
 def test_limits_are_as_the_documentation_says():
     assert (trials.SECONDS, trials.SHARE, trials.GAIN) == (2.0, 0.01, 0.1)
+    assert (trials.LONGER, trials.PATIENCE) == (10.0, 1 / 3600)

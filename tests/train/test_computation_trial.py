@@ -118,10 +118,19 @@ def test_methods_without_attacks_do_not_try_folding(training, monkeypatch):
     for method in (ACL(), SimCLR()):
         with pytest.raises(ZeroDivisionError):
             chosen_computation(replace(training, method=method), AUTO)
-    assert tried == [["attack", "update"], ["update"]]
+    assert tried == [["update", "attack", "update"], ["update", "update"]]
 
 
-@pytest.mark.parametrize("ways", [(), ("folding",), ("channels-last",), ("channels-last", "folding", "matmul-64")])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        (),
+        ("folding",),
+        ("channels-last",),
+        ("channels-last", "folding", "matmul-64"),
+        ("channels-last", "folding", "winograd"),
+    ],
+)
 def test_all_ways_compute_the_same(ways, training):
     """Embeddings in train mode and gradients of an attack, in float32, against the plain ones."""
     x = torch.rand(6, 1, 8, 8, generator=Key("x").on("cpu"))
@@ -138,9 +147,31 @@ def test_all_ways_compute_the_same(ways, training):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("there", "speed"), [(True, 0.5), (True, 2.0), (False, 0.5)])
+def test_convolutions_are_compiled_where_that_is_possible_and_worth_it(there, speed, training, monkeypatch):
+    """By this clock a step with compiled convolutions takes half as long, or twice."""
+    asked = []
+
+    class Code:
+        loaded = there
+
+        def load(self, build):
+            asked.append(build)
+            if not there:
+                raise Unavailable("no compiler")
+
+    monkeypatch.setattr(computation_trial, "CONVOLUTIONS", Code())
+    for each in (1e-3, 1e-5):  # seconds of an image: the run takes an hour, or less than a minute
+        clock = Clock(monkeypatch, lambda runtime, part, s=each: s * (speed if "winograd" in runtime.ways else 1))
+        runtime, line = chosen_computation(replace(training, passes=LONG / 64), AUTO, clock=clock)
+        assert runtime.computation == ((*FIXED, "winograd") if there and speed < 1 else FIXED)
+        assert ("no compiler" in line) == (not there)
+    assert asked == [True, False]
+
+
 @pytest.mark.parametrize(("there", "chosen", "said"), [(True, True, "compiled code, "), (False, False, "no compiler")])
 def test_views_are_compiled_where_that_is_possible_and_worth_it(there, chosen, said, training, monkeypatch):
-    """A run of an hour compiles; the views of this clock take half as long when they are compiled."""
+    """A run of five minutes compiles; the views of this clock take half as long when they are compiled."""
     asked, switched, now = [], [], [0.0]
 
     def load(build):
@@ -151,13 +182,13 @@ def test_views_are_compiled_where_that_is_possible_and_worth_it(there, chosen, s
     def views(self, image, strength, key):
         now[0] += 1e-3 if switched[-1] else 2e-3
 
-    monkeypatch.setattr(computation_trial.CODE, "load", load)
+    monkeypatch.setattr(computation_trial.VIEWS_CODE, "load", load)
     monkeypatch.setattr(computation_trial, "use_fused_views", switched.append)
     monkeypatch.setattr(SimCLRViews, "__call__", views)
     monkeypatch.setattr(
         computation_trial,
         "fastest",
-        lambda first, *others: Found(first, 1.0, 2, 0.0, (0, 0), expected=[3600.0, 3599.0][len(asked)]),
+        lambda first, *others: Found(first, 1.0, 2, 0.0, (0, 0), expected=[300.0, 299.0][len(asked)]),
     )
     colour = replace(training, shape=(3, 32, 32), views=SimCLRViews())
     for build in (True, False):

@@ -57,7 +57,7 @@ class NativeCode:
         return self._loaded is not None
 
     def require(self, part: str, way: str) -> None:
-        """Load the library for a part of a run, or raise a ValueError that names the way of computing which needs it."""
+        """Load the library for a part of a run, or raise a ValueError with the way of computing that needs it."""
         try:
             self.load()
         except Unavailable as reason:

@@ -25,7 +25,8 @@ from unshaken.base.ranges import Count, Natural, ranged
 from unshaken.compute.bn_folding import BatchNormFolder
 from unshaken.compute.computation import FoldingComputation
 from unshaken.compute.joining import check_group, join_group
-from unshaken.compute.ways import FIXED, VIEWS, Way, check_ways, use_ways
+from unshaken.compute.ways import FIXED, VIEWS, WINOGRAD, Way, check_ways, use_ways
+from unshaken.compute.winograd_conv import require_winograd
 from unshaken.nets.activation_checkpointing import checkpoint_activations
 from unshaken.nets.network import Network
 from unshaken.nets.shared_bn import share_batch_norms
@@ -64,7 +65,7 @@ class Runtime:
     0: no limit, and nothing is recomputed."""
     computation: tuple[Way, ...] = ("auto",)
     """Ways to compute a network's layers, which change its time and the last bits. auto: a long training on a CPU times
-    them for up to two seconds, and takes the fastest; all other work takes channels-last, folding, matmul-16 and
+    them for a few seconds, and takes the fastest; all other work takes channels-last, folding, matmul-16 and
     depthwise. plain: none of them. docs/speed.md describes each."""
     threads: Natural = 0
     """Number of CPU threads; 0: PyTorch's choice. Another number can change the last bits of results."""
@@ -160,6 +161,8 @@ class Runtime:
         torch.backends.cudnn.benchmark = self.mode == "fast"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         use_fused_views(VIEWS in self.ways)
+        if WINOGRAD in self.ways and self.kind == "cpu":
+            require_winograd()
         keep_memory()
 
     def join(self) -> None:

@@ -23,13 +23,16 @@ WINOGRAD: Way = "winograd"
 VIEWS: Way = "fused-views"
 """SimCLR's views by compiled code."""
 
+WORDS = (*FIXED, WINOGRAD, VIEWS)
+"""The ways that an error names."""
+
 
 def check_ways(ways: tuple[Way, ...]) -> None:
     """Raise a ValueError unless the words are one choice: auto, plain, or distinct ways of which one is a product."""
     single = {"auto", "plain"} & {*ways}
     if not ways or (single and len(ways) > 1) or len({*ways}) < len(ways):
         said = " ".join(ways) or "nothing"
-        raise ValueError(f"a computation is auto, plain, or some of {' '.join(FIXED)}, each once; not {said}")
+        raise ValueError(f"a computation is auto, plain, or some of {' '.join(WORDS)}, each once; not {said}")
     if len({*PRODUCTS} & {*ways}) > 1:
         raise ValueError(f"a computation has one of {' and '.join(PRODUCTS)}, not both")
 

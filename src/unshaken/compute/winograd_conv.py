@@ -1,4 +1,4 @@
-"""3 × 3 convolutions by Winograd's minimal filtering in compiled code: 16 multiplications in place of 36, on CPUs."""
+"""Convolutions of 3 × 3 pixels by Winograd's minimal filtering in compiled code, for CPUs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def use_winograd_convs(net: nn.Module, on: bool = True) -> None:
     Raises ValueError if the code cannot be compiled here.
     """
     if on:
-        CODE.require("convolutions", "winograd")
+        require_winograd()
     for module in net.modules():
         # another subclass may compute something else
         if on and type(module) in (nn.Conv2d, MatmulConv2d) and may_be_winograd(module):  # pyright: ignore[reportArgumentType]
@@ -62,8 +62,13 @@ def use_winograd_convs(net: nn.Module, on: bool = True) -> None:
             module.__class__ = nn.Conv2d  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def require_winograd() -> None:
+    """Load the compiled code; raise a ValueError if that is not possible here."""
+    CODE.require("convolutions", "winograd")
+
+
 def may_be_winograd(conv: nn.Conv2d) -> bool:
-    """Return whether a convolution has 3 × 3 pixels, padding 1, neither stride, groups nor dilation, and channels enough."""
+    """Return whether it is a plain convolution of 3 × 3 pixels, with padding 1 and channels in multiples of 32."""
     shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
     plain = shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
     return plain and conv.in_channels % CHANNELS == 0 and conv.out_channels % CHANNELS == 0
@@ -88,10 +93,10 @@ def has_bf16() -> bool:
 
 
 class WinogradProduct(torch.autograd.Function):
-    """y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, for each 2 × 2 pixels of y, the 4 × 4 pixels d of x below them, and each kernel g.
+    """y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for each 2 × 2 pixels of y, the 4 × 4 pixels d of x that they read, and kernels g.
 
-    It is linear in d and in g, so its gradients are ∂L/∂x, which convolves ∂L/∂y with the turned kernels in the same way,
-    and ∂L/∂g = Gᵀ [(A ∂L/∂y Aᵀ) ⊙ (Bᵀ d B)] G, summed over tiles and images.
+    Products are summed over input channels; G, B and A are in winograd_conv.c. ∂L/∂x convolves ∂L/∂y with the turned
+    kernels in the same way, and ∂L/∂g = Gᵀ [(A ∂L/∂y Aᵀ) ⊙ (Bᵀ d B)] G, summed over tiles and images.
     """
 
     @staticmethod
@@ -111,11 +116,11 @@ class WinogradProduct(torch.autograd.Function):
 
 
 def convolved(
-    x: Float[Tensor, "N C H W"], weight: Float[Tensor, "D C 3 3"], bias: Tensor | None = None, back: bool = False
-) -> Float[Tensor, "N D H W"]:
+    x: Float[Tensor, "N in H W"], weight: Float[Tensor, "D C 3 3"], bias: Tensor | None = None, back: bool = False
+) -> Float[Tensor, "N out H W"]:
     """Return a convolution of images, channels last, in their precision; its sums are float32.
 
-    back  convolve N D H W with the turned kernels instead, to N C H W: the gradient of x from that of y
+    back  False: from C channels to D. True: from D to C, by the turned kernels: the gradient of x from that of y
     """
     (d, c), (n, _, height, width), low = weight.shape[:2], x.shape, int(x.dtype == torch.bfloat16)
     weight = weight.float().contiguous(memory_format=torch.channels_last)
@@ -132,9 +137,7 @@ def convolved(
     return y
 
 
-def weight_gradient(
-    x: Float[Tensor, "N C H W"], grad: Float[Tensor, "N D H W"]
-) -> Float[Tensor, "D C 3 3"]:
+def weight_gradient(x: Float[Tensor, "N C H W"], grad: Float[Tensor, "N D H W"]) -> Float[Tensor, "D C 3 3"]:
     """Return the gradient of the weights in float32, from images and the gradient of the output, both channels last."""
     (n, c, height, width), d = x.shape, grad.shape[1]
     found = torch.empty((d, c, 3, 3), memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,20 +19,26 @@ from unshaken.compute.depthwise_conv import has_depthwise_convs
 from unshaken.compute.matmul_conv import may_be_product
 from unshaken.compute.runtime import Runtime
 from unshaken.compute.trials import GAIN, SECONDS, Cost, Found, compare, fastest
-from unshaken.compute.ways import FIXED, PRODUCTS, VIEWS, Way
+from unshaken.compute.ways import FIXED, PRODUCTS, VIEWS, WINOGRAD, Way
+from unshaken.compute.winograd_conv import CODE as CONVOLUTIONS
+from unshaken.compute.winograd_conv import may_be_winograd
 from unshaken.methods.base import Method
 from unshaken.nets.network import Network, frozen
 from unshaken.train.attack_policy import most_steps
-from unshaken.transforms.fused_views import CODE, use_fused_views
+from unshaken.transforms.fused_views import CODE as VIEWS_CODE
+from unshaken.transforms.fused_views import use_fused_views
 from unshaken.transforms.views import SimCLRViews
 
 LONG = 2e7
 """Pixels of one channel that a training reads, all epochs together, from which on it is long enough for a trial: 20,000
 images of 32 pixels, or 300,000 digits of 8. Shorter ones take the fixed ways."""
-WORTH_COMPILING = 3600.0
-"""Seconds that a run is expected to take from which on its views are compiled, which takes some seconds."""
+WORTH_COMPILING = 300.0
+"""Seconds that a run is expected to take from which on code is compiled for it, which takes a second or two."""
 IMAGES, VIEWS_SECONDS = 64, 0.2
 """Images of which views are timed, and the seconds for that."""
+
+Change = tuple[str, Callable[[Runtime], Runtime]]
+"""The part of a step by which a change is judged, and the change."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,11 @@ def chosen_computation(
     most = max(1, training.batch // processes().count) * training.method.views
     passes = most_steps(training.method) + len(training.method.routes)  # each about as long as an update
     repeats = training.passes * training.method.views * passes
-    found = fastest(first, changes, partial(cost_of, training, clock), most, repeats, limit, clock)
+    missing: list[str] = []
+    ready = partial(_compile_convolutions, changes, missing)
+    found = fastest(first, changes, partial(cost_of, training, clock), most, repeats, limit, clock, ready)
     best, said = _views(training, found, clock) if runtime.computation == ("auto",) else (found.best, "")
-    return best, described(found, first) + said
+    return best, "".join([described(found, first), *missing, said])
 
 
 def described(found: Found[Runtime], first: Runtime) -> str:
@@ -106,16 +114,25 @@ def described(found: Found[Runtime], first: Runtime) -> str:
     )
 
 
+def _compile_convolutions(changes: Sequence[Change], missing: list[str], expected: float) -> None:
+    """Load the compiled convolutions if they are among the changes, or say why not in `missing`."""
+    if any(change is _winograd for _, change in changes):
+        try:
+            CONVOLUTIONS.load(build=expected >= WORTH_COMPILING)
+        except Unavailable as reason:
+            missing.append(f"; convolutions by PyTorch, because no compiled code is at hand: {reason}")
+
+
 def _views(training: Training, found: Found[Runtime], clock: Callable[[], float]) -> tuple[Runtime, str]:
     """Return the computation with compiled views, if these are possible and faster, and words about that.
 
-    Compiling takes seconds, so only a run of an hour or more does it; others use what is compiled already.
+    Compiling takes seconds, so only a run of five minutes or more does it; others use what is compiled already.
     """
     views = training.views
     if not isinstance(views, SimCLRViews) or training.shape[0] != 3:
         return found.best, ""
     try:
-        CODE.load(build=found.expected >= WORTH_COMPILING)
+        VIEWS_CODE.load(build=found.expected >= WORTH_COMPILING)
     except Unavailable as reason:
         return found.best, f"; views by PyTorch's operations, because no compiled code is at hand: {reason}"
     image = torch.rand((IMAGES, *training.shape), generator=Key("trial").on("cpu"))
@@ -140,9 +157,6 @@ def _views(training: Training, found: Found[Runtime], clock: Callable[[], float]
     return _with(found.best, [*found.best.ways, VIEWS]), f"; views by compiled code, {plain / ours:.1f} times as fast"
 
 
-Change = tuple[str, Callable[[Runtime], Runtime]]
-
-
 def _changes(runtime: Runtime, first: Runtime, training: Training) -> list[Change]:
     """Return the changes that are open and can make a difference for a network, each with what it is judged by."""
     changes: list[Change] = []
@@ -152,6 +166,8 @@ def _changes(runtime: Runtime, first: Runtime, training: Training) -> list[Chang
     convs = [module for module in training.net.modules() if isinstance(module, nn.Conv2d)]
     if runtime.computation != ("auto",) or not convs:
         return changes
+    if any(map(may_be_winograd, convs)):
+        changes.insert(0, ("update", _winograd))  # it may save most, and there may be no time for all of them
     if has_depthwise_convs(training.net):
         changes.append(("update", _toggle("depthwise")))
     if any(map(may_be_product, convs)):
@@ -159,6 +175,11 @@ def _changes(runtime: Runtime, first: Runtime, training: Training) -> list[Chang
     if most_steps(training.method):
         changes.append(("attack", _toggle("folding")))
     return [*changes, ("update", _toggle("channels-last"))]
+
+
+def _winograd(now: Runtime) -> Runtime:
+    """Compute with the compiled convolutions, if they are at hand."""
+    return _with(now, [*now.ways, WINOGRAD]) if CONVOLUTIONS.loaded else now
 
 
 def _toggle(way: Way) -> Callable[[Runtime], Runtime]:
@@ -170,7 +191,7 @@ def _product(way: Way | None) -> Callable[[Runtime], Runtime]:
 
 
 def _with(runtime: Runtime, ways: list[Any]) -> Runtime:
-    order = [*FIXED, *PRODUCTS, VIEWS]
+    order = [*FIXED, *PRODUCTS, WINOGRAD, VIEWS]
     return replace(runtime, computation=tuple(sorted(ways, key=order.index)) or ("plain",))
 
 
