@@ -28,11 +28,14 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.compute.bn_folding import fold_batch_norms
 from unshaken.compute.runtime import Runtime, multiplies_bf16
+from unshaken.compute.ways import FIXED, WINOGRAD
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
 from unshaken.nets.network import Encoder, Network, Normalize, evaluating, seeded
 
 EPS = 8 / 255
+WAYS = (*FIXED, WINOGRAD)
+"""The computation of our sides: `--runtime.computation` of an evaluation, which makes no trial."""
 Counts = dict[str, int]
 """Robust images after each stage."""
 
@@ -60,7 +63,8 @@ def compare(data: Path | None, rounds: int, quick: bool) -> dict[str, Any]:
     result = paired(seconds, ours=best, baseline="pyautoattack") | {"side": best}
     float32 = paired(seconds, ours="float32", baseline="pyautoattack")
     float32.pop("world")
-    return result | ({"float32": float32} if best == "bf16" else {}) | {"images": n, "robust": robust}
+    about = {"images": n, "robust": robust, "computation": " ".join(WAYS)}
+    return result | ({"float32": float32} if best == "bf16" else {}) | about
 
 
 def theirs(net: Any, x: Tensor, y: Tensor, ball: Ball, seed: int, version: str = "standard") -> Counts:
@@ -102,12 +106,12 @@ def ours(model: Model, x: Tensor, y: Tensor, ball: Ball, seed: int) -> Counts:
     return counts
 
 
-def model(net: Network, precision: str = "float32") -> Model:
+def model(net: Network, precision: Any = "float32") -> Model:
     """The network with folded batch norms in the runtime's layout, and one of lower precision for the search."""
 
-    def prepared(precision: str) -> Any:
+    def prepared(precision: Any) -> Any:
         copied = copy.deepcopy(net)
-        Runtime("cpu", precision).prepare(copied)
+        Runtime("cpu", precision, computation=WAYS).prepare(copied)  # pyright: ignore[reportArgumentType]
         copied = fold_batch_norms(copied)
         return lambda x: copied(x, "clean")
 

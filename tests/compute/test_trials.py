@@ -85,6 +85,15 @@ def test_what_a_change_needs_is_made_ready_in_time_of_its_own():
     assert found.seconds < 2
 
 
+def test_a_patient_trial_of_a_slow_network_has_more_images():
+    def trial(patient: bool):
+        bench, changes = Bench({"first": 0.08, "second": 0.04}), [("update", lambda now: "second")]
+        return fastest("first", changes, bench.prepare, 64, 1e6, 2.0, lambda: bench.now, patient=patient)
+
+    assert trial(False).seconds < 2 < trial(True).seconds < 10
+    assert trial(False).images < trial(True).images
+
+
 @pytest.mark.parametrize("words", [(), ("auto", "folding"), ("folding", "folding"), ("matmul-16", "matmul-64")])
 def test_wrong_words(words):
     with pytest.raises(ValueError, match="computation"):

@@ -14,8 +14,8 @@ SECONDS = 2.0
 SHARE = 0.01
 """The largest share of a run's expected time that its trial may take."""
 LONGER, PATIENCE = 10.0, 1 / 3600
-"""The most seconds of a trial, and the largest share of the run, where the first call takes a sixteenth of SECONDS or
-more: two images are then all that would fit into SECONDS, and say little about a batch."""
+"""The most seconds of a patient trial, and the largest share of the run, where the first call takes a sixteenth of
+SECONDS or more: two images are then all that would fit into SECONDS, and say little about a batch."""
 PAIRS = 3
 """Measurements of each of two ways, in turn; the shortest counts, because other programs only lengthen them."""
 GAIN = 0.1
@@ -59,6 +59,7 @@ def fastest(
     limit: float = SECONDS,
     clock: Callable[[], float] = time.perf_counter,
     ready: Callable[[float], object] = lambda expected: None,
+    patient: bool = False,
 ) -> Found[T]:
     """Start from a way, try one change after the other, and keep each that saves more than GAIN.
 
@@ -70,11 +71,12 @@ def fastest(
     limit    seconds
     ready    is told the seconds that the run is expected to take, before the first comparison; it may compile what a
              change needs, and its time does not count
+    patient  take up to LONGER where the first call is slow
     """
     began = clock()
     now, cost = first, prepare(first)
     once = cost(changes[0][0], LEAST) if changes else 0.0
-    if limit >= SECONDS and clock() - began > limit / 16:
+    if patient and clock() - began > limit / 16:
         limit = max(limit, min(LONGER, PATIENCE * repeats * once / LEAST))
     if not changes or clock() - began > limit / 4:  # no comparison would fit
         return Found(now, 1.0, LEAST, clock() - began, (0, len(changes)), repeats * once / LEAST)

@@ -96,7 +96,9 @@ def chosen_computation(
     repeats = training.passes * training.method.views * passes
     missing: list[str] = []
     ready = partial(_compile_convolutions, changes, missing)
-    found = fastest(first, changes, partial(cost_of, training, clock), most, repeats, limit, clock, ready)
+    # compiled convolutions are worth more than any other change, and need some images to show it
+    patient = limit >= SECONDS and any(change is _winograd for _, change in changes)
+    found = fastest(first, changes, partial(cost_of, training, clock), most, repeats, limit, clock, ready, patient)
     best, said = _views(training, found, clock) if runtime.computation == ("auto",) else (found.best, "")
     return best, "".join([described(found, first), *missing, said])
 
