@@ -13,7 +13,14 @@ from unshaken.base.rng import Key
 from unshaken.compute import winograd_conv
 from unshaken.compute.matmul_conv import MatmulConv2d
 from unshaken.compute.runtime import Runtime
-from unshaken.compute.winograd_conv import WinogradConv2d, WinogradProduct, has_bf16, is_faster, use_winograd_convs
+from unshaken.compute.winograd_conv import (
+    TILES,
+    WinogradConv2d,
+    WinogradProduct,
+    has_bf16,
+    tile_for,
+    use_winograd_convs,
+)
 from unshaken.nets.network import frozen
 
 try:
@@ -45,9 +52,9 @@ def exact(x, weight, bias, grad) -> list[torch.Tensor]:
     return everything(lambda *parts: F.conv2d(*parts, padding=1), *(t.double() for t in (x, weight, bias, grad)))
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(FLOAT, 1e-6), (LOW, 8e-3)])
+@pytest.mark.parametrize(("dtype", "tile", "most"), [(FLOAT, 2, 1e-6), (FLOAT, 4, 3e-6), (LOW, 2, 8e-3)])
 @pytest.mark.parametrize(("n", "c", "d", "high", "wide"), SHAPES)
-def test_it_is_the_convolution(dtype, most, n, c, d, high, wide):
+def test_it_is_the_convolution(dtype, tile, most, n, c, d, high, wide):
     """Odd sides, single pixels, and blocks that are not full; three threads compute the bits of one."""
     if dtype is LOW and not has_bf16():
         pytest.skip("the processor does not multiply bf16")
@@ -56,7 +63,7 @@ def test_it_is_the_convolution(dtype, most, n, c, d, high, wide):
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            found.append(everything(WinogradProduct.apply, *given))
+            found.append(everything(lambda *parts: WinogradProduct.apply(*parts, tile), *given))
     finally:
         torch.set_num_threads(before)
     assert [part.dtype for part in found[0]] == [dtype, dtype, FLOAT, FLOAT]
@@ -74,9 +81,10 @@ def test_it_rounds_about_as_much_as_pytorch(dtype):
     weight, bias = drawn(64, 64, 3, 3), drawn(64)
     right = exact(x, weight, bias, grad)
     plain = everything(lambda x, w, b: F.conv2d(x, w.to(dtype), b.to(dtype), padding=1), x, weight, bias, grad)
-    ours = everything(WinogradProduct.apply, x, weight, bias, grad)
-    for a, b, c in list(zip(ours, plain, right, strict=True))[:3]:
-        assert differs(a, c) < 3 * differs(b, c)
+    for tile in TILES[dtype]:
+        ours = everything(lambda *parts, tile=tile: WinogradProduct.apply(*parts, tile), x, weight, bias, grad)
+        for a, b, c in list(zip(ours, plain, right, strict=True))[:3]:
+            assert differs(a, c) < 3 * differs(b, c)
 
 
 def test_those_that_may_profit_are_exchanged_and_changed_back():
@@ -103,32 +111,35 @@ def test_those_that_may_profit_are_exchanged_and_changed_back():
 
 
 @pytest.mark.parametrize(
-    ("shape", "faster"),
+    ("shape", "tile"),
     [
-        ((4, 32, 8, 8), True),
-        ((3, 32, 8, 8), False),  # few tiles
-        ((128, 32, 7, 7), True),
-        ((128, 32, 5, 5), False),  # much of the tiles lies outside
-        ((128, 32, 3, 3), False),
-        ((128, 32, 2, 2), True),
+        ((16, 32, 8, 8), 4),
+        ((4, 32, 8, 8), 2),  # few tiles of 4 × 4
+        ((3, 32, 8, 8), 0),  # few of both
+        ((128, 32, 7, 7), 4),
+        ((128, 32, 6, 6), 2),  # as many multiplications in both
+        ((128, 32, 5, 5), 0),  # much of the tiles lies outside
+        ((128, 32, 3, 3), 0),
+        ((128, 32, 2, 2), 2),
     ],
 )
-def test_it_is_used_where_it_may_be_faster(shape, faster):
+def test_it_is_used_where_it_may_be_faster(shape, tile):
     x = drawn(*shape)
-    assert is_faster(x) == faster
-    assert not is_faster(x.contiguous())
-    assert not is_faster(x.double())
+    assert tile_for(x) == tile
+    assert not tile_for(x.contiguous())
+    assert not tile_for(x.double())
+    assert not tile_for(x.bfloat16().contiguous(memory_format=torch.channels_last)) or has_bf16()
     with torch.autocast("cpu", dtype=LOW):
-        assert not is_faster(x)
+        assert not tile_for(x)
 
 
 def test_a_network_computes_with_it(monkeypatch):
     """Training and a folded attack, with all of its convolutions of 32 channels and more on 8 × 8 pixels."""
     shapes, convolved = [], winograd_conv.convolved
 
-    def noted(x, weight, bias=None, back=False):
+    def noted(x, weight, bias, tile, back=False):
         shapes.append((tuple(x.shape[1:]), bias is not None, back))
-        return convolved(x, weight, bias, back)
+        return convolved(x, weight, bias, tile, back)
 
     monkeypatch.setattr(winograd_conv, "convolved", noted)
     x, found = torch.rand(8, 1, 8, 8, generator=Key("x").on("cpu")), []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,9 +20,11 @@ from unshaken.compute.matmul_conv import MatmulConv2d
 CODE = NativeCode(Path(__file__).with_suffix(".c"))
 CHANNELS = 32
 """The numbers of input and of output channels are multiples of this."""
-LEAST_USE = 0.75
-"""The least share of the tiles' pixels that an output map has, or PyTorch's convolution is about as fast: 7 × 7 pixels
-(49 of 64) are computed in tiles of 2 × 2, 5 × 5 (25 of 36) and 3 × 3 (9 of 16) are not."""
+TILES = {torch.float32: (2, 4), torch.bfloat16: (2,)}
+"""Sides of tiles. In bf16 the error of 4 × 4 pixels would be five times that of PyTorch's convolution."""
+LEAST_SAVING = {2: 1.6, 4: 2.4}
+"""The least ratio of PyTorch's multiplications to those of the tiles, by their side, or both are about as fast. Maps of
+5 × 5 pixels have 225 / 144 in tiles of 2 × 2, and 3 × 3 pixels 81 / 36 in one of 4 × 4: much of it lies outside."""
 LEAST_TILES = {torch.float32: 64, torch.bfloat16: 128}
 """The fewest tiles of a batch: with fewer, the transform of many weights takes longer than it saves."""
 SHARE = 42
@@ -31,7 +32,7 @@ SHARE = 42
 
 
 class WinogradConv2d(MatmulConv2d):
-    """A convolution of 3 × 3 pixels that is computed by Winograd's F(2 × 2, 3 × 3) where that is faster on a CPU.
+    """A convolution of 3 × 3 pixels that is computed by Winograd's minimal filtering where that is faster on a CPU.
 
     Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, arXiv:1509.09308. Elsewhere it is a
     `MatmulConv2d`. It takes float32 and bf16 images, channels last; bf16 where the processor has AVX-512 BF16.
@@ -40,9 +41,8 @@ class WinogradConv2d(MatmulConv2d):
     most_pixels: int = 0
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D H W"]:
-        if torch.compiler.is_compiling() or not is_faster(x):
-            return super().forward(x)
-        return WinogradProduct.apply(x, self.weight, self.bias)
+        tile = 0 if torch.compiler.is_compiling() else tile_for(x)
+        return WinogradProduct.apply(x, self.weight, self.bias, tile) if tile else super().forward(x)
 
 
 def use_winograd_convs(net: nn.Module, on: bool = True) -> None:
@@ -74,17 +74,22 @@ def may_be_winograd(conv: nn.Conv2d) -> bool:
     return plain and conv.in_channels % CHANNELS == 0 and conv.out_channels % CHANNELS == 0
 
 
-def is_faster(x: Float[Tensor, "N C H W"]) -> bool:
-    """Return whether images are on a CPU, channels last, and of a size at which fewer multiplications save time."""
-    if x.device.type != "cpu" or x.dtype not in LEAST_TILES or not x.is_contiguous(memory_format=torch.channels_last):
-        return False
+def tile_for(x: Float[Tensor, "N C H W"]) -> int:
+    """Return the side of the tiles with the fewest multiplications, or 0 for images that PyTorch's convolution takes.
+
+    These are not on a CPU, not channels last, few, or of a size at which tiles save little.
+    """
+    if x.device.type != "cpu" or x.dtype not in TILES or not x.is_contiguous(memory_format=torch.channels_last):
+        return 0
     if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):  # PyTorch's convolution would take it to bf16
-        return False
+        return 0
     if x.dtype == torch.bfloat16 and not has_bf16():
-        return False
+        return 0
     images, _, height, width = x.shape
-    tiles = -(-height // 2) * -(-width // 2)
-    return height * width >= LEAST_USE * 4 * tiles and images * tiles >= LEAST_TILES[x.dtype]
+    counts = {tile: -(-height // tile) * -(-width // tile) for tile in TILES[x.dtype]}
+    work = {tile: (tile + 2) ** 2 * n for tile, n in counts.items() if images * n >= LEAST_TILES[x.dtype]}
+    faster = [tile for tile in work if 9 * height * width >= LEAST_SAVING[tile] * work[tile]]
+    return min(faster, key=work.__getitem__, default=0)  # the smaller one of two that are equal, as it rounds less
 
 
 def has_bf16() -> bool:
@@ -93,68 +98,74 @@ def has_bf16() -> bool:
 
 
 class WinogradProduct(torch.autograd.Function):
-    """y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for each 2 × 2 pixels of y, the 4 × 4 pixels d of x that they read, and kernels g.
+    """y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for each tile of y, the pixels d of x that it reads, and the kernels g.
 
-    Products are summed over input channels; G, B and A are in winograd_conv.c. ∂L/∂x convolves ∂L/∂y with the turned
-    kernels in the same way, and ∂L/∂g = Gᵀ [(A ∂L/∂y Aᵀ) ⊙ (Bᵀ d B)] G, summed over tiles and images.
+    Products are summed over input channels; G, B and A are in winograd_conv.c. A tile of 2 × 2 pixels reads 4 × 4 and
+    needs as many multiplications, in place of 36; one of 4 × 4 pixels reads 6 × 6, in place of 144. ∂L/∂x convolves
+    ∂L/∂y with the turned kernels in the same way, and ∂L/∂g = Gᵀ [(A ∂L/∂y Aᵀ) ⊙ (Bᵀ d B)] G, summed over tiles of
+    2 × 2 pixels and images.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return convolved(x, weight, bias)
+        ctx.tile = tile
+        return convolved(x, weight, bias, tile)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        grad_x = convolved(grad, weight, back=True) if of_x else None
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        grad_x = convolved(grad, weight, None, ctx.tile, back=True) if of_x else None
         grad_weight = weight_gradient(x, grad).to(weight.dtype) if of_weight else None
-        return grad_x, grad_weight, grad.sum((0, 2, 3)).to(weight.dtype) if of_bias else None
+        return grad_x, grad_weight, grad.sum((0, 2, 3)).to(weight.dtype) if of_bias else None, None
 
 
 def convolved(
-    x: Float[Tensor, "N in H W"], weight: Float[Tensor, "D C 3 3"], bias: Tensor | None = None, back: bool = False
+    x: Float[Tensor, "N in H W"], weight: Float[Tensor, "D C 3 3"], bias: Tensor | None, tile: int, back: bool = False
 ) -> Float[Tensor, "N out H W"]:
     """Return a convolution of images, channels last, in their precision; its sums are float32.
 
+    tile  the side of a tile: 2, or 4 in float32
     back  False: from C channels to D. True: from D to C, by the turned kernels: the gradient of x from that of y
     """
     (d, c), (n, _, height, width), low = weight.shape[:2], x.shape, int(x.dtype == torch.bfloat16)
     weight = weight.float().contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.float().contiguous()
     inside, outside = (d, c) if back else (c, d)
-    u = torch.empty(16 * outside * inside // (1 + low))
+    count = CODE.load().winograd_weight_size
+    count.restype = ctypes.c_int64
+    u = torch.empty(count(*_integers(inside, outside, low, tile)))
     y = torch.empty((n, outside, height, width), dtype=x.dtype, memory_format=torch.channels_last)
-    code, sizes = CODE.load(), _integers(n, height, width, inside, outside)
-    _share(outside, CHANNELS, lambda a, b: code.winograd_weight(_at(weight), _at(u), *_integers(d, c, a, b), back, low))
-    tiles = n * -(-height // 2) * -(-width // 2)
-    _share(
-        tiles, SHARE, lambda a, b: code.winograd_conv(_at(x), _at(u), _at(bias), _at(y), *sizes, *_integers(a, b), low)
-    )
+    _call("winograd_weight", (weight, u), (d, c), (int(back), low, tile), outside, CHANNELS)
+    tiles = n * -(-height // tile) * -(-width // tile)
+    _call("winograd_conv", (x, u, bias, y), (n, height, width, inside, outside), (low, tile), tiles, SHARE)
     return y
 
 
 def weight_gradient(x: Float[Tensor, "N C H W"], grad: Float[Tensor, "N D H W"]) -> Float[Tensor, "D C 3 3"]:
     """Return the gradient of the weights in float32, from images and the gradient of the output, both channels last."""
-    (n, c, height, width), d = x.shape, grad.shape[1]
+    (n, c, height, width), d, low = x.shape, grad.shape[1], int(x.dtype == torch.bfloat16)
     found = torch.empty((d, c, 3, 3), memory_format=torch.channels_last)
-    code, sizes, low = CODE.load(), _integers(n, height, width, c, d), int(x.dtype == torch.bfloat16)
-    _share(
-        c,
-        CHANNELS,
-        lambda a, b: code.winograd_weight_gradient(_at(x), _at(grad), _at(found), *sizes, *_integers(a, b), low),
-    )
+    _call("winograd_weight_gradient", (x, grad, found), (n, height, width, c, d), (low,), c, CHANNELS)
     return found
 
 
-def _share(total: int, unit: int, work: Callable[[int, int], int]) -> None:
-    """Do the work on ranges of 0..total, a multiple of `unit` each, in as many threads as PyTorch uses.
+def _call(
+    name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], how: tuple[int, ...], total: int, unit: int
+) -> None:
+    """Call the compiled function for ranges of 0..total, a multiple of `unit` each, in as many threads as PyTorch uses.
 
     A range's result does not depend on the others, so the number of threads does not change it.
     """
+    function = getattr(CODE.load(), name)
+    at = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
+
+    def work(first: int, last: int) -> int:
+        return function(*at, *_integers(*sizes, first, last, *how))
+
     units, count = -(-total // unit), torch.get_num_threads()
     ends = [min(total, units * i // count * unit) for i in range(count + 1)]
     parts = [(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
@@ -175,7 +186,3 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 def _integers(*numbers: int) -> list[ctypes.c_int64]:
     return [ctypes.c_int64(number) for number in numbers]
-
-
-def _at(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
