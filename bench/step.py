@@ -33,7 +33,7 @@ CLOCK = Clock(0, 0, 0.0, 2)
 RATE = 0.1
 SIDES = {"float32": Runtime("cpu"), "bf16": Runtime("cpu", "bf16")}
 LONG_RUN = 1e8
-"""Images of the run whose computation is compared: so many that its trial may take all of its two seconds."""
+"""Images of the run whose computation is compared: so many that its trial may take all of its time."""
 SECONDS = 190.0
 """Processor seconds of all timed steps; the number of images is chosen so that they suffice."""
 MOST = 64
