@@ -50,7 +50,8 @@ def photos(tmp_path_factory) -> Path:
 @pytest.mark.extra
 def test_a_row_goes_from_images_to_a_result_and_is_found_again(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evidence, "source", lambda data, out: unshaken.DataSource(str(data)))
-    small = Row(lambda: replace(recipe("simclr", 1), batch_size=6), {"slf": 3})
+    monkeypatch.setattr(evidence, "FEW", {"few": 4})
+    small = Row(lambda: replace(recipe("simclr", 1), batch_size=6), {"slf": 3, "alf": 3, "few": 1})
     learned = Row(lambda: replace(recipe("deacl", 1), batch_size=6), {}, teacher="first")
     monkeypatch.setattr(evidence, "ROWS", {"first": small, "second": learned})
     rows = Evidence(photos, tmp_path, seed=2)
@@ -58,6 +59,13 @@ def test_a_row_goes_from_images_to_a_result_and_is_found_again(photos, tmp_path,
     kept = tmp_path / "results/first-slf-seed2.json"
     result = read_json(kept)
     assert (result["standard"]["n"], result["seeds"]["pretrain"], result["pretrain"]["recipe"]["epochs"]) == (6, 2, 1)
+    made = {
+        mode: read_json(tmp_path / f"results/first-{mode}-seed2.json")["finetune"]["recipe"]
+        for mode in ("slf", "alf", "few")
+    }
+    assert [one["data"]["limit"] for one in made.values()] == [None, None, 4]
+    assert [one["method"]["type"] for one in made.values()] == ["SLF", "ALF", "AFF"]
+    assert [one["method"]["attack"]["steps"] for one in made.values() if "attack" in one["method"]] == [2, 2]
     assert str(tmp_path) not in kept.read_text()
     assert not Path(result["pretrain"]["recipe"]["data"]["name"]).is_absolute()
     encoder = rows.encoder("second")

@@ -5,8 +5,9 @@
        y = A^T [(G g G^T) * (B^T d B)] A,      16 products in place of 36: F(2x2, 3x3),
 
    where * is by element. Tiles of 4x4 pixels read 6x6, with 36 products in place of 144: F(4x4, 3x3). Summed over
-   channels, each of the 16 or 36 positions is a matrix product of tiles and channels: M = V U. All tensors are channels last: x (n height width c), y (n height width d), weights (d 3 3 c). What lies
-   outside of an image is zero, and there is no stride. winograd_conv.py calls this.
+   channels, each of the 16 or 36 positions is a matrix product of tiles and channels: M = V U. All tensors are channels
+   last: x (n height width c), y (n height width d), weights (d 3 3 c). What lies outside of an image is zero, and there
+   is no stride. winograd_conv.py calls this.
 
    A "cell" is 32 bits: a float32, or two bf16 numbers whose products are added at once. In bf16 the transforms, the
    sums over channels and the bias stay float32, and U, V and y are rounded. A block of tiles goes through all three
