@@ -15,6 +15,8 @@ from unshaken import cli
 from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
+from unshaken.base.schedule import Constant
+from unshaken.coreset.selector import Random
 from unshaken.evaluation.drift_under_attack import against_gallery, fidelity
 from unshaken.evaluation.linear_probe import linear_probe
 from unshaken.methods.lore import LORE
@@ -23,7 +25,9 @@ from unshaken.nets.checkpoint import load_encoder, save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
 from unshaken.recipes.robust import OBJECTIVES, batch_for, robust_recipe
 from unshaken.runs.robustify import Original, recipe_for
+from unshaken.train.approximations import Approximations
 from unshaken.train.best_weights import Best
+from unshaken.train.guard import Guard
 from unshaken.train.optim import AdamW
 from variants import variants
 
@@ -120,10 +124,51 @@ def test_a_module_of_the_user_s_own(small, tmp_path):
     assert attacked(robust) < 0.9 * attacked(small)
     again = unshaken.robustify(small, images, workspace=how, recipe=recipe)
     assert all(torch.equal(a, b) for a, b in zip(robust.parameters(), again.parameters(), strict=True))
-    with pytest.raises(ValueError, match="returns its last or averaged weights: leave keep out"):
+    with pytest.raises(ValueError, match="held out: add --holdout 10"):
         unshaken.robustify(small, images, workspace=how, recipe=replace(recipe, keep=Best()))
+    with pytest.raises(ValueError, match="learns from the images that you give"):
+        unshaken.robustify(small, images, workspace=how, recipe=replace(recipe, extra=("digits",)))
     with pytest.raises(ValueError, match="one embedding for each image"):
         unshaken.robustify(nn.Conv2d(1, 1, 1), images, workspace=how)
+
+
+def test_a_module_is_trained_by_every_choice_of_its_recipe(small, tmp_path):
+    """Weights are kept by held-out images, on which it is not trained, and a selector selects."""
+    images = unshaken.DataSource("digits", limit=256).load("train")
+    recipe = replace(robust_recipe("fare", "module", GREY, unshaken.DataSource("digits")), epochs=4, batch_size=32)
+    recipe = replace(recipe, averaging=None, method=replace(recipe.method, attack=PGD(Linf(0.1), 1)))
+    how = unshaken.Workspace(tmp_path, quiet=True)
+    choices = {
+        "plain": {}, "holdout": {"holdout": 4}, "keep": {"holdout": 4, "keep": Best(after=0.0)},
+        "coreset": {"coreset": Random(fraction=0.5, warmup=1, every=1)},
+        "replays": {"approximations": Approximations(replays=2)},
+    }  # fmt: skip
+    nets = {
+        name: unshaken.robustify(small, images, workspace=how, recipe=replace(recipe, **choice))
+        for name, choice in choices.items()
+    }
+    weights = {name: torch.cat([p.detach().flatten() for p in net.parameters()]) for name, net in nets.items()}
+    assert len({tuple(w.tolist()) for name, w in weights.items() if name != "keep"}) == 4
+    records = [json.loads(file.read_text()) for file in tmp_path.glob("*/run.json")]
+    (kept,) = [record["kept"] for record in records if record.get("kept")]
+    assert sorted(kept["scores"]) == ["1", "2", "3", "4"]
+    assert kept["epoch"] == max(range(1, 5), key=lambda epoch: (kept["scores"][str(epoch)], epoch))
+    assert torch.equal(weights["keep"], weights["holdout"]) == (kept["epoch"] == 4)
+
+
+def test_lore_has_not_collapsed_while_clean_images_keep_their_embedding(small, tmp_path):
+    """At a rate of 0 attacked images stay further from the original than a constant answer, and the run ends."""
+    images = unshaken.DataSource("digits", limit=64).load("train")
+    recipe = robust_recipe("lore", "module", GREY, unshaken.DataSource("digits"))
+    recipe = replace(
+        recipe, method=replace(recipe.method, attack=PGD(Linf(0.5), 5)), epochs=2, batch_size=16, lr=Constant(0.0),
+        guard=Guard(every=1, grace=0.0),
+    )  # fmt: skip
+    unshaken.robustify(small, images, workspace=unshaken.Workspace(tmp_path, quiet=True), recipe=recipe)
+    (log,) = tmp_path.glob("*/log.jsonl")
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert last["robust"] > last["constant"] > last["drift"]
+    assert last["rollbacks"] == 0
 
 
 def test_lore_keeps_its_constraint_on_images_that_it_has_not_seen(small, tmp_path):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -46,7 +46,13 @@ from unshaken.train.guard import GuardState
 from unshaken.train.image_sets import check_images_fit, hold_out, image_identity, slug
 from unshaken.train.loop import fit
 from unshaken.train.mixture import joined, load_sets, load_training, mixture_of
+from unshaken.train.run_dir import Run
 from unshaken.train.training_images import pretrained_on
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from unshaken.nets.network import Network
 
 ENCODER = "encoder.safetensors"
 
@@ -159,32 +165,10 @@ def pretrain_encoder(
         key = Key(recipe.seed) / "pretrain"
         batches = BatchStream(
             images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, key, label,
-            side=recipe.approximations.side, replays=recipe.approximations.replays,
             mixture=mixture_of(sets, recipe.extra),
         )  # fmt: skip
         net = first_network(recipe, classes, teacher, start)
-        if recipe.lora:
-            train_branch_only(with_lora(net.encoder, Key(recipe.seed) / "lora", recipe.lora))
-        channels, side = images.pixels.shape[1:3]
-        recipe.approximations.fit(net.encoder, channels, side, recipe.epochs)
-        net = net.to(fabric.device)
-        workspace.runtime.prepare(net)
-        batches = batches.to(fabric.device)
-        step = equipped(Step(recipe.method, net), recipe, batches)
-        ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
-        judged = held.to(fabric.device) if recipe.holdout else images
-        gauges = Gauges.of(workspace.gauges, judged, recipe.views, ball)
-        if recipe.keep:
-            judged = scored(judged, recipe.keep, key)
-            score = stillness(judged, recipe.keep, ball, key / "keep", recipe.method.teacher == "momentum")
-            step.kept = KeptWeights(recipe.keep, step, recipe.epochs, score)
-        how = (recipe.optimizer, recipe.lr, replace(workspace.execution(run, fabric), gauges=gauges))
-        if recipe.coreset is None:
-            fit(step, batches, *how)
-        else:
-            fit_on_coresets(recipe.coreset, step, batches, *how)
-        finish_weights(step, recipe, batches)
-        kept = chosen_weights(step, len(judged), "a displacement under attack of", workspace.quiet)
+        kept = train(net, recipe, batches, held if recipe.holdout else images, run, fabric, workspace)
         origin = {"recipe": to_json(recipe), "data": data}
         origin |= {"teacher": teacher.metadata["pretrain"]} if teacher else {}
         trained = net.teacher if recipe.method.teacher == "momentum" else net
@@ -192,6 +176,46 @@ def pretrain_encoder(
         us.first(lambda: write_fingerprint(run.path))
         run.finish(net, workspace.runtime.world(fabric.device), kept)
         return run.path
+
+
+def train(
+    net: Network,
+    recipe: Pretrain,
+    batches: BatchStream,
+    judged: Images,
+    run: Run,
+    fabric: Fabric,
+    workspace: Workspace,
+) -> dict[str, Any] | None:
+    """Train a network by a recipe, and leave in it the weights that the run returns.
+
+    judged  images for the gauges, and for the choice of the weights where the recipe has one
+
+    Return the record of the weights that were chosen, or None.
+    """
+    key = Key(recipe.seed) / "pretrain"
+    if recipe.lora:
+        train_branch_only(with_lora(net.encoder, Key(recipe.seed) / "lora", recipe.lora))
+    channels, side = batches.images.pixels.shape[1:3]
+    recipe.approximations.fit(net.encoder, channels, side, recipe.epochs)
+    net.to(fabric.device)
+    workspace.runtime.prepare(net)
+    batches, judged = batches.to(fabric.device), judged.to(fabric.device)
+    batches = replace(batches, side=recipe.approximations.side, replays=recipe.approximations.replays)
+    step = equipped(Step(recipe.method, net), recipe, batches)
+    ball = ball_of(to_json(recipe.method)) or defaults_for(recipe.data).ball
+    gauges = Gauges.of(workspace.gauges, judged, recipe.views, ball)
+    if recipe.keep:
+        judged = scored(judged, recipe.keep, key)
+        score = stillness(judged, recipe.keep, ball, key / "keep", recipe.method.teacher == "momentum")
+        step.kept = KeptWeights(recipe.keep, step, recipe.epochs, score)
+    how = (recipe.optimizer, recipe.lr, replace(workspace.execution(run, fabric), gauges=gauges))
+    if recipe.coreset is None:
+        fit(step, batches, *how)
+    else:
+        fit_on_coresets(recipe.coreset, step, batches, *how)
+    finish_weights(step, recipe, batches)
+    return chosen_weights(step, len(judged), "a displacement under attack of", workspace.quiet)
 
 
 def equipped(step: Step, recipe: Pretrain, batches: BatchStream) -> Step:

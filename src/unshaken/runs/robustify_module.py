@@ -12,20 +12,18 @@ from unshaken.base.distributed import processes
 from unshaken.base.rng import Key
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
-from unshaken.methods.base import Step
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import digest, read_tensors, write_tensors
 from unshaken.nets.dual_bn import merge_route, with_routes
-from unshaken.nets.lora import train_branch_only, with_lora
 from unshaken.nets.network import Encoder, Network, Normalize, evaluating
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import robust_recipe
 from unshaken.runs.computation import settled
-from unshaken.runs.pretrain import equipped, finish_weights
+from unshaken.runs.pretrain import train
+from unshaken.runs.scores import check_held_out
 from unshaken.runs.workspace import Workspace
 from unshaken.train.batches import BatchStream
-from unshaken.train.image_sets import image_identity
-from unshaken.train.loop import fit
+from unshaken.train.image_sets import hold_out, image_identity
 
 WEIGHTS = "encoder.safetensors"
 
@@ -49,35 +47,33 @@ def robustify_module(
     The run's folder has the weights by the module's own names in encoder.safetensors. The same call with the same
     weights and images resumes the run, or reads its result.
     """
-    if recipe.keep:
-        raise ValueError("a module of your own returns its last or averaged weights: leave keep out of the recipe")
+    check_held_out(recipe.keep, recipe.holdout)
+    if recipe.extra or recipe.method.labels:
+        raise ValueError(
+            "a module of your own learns from the images that you give, without labels: join other images "
+            "to them instead of extra, and take a method without labels"
+        )
     workspace.runtime.join()
     features = _features(module, images)
     channels = images.pixels.shape[1]
     plain = Encoder(Normalize((0.0,) * channels, (1.0,) * channels), copy.deepcopy(module).cpu(), features)
     data = {"images": image_identity(images), "module": digest(module)}
     result = copy.deepcopy(module)
+    images, held = hold_out(images, recipe.holdout)
     workspace = settled(workspace, workspace.folder(f"{recipe.name}-module", recipe), lambda: None)
     with workspace.open(f"{recipe.name}-module", recipe, data) as run:
         if not run.finished(WEIGHTS):
             fabric = run.compute(workspace.runtime)
-            images = images.to(fabric.device)
             key = Key(recipe.seed) / "pretrain"
             batches = BatchStream(images, recipe.views, recipe.strength, recipe.batch_size, recipe.epochs, key)
             net = Network(copy.deepcopy(plain), recipe.head.build(features, ()))
             net = with_routes(net, recipe.method.routes)
             net.teacher = Network(plain.eval(), nn.Identity())
-            if recipe.lora:
-                train_branch_only(with_lora(net.encoder, Key(recipe.seed) / "lora", recipe.lora))
-            net = net.to(fabric.device)
-            workspace.runtime.prepare(net)
-            step = equipped(Step(recipe.method, net), recipe, batches)
-            fit(step, batches, recipe.optimizer, recipe.lr, workspace.execution(run, fabric))
-            finish_weights(step, recipe, batches)
+            kept = train(net, recipe, batches, held if recipe.holdout else images, run, fabric, workspace)
             trained = merge_route(net.encoder, "shared").backbone
             state = trained.state_dict()
             processes().first(lambda: write_tensors(run.path / WEIGHTS, state, {"kind": "module"}))
-            run.finish(net, workspace.runtime.world(fabric.device))
+            run.finish(net, workspace.runtime.world(fabric.device), kept)
         tensors, _ = read_tensors(run.path / WEIGHTS)
     result.load_state_dict({name: tensors[name] for name in result.state_dict()})
     return result.eval()
