@@ -28,7 +28,7 @@ from unshaken.compute.joining import check_group, join_group
 from unshaken.compute.ways import FIXED, VIEWS, WINOGRAD, Way, check_ways, use_ways
 from unshaken.compute.winograd_conv import require_winograd
 from unshaken.nets.activation_checkpointing import checkpoint_activations
-from unshaken.nets.network import Network
+from unshaken.nets.network import Network, device_of
 from unshaken.nets.shared_bn import share_batch_norms
 from unshaken.transforms.fused_views import use_fused_views
 
@@ -176,7 +176,7 @@ class Runtime:
         Fabric's own autocast is not used: it would cover the entire step, so that losses and augmentation would lose
         precision too.
         """
-        device = next(net.parameters()).device
+        device = device_of(net)
         use_ways(net, self.ways, device)
         low = self.precision == "bf16"
         precision = torch.bfloat16 if low else torch.float32

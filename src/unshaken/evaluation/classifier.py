@@ -26,7 +26,7 @@ from unshaken.interop.import_checkpoint import UNKNOWN
 from unshaken.interop.load import file_in
 from unshaken.nets.checkpoint import backbone_of, digest, load_classifier
 from unshaken.nets.locate import home_of, is_repo, locate
-from unshaken.nets.network import Network, frozen
+from unshaken.nets.network import Network, device_of, frozen
 from unshaken.nets.timm_nets import class_words, published_classifier
 from unshaken.train.computation_trial import fixed_computation
 from unshaken.train.image_sets import check_images_fit, load_labelled
@@ -196,7 +196,7 @@ class Classifier:
         """
         runtime = replace(fixed_computation(runtime, self.net), compile="no")  # the network that judges runs uncompiled
         fabric = replace(runtime, precision="float32").open("warn" if alone else "apart")
-        home = next(self.net.parameters(), torch.empty(0)).device
+        home = device_of(self.net)
         self.net.to(fabric.device)
         try:
             net, images = self.net, images.to(fabric.device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unshaken.attacks.pgd import PGD, embedding_attack
 from unshaken.base.rng import Key
@@ -15,8 +15,7 @@ from unshaken.data.images import Images
 from unshaken.evaluation.embedding_drift import Drift, Gallery, in_metric
 from unshaken.evaluation.linear_probe import CHUNK, features_of
 from unshaken.evaluation.verdicts import wilson
-from unshaken.nets.dual_bn import single_route
-from unshaken.nets.network import Encoder, Network, frozen
+from unshaken.nets.network import Network, device_of, frozen
 
 METRIC = "l2"
 """Distances are those of embeddings as they are, not normalised."""
@@ -48,15 +47,18 @@ class EmbeddingDrift:
         }
 
 
-def drift_under_attack(encoder: Encoder, images: Images, attack: PGD, n: int, key: Key) -> EmbeddingDrift:
-    """Attack the embeddings of the first n images by ‖f(x̃) − f(x)‖², with all images as the gallery."""
-    net = Network(single_route(encoder, "shared"), nn.Identity())
-    gallery, n = features_of(net.encoder, images), min(n, len(images))
-    found = []
+def drift_under_attack(net: Network, images: Images, attack: PGD, n: int, key: Key) -> EmbeddingDrift:
+    """Attack the embeddings of the first n images by ‖f(x̃) − f(x)‖², with all images as the gallery.
+
+    net  of `embedder`
+    """
+    gallery, n = features_of(net, images), min(n, len(images))
+    device, found = device_of(net), []
     with frozen(net):
         for number, at in enumerate(range(0, n, CHUNK)):
-            x, z = images.floats(slice(at, min(at + CHUNK, n))), gallery[at : min(at + CHUNK, n)]
-            rng = (key / number).on(x.device)
+            rows = slice(at, min(at + CHUNK, n))
+            x, z = images.floats(rows).to(device), gallery[rows].to(device)
+            rng = (key / number).on(device)
             x_adv = embedding_attack(attack, lambda x: net(x, "shared"), _squared, x, z, rng)
             with torch.no_grad():
                 found.append(net(x_adv, "shared"))

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from unshaken.base.types import Float, Int
+from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
+from unshaken.evaluation.embedder import embedder
 from unshaken.nets.dual_bn import single_route
 from unshaken.nets.heads import zero_classifier
-from unshaken.nets.network import Encoder, Network, frozen
+from unshaken.nets.network import Encoder, Network, device_of, frozen
 
 CHUNK = 128
 """Images in a forward pass."""
@@ -17,13 +19,12 @@ STEPS = 100
 """Iterations of L-BFGS at most."""
 
 
-@torch.no_grad()
-def features_of(encoder: Encoder, images: Images) -> Float[Tensor, "N D"]:
-    """Return f(x) for all images, in eval mode and through the encoder's first route if it has several."""
-    net = Network(encoder, nn.Identity())
-    with frozen(net):
+def features_of(net: Network, images: Images) -> Float[Tensor, "N D"]:
+    """Return the embeddings of all images, by a network of `embedder`, on the CPU."""
+    device = device_of(net)
+    with frozen(net), torch.no_grad():
         slices = [slice(at, at + CHUNK) for at in range(0, len(images), CHUNK)]
-        return torch.cat([net(images.floats(chunk), "shared") for chunk in slices])
+        return torch.cat([net(images.floats(chunk).to(device), "shared").cpu() for chunk in slices])
 
 
 def linear_probe(f: Float[Tensor, "N D"], label: Int[Tensor, "N"], classes: int, decay: float = 0.1) -> nn.Linear:
@@ -49,9 +50,8 @@ def linear_probe(f: Float[Tensor, "N D"], label: Int[Tensor, "N"], classes: int,
     return layer.requires_grad_(False)
 
 
-def probed(encoder: Encoder, images: Images) -> Network:
+def probed(encoder: Encoder, images: Images, runtime: Runtime = Runtime()) -> Network:
     """Return the classifier of a linear probe that is fitted on labelled images, as they are."""
     assert images.label is not None
-    plain = single_route(encoder, "shared")
-    head = linear_probe(features_of(plain, images), images.label.to(images.pixels.device), len(images.names))
-    return Network(plain, head).eval()
+    f = features_of(embedder(encoder, runtime, "apart"), images)
+    return Network(single_route(encoder, "shared"), linear_probe(f, images.label.cpu(), len(images.names))).eval()

@@ -144,6 +144,11 @@ class Network(nn.Module):
                 torch._foreach_lerp_(own, leaders, 1 - momentum)
 
 
+def device_of(net: nn.Module) -> torch.device:
+    """Return the device of a network's parameters; the CPU if it has none."""
+    return next(net.parameters(), torch.empty(0)).device
+
+
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """Put a network in eval mode inside the block, and restore the mode of every module afterwards."""

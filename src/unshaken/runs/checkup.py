@@ -24,6 +24,7 @@ from unshaken.corruptions.corruption import Corruption
 from unshaken.corruptions.severity import FIFTEEN, check
 from unshaken.data.images import Images
 from unshaken.data.source import DataSource
+from unshaken.evaluation.embedder import embedder
 from unshaken.evaluation.embedding_drift import Drift, Gallery, in_metric
 from unshaken.interop.encoder_words import locate
 from unshaken.interop.import_checkpoint import import_checkpoint
@@ -31,7 +32,7 @@ from unshaken.interop.load import file_in
 from unshaken.layouts.foreign import read
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import FORMAT, digest, load_encoder
-from unshaken.nets.network import Encoder, frozen
+from unshaken.nets.network import Encoder, Network, device_of, frozen
 from unshaken.nets.torch_files import read_safetensors
 from unshaken.train.image_sets import check_images_fit, image_identity
 
@@ -107,15 +108,14 @@ def checkup(word: str | Path, data: DataSource | Images, how: Checkup = Checkup(
     images = images_of(data, backbone)
     place = torch.randperm(len(images), generator=(Key(how.seed) / "gallery").on("cpu"))[: how.gallery]
     queries = torch.arange(min(how.queries, len(place)))
-    device = runtime.open().device
-    images = images.to(device)
-    encoder.to(device)
-    with frozen(encoder):
-        gallery = Gallery.of(_embeddings(encoder, images, place), how.metric)
+    net = embedder(encoder, runtime)
+    images = images.to(device_of(net))
+    with frozen(net):
+        gallery = Gallery.of(_embeddings(net, images, place), how.metric)
         changes, sheet = [], None
         pixels = images.floats(place[queries])
-        for k, (name, group, change) in enumerate(changes_of(how, encoder)):
-            moved, changed = _moved(encoder, pixels, change, Key(how.seed) / name, place[queries])
+        for k, (name, group, change) in enumerate(changes_of(how, net)):
+            moved, changed = _moved(net, pixels, change, Key(how.seed) / name, place[queries])
             drift = Drift.of(gallery, queries, in_metric(moved, how.metric))
             changes.append({"change": name, "group": group} | drift.summary())
             if not quiet:
@@ -123,7 +123,6 @@ def checkup(word: str | Path, data: DataSource | Images, how: Checkup = Checkup(
             if how.worst and group == "attack" and k // 2 == min(1, len(how.eps) - 1):
                 at = drift.relative.argsort(descending=True)[: how.worst]
                 sheet = _sheet(pixels.cpu()[at], changed[at])
-    encoder.to("cpu")
     report = {
         "checkup": to_json(how),
         "encoder": {"name": Path(str(word)).name, "digest": digest(encoder), "network": backbone.name},
@@ -146,11 +145,11 @@ Change = Callable[[Float[Tensor, "N C H W"], Key, Int[Tensor, "N"]], Float[Tenso
 """From images, a key and their indices to changed images."""
 
 
-def changes_of(how: Checkup, encoder: Encoder) -> Iterator[tuple[str, str, Change]]:
+def changes_of(how: Checkup, net: Network) -> Iterator[tuple[str, str, Change]]:
     """Yield a name, a group and a function for each change."""
     for eps in how.eps:
         size = f"{255 * eps:.3g}/255"
-        yield f"attack {size}", "attack", _attack(how, encoder, eps)
+        yield f"attack {size}", "attack", _attack(how, net, eps)
         yield f"noise {size}", "noise", lambda x, key, index, e=eps: Linf(e).sample(x, key.on(x.device))
     for name in how.names:
         for severity in how.severities:
@@ -158,11 +157,11 @@ def changes_of(how: Checkup, encoder: Encoder) -> Iterator[tuple[str, str, Chang
             yield f"{name} {severity}", "corruption", lambda x, key, index, c=corruption: c(x, key, index)
 
 
-def _attack(how: Checkup, encoder: Encoder, eps: float) -> Change:
+def _attack(how: Checkup, net: Network, eps: float) -> Change:
     pgd = PGD(Linf(eps), how.steps)
 
     def embed(x: Tensor) -> Tensor:
-        z = encoder(x)
+        z = net(x, "shared")
         return torch.nn.functional.normalize(z, dim=-1) if how.metric == "cosine" else z
 
     def attack(x: Tensor, key: Key, index: Tensor) -> Tensor:
@@ -174,18 +173,18 @@ def _attack(how: Checkup, encoder: Encoder, eps: float) -> Change:
 
 
 @torch.no_grad()
-def _embeddings(encoder: Encoder, images: Images, place: Int[Tensor, "G"]) -> Float[Tensor, "G D"]:
-    return torch.cat([encoder(images.floats(block)).float().cpu() for block in place.split(BATCH)])
+def _embeddings(net: Network, images: Images, place: Int[Tensor, "G"]) -> Float[Tensor, "G D"]:
+    return torch.cat([net(images.floats(block), "shared").cpu() for block in place.split(BATCH)])
 
 
 def _moved(
-    encoder: Encoder, pixels: Float[Tensor, "N C H W"], change: Change, key: Key, index: Int[Tensor, "N"]
+    net: Network, pixels: Float[Tensor, "N C H W"], change: Change, key: Key, index: Int[Tensor, "N"]
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C H W"]]:
     """Return the embeddings of changed images, and these images."""
     blocks = list(zip(pixels.split(BATCH), index.to(pixels.device).split(BATCH), strict=True))
     changed = [change(x, key / k, at) for k, (x, at) in enumerate(blocks)]
     with torch.no_grad():
-        return torch.cat([encoder(x).float().cpu() for x in changed]), torch.cat([x.cpu() for x in changed])
+        return torch.cat([net(x, "shared").cpu() for x in changed]), torch.cat([x.cpu() for x in changed])
 
 
 def yardsticks(gallery: Gallery) -> dict[str, float]:

@@ -20,6 +20,7 @@ from unshaken.base.python_words import in_python
 from unshaken.compute.runtime import Runtime
 from unshaken.data.images import Images
 from unshaken.data.source import STANDARD, DataSource
+from unshaken.nets.network import device_of
 from unshaken.runs.load import HubModel, load
 
 SUFFIXES = (".parquet", ".csv", ".npy")
@@ -131,7 +132,7 @@ def _outputs(
                 f"{images.name} has {images.pixels.shape[1]} channel(s), and the model reads {model.channels}"
             )
     device = runtime.open().device
-    home = next(model.parameters(), torch.empty(0)).device
+    home = device_of(model)
     values = []
     model.to(device)
     try:

@@ -17,7 +17,7 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.data.images import Images
 from unshaken.evaluation.protocol import Evaluation
-from unshaken.nets.network import frozen
+from unshaken.nets.network import device_of, frozen
 from unshaken.nets.torchvision_ops import declare_operators
 from unshaken.runs.evaluate import evaluate
 from unshaken.runs.workspace import Workspace
@@ -156,7 +156,7 @@ class RobustProbe(Callback):
 
     def _evaluated(self, module: nn.Module, images: Images, folder: Path | str | None) -> dict[str, Any]:
         net = encoder_of(module, self.encoder)
-        classifier = Probed(net, self.pixels, self.train, next(net.parameters()).device)
+        classifier = Probed(net, self.pixels, self.train, device_of(net))
         with torch.enable_grad(), torch.inference_mode(False):
             result = evaluate(
                 classifier, images, self.evaluation, Workspace(folder, quiet=True), name=type(module).__name__

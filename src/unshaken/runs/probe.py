@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unshaken.base.json_files import write_json
 from unshaken.base.serialize import to_json
+from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
 from unshaken.evaluation.linear_probe import probed
 from unshaken.interop.fingerprint import fingerprint
@@ -19,7 +20,7 @@ from unshaken.train.training_images import finetuned_on
 CLASSIFIER = "classifier.safetensors"
 
 
-def probe(encoder: Path, source: DataSource) -> Path:
+def probe(encoder: Path, source: DataSource, runtime: Runtime = Runtime()) -> Path:
     """Fit a linear probe on the labelled training images of a set, and return the folder of its classifier.
 
     It lies beside the encoder. The encoder stays as it is, and its batch norms are those of its first route.
@@ -30,7 +31,7 @@ def probe(encoder: Path, source: DataSource) -> Path:
     run = file.parent / f"{stem}probe-{slug(source)}-{source.size or given.backbone.image_size}"
     images = load_labelled(source, given.backbone)
     finetuned_on(run, given.seen, images)
-    net = probed(given.encoder, images)
+    net = probed(given.encoder, images, runtime)
     recipe = recipe_of(given.metadata["pretrain"]["recipe"]["name"], source.name, method={"type": "probe"})
     recipe["data"] = to_json(source)
     data = {"encoder": digest(given.encoder), "images": image_identity(images)}

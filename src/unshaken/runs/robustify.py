@@ -18,6 +18,7 @@ from unshaken.base.serialize import to_json
 from unshaken.data.images import Images
 from unshaken.data.source import STANDARD, DataSource
 from unshaken.evaluation.drift_under_attack import drift_under_attack, fidelity
+from unshaken.evaluation.embedder import embedder
 from unshaken.evaluation.linear_probe import features_of
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.interop.encoder_words import WEIGHTS, locate
@@ -199,7 +200,8 @@ def finish(run: Path, original: Original, recipe: Pretrain, workspace: Workspace
 def measure(run: Path, original: Original, recipe: Pretrain, workspace: Workspace, test: int | None) -> Robustness:
     """Measure both encoders: by embeddings of training images without labels, and by linear probes on test images."""
     images = load_images(recipe.data, recipe.split, recipe.backbone)[:GALLERY]
-    pair = tuple(PretrainedEncoder.read(file).encoder for file in (original.encoder, run / ENCODER))
+    files = (original.encoder, run / ENCODER)
+    pair = tuple(embedder(PretrainedEncoder.read(file).encoder, workspace.runtime, "apart") for file in files)
     ball = ball_of(to_json(recipe.method))
     assert ball is not None
     attacks = {eps: PGD(replace(ball, eps=eps / 255), steps=20) for eps in (ball.eps * 255 / 2, ball.eps * 255)}
@@ -208,10 +210,10 @@ def measure(run: Path, original: Original, recipe: Pretrain, workspace: Workspac
         f"{eps:g}": tuple(drift_under_attack(one, images, attack, ATTACKED, key).to_json() for one in pair)
         for eps, attack in attacks.items()
     }
-    moved = fidelity(*(features_of(single_route(one, "shared"), images) for one in pair))
+    moved = fidelity(*(features_of(one, images) for one in pair))
     accuracy, why = {}, ""
     try:
-        probes = [probe(file, recipe.data) for file in (original.encoder, run / ENCODER)]
+        probes = [probe(file, recipe.data, workspace.runtime) for file in files]
         for eps, attack in attacks.items():
             how = Evaluation(attack, limit=test)
             accuracy[f"{eps:g}"] = tuple(evaluate(each, evaluation=how, workspace=workspace) for each in probes)

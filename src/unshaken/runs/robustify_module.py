@@ -15,7 +15,7 @@ from unshaken.data.source import DataSource
 from unshaken.nets.backbone import Backbone
 from unshaken.nets.checkpoint import digest, read_tensors, write_tensors
 from unshaken.nets.dual_bn import merge_route, with_routes
-from unshaken.nets.network import Encoder, Network, Normalize, evaluating
+from unshaken.nets.network import Encoder, Network, Normalize, device_of, evaluating
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.recipes.robust import robust_recipe
 from unshaken.runs.computation import settled
@@ -83,7 +83,7 @@ def robustify_module(
 def _features(module: nn.Module, images: Images) -> int:
     """Return the width of a module's embedding. ValueError if it returns anything else."""
     with evaluating(module):
-        device = next(module.parameters(), torch.empty(0)).device
+        device = device_of(module)
         z = module(images.floats(slice(0, 2)).to(device))
     if not isinstance(z, torch.Tensor) or z.ndim != 2 or len(z) != min(2, len(images)):
         shape = tuple(z.shape) if isinstance(z, torch.Tensor) else type(z).__name__
