@@ -283,6 +283,16 @@ def open_clip_eva02() -> Original:
     return tower(shaken(Tower(trunk)))
 
 
+def open_clip_eva(width: int, post_norm: bool) -> Original:
+    """One block of the published width and heads, since the width says which of the two networks it is."""
+    timm_package()
+    from timm.models.eva import Eva
+
+    trunk = Eva(SIDE, PATCH, num_classes=24, global_pool="token", embed_dim=width, depth=1, num_heads=16,
+                mlp_ratio=(32 + 0.5) / width, use_post_norm=post_norm)  # fmt: skip
+    return tower(shaken(Tower(trunk)))
+
+
 def tower(net: nn.Module) -> Original:
     return plain(
         net,
@@ -384,6 +394,8 @@ ROWS: dict[str, tuple[str, str, Callable[[], Original], ImportOptions]] = {
         "clip-convnext-mlp", "timm", lambda: open_clip_convnext(2), ImportOptions(image_size=64),
     ),
     "EVA-02 of open_clip": ("eva02", "timm", open_clip_eva02, ImportOptions(heads=HEADS)),
+    "EVA g of open_clip": ("eva", "timm", lambda: open_clip_eva(1408, False), ImportOptions()),
+    "EVA-02 E of open_clip": ("eva", "timm", lambda: open_clip_eva(1792, True), ImportOptions()),
     "torchvision": ("vit-torchvision", "torchvision", torchvision_vit, OF_2),
     "DINO": ("dino", "timm", timm_vit, of_2("dino")),
     "MAE": ("mae", "timm", lambda: timm_vit(beside=DECODER, mean=True), OF_2),

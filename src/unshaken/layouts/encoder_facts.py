@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unshaken.layouts.published import Normalisation
 from unshaken.nets.clip_convnext import ClipConvNeXt
 from unshaken.nets.clip_resnet import ClipResNet
+from unshaken.nets.eva import Eva
 from unshaken.nets.eva02 import Eva02
 from unshaken.nets.name_rules import Shapes
 from unshaken.nets.rope_vit import RopeViT
@@ -27,6 +28,8 @@ OF_80 = (1152, 1280, 1408, 1664)
 
 HEADS_OF_DINOV3 = {1280: 20, 4096: 32}
 """Heads of DINOv3's H+ and 7B, by width; those of S to L have a width of 64."""
+WIDTH_OF_EVA_E = 1792
+"""Width of EVA-02's E, which has 16 heads, as g has, and norms after attention and MLP. No other published EVA does."""
 WIDTH_OF_XXLARGE = 384
 """Width of the first stage of open_clip's ConvNeXt-XXL, whose norms alone have an epsilon of 1e-5."""
 
@@ -121,6 +124,24 @@ def eva02_of(_: Resize, shapes: Shapes, facts: Facts) -> Eva02:
         heads=heads_of(width, facts),
         hidden=shapes["blocks.0.mlp.fc2.weight"][1],
         out=shapes["head.weight"][-1],
+        eps=facts.eps or 1e-6,
+    )
+
+
+def eva_of(_: Resize, shapes: Shapes, facts: Facts) -> Eva:
+    """Return the EVA of CLIP that has these shapes: the names of g and E are the same."""
+    _projected(facts)
+    patch, width = shapes["patch_embed.proj.weight"][-1], shapes["patch_embed.proj.weight"][0]
+    large = width == WIDTH_OF_EVA_E
+    return Eva(
+        side=math.isqrt(shapes["pos_embed"][-2] - 1) * patch,
+        patch=patch,
+        width=width,
+        depth=_blocks(shapes),
+        heads=facts.heads or (16 if large else heads_of(width, facts)),
+        hidden=shapes["blocks.0.mlp.fc2.weight"][1],
+        out=shapes["head.weight"][-1],
+        post_norm=large,
         eps=facts.eps or 1e-6,
     )
 

@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from unshaken.layouts.encoder_facts import Facts, clip_convnext_of, clip_resnet_of, eva02_of, rope_vit_of, vit_of
+from unshaken.layouts.encoder_facts import (
+    Facts,
+    clip_convnext_of,
+    clip_resnet_of,
+    eva02_of,
+    eva_of,
+    rope_vit_of,
+    vit_of,
+)
 from unshaken.layouts.published import IMAGENET, Normalisation
 from unshaken.nets import encoder_names as names
 from unshaken.nets.name_rules import Rule, Shapes, names_within
@@ -102,6 +110,14 @@ ENCODER_LAYOUTS = {
             beside=(("fixed numbers", r"(blocks\.\d+\.attn\.)?rope\."),),
             facts=Facts(normalisation=OPENAI, interpolation="bicubic"),
             variant=eva02_of,
+        ),
+        EncoderLayout(
+            "eva",
+            "EVA of CLIP in open_clip and timm, g and E",
+            names.EVA,
+            ("cls_token", "pos_embed", "blocks.0.attn.q_bias", "blocks.0.mlp.fc1.weight", "head.weight"),
+            facts=Facts(normalisation=OPENAI, interpolation="bicubic"),
+            variant=eva_of,
         ),
         EncoderLayout(
             "clip-hf",

@@ -198,7 +198,25 @@ EVA02 = rules(
     head.{p}                                               head.{p}
     """
 )
-"""EVA-02 of CLIP in open_clip and timm. Its projection has a bias."""
+"""EVA-02 of CLIP in open_clip and timm, B and L. Its projection has a bias."""
+EVA = rules(
+    """
+    cls_token                                              cls_token
+    pos_embed                                              pos_embed
+    patch_embed.proj.{p}                                   patch_embed.proj.{p}
+    blocks.{i}.norm1.{p}                                   blocks.{i}.norm1.{p}
+    blocks.{i}.attn.qkv.weight                             blocks.{i}.attn.qkv.weight
+    blocks.{i}.attn.q_bias                                 blocks.{i}.attn.q_bias
+    blocks.{i}.attn.v_bias                                 blocks.{i}.attn.v_bias
+    blocks.{i}.attn.proj.{p}                               blocks.{i}.attn.proj.{p}
+    blocks.{i}.norm2.{p}                                   blocks.{i}.norm2.{p}
+    blocks.{i}.mlp.fc1.{p}                                 blocks.{i}.mlp.fc1.{p}
+    blocks.{i}.mlp.fc2.{p}                                 blocks.{i}.mlp.fc2.{p}
+    norm.{p}                                               norm.{p}
+    head.{p}                                               head.{p}
+    """
+)
+"""EVA of CLIP in open_clip and timm, g and E. Its projection has a bias."""
 
 
 def _clip_convnext() -> str:

@@ -6,12 +6,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from unshaken.nets.clip_convnext import ClipConvNeXt
 from unshaken.nets.clip_resnet import ClipResNet
+from unshaken.nets.eva import Eva
 from unshaken.nets.eva02 import Eva02
 from unshaken.nets.rope_vit import RopeViT
 from unshaken.nets.vit import ViT
 
-AnyVariant = ViT | RopeViT | Eva02 | ClipResNet | ClipConvNeXt
-VARIANTS: dict[str, type] = {kind.__name__: kind for kind in (ViT, RopeViT, Eva02, ClipResNet, ClipConvNeXt)}
+AnyVariant = ViT | RopeViT | Eva | Eva02 | ClipResNet | ClipConvNeXt
+VARIANTS: dict[str, type] = {kind.__name__: kind for kind in (ViT, RopeViT, Eva, Eva02, ClipResNet, ClipConvNeXt)}
 
 
 def variant_of(saved: dict[str, Any]) -> AnyVariant:
