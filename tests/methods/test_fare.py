@@ -89,7 +89,8 @@ def test_lore_is_the_lagrangian(with_multiplier, weak, clock):
     target, made = target_of(net, x), seen_by(net)
     terms = Step(LORE(ATTACK, rho=0.2, updates=1), net).train()(weak, clock, Key(0))
     z, z_adv = made[-1][1]
-    lam = softplus(copy.deepcopy(net.head.net).double()(target.double()))[:, 0].detach()
+    unit = torch.stack([t.double() / sum(float(v) ** 2 for v in t) ** 0.5 for t in target])
+    lam = softplus(copy.deepcopy(net.head.net).double()(unit))[:, 0].detach()
     c = [d - 0.2 * float(t.double().square().sum()) for d, t in zip(distance(z, target), target, strict=True)]
     adv = distance(z_adv, target)
     primal = sum(adv) / 6 + sum(float(a) * b for a, b in zip(lam, c, strict=True)) / 6

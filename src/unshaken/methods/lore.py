@@ -29,8 +29,9 @@ class LORE(Method):
     """min_φ E max_x̃ ‖φ(x̃) − φ₀(x)‖²  subject to  ‖φ(x) − φ₀(x)‖² ≤ ρ ‖φ₀(x)‖²  for every image x.
 
     Solved as max_ω min_φ E [ ‖φ(x̃) − φ₀(x)‖² + λ_ω(x) c(x) ], c(x) = ‖φ(x) − φ₀(x)‖² − ρ ‖φ₀(x)‖². The multiplier
-    λ_ω(x) = softplus(F_ω(φ₀(x))) ≥ 0 is a small network, the head `Multiplier`. A batch has one x̃, then `updates`
-    steps of φ, and in the last of them one step of ω, at `dual_rate` times the learning rate.
+    λ_ω(x) = softplus(F_ω(φ₀(x)/‖φ₀(x)‖)) ≥ 0 is a small network, the head `Multiplier`; the paper does not say whether
+    its input is normalised. A batch has one x̃, then `updates` steps of φ, and in the last of them one step of ω, at
+    `dual_rate` times the learning rate.
     """
 
     attack: PGD = PGD(Linf(4 / 255), steps=10)

@@ -73,8 +73,11 @@ class FeaturesWithMultiplier(nn.Module):
         return x
 
     def multiplier(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
-        """Return λ = softplus(F(z)) for each embedding of the batch."""
-        return nn.functional.softplus(self.net(z)[:, 0])
+        """Return λ = softplus(F(z/‖z‖)) for each embedding of the batch.
+
+        Embeddings of some encoders are 40 long, and with them as they are λ becomes a thousand in a hundred steps.
+        """
+        return nn.functional.softplus(self.net(nn.functional.normalize(z, dim=-1))[:, 0])
 
 
 @dataclass(frozen=True)

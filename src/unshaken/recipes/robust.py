@@ -81,9 +81,10 @@ def robust_recipe(
         "fare": FARE(attack),
         "deacl": DeACL(attack, gamma=4.0),
         "profeat": ProFeAT(attack, beta=8.0),
-        "lore": LORE(attack, rho=0.1, updates=2, dual_rate=1.0),
+        "lore": LORE(attack, rho=0.1, updates=2, dual_rate=3.0),
     }[objective]
     by_angle = objective in ("deacl", "profeat")
+    peak = {"fare": 5e-4, "lore": 1e-4}.get(objective, 0.5)  # at 5e-4 clean images drift by more than LORE's ρ allows
     side = data.size or backbone.image_size
     return Pretrain(
         name=objective,
@@ -93,7 +94,7 @@ def robust_recipe(
         head=Multiplier() if objective == "lore" else NoHead(),
         views=views_of(objective, known.weak_views if standard else CropFlip(padding=max(1, side // 12))),
         optimizer=SGD(0.9, 5e-4) if by_angle else AdamW(weight_decay=1e-4),
-        lr=WarmupCosine(0.5 if by_angle else 5e-4, warmup=1.0, floor=0.0),
+        lr=WarmupCosine(peak, warmup=1.0, floor=0.0),
         epochs=EPOCHS,
         batch_size=batch_for(images),
         teacher=encoder,
