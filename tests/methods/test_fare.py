@@ -44,6 +44,7 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
 
 def test_fare_is_the_squared_distance_to_the_original(student, weak, clock):
     target, made = target_of(student, weak.views[0]), seen_by(student)
+    clean = copy.deepcopy(student).eval()(weak.views[0], "shared").detach()
     terms = Step(FARE(ATTACK), student).train()(weak, clock, Key(0))
     x_adv, z_adv = made[-1]
     assert (x_adv - weak.views[0]).abs().max() <= 0.05 * (1 + 1e-5)
@@ -51,6 +52,8 @@ def test_fare_is_the_squared_distance_to_the_original(student, weak, clock):
     d, unit = distance(z_adv, target), sum(float(t.double().square().sum()) for t in target) / len(target)
     assert terms["loss"].item() == pytest.approx(sum(d) / len(d), rel=1e-4)
     assert terms["robust"].item() == pytest.approx(sum(d) / len(d) / unit, rel=1e-4)
+    moved = distance(clean, target)
+    assert terms["drift"].item() == pytest.approx(sum(moved) / len(moved) / unit, rel=1e-4)
     spread = distance(target, target.mean(0).expand_as(target))
     assert terms["constant"].item() == pytest.approx(sum(spread) / len(spread) / unit, rel=1e-4)
 
@@ -63,6 +66,8 @@ def test_fare_s_gradient_is_that_of_the_definition_at_the_attack(student, weak, 
     for name, grad in gradients(student.encoder).items():
         other = dict(twin.encoder.named_parameters())[name].grad
         assert torch.allclose(grad.double(), other, rtol=1e-2, atol=1e-4 * float(other.abs().max())), name
+    for name, statistic in student.encoder.named_buffers():  # those of attacked images alone
+        assert torch.allclose(statistic.double(), dict(twin.encoder.named_buffers())[name].double(), rtol=1e-4), name
 
 
 def test_an_attack_on_a_copy_of_the_teacher_needs_its_random_start(student, weak, clock):

@@ -156,10 +156,11 @@ def test_a_module_is_trained_by_every_choice_of_its_recipe(small, tmp_path):
     assert torch.equal(weights["keep"], weights["holdout"]) == (kept["epoch"] == 4)
 
 
-def test_lore_has_not_collapsed_while_clean_images_keep_their_embedding(small, tmp_path):
+@pytest.mark.parametrize("objective", ["fare", "lore"])
+def test_it_has_not_collapsed_while_clean_images_keep_their_embedding(objective, small, tmp_path):
     """At a rate of 0 attacked images stay further from the original than a constant answer, and the run ends."""
     images = unshaken.DataSource("digits", limit=64).load("train")
-    recipe = robust_recipe("lore", "module", GREY, unshaken.DataSource("digits"))
+    recipe = robust_recipe(objective, "module", GREY, unshaken.DataSource("digits"))
     recipe = replace(
         recipe, method=replace(recipe.method, attack=PGD(Linf(0.5), 5)), epochs=2, batch_size=16, lr=Constant(0.0),
         guard=Guard(every=1, grace=0.0),

@@ -47,8 +47,6 @@ class LORE(Method):
     views: ClassVar = 1
     teacher: ClassVar = "frozen"
     score: ClassVar = "drift"
-    """Attacked images may be far from the original's embedding for long, since the constraint holds the encoder near
-    it: it has collapsed only if clean ones are."""
     rates: ClassVar = {"head": "dual_rate"}
 
     def loss(self, h: Network, batch: Batch, clock: Clock, key: Key) -> LossTerms:
