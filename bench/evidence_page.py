@@ -21,6 +21,8 @@ HEADER = """\
 | encoder | mode | seed | SA | RA | RA 95 % | AA | seconds of pre-training, fine-tuning |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+MODES = {"slf": "SLF", "alf": "ALF", "few": "AFF, few labels", "few-long": "the same, longer", "aff": "AFF"}
+"""The modes of fine-tuning whose means are beside each other, by name."""
 PAIRS_HEADER = """\
 | A | B | seed | score | A correct | B correct | A better on, B better on | n | p | |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -34,9 +36,9 @@ PAIRS = {
     "slf": OF_FROZEN,
     "alf": OF_FROZEN,
     "aff": OF_WHOLE,
-    "few": OF_WHOLE,
+    "few": (*OF_WHOLE, ("acl", "untrained:few-long")),
 }
-"""The comparisons of the page, by mode of fine-tuning."""
+"""The comparisons of the page, by mode of fine-tuning; a name may have another mode after a colon."""
 
 
 Found = dict[tuple[str, str, int], dict[str, Any]]
@@ -60,7 +62,7 @@ def table(found: Found, mode: str) -> str:
     """Return the scores of one mode of fine-tuning as Markdown."""
     lines = []
     for (row, kind, seed), one in found.items():
-        if kind == mode:
+        if kind.removesuffix("-long") == mode:
             low, high = one["robust"]["interval95"]
             cells = [row, kind.upper(), f"{seed}", count(one["standard"]), count(one["robust"])]
             cells += [f"{low:.1f} to {high:.1f}", count(one.get("autoattack")), ", ".join(seconds(one))]
@@ -77,8 +79,9 @@ def pairs(found: Found, mode: str) -> str:
     lines = []
     for names in PAIRS[mode]:
         for seed in range(1, SEEDS + 1):
-            if all((name, mode, seed) in found for name in names):
-                for one in tests(*(found[name, mode, seed] for name in names)):
+            both = [(row, other or mode, seed) for row, _, other in (name.partition(":") for name in names)]
+            if all(one in found for one in both):
+                for one in tests(*(found[one] for one in both)):
                     word = "tie" if one.p >= LEVEL else f"{names[one.b_better > one.a_better]} is better"
                     cells = [*names, f"{seed}", one.score, f"{one.a:,}", f"{one.b:,}"]
                     chance = f"{one.p:.2g}" if one.p else "< 1e-300"
@@ -92,18 +95,47 @@ def tests(a: dict[str, Any], b: dict[str, Any]) -> Iterable[Paired]:
     return (one for one in compared(a, b, anyway=True) if isinstance(one, Paired))
 
 
+def of_seeds(found: Found, row: str, mode: str) -> list[dict[str, Any]]:
+    """Return the results of all seeds of a row and mode."""
+    return [one for (other, kind, _), one in found.items() if (other, kind) == (row, mode)]
+
+
+def mean(made: list[dict[str, Any]], score: str) -> float:
+    return sum(one[score]["percent"] for one in made) / len(made)
+
+
+def means(found: Found) -> str:
+    """Return the mean accuracies of each encoder's seeds as Markdown: clean, under PGD-20, and the number of seeds."""
+    lines = [f"| encoder | {' | '.join(MODES.values())} |\n", f"| --- |{' --- |' * len(MODES)}\n"]
+    for row in dict.fromkeys(row for row, _, _ in found):
+        made = [of_seeds(found, row, mode) for mode in MODES]
+        cells = [f"{mean(m, 'standard'):.1f}, **{mean(m, 'robust'):.1f}** ({len(m)})" if m else "–" for m in made]
+        lines.append(f"| {row} | {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
 def figure(found: Found) -> str:
-    """Return the robust accuracies as an SVG."""
-    rows = [
-        (f"{row}, {mode.upper()}, seed {seed}", one["robust"]["percent"], *one["robust"]["interval95"])
-        for (row, mode, seed), one in found.items()
-    ]
-    return bars(rows, "CIFAR-10: accuracy under PGD-20 at 8/255", most=40, alone=True)
+    """Return the mean robust accuracies as an SVG, with lines over the intervals of all seeds."""
+    rows = []
+    for mode, words in MODES.items():
+        for row in dict.fromkeys(row for row, _, _ in found):
+            if made := [one["robust"] for one in of_seeds(found, row, mode)]:
+                low, high = zip(*(one["interval95"] for one in made), strict=True)
+                rows.append(
+                    (
+                        f"{row}, {words} ({len(made)})",
+                        mean([{"robust": one} for one in made], "robust"),
+                        min(low),
+                        max(high),
+                    )
+                )
+    return bars(rows, "CIFAR-10: accuracy under PGD-20 at 8/255, means of seeds", most=32, alone=True)
 
 
 def filled(page: str, found: Found) -> str:
     """Return the page with its tables: each is between <!-- NAME --> and <!-- end -->."""
     parts = {f"{part.__name__} {mode}": part(found, mode) for mode in PAIRS for part in (table, pairs)}
+    parts["means"] = means(found)
     for name, text in parts.items():
         before, _, rest = page.partition(f"<!-- {name} -->\n")
         page = f"{before}<!-- {name} -->\n{text}{rest[rest.index('<!-- end -->') :]}"

@@ -62,7 +62,8 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str, most: floa
     most   the percentage at the right end of the axis
     alone  with colours of its own, as a file
     """
-    left, right, step, top = 168, 560, 34, 8
+    left = max(168, 16 + 7.2 * max((len(name) for name, *_ in rows), default=0))  # as wide as the longest name
+    right, step, top = left + 392, 34, 8
     at = lambda value: left + value / most * (right - left)  # noqa: E731
     height = top + step * len(rows) + 26
     marks = [most * k / 4 for k in range(5)]
@@ -81,7 +82,7 @@ def bars(rows: Sequence[tuple[str, float, float, float]], title: str, most: floa
             text(left - 10, y + 19, name, "ink", "end", 13),
             text(right + 62, y + 19, f"{mean:.1f} %", "strong", "end", 13),
         ]
-    return document(body, 630, height, title, alone)
+    return document(body, right + 70, height, title, alone)
 
 
 def panels(
