@@ -154,4 +154,4 @@ class Chance(SelectionObjective):
     def losses(self) -> Tensor:
         raise NotImplementedError("a search by gradients asks for none")
 
-    features = distances = losses
+    features = distances = input_gradients = losses

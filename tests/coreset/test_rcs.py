@@ -295,3 +295,62 @@ def test_a_selection_does_not_change_the_objective():
 def test_invalid_fields_are_refused(wrong):
     with pytest.raises(ValueError, match=r"is a (whole )?number"):
         replace(RCS(), **wrong)
+
+
+def spread(problem: Toy, picks: int, weight: float, at_once: int) -> list[int]:
+    """RCS with diversity for θ′ that does not move, by its definition: every gain and every cosine in a loop."""
+    f = problem.x[problem.index].double()
+    f = f - f.mean(0)
+    q = problem.gradients(range(len(problem.batches)), "sample")
+    gains = q.along(gradient(problem.validation(problem.theta, "kl", None), problem.theta)).double()
+    left, taken = list(range(len(q))), []
+    while len(taken) < picks:
+        scale = float(gains[left].std(correction=0))
+        for _ in range(min(at_once, picks - len(taken))):
+
+            def score(k: int, scale=scale) -> float:
+                cosines = [float(f[k] @ f[s] / f[k].norm() / f[s].norm()) for s in taken]
+                return float(gains[k]) / scale - weight * max(cosines, default=0.0)
+
+            taken.append(max(left, key=score))
+            left.remove(taken[-1])
+    return problem.index[taken].tolist()
+
+
+@pytest.mark.parametrize(("weight", "at_once"), [(0.3, 1), (1.0, 1), (1.0, 4), (30.0, 1)])
+def test_diversity_subtracts_the_largest_cosine_with_what_is_picked(weight, at_once):
+    for seed in range(3):
+        problem = Toy(seed)
+        how = {"eta": 0.0, "granularity": "sample", "at_once": at_once}
+        picked = RCS(**how, diversity=weight).select(problem, 14, Key(0)).tolist()
+        assert picked == spread(problem, 14, weight, at_once)
+        assert picked != RCS(**how).select(problem, 14, Key(0)).tolist()
+
+
+@pytest.mark.parametrize("how", [{}, {"at_once": 4}, {"slack": 0.3, "at_once": 3}, {"chunk": 3, "refresh": 2}])
+def test_a_weight_near_zero_picks_as_none(how):
+    """The two ways through the search agree, chunks and θ′ included."""
+    for seed in range(3):
+        none = RCS(eta=2.0, granularity="sample", **how)
+        picked = [one.select(Toy(seed), 17, Key(0)).tolist() for one in (none, replace(none, diversity=1e-9))]
+        assert picked[0] == picked[1]
+
+
+def test_diversity_knows_what_earlier_chunks_picked():
+    """Two chunks with the same images: with a large weight no image is picked in both."""
+    problem = Toy(0, sizes=(6, 6))
+    problem.x[problem.batches[1]] = problem.x[problem.batches[0]]
+    problem.y[problem.batches[1]] = problem.y[problem.batches[0]]
+    picked = RCS(granularity="sample", chunk=1, diversity=50.0).select(problem, 6, Key(0)).tolist()
+    first, second = (batch.tolist() for batch in problem.batches)
+    at = [first.index(i) for i in picked[:3]], [second.index(i) for i in picked[3:]]
+    assert not set(at[0]) & set(at[1])
+
+
+def test_diversity_is_for_single_images_and_leaves_the_names_of_runs():
+    with pytest.raises(ValueError, match="diversity compares single images, not mini-batches: set granularity to sample"):
+        RCS(diversity=1.0)
+    with pytest.raises(ValueError, match="diversity is a number ≥ 0, not -1"):
+        RCS(granularity="sample", diversity=-1.0)
+    assert "diversity" not in to_json(RCS())
+    assert to_json(RCS(granularity="sample", diversity=0.5))["diversity"] == 0.5

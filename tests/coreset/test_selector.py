@@ -9,6 +9,7 @@ import torch
 from toy import Toy
 
 from unshaken.base.rng import Key
+from unshaken.coreset.kmeans_margin import KMeansMargin, margins
 from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import All, Random, Ranked, random_subset, split
 from unshaken.coreset.submodular import FacilityLocation, GradientMatching, KCenter
@@ -19,12 +20,15 @@ SELECTORS = {
     "random": Random(),
     "loss": Ranked(by="loss"),
     "distance": Ranked(by="distance"),
+    "gradient": Ranked(by="gradient", largest=False),
+    "k-means": KMeansMargin(clusters=3),
     "k-centre": KCenter(),
     "facility": FacilityLocation(),
     "facility-slack": FacilityLocation(slack=0.2),
     "matching": GradientMatching(),
     "matching-samples": GradientMatching(granularity="sample", slack=0.2),
     "rcs": RCS(),
+    "rcs-diverse": RCS(granularity="sample", slack=0.2, at_once=3, diversity=1.0),
     "rcs-samples": RCS(granularity="sample", slack=0.2, distance="js"),
 }
 each_selector = pytest.mark.parametrize("selector", SELECTORS.values(), ids=SELECTORS)
@@ -102,9 +106,10 @@ def test_random_is_uniform_and_ignores_mini_batches():
 @pytest.mark.parametrize("largest", [True, False])
 def test_ranks(largest):
     problem = Toy(0)
-    value = {int(i): float(v) for i, v in zip(problem.index, problem.distances("kl", None), strict=True)}
-    order = sorted(value, key=value.get, reverse=largest)
-    assert Ranked(by="distance", largest=largest).select(problem, 10, Key(0)).tolist() == order[:10]
+    for by, values in (("distance", problem.distances("kl", None)), ("gradient", problem.input_gradients())):
+        value = {int(i): float(v) for i, v in zip(problem.index, values, strict=True)}
+        order = sorted(value, key=value.get, reverse=largest)
+        assert Ranked(by=by, largest=largest).select(problem, 10, Key(0)).tolist() == order[:10]
     losses = problem.losses().tolist()
     batches = sorted(range(8), key=losses.__getitem__, reverse=largest)[:2]
     picked = Ranked(by="loss", largest=largest).select(problem, 10, Key(0))
@@ -124,6 +129,45 @@ def test_k_centre_of_copies_takes_each_once():
     problem = Toy(0)
     problem.x = torch.zeros(48, 5)
     assert len(set(KCenter().select(problem, 48, Key(0)).tolist())) == 48
+
+
+def test_margins_are_distances_to_the_two_nearest_means_of_clusters():
+    """Three tight clusters, so that k-means has one answer: their means; images between two of them are added."""
+    rng, centres = Key("blobs").on("cpu"), torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]])
+    f = torch.cat([centre + 0.1 * torch.randn(40, 2, generator=rng) for centre in centres])
+    f = torch.cat([f, torch.tensor([[5.1, 0.0], [0.0, 6.5]])])
+    members = [[*range(40)], [*range(40, 80), 120], [*range(80, 120)]]
+    members[0].append(121)
+    means = torch.stack([f[rows].double().mean(0) for rows in members])
+    slow = []
+    for one in f.double():
+        nearest, second, _ = sorted(float((one - mean).norm()) for mean in means)
+        slow.append(second - nearest)
+    assert torch.allclose(margins(f, 3, Key(0)).double(), torch.tensor(slow, dtype=torch.float64), atol=1e-4)
+    assert sorted(margins(f, 3, Key(0)).argsort()[:2].tolist()) == [120, 121]
+    with pytest.raises(ValueError, match="122 candidates cannot form 200 clusters; ask for fewer by --coreset.clusters"):
+        margins(f, 200, Key(0))
+
+
+@pytest.mark.parametrize(("share", "by_margin"), [(0.0, 12), (0.5, 6), (0.25, 9), (1.0, 0)])
+def test_the_smallest_margins_come_first_and_the_rest_is_random(share, by_margin):
+    problem = Toy(0)
+    order = problem.index[margins(problem.features(), 4, Key(0) / "clusters").argsort(stable=True)].tolist()
+    picked = KMeansMargin(clusters=4, random_share=share).select(problem, 12, Key(0)).tolist()
+    assert picked[:by_margin] == order[:by_margin]
+    assert set(picked[by_margin:]) <= set(order[by_margin:])
+    if share:
+        drawn = [KMeansMargin(clusters=4, random_share=share).select(problem, 12, Key(k)).tolist() for k in range(4)]
+        assert len({tuple(each[by_margin:]) for each in drawn}) == 4
+
+
+def test_random_others_are_uniform():
+    problem, rest = Toy(0), torch.zeros(48)
+    for k in range(300):
+        picked = KMeansMargin(clusters=3, random_share=1.0).select(problem, 12, Key(k))
+        rest += torch.bincount(picked, minlength=48)
+    assert rest.min() > 45  # 75 on average, with a deviation of 7.5
+    assert rest.max() < 105
 
 
 def facility(similarity: list[list[float]], subset: list[int]) -> float:

@@ -64,6 +64,17 @@ class Toy(SelectionObjective):
     def losses(self):
         return torch.stack([self.loss(self.theta, batch).mean() for batch in self.batches])
 
+    def input_gradients(self):
+        """By definition, one image at a time: of the loss at x̃ by x̃, which the attack's step is no part of."""
+        found = []
+        for image in self.index:
+            x = self.x[image : image + 1].clone().requires_grad_()
+            (grad,) = torch.autograd.grad(cross_entropy(self.z(x, self.theta), self.y[image : image + 1]), x)
+            x_adv = (x + 0.3 * grad.sign()).detach().requires_grad_()
+            (grad,) = torch.autograd.grad(cross_entropy(self.z(x_adv, self.theta), self.y[image : image + 1]), x_adv)
+            found.append(grad.norm())
+        return torch.stack(found)
+
     def features(self):
         return self.x[self.index]
 

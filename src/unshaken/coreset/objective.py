@@ -46,6 +46,14 @@ class SelectionObjective(ABC):
         """Return the training loss of each mini-batch."""
 
     @abstractmethod
+    def input_gradients(self) -> Float[Tensor, "N"]:
+        """Return ‖∇_x L(x; θ)‖ of each candidate in `index`, over all of its views, clean and attacked.
+
+        L is the sum of the training loss over the images of a mini-batch, so that mini-batches of different sizes can
+        be compared.
+        """
+
+    @abstractmethod
     def features(self) -> Float[Tensor, "N D"]:
         """Return f(x) of each candidate in `index`, clean and un-augmented."""
 

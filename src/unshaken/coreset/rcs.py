@@ -27,6 +27,7 @@ from unshaken.base.rng import Key
 from unshaken.base.serialize import LATER
 from unshaken.base.types import Float, Int
 from unshaken.coreset import released
+from unshaken.coreset.diversity import Diversity
 from unshaken.coreset.gradients import Gradients, Theta
 from unshaken.coreset.objective import Granularity, SelectionObjective
 from unshaken.coreset.selector import Selector, check_budget, chunks, random_subset
@@ -69,11 +70,18 @@ class RCS(Selector):
     """paper: the search of the paper. released: the gains of the released code, which averages gradients over the
     outputs of a layer, with d = `minmax_rows` and θ′ ← θ′ − 2 η′ q_b*. Set refresh=1 too, since that code attacks U
     after each pick. Use it only for projection heads: with a softmax these gains are rounding noise."""
+    diversity: NonNegative = field(default=0.0, metadata=LATER)
+    """λ, the weight of diversity among single images: a gain, in standard deviations of all gains, is reduced by λ
+    times the largest cosine similarity of the image's features with those picked. 0: no diversity term."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "released" and self.distance != "kl":
             raise ValueError(f"the released form of RCS needs the distance kl, not {self.distance}")
+        if self.diversity and self.granularity == "batch":
+            raise ValueError(
+                "diversity compares single images, not mini-batches: set granularity to sample, or diversity to 0"
+            )
         positive = (self.refresh is None or self.refresh >= 1, self.at_once >= 1, self.chunk is None or self.chunk >= 1)
         if not (self.eta >= 0 and 0 <= self.slack < 1 and all(positive)):
             raise ValueError(
@@ -86,15 +94,23 @@ class RCS(Selector):
         rng, form = (key / "glance").on("cpu"), FORMS[self.form]
         distance = form.distance or self.distance
         theta, rd, age, picked = problem.theta, None, 0, []
+        diversity = Diversity(problem.features(), self.diversity) if self.diversity else None
         for batches, budget in chunks(problem, self.granularity, count, self.chunk):
             q = problem.gradients(batches, self.granularity)
             left = torch.ones(len(q), dtype=torch.bool)
             picks = budget * len(q) / len(q.index)
+            begin = sum(len(problem.batches[b]) for b in range(batches.start))
             while budget > 0:
                 if rd is None or (self.refresh and age >= self.refresh):
                     rd, age = problem.validation(theta, distance, self.attack), 0
                 r = form.direction(gradient(rd, theta))
-                for best in self._best(q, r, left, picks, rng):
+                seen, gains = self._gains(q, r, left, picks, rng)
+                at_once = min(self.at_once, int(left.sum()), budget)
+                if diversity:
+                    order = diversity.pick(gains, begin + seen, at_once)
+                else:
+                    order = gains.argsort(descending=True, stable=True)[:at_once]
+                for best in seen[order].tolist():
                     picked.append(q.images(best)[:budget])
                     budget, age, left[best] = budget - len(picked[-1]), age + 1, False
                     theta = step(theta, q.of(best), form.moves * self.eta)
@@ -103,14 +119,14 @@ class RCS(Selector):
             del q  # frees the memory before the next chunk
         return torch.cat(picked)
 
-    def _best(self, q: Gradients, r: Theta, left: Tensor, picks: float, rng: torch.Generator) -> list[int]:
-        """Return the items with the largest gains; of equal ones the first."""
-        count = min(self.at_once, int(left.sum()))
+    def _gains(
+        self, q: Gradients, r: Theta, left: Tensor, picks: float, rng: torch.Generator
+    ) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"]]:
+        """Return the items that this pick compares, and their gains; −∞ for those picked already."""
         if self.slack:
             seen = random_subset(left, picks, self.slack, rng)
-            return seen[q.along(r, seen).cpu().argsort(descending=True, stable=True)[:count]].tolist()
-        gains = q.along(r).cpu().masked_fill(~left, -torch.inf)
-        return gains.argsort(descending=True, stable=True)[:count].tolist()
+            return seen, q.along(r, seen).cpu()
+        return torch.arange(len(q)), q.along(r).cpu().masked_fill(~left, -torch.inf)
 
 
 def gradient(rd: Callable[[Theta], Float[Tensor, ""]], theta: Theta) -> Theta:

@@ -15,7 +15,7 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.ranges import Count, Inside, Natural, Several, Share, ranged
 from unshaken.base.rng import Key
-from unshaken.base.types import Int
+from unshaken.base.types import Float, Int
 from unshaken.coreset.objective import Granularity, SelectionObjective
 from unshaken.losses.divergence import Distance
 
@@ -105,11 +105,12 @@ class Random(Selector):
 
 @dataclass(frozen=True)
 class Ranked(Selector):
-    """The images with the largest, or smallest, distance or loss."""
+    """The images with the largest, or smallest, distance, input gradient or loss."""
 
-    by: Literal["loss", "distance"] = "distance"
-    """distance: d(h(x̃), h(x)) of each image. loss: the training loss of each mini-batch, since a contrastive loss
-    belongs to no single image; entire mini-batches are picked then."""
+    by: Literal["loss", "distance", "gradient"] = "distance"
+    """distance: d(h(x̃), h(x)) of each image. gradient: the norm of the training loss's gradient by the pixels of all
+    views of an image. loss: the training loss of each mini-batch, since a contrastive loss belongs to no single image;
+    entire mini-batches are picked then."""
     largest: bool = True
     """True: the largest first. False: the smallest first."""
     distance: Distance = "kl"
@@ -119,11 +120,15 @@ class Ranked(Selector):
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
-        value = problem.losses() if self.by == "loss" else problem.distances(self.distance, self.attack)
-        order = value.cpu().argsort(descending=self.largest, stable=True)
-        if self.by == "distance":
-            return problem.index[order][:count]
-        return torch.cat([problem.batches[b] for b in order])[:count]
+        order = self._values(problem).cpu().argsort(descending=self.largest, stable=True)
+        if self.by == "loss":
+            return torch.cat([problem.batches[b] for b in order])[:count]
+        return problem.index[order][:count]
+
+    def _values(self, problem: SelectionObjective) -> Float[Tensor, "_"]:
+        if self.by == "loss":
+            return problem.losses()
+        return problem.input_gradients() if self.by == "gradient" else problem.distances(self.distance, self.attack)
 
 
 def check_budget(problem: SelectionObjective, count: int) -> None:

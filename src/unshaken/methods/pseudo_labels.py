@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from unshaken.base.rng import Key
 from unshaken.base.types import Float, Int
 from unshaken.nets.network import Encoder, evaluating
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 
 @torch.no_grad()
@@ -25,11 +30,12 @@ def clusters(f: Float[Tensor, "N D"], counts: tuple[int, ...], key: Key) -> Int[
     """
     if len(f) < max(counts):
         raise ValueError(f"{len(f)} images cannot form {max(counts)} clusters; ask for fewer by --clusters")
+    return torch.stack([torch.from_numpy(kmeans(f, count, key).labels_).long() for count in counts], dim=1)
+
+
+def kmeans(f: Float[Tensor, "N D"], count: int, key: Key) -> KMeans:
+    """Fit scikit-learn's k-means of `count` clusters; its random state depends on the key and the count."""
     from sklearn.cluster import KMeans  # imported here, because it takes a second
 
-    columns = []
-    for count in counts:
-        seed = (key / count).number % 2**32  # the range that scikit-learn accepts
-        found = KMeans(count, n_init=1, random_state=seed).fit(f.cpu().numpy())  # pyright: ignore[reportArgumentType]
-        columns.append(torch.from_numpy(found.labels_).long())
-    return torch.stack(columns, dim=1)
+    seed = (key / count).number % 2**32  # the range that scikit-learn accepts
+    return KMeans(count, n_init=1, random_state=seed).fit(f.cpu().numpy())  # pyright: ignore[reportArgumentType]

@@ -27,6 +27,7 @@ from unshaken.nets.network import Network
 from unshaken.train.attack_cache import AttackCache
 from unshaken.train.attack_policy import AttackPolicy, with_attack_steps
 from unshaken.train.batches import BatchStream, Position
+from unshaken.train.input_gradients import input_gradient_norms
 from unshaken.train.layer_gradients import image_factors, linear_layers
 
 T = TypeVar("T")
@@ -100,6 +101,14 @@ class MethodObjective(SelectionObjective):
                 return self._loss(b)
 
         return torch.stack(self.processes.each(len(self.batches), piece))
+
+    def input_gradients(self) -> Float[Tensor, "N"]:
+        def piece(b: int) -> Tensor:
+            images = len(self.batches[b])
+            with self._restoring():  # the loss is a mean over the mini-batch
+                return images * input_gradient_norms(self.net, lambda: self._loss(b), images)
+
+        return torch.cat(self.processes.each(len(self.batches), piece))
 
     @torch.no_grad()
     def features(self) -> Float[Tensor, "N D"]:
