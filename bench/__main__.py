@@ -27,10 +27,11 @@ NAMES = {
     "rcs-gain": "whether the gain that RCS maximises forecasts robustness, over random fifths of digits",
     "scaling": "what an image costs in a set of a thousand and in one of a million, and the memory of a selection",
     "selection": "a coreset selection by RCS, against the published procedure",
+    "selectors": "coreset selectors against chance on digits (options of its own: selectors --help)",
     "report": "no comparison: print the kept results as a table, with processor and precision",
     "startup": "from the command to the help, and to the first training step, against importing torch",
 }
-OWN_OPTIONS = ("campaign", "clusters", "evidence")
+OWN_OPTIONS = ("campaign", "clusters", "evidence", "selectors")
 
 
 def main() -> None:

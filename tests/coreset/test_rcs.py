@@ -348,7 +348,9 @@ def test_diversity_knows_what_earlier_chunks_picked():
 
 
 def test_diversity_is_for_single_images_and_leaves_the_names_of_runs():
-    with pytest.raises(ValueError, match="diversity compares single images, not mini-batches: set granularity to sample"):
+    with pytest.raises(
+        ValueError, match="diversity compares single images, not mini-batches: set granularity to sample"
+    ):
         RCS(diversity=1.0)
     with pytest.raises(ValueError, match="diversity is a number ≥ 0, not -1"):
         RCS(granularity="sample", diversity=-1.0)

@@ -17,11 +17,13 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import StepSchedule
+from unshaken.coreset.kmeans_margin import KMeansMargin
 from unshaken.coreset.rcs import RCS
-from unshaken.coreset.selector import Random, split
+from unshaken.coreset.selector import Random, Ranked, split
 from unshaken.nets.checkpoint import read_tensors
 from unshaken.train.approximations import Approximations
 from unshaken.train.batches import BatchStream
+from unshaken.train.coreset_training import SELECTION
 from variants import variants
 
 SELECTOR = RCS(0.25, warmup=1, every=2, validation=0.1, attack=PGD(Linf(0.1), 1))
@@ -59,6 +61,47 @@ def test_each_selection_is_exact_distinct_and_of_the_candidates(run):
     assert torch.equal(tensors["held"], held)
     assert (about["selector"], about["epoch"], about["seconds"] > 0) == ("RCS", 1, True)
     assert not torch.equal(chosen[1], chosen[3])
+
+
+def test_the_classes_of_each_selection_are_recorded(run):
+    """Against counts of the set's labels; the record is beside the images, and read with them."""
+    label = unshaken.DataSource("digits", limit=60).load("train").label
+    candidates, _ = split(60, 0.1, Key(1) / "pretrain" / "coreset")
+    for file in run.glob("coreset-*.safetensors"):
+        tensors, about = read_tensors(file, SELECTION)
+        assert about["classes"]["selected"] == [int((label[tensors["index"]] == k).sum()) for k in range(10)]
+        assert about["classes"]["candidates"] == [int((label[candidates] == k).sum()) for k in range(10)]
+        assert 0 < about["classes"]["random_mean"] < 1
+
+
+LABEL_FREE = [
+    SELECTOR,
+    RCS(0.25, 1, None, 0.1, granularity="sample", at_once=4, diversity=1.0, attack=PGD(Linf(0.1), 1)),
+    Ranked(0.25, 1, None, 0.1, by="gradient", largest=False),
+    KMeansMargin(0.25, 1, None, 0.1),
+]
+
+
+@pytest.mark.parametrize("selector", LABEL_FREE, ids=["rcs", "diverse", "gradient", "k-means"])
+def test_labels_do_not_change_what_is_picked(selector, tmp_path, capsys, monkeypatch):
+    """The set's labels, other labels and none: the same picks and the same network."""
+    images = unshaken.DataSource("digits").load("train")[:60]
+    others = replace(images, label=images.label.flip(0))
+    none = replace(images, label=None, names=())
+    runs = []
+    for name, each in (("own", images), ("others", others), ("none", none)):
+        monkeypatch.setattr("unshaken.runs.pretrain.load_sets", lambda *_, each=each: [each])
+        workspace = unshaken.Workspace(tmp_path / name, quiet=name != "own")
+        runs.append(unshaken.pretrain(recipe(selector, epochs=2), workspace))
+    printed = capsys.readouterr().err
+    assert printed.count("selection before epoch 1: 14 of 54 images; classes have ") == 1
+    picked = [selections(run)[1] for run in runs]
+    assert torch.equal(picked[0], picked[1])
+    assert torch.equal(picked[0], picked[2])
+    assert len({digest(run) for run in runs}) == 1
+    about = [read_tensors(run / "coreset-0001.safetensors")[1] for run in runs]
+    assert about[0]["classes"] != about[1]["classes"]
+    assert "classes" not in about[2]
 
 
 def test_an_epoch_sees_what_was_picked_and_time_goes_on_in_epochs(tmp_path, monkeypatch):

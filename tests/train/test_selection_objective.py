@@ -17,6 +17,7 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Clock, Constant
 from unshaken.base.types import Batch
+from unshaken.coreset.kmeans_margin import KMeansMargin
 from unshaken.coreset.rcs import RCS, gradient
 from unshaken.coreset.selector import Random, Ranked, split
 from unshaken.coreset.submodular import FacilityLocation, GradientMatching, KCenter
@@ -136,6 +137,59 @@ def test_gradients_are_those_of_the_method_s_own_loss(name, scenes):
         assert float(scores[b].sum()) == pytest.approx(full, abs=1e-4 * size)
 
 
+def nt_xent64(z: Tensor, tau: float) -> Tensor:
+    """NT-Xent of (2 N D) by loops."""
+    rows = [row / row.norm() for row in z.flatten(0, 1)]
+    count, total = len(rows), 0.0
+    for a in range(count):
+        scores = {b: rows[a] @ rows[b] / tau for b in range(count) if b != a}
+        total = total + torch.stack([*scores.values()]).logsumexp(0) - scores[(a + count // 2) % count]
+    return total / count
+
+
+@pytest.mark.parametrize("name", ["simclr", "acl"])
+def test_input_gradients_are_those_of_one_image_at_a_time(name, scenes):
+    """In float64, with NT-Xent by loops; and by central differences, which share nothing with autograd."""
+    scene = scenes[name]
+    problem = scene.posed(count=9, size=4)
+    assert [len(batch) for batch in problem.batches] == [4, 5]
+    net, method, norms = (
+        copy.deepcopy(scene.step.net).eval(),
+        scene.step.method,
+        problem.input_gradients().split([4, 5]),
+    )
+    exact = copy.deepcopy(net).double()
+    for b, index in enumerate(problem.batches):
+        views = {"clean": scene.views(scene.images.floats(index), 0.7, problem.key / "views" / b)}
+        if name == "acl":
+            views["adv"] = method.adversarial(net, views["clean"], problem.key / "loss" / b)
+        views = {route: x.double() for route, x in views.items()}
+
+        def loss(views: dict[str, Tensor]) -> Tensor:
+            total = 0.0
+            for route, x in views.items():
+                routed.set_route(exact, route)
+                z = exact.head(exact.encoder(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+                total = total + nt_xent64(z, method.tau)
+            return total
+
+        for i, norm in enumerate(norms[b].tolist()):
+            one = {route: x[:, i].clone().requires_grad_() for route, x in views.items()}
+
+            def moved(one: dict[str, Tensor], i=i, views=views) -> dict[str, Tensor]:
+                each = torch.arange(views["clean"].shape[1])[None, :, None, None, None] == i
+                return {route: torch.where(each, one[route][:, None], x) for route, x in views.items()}
+
+            grads = dict(zip(one, torch.autograd.grad(loss(moved(one)), [*one.values()]), strict=True))
+            slow = len(index) * sum(float(grad.square().sum()) for grad in grads.values()) ** 0.5
+            assert norm == pytest.approx(slow, rel=2e-3)
+            if i == 0:  # along the gradient the loss rises by its norm
+                step = 1e-5 * len(index) / slow
+                with torch.no_grad():
+                    up, down = (loss(moved({r: one[r] + s * step * grads[r] for r in one})) for s in (1, -1))
+                assert float(up - down) * len(index) / 2e-5 == pytest.approx(slow, rel=1e-3)
+
+
 def everything(step: Step) -> tuple:
     """All that a look could change."""
     state = {name: value.clone() for name, value in step.state_dict().items()}
@@ -155,12 +209,15 @@ def test_looking_changes_nothing_and_the_key_decides(name):
         RCS(attack=ATTACK, granularity="sample", distance="ot"),
         Ranked(by="loss"),
         Ranked(by="distance", attack=ATTACK, distance="js"),
+        Ranked(by="gradient"),
+        KMeansMargin(clusters=3),
+        RCS(attack=ATTACK, granularity="sample", diversity=1.0),
         KCenter(),
         FacilityLocation(),
         GradientMatching(granularity="sample"),
     ]
     if name not in ("acl", "advcl", "sat"):  # the others have one of each kind
-        selectors = [selectors[k] for k in (0, 2, 6)]
+        selectors = [selectors[k] for k in (0, 2, 4, -1)]
     picked = [selector.select(problem, 7, Key(0)) for selector in selectors]
     again = [selector.select(scene.posed(count=12), 7, Key(0)) for selector in reversed(selectors)]
     assert all(torch.equal(a, b) for a, b in zip(picked, reversed(again), strict=True))
@@ -368,7 +425,7 @@ def answers(rank: int, count: int, folder: Path) -> None:
     problem = scene.posed()
     assert problem.processes.count == count
     ways = [RCS(attack=ATTACK), RCS(attack=ATTACK, granularity="sample"), GradientMatching(), KCenter(),
-            Ranked(by="loss"), Ranked(attack=ATTACK)]  # fmt: skip
+            Ranked(by="loss"), Ranked(attack=ATTACK), Ranked(by="gradient"), KMeansMargin(clusters=3)]  # fmt: skip
     picks = [way.select(problem, 9, Key(0)) for way in ways]
     q = problem.gradients(range(4), "batch")
     torch.save([*picks, *q.of(3).values(), problem.losses(), problem.features()], f"{folder}/answer{count}{rank}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from unshaken.base.distributed import processes
 from unshaken.base.json_shapes import Number, Whole
 from unshaken.base.schedule import Schedule
 from unshaken.base.types import Int
+from unshaken.coreset.class_balance import CLASS_BALANCE, ClassBalance, class_balance, describe
 from unshaken.coreset.selector import Selector, split
 from unshaken.methods.base import Step
 from unshaken.nets.checkpoint import read_tensors, write_tensors
@@ -24,7 +26,13 @@ from unshaken.train.optim import Optimizer
 from unshaken.train.run_dir import Run
 from unshaken.train.selection_objective import CachedObjective, objective_of
 
-SELECTION = {"kind": ("coreset",), "selector?": str, "seconds": Number(0), "epoch": Whole(0)}
+SELECTION = {
+    "kind": ("coreset",),
+    "selector?": str,
+    "seconds": Number(0),
+    "epoch": Whole(0),
+    "classes?": CLASS_BALANCE,
+}
 """The shape of the header of a selection's file."""
 
 
@@ -52,7 +60,12 @@ def fit_on_coresets(
     before each selection, and each selection is a file, so a run that is killed at any moment resumes to the same bits.
     """
     coreset_training = CoresetTraining(
-        coreset, step, feed, execution.run, *split(len(feed.images), coreset.validation, feed.key / "coreset")
+        coreset,
+        step,
+        feed,
+        execution.run,
+        *split(len(feed.images), coreset.validation, feed.key / "coreset"),
+        quiet=execution.quiet,
     )
     first = replace(feed, index=coreset_training.candidates)
     with training(step, first, optimizer, execution) as loop:
@@ -67,6 +80,7 @@ class CoresetTraining:
     full        the batches of all images
     candidates  the indices of the images to select from
     held        the indices of the validation images, which are never selected
+    quiet       do not print a line on the classes of each selection
     """
 
     coreset: Selector
@@ -75,6 +89,7 @@ class CoresetTraining:
     run: Run
     candidates: Int[Tensor, "X"]
     held: Int[Tensor, "U"]
+    quiet: bool = True
 
     def train_to_next_selection(self, loop: Loop, lr: Schedule) -> None:
         """Select if it is due, and train to the next selection or to the end."""
@@ -112,12 +127,23 @@ class CoresetTraining:
             objective = objective_of(self.step, self.full, position, self.candidates, self.held, key / "problem", *how)
             index = self.coreset.select(objective, self.coreset.budget(len(self.candidates)), key / "select")
             about = {"kind": "coreset", "selector": type(self.coreset).__name__, "seconds": time.monotonic() - start}
-            us.first(lambda: write_tensors(file, {"index": index, "held": self.held}, about | {"epoch": epoch}))
+            about |= {"epoch": epoch} | us.first(lambda: self.classes(index, epoch))
+            us.first(lambda: write_tensors(file, {"index": index, "held": self.held}, about))
         us.first(lambda: self.attacks(epoch).file.unlink(missing_ok=True))
         files = [self.file(e) for e in range(epoch + 1) if self.coreset.due(e)]
         self.run.spent["selection"] = us.first(
             lambda: sum(read_tensors(file, SELECTION)[1]["seconds"] for file in files)
         )
+
+    def classes(self, index: Int[Tensor, "S"], epoch: int) -> dict[str, ClassBalance]:
+        """Return the class balance of a finished selection under its name, and print it; {} without labels."""
+        images = self.full.images
+        if images.label is None:
+            return {}
+        balance = class_balance(images.label, index, self.candidates, len(images.names))
+        if not self.quiet:
+            print(f"{self.run.path.name}: selection before epoch {epoch}: {describe(balance)}", file=sys.stderr)
+        return {"classes": balance}
 
     @property
     def reuses_attacks(self) -> bool:
