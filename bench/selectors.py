@@ -2,8 +2,9 @@
 
 `python -m bench selectors --out FOLDER [--data FOLDER]`: digits of 8 pixels; with --data, which holds cifar10/ as
 Parquet or the original archive, CIFAR-10 by the network of `bench evidence`. All runs of a seed begin with the same
-epochs on all images. The same command resumes; a run that is finished is found. Each selector is compared with chance
-by an exact sign test of paired verdicts, for each seed and over all of them. Classes are diagnosis only.
+epochs on all images, which are trained once. The same command resumes; a run that is finished is found. Each selector
+is compared with chance by an exact sign test of paired verdicts, for each seed and over all of them. Classes are for
+diagnosis only.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy
@@ -35,6 +37,8 @@ from unshaken.report.compare import sign_test
 from unshaken.runs.plan import with_epochs
 from unshaken.train.attack_policy import with_attack_steps
 from unshaken.train.coreset_training import SELECTION
+from unshaken.train.image_sets import slug
+from unshaken.train.run_dir import CHECKPOINT
 
 EPOCHS, STEPS = 20, 2
 WHEN: dict[str, Any] = {"warmup": 5, "every": 5, "validation": 0.1}
@@ -66,10 +70,30 @@ def pretraining(data: Path | None, out: Path) -> Pretrain:
     return replace(with_epochs(one, EPOCHS), method=with_attack_steps(one.method, STEPS))
 
 
+@dataclass(frozen=True)
+class WarmedUp:
+    """An observer that keeps the checkpoint at the end of the warm-up, from which other runs of the seed continue."""
+
+    kept: Path
+
+    def checkpoint(self, file: Path, step: int) -> None:
+        place = read_tensors(file, CHECKPOINT)[1]["place"]
+        if (place["epoch"], place["batch"]) == (WHEN["warmup"], 0) and not self.kept.exists():
+            copyfile(file, self.kept)
+
+    def give(self, run: Path) -> None:
+        """Let a new run begin after the warm-up."""
+        if self.kept.exists() and not run.exists():
+            run.mkdir(parents=True)
+            copyfile(self.kept, run / "checkpoint.safetensors")
+
+
 def make(one: Pretrain, out: Path) -> dict[str, Any]:
     """Train and evaluate one run, or find it; return its verdicts, its seconds, and the classes of its selections."""
     workspace = unshaken.Workspace(out, Runtime(threads=1), quiet=True)
-    run = unshaken.pretrain(one, workspace)
+    warmed_up = WarmedUp(out / f"warm-up-{one.seed}.safetensors")
+    warmed_up.give(workspace.folder(f"{one.name}-{slug(one.data)}", one))
+    run = unshaken.pretrain(one, workspace, observers=[warmed_up])
     classifier = unshaken.finetune(run, "slf", replace(workspace, root=None))
     result = unshaken.evaluate(classifier, workspace=workspace)
     assert result is not None

@@ -42,6 +42,7 @@ def test_classes_against_their_share_of_the_candidates():
     assert (third["fewest"], third["most"]) == ("dog (0.00×)", "cat (2.00×)")
     square = (1 - 2) ** 2 / 2 + (1 - 1.2) ** 2 / 1.2 + (2 - 0.8) ** 2 / 0.8
     assert first["χ²/df"] == f"{square / 2 * 9 / 6:.2f}"
+    assert first["total variation"].startswith("0.300 (0.")  # of 4: 1, 1, 2 where 2, 1.2, 0.8 are in proportion
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
@@ -56,5 +57,5 @@ def test_shares_are_listed_only_for_a_few_classes():
     names = tuple(f"class {k}" for k in range(30))
     row = rows(SELECTIONS, CANDIDATES, LABEL, names)[1]
     assert row[-1] == "–"
-    assert row[-4] == "class 0 (0.50×)"
-    assert rows(SELECTIONS, CANDIDATES, [0] * 12, ("cat",))[1][-4:] == ("–", "–", "–", "4")
+    assert row[-5] == "class 0 (0.50×)"
+    assert rows(SELECTIONS, CANDIDATES, [0] * 12, ("cat",))[1][-5:] == ("–", "–", "–", "–", "4")

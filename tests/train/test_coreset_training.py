@@ -226,6 +226,12 @@ def test_random_selections_are_fixed_or_anew(tmp_path):
     assert not torch.equal(anew[1], anew[3])
 
 
+def test_more_clusters_than_candidates_are_refused_before_the_warm_up(tmp_path):
+    with pytest.raises(ValueError, match="54 candidates cannot form 55 clusters: set clusters to 54"):
+        unshaken.pretrain(recipe(KMeansMargin(0.25, 1, 2, 0.1, clusters=55)), unshaken.Workspace(tmp_path, quiet=True))
+    assert not list(tmp_path.rglob("checkpoint*"))
+
+
 def test_without_a_selector_nothing_is_set_aside(tmp_path):
     run = unshaken.pretrain(recipe(None, epochs=1), unshaken.Workspace(tmp_path, quiet=True))
     assert not selections(run)

@@ -164,6 +164,7 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "LPAFF": ("luo2023dynacl",),
     "AIR": ("xu2023air",),
     "RCS": ("xu2023rcs",),
+    "KMeansMargin": ("ghosh2025improving", *CLUSTERS),
     "RoCL": ("kim2020rocl",),
     "AdvCL": ("fan2021advcl", "khosla2020supervised", *ROUTES),
     "AsymAdvCL": ("yu2022ainfonce",),

@@ -1,14 +1,12 @@
-"""The classes of a selection against those of all candidates, for diagnosis only: no selector sees them."""
+"""Class balance of a selection against all candidates: for diagnosis, unseen by selectors."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TypedDict
 
-import torch
-from torch import Tensor
-
 from unshaken.base.json_shapes import Items, Number, Whole
-from unshaken.base.types import Int
 
 
 class ClassBalance(TypedDict):
@@ -35,12 +33,9 @@ CLASS_BALANCE = {
 """The shape of a ClassBalance in JSON."""
 
 
-def class_balance(
-    label: Int[Tensor, "N"], selected: Int[Tensor, "n"], candidates: Int[Tensor, "X"], classes: int
-) -> ClassBalance:
-    """Return the class balance of the images with the indices `selected` against those with `candidates`."""
-    label = label.cpu()
-    counts = [torch.bincount(label[index], minlength=classes).tolist() for index in (selected, candidates)]
+def class_balance(selected: Sequence[int], candidates: Sequence[int], classes: int) -> ClassBalance:
+    """Return the class balance of a selection against all candidates, from the classes of their images."""
+    counts = [[count[k] for k in range(classes)] for count in (Counter(selected), Counter(candidates))]
     return {
         "selected": counts[0],
         "candidates": counts[1],
@@ -57,11 +52,12 @@ def total_variation(selected: list[int], candidates: list[int]) -> float:
 
 def random_total_variation(n: int, candidates: list[int]) -> float:
     """Return the mean of `total_variation` over all selections of n images: each n_k is hypergeometric."""
-    from scipy.stats import hypergeom  # imported here, because the import takes a second
+    import numpy  # imported here, because with SciPy it takes a second
+    from scipy.stats import hypergeom
 
     size, total = sum(candidates), 0.0
     for count in set(candidates):
-        possible = torch.arange(min(n, count) + 1).numpy()
+        possible = numpy.arange(min(n, count) + 1)
         deviation = abs(possible / n - count / size)
         total += candidates.count(count) * float((deviation * hypergeom.pmf(possible, size, count, n)).sum())
     return total / 2

@@ -1,4 +1,4 @@
-"""A diversity term for greedy selection: gains minus the similarity of an image with those already picked."""
+"""Diversity of a greedy selection: gains minus the similarity with what is picked already."""
 
 from __future__ import annotations
 

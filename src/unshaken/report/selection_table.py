@@ -6,18 +6,20 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
+from unshaken.coreset.class_balance import random_total_variation, total_variation
 from unshaken.report.table import Row
 
 COLUMNS = ("before epoch", "images", "seconds", "shared with last", "shared with first", "seen so far")
-CLASS_COLUMNS = ("fewest", "most", "χ²/df", "by class")
+CLASS_COLUMNS = ("fewest", "most", "χ²/df", "total variation", "by class")
 LEGEND = (
     "shared with last, with first: images that were in the selection before, and in the first one; seen so far: share "
     "of the candidates that have been in any selection; in brackets: the mean for random selections."
 )
 CLASS_LEGEND = (
     " fewest, most: the classes with the fewest and the most images relative to their share of the candidates, and the "
-    "ratio; χ²/df: unevenness of the classes, with mean 1 for random selections of any size; by class: images of each "
-    "class, in the order of the classes."
+    "ratio; χ²/df: unevenness of the classes, with mean 1 for random selections of any size; total variation: half the "
+    "sum over classes of the differences between their shares of the selection and of the candidates; by class: images "
+    "of each class, in the order of the classes."
 )
 SPELLED = 20
 """Counts by class are shown for up to this many classes: with more a row is unreadable."""
@@ -72,11 +74,13 @@ def classes(index: list[int], candidates: list[int], label: list[int] | None, na
     picked, available = (Counter(label[i] for i in images) for images in (index, candidates))
     counts = ", ".join(str(picked[k]) for k in range(len(names))) if len(names) <= SPELLED else "–"
     if len(available) < 2 or len(index) == len(candidates):
-        return "–", "–", "–", counts
+        return "–", "–", "–", "–", counts
     times = {k: picked[k] / (len(index) * available[k] / len(candidates)) for k in sorted(available)}
     fewest, most = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
     ends = (f"{names[k]} ({times[k]:.2f}×)" for k in (fewest, most))
-    return *ends, f"{unevenness(picked, available):.2f}", counts
+    selected, totals = ([each[k] for k in sorted(available)] for each in (picked, available))
+    distance = f"{total_variation(selected, totals):.3f} ({random_total_variation(len(index), totals):.3f})"
+    return *ends, f"{unevenness(picked, available):.2f}", distance, counts
 
 
 def unevenness(picked: dict[int, int], available: dict[int, int]) -> float:

@@ -67,6 +67,7 @@ def fit_on_coresets(
         *split(len(feed.images), coreset.validation, feed.key / "coreset"),
         quiet=execution.quiet,
     )
+    coreset.budget(len(coreset_training.candidates))  # raises before the warm-up, not after it
     first = replace(feed, index=coreset_training.candidates)
     with training(step, first, optimizer, execution) as loop:
         while loop.position.epoch < feed.epochs:
@@ -140,7 +141,8 @@ class CoresetTraining:
         images = self.full.images
         if images.label is None:
             return {}
-        balance = class_balance(images.label, index, self.candidates, len(images.names))
+        selected, candidates = (images.label.cpu()[each].tolist() for each in (index, self.candidates))
+        balance = class_balance(selected, candidates, len(images.names))
         if not self.quiet:
             print(f"{self.run.path.name}: selection before epoch {epoch}: {describe(balance)}", file=sys.stderr)
         return {"classes": balance}

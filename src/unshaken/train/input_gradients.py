@@ -1,4 +1,4 @@
-"""Norms of a loss's gradients by the images that a network is given, for each image of a mini-batch."""
+"""Norms of a loss's input gradients, for each image of a mini-batch."""
 
 from __future__ import annotations
 
