@@ -125,7 +125,8 @@ def summary(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             row[score] = [made[seed][score]["correct"] for seed in made]
             if name != CHANCE:
                 row[f"{score} against chance"] = paired(made, found[CHANCE], score)
-                each = [paired({seed: made[seed]}, found[CHANCE], score)["p"] for seed in made]
+                shared = [seed for seed in made if seed in found[CHANCE]]
+                each = {seed: paired({seed: made[seed]}, found[CHANCE], score)["p"] for seed in shared}
                 row[f"{score} against chance"]["p by seed"] = each
         classes = [one for seed in made for one in made[seed]["classes"]]
         row["total variation"] = mean(one["total_variation"] for one in classes)

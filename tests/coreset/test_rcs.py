@@ -337,14 +337,15 @@ def test_a_weight_near_zero_picks_as_none(how):
 
 
 def test_diversity_knows_what_earlier_chunks_picked():
-    """Two chunks with the same images: with a large weight no image is picked in both."""
-    problem = Toy(0, sizes=(6, 6))
-    problem.x[problem.batches[1]] = problem.x[problem.batches[0]]
-    problem.y[problem.batches[1]] = problem.y[problem.batches[0]]
-    picked = RCS(granularity="sample", chunk=1, diversity=50.0).select(problem, 6, Key(0)).tolist()
-    first, second = (batch.tolist() for batch in problem.batches)
-    at = [first.index(i) for i in picked[:3]], [second.index(i) for i in picked[3:]]
-    assert not set(at[0]) & set(at[1])
+    """Two chunks with the same images in opposite order: with a large weight no image is picked in both."""
+    for seed in range(3):
+        problem = Toy(seed, sizes=(6, 6))
+        first, second = problem.batches
+        problem.x[second], problem.y[second] = problem.x[first].flip(0), problem.y[first].flip(0)
+        picked = RCS(granularity="sample", chunk=1, diversity=50.0).select(problem, 6, Key(0)).tolist()
+        assert set(picked[:3]) <= set(first.tolist())
+        copied = [first.flip(0).tolist()[second.tolist().index(i)] for i in picked[3:]]
+        assert not set(picked[:3]) & set(copied)
 
 
 def test_diversity_is_for_single_images_and_leaves_the_names_of_runs():
