@@ -21,7 +21,7 @@ from unshaken.evaluation.drift_under_attack import against_gallery, fidelity
 from unshaken.evaluation.linear_probe import linear_probe
 from unshaken.methods.lore import LORE
 from unshaken.nets.backbone import Backbone
-from unshaken.nets.checkpoint import load_encoder, save_encoder
+from unshaken.nets.checkpoint import load_classifier, load_encoder, save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
 from unshaken.recipes.robust import OBJECTIVES, batch_for, robust_recipe
 from unshaken.runs.robustify import Original, recipe_for
@@ -66,6 +66,14 @@ def test_the_command_ends_with_the_original_s_keys_and_a_page(objective, theirs,
     assert torch.equal(encoder.backbone.conv1.weight, after["conv1.weight"])
     found = json.loads((run / "robustness.json").read_text())
     assert found["accuracy"]["25.5"]["after"]["robust"]["n"] == 16
+    assert found["accuracy"]["25.5"]["old_probe"]["robust"]["n"] == 16
+    (fitted,) = tmp_path.glob("runs/theirs/probe-*")
+    (of_robust,), (old,) = run.glob("probe-*"), run.glob("old-probe-*")
+    heads = [load_classifier(folder)[0].head for folder in (fitted, old, of_robust)]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert not torch.equal(heads[1].weight, heads[2].weight)
+    assert torch.equal(load_classifier(old)[0].encoder.backbone.conv1.weight, after["conv1.weight"])
+    assert "the original's linear probe under attack" in (run / "README.md").read_text()
     assert found["embedding"]["25.5"]["before"]["n"] == 64
     assert found["fidelity"]["clean_drift"] > 0
     assert 0 < found["fidelity"]["cosine"] < 1

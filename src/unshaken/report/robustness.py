@@ -15,20 +15,21 @@ class Robustness:
 
     fidelity   how far the embeddings of clean images moved
     embedding  by the attack's ε in 1/255: the drift under attack of the original and of the robust encoder
-    accuracy   by the attack's ε in 1/255: the results of both linear probes; empty without labelled test images
+    accuracy   by the attack's ε in 1/255: the results of both linear probes, and of the original's on the robust
+               encoder; empty without labelled test images
     why_none   why there are no accuracies, in words
     """
 
     fidelity: dict[str, float]
     embedding: dict[str, tuple[dict[str, Any], dict[str, Any]]]
-    accuracy: dict[str, tuple[dict[str, Any], dict[str, Any]]]
+    accuracy: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
     images: dict[str, Any]
     attack: str
     why_none: str = ""
 
     def to_json(self) -> dict[str, Any]:
         pairs = {
-            name: {eps: dict(zip(("before", "after"), pair, strict=True)) for eps, pair in rows.items()}
+            name: {eps: dict(zip(("before", "after", "old_probe"), each, strict=False)) for eps, each in rows.items()}
             for name, rows in (("embedding", self.embedding), ("accuracy", self.accuracy))
         }
         return {"images": self.images, "attack": self.attack, "fidelity": self.fidelity} | pairs | (
@@ -49,10 +50,12 @@ class Robustness:
             yield f"identity lost under attack, ε = {eps}/255", _lost(before), _lost(after)
             drifts = [f"{each['relative_drift_median']:.2f}" for each in (before, after)]
             yield f"relative drift under attack, ε = {eps}/255, median", drifts[0], drifts[1]
-        for number, (eps, (before, after)) in enumerate(self.accuracy.items()):
-            if not number:
-                yield "linear probe, clean accuracy", _share(before["standard"]), _share(after["standard"])
-            yield f"linear probe under attack, ε = {eps}/255", _share(before["robust"]), _share(after["robust"])
+        for name, which in (("linear probe", 1), ("the original's linear probe", 2)):
+            for number, (eps, results) in enumerate(self.accuracy.items()):
+                before, after = results[0], results[which]
+                if not number:
+                    yield f"{name}, clean accuracy", _share(before["standard"]), _share(after["standard"])
+                yield f"{name} under attack, ε = {eps}/255", _share(before["robust"]), _share(after["robust"])
 
     def lines(self) -> list[str]:
         rows = [("", "before", "after"), *self.rows()]
@@ -80,5 +83,6 @@ def page(found: Robustness, title: str, facts: dict[str, str]) -> str:
         f"Attack: {markdown(found.attack)}. Identity is lost if the nearest of {gallery} clean images is no longer the "
         f"attacked image's own; relative drift is in units of the distance to the nearest other image.{none}\n\n"
         "An index of old embeddings, or a head trained on them, can still be used only if the drift above is small and "
-        "an image's own embedding is found in the old index. The weights keep the licence of the original.\n"
+        "an image's own embedding is found in the old index. Each encoder has a linear probe of its own; that of the "
+        "original is also tried on the robust encoder, as an old head. The weights keep the licence of the original.\n"
     )

@@ -214,6 +214,7 @@ def measure(run: Path, original: Original, recipe: Pretrain, workspace: Workspac
     accuracy, why = {}, ""
     try:
         probes = [probe(file, recipe.data, workspace.runtime) for file in files]
+        probes.append(probe(files[1], recipe.data, workspace.runtime, of=probes[0]))
         for eps, attack in attacks.items():
             how = Evaluation(attack, limit=test)
             accuracy[f"{eps:g}"] = tuple(evaluate(each, evaluation=how, workspace=workspace) for each in probes)
