@@ -352,6 +352,8 @@ def dotted_options() -> set[str]:
         for option in all_fields(value):
             kinds = alternatives(option.hint) if option.is_component else ()
             found |= {option.flag, *(f"{option.flag}.{name}" for kind in kinds for name in kind.__annotations__)}
+            fields = [field for kind in kinds for field in kind.__annotations__.items()]
+            found |= {f"{option.flag}.no-{name}" for name, hint in fields if hint == "bool"}
     return {flag.replace("_", "-") for flag in found}
 
 
