@@ -31,6 +31,14 @@ class KMeansMargin(Selector):
     random_share: Unit = 0.5
     """Share of the selection that is drawn at random from the candidates that the margin does not take."""
 
+    def budget(self, candidates: int) -> int:
+        """Return the number of images to pick. ValueError if there are fewer candidates than clusters."""
+        if candidates < self.clusters:
+            raise ValueError(
+                f"{candidates} candidates cannot form {self.clusters} clusters: set clusters to {candidates}"
+            )
+        return super().budget(candidates)
+
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)
         order = margins(problem.features(), self.clusters, key / "clusters").argsort(stable=True)

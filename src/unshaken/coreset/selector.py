@@ -67,12 +67,7 @@ class Selector(ABC):
         return since == 0 if self.every is None else since >= 0 and since % self.every == 0
 
     def budget(self, candidates: int) -> int:
-        """Return the number of images to pick: at least 2, since a single one has no variance.
-
-        ValueError if a selector that clusters the candidates has more clusters than candidates.
-        """
-        if candidates < (clusters := getattr(self, "clusters", 1)):
-            raise ValueError(f"{candidates} candidates cannot form {clusters} clusters: set clusters to {candidates}")
+        """Return the number of images to pick: at least 2, since a single one has no variance."""
         return min(candidates, max(2, round(self.fraction * candidates)))
 
     @abstractmethod
