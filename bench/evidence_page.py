@@ -1,6 +1,6 @@
-"""The tables and the figure of docs/evidence.md, from the results in results/cifar10.
+"""The tables and the figure of docs/evidence.md, and the table of the README, from the results in results/cifar10.
 
-python -m bench.evidence_page      # writes docs/evidence.svg, and the tables into docs/evidence.md
+python -m bench.evidence_page      # writes docs/evidence.svg, and the tables into docs/evidence.md and README.md
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from unshaken.charts.svg import bars
 from unshaken.report.compare import LEVEL, Paired, compared
 
 RESULTS, PAGE, FIGURE = Path("results/cifar10"), Path("docs/evidence.md"), Path("docs/evidence.svg")
+README = Path("README.md")
+MAIN = ("untrained", "simclr", "deacl", "acl", "dynacl-plain")
+"""The rows of the README's table."""
 SEEDS = 3
 """The largest seed of the page."""
 HEADER = """\
 | encoder | mode | seed | SA | RA | RA 95 % | AA | seconds of pre-training, fine-tuning |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-MODES = {"slf": "SLF", "alf": "ALF", "few": "AFF, few labels", "few-long": "the same, longer", "aff": "AFF"}
+MODES = {"slf": "SLF", "alf": "ALF", "few": "AFF, few labels", "few-long": "the same, 50 epochs", "aff": "AFF"}
 """The modes of fine-tuning whose means are beside each other, by name."""
 PAIRS_HEADER = """\
 | A | B | seed | score | A correct | B correct | A better on, B better on | n | p | |
@@ -104,10 +107,13 @@ def mean(made: list[dict[str, Any]], score: str) -> float:
     return sum(one[score]["percent"] for one in made) / len(made)
 
 
-def means(found: Found) -> str:
-    """Return the mean accuracies of each encoder's seeds as Markdown: clean, under PGD-20, and the number of seeds."""
+def means(found: Found, only: tuple[str, ...] = ()) -> str:
+    """Return the mean accuracies of each encoder's seeds as Markdown: clean, under PGD-20, and the number of seeds.
+
+    only  the rows; none: all
+    """
     lines = [f"| encoder | {' | '.join(MODES.values())} |\n", f"| --- |{' --- |' * len(MODES)}\n"]
-    for row in dict.fromkeys(row for row, _, _ in found):
+    for row in only or dict.fromkeys(row for row, _, _ in found):
         made = [of_seeds(found, row, mode) for mode in MODES]
         cells = [f"{mean(m, 'standard'):.1f}, **{mean(m, 'robust'):.1f}** ({len(m)})" if m else "–" for m in made]
         lines.append(f"| {row} | {' | '.join(cells)} |\n")
@@ -133,19 +139,21 @@ def figure(found: Found) -> str:
 
 
 def filled(page: str, found: Found) -> str:
-    """Return the page with its tables: each is between <!-- NAME --> and <!-- end -->."""
+    """Return a page with those of the tables that it has: each is between <!-- NAME --> and <!-- end -->."""
     parts = {f"{part.__name__} {mode}": part(found, mode) for mode in PAIRS for part in (table, pairs)}
-    parts["means"] = means(found)
+    parts |= {"means": means(found), "main means": means(found, MAIN)}
     for name, text in parts.items():
-        before, _, rest = page.partition(f"<!-- {name} -->\n")
-        page = f"{before}<!-- {name} -->\n{text}{rest[rest.index('<!-- end -->') :]}"
+        before, mark, rest = page.partition(f"<!-- {name} -->\n")
+        if mark:
+            page = f"{before}{mark}{text}{rest[rest.index('<!-- end -->') :]}"
     return page
 
 
 def main() -> None:
     found = results()
     FIGURE.write_text(figure(found))
-    PAGE.write_text(filled(PAGE.read_text(), found))
+    for page in (PAGE, README):
+        page.write_text(filled(page.read_text(), found))
 
 
 if __name__ == "__main__":

@@ -96,4 +96,7 @@ def test_the_page_quotes_the_results():
     assert found
     assert evidence_page.filled(page, found) == page
     assert page.count(" of 10,000) |") >= 2 * len(found)
+    readme = (ROOT / "README.md").read_text()
+    assert "| acl | " in readme
+    assert evidence_page.filled(readme, found) == readme
     assert (ROOT / "docs/evidence.svg").read_text() == evidence_page.figure(found)
