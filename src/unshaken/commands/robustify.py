@@ -35,7 +35,8 @@ class RobustifyOptions:
     names, order and dtypes of the weights that are written beside encoder.safetensors. What changed is measured.
 
     ENCODER is timm/NAME, torchvision/NAME, a checkpoint file, or a run. --data names the images, such as a folder.
-    --objective is deacl (the default), fare, profeat or lore; the other options change what it takes by default.
+    --objective is deacl (the default, the most robust with a new head), fare (keeps old embeddings, so that a head or
+    an index made for them goes on working), profeat or lore; the other options change what it takes by default.
     """
 
     recipe: Annotated[Pretrain, Flat]
