@@ -113,7 +113,7 @@ def paired(made: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]], sco
             numpy.array(unpack_bits(row[seed][score]["bits"], row[seed][score]["n"])) for row in (made, base)
         )
         better, worse = better + int((mine & ~theirs).sum()), worse + int((theirs & ~mine).sum())
-    return {"better": better, "worse": worse, "p": round(sign_test(better, worse), 4)}
+    return {"better": better, "worse": worse, "p": float(f"{sign_test(better, worse):.3g}")}
 
 
 def summary(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
