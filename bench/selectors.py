@@ -123,6 +123,7 @@ def summary(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"selector": name, "seeds": list(made)}
         for score in SCORES:
             row[score] = [made[seed][score]["correct"] for seed in made]
+            row[f"{score} bits"] = [made[seed][score]["bits"] for seed in made]
             if name != CHANCE:
                 row[f"{score} against chance"] = paired(made, found[CHANCE], score)
                 shared = [seed for seed in made if seed in found[CHANCE]]
@@ -160,7 +161,14 @@ def main(args: list[str]) -> None:
             found[name][str(seed)] = made
             tell(f"seed {seed}, {name}: SA {made['standard']['correct']}, PGD-20 {made['robust']['correct']}")
             write_json(options.out / "verdicts.json", found)
-    result = {"name": "selectors", "epochs": EPOCHS, **WHEN, "rows": summary(found), **records.about(before)}
+    result = {
+        "name": "selectors",
+        "n": found[CHANCE][str(options.seeds[0])]["robust"]["n"],
+        "epochs": EPOCHS,
+        **WHEN,
+        "rows": summary(found),
+        **records.about(before),
+    }
     if options.keep:
         records.keep(result)
     print(json.dumps(result))
