@@ -290,7 +290,10 @@ def open_clip_eva(width: int, post_norm: bool) -> Original:
 
     trunk = Eva(SIDE, PATCH, num_classes=24, global_pool="token", embed_dim=width, depth=1, num_heads=16,
                 mlp_ratio=(32 + 0.5) / width, use_post_norm=post_norm)  # fmt: skip
-    return tower(shaken(Tower(trunk)))
+    net = shaken(Tower(trunk))
+    weight = trunk.blocks[0].attn.qkv.weight  # with positive weights all heads attend alike, however many there are
+    weight.copy_(torch.randn(weight.shape, generator=Key("heads").on("cpu")) / width**0.5)
+    return tower(net)
 
 
 def tower(net: nn.Module) -> Original:

@@ -25,9 +25,11 @@ from unshaken.nets.checkpoint import load_classifier, load_encoder, save_encoder
 from unshaken.nets.lora import merge_lora, train_branch_only, with_lora
 from unshaken.recipes.robust import OBJECTIVES, batch_for, robust_recipe
 from unshaken.runs.robustify import Original, recipe_for
+from unshaken.runs.scores import scored
 from unshaken.train.approximations import Approximations
 from unshaken.train.best_weights import Best
 from unshaken.train.guard import Guard
+from unshaken.train.image_sets import hold_out
 from unshaken.train.optim import AdamW
 from variants import variants
 
@@ -73,7 +75,9 @@ def test_the_command_ends_with_the_original_s_keys_and_a_page(objective, theirs,
     assert torch.equal(heads[0].weight, heads[1].weight)
     assert not torch.equal(heads[1].weight, heads[2].weight)
     assert torch.equal(load_classifier(old)[0].encoder.backbone.conv1.weight, after["conv1.weight"])
-    assert "the original's linear probe under attack" in (run / "README.md").read_text()
+    scores = [found["accuracy"]["25.5"][which]["robust"] for which in ("before", "old_probe")]
+    shares = " | ".join(f"{score['percent']:.1f} % ({score['correct']} of 16)" for score in scores)
+    assert f"the original's linear probe under attack, ε = 25.5/255 | {shares} |" in (run / "README.md").read_text()
     assert found["embedding"]["25.5"]["before"]["n"] == 64
     assert found["fidelity"]["clean_drift"] > 0
     assert 0 < found["fidelity"]["cosine"] < 1
@@ -140,7 +144,7 @@ def test_a_module_of_the_user_s_own(small, tmp_path):
         unshaken.robustify(nn.Conv2d(1, 1, 1), images, workspace=how)
 
 
-def test_a_module_is_trained_by_every_choice_of_its_recipe(small, tmp_path):
+def test_a_module_is_trained_by_every_choice_of_its_recipe(small, tmp_path, monkeypatch):
     """Weights are kept by held-out images, on which it is not trained, and a selector selects."""
     images = unshaken.DataSource("digits", limit=256).load("train")
     recipe = replace(robust_recipe("fare", "module", GREY, unshaken.DataSource("digits")), epochs=4, batch_size=32)
@@ -151,12 +155,19 @@ def test_a_module_is_trained_by_every_choice_of_its_recipe(small, tmp_path):
         "coreset": {"coreset": Random(fraction=0.5, warmup=1, every=1)},
         "replays": {"approximations": Approximations(replays=2)},
     }  # fmt: skip
+    judged = []
+    monkeypatch.setattr(
+        "unshaken.runs.pretrain.scored", lambda images, *rest: judged.append(images) or scored(images, *rest)
+    )
     nets = {
         name: unshaken.robustify(small, images, workspace=how, recipe=replace(recipe, **choice))
         for name, choice in choices.items()
     }
     weights = {name: torch.cat([p.detach().flatten() for p in net.parameters()]) for name, net in nets.items()}
     assert len({tuple(w.tolist()) for name, w in weights.items() if name != "keep"}) == 4
+    held = hold_out(images, 4)[1]
+    assert [len(one) for one in judged] == [len(held)]
+    assert torch.equal(judged[0].pixels, held.pixels)
     records = [json.loads(file.read_text()) for file in tmp_path.glob("*/run.json")]
     (kept,) = [record["kept"] for record in records if record.get("kept")]
     assert sorted(kept["scores"]) == ["1", "2", "3", "4"]
