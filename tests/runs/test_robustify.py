@@ -16,7 +16,9 @@ from unshaken.attacks.ball import Linf
 from unshaken.attacks.pgd import PGD
 from unshaken.base.rng import Key
 from unshaken.base.schedule import Constant
+from unshaken.coreset.rcs import RCS
 from unshaken.coreset.selector import Random
+from unshaken.coreset.submodular import GradientMatching
 from unshaken.evaluation.drift_under_attack import against_gallery, fidelity
 from unshaken.evaluation.linear_probe import linear_probe
 from unshaken.methods.lore import LORE
@@ -173,6 +175,15 @@ def test_a_module_is_trained_by_every_choice_of_its_recipe(small, tmp_path, monk
     assert sorted(kept["scores"]) == ["1", "2", "3", "4"]
     assert kept["epoch"] == max(range(1, 5), key=lambda epoch: (kept["scores"][str(epoch)], epoch))
     assert torch.equal(weights["keep"], weights["holdout"]) == (kept["epoch"] == 4)
+
+
+def test_a_selector_that_needs_gradients_of_a_head_is_refused_before_the_warm_up(small, tmp_path):
+    images = unshaken.DataSource("digits", limit=64).load("train")
+    for selector in (RCS(fraction=0.5, warmup=1, validation=0.1), GradientMatching(fraction=0.5, warmup=1)):
+        recipe = replace(robust_recipe("lore", "module", GREY, unshaken.DataSource("digits")), coreset=selector)
+        with pytest.raises(ValueError, match="LORE does not depend on the head"):
+            unshaken.robustify(small, images, workspace=unshaken.Workspace(tmp_path, quiet=True), recipe=recipe)
+    assert not [line for log in tmp_path.glob("*/log.jsonl") for line in log.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("objective", ["fare", "lore"])

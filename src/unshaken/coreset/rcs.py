@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,6 +88,8 @@ class RCS(Selector):
                 "a greedy search has eta ≥ 0, slack in [0, 1), at_once ≥ 1, and refresh and chunk ≥ 1 or None, "
                 f"not {self.eta:g}, {self.slack:g}, {self.at_once}, {self.refresh} and {self.chunk}"
             )
+
+    needs_gradients: ClassVar = True
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, log
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -65,6 +65,9 @@ class Selector(ABC):
         """Return whether a selection is due before this epoch, counted from 0."""
         since = epoch - self.warmup
         return since == 0 if self.every is None else since >= 0 and since % self.every == 0
+
+    needs_gradients: ClassVar[bool] = False
+    """True for selectors that ask for gradients of the loss by the head, which not every method has."""
 
     def budget(self, candidates: int) -> int:
         """Return the number of images to pick: at least 2, since a single one has no variance."""

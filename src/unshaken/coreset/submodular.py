@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -71,6 +72,8 @@ class GradientMatching(Selector):
     """The items to pick: mini-batches, or single samples."""
     slack: BelowOne = 0.0
     """0: exact greedy search. Otherwise each pick compares a random subset of the items (`random_subset`)."""
+
+    needs_gradients: ClassVar = True
 
     def select(self, problem: SelectionObjective, count: int, key: Key) -> Int[Tensor, "count"]:
         check_budget(problem, count)

@@ -67,9 +67,9 @@ def fit_on_coresets(
         *split(len(feed.images), coreset.validation, feed.key / "coreset"),
         quiet=execution.quiet,
     )
-    coreset.budget(len(coreset_training.candidates))  # raises before the warm-up, not after it
     first = replace(feed, index=coreset_training.candidates)
     with training(step, first, optimizer, execution) as loop:
+        coreset_training.check(loop.position)
         while loop.position.epoch < feed.epochs:
             coreset_training.train_to_next_selection(loop, lr)
 
@@ -91,6 +91,15 @@ class CoresetTraining:
     candidates: Int[Tensor, "X"]
     held: Int[Tensor, "U"]
     quiet: bool = True
+
+    def check(self, position: Position) -> None:
+        """Raise a ValueError before the warm-up, not after it, if the selector cannot select from these candidates."""
+        self.coreset.budget(len(self.candidates))
+        if self.coreset.needs_gradients and self.selection(position.epoch) is None:
+            few = self.candidates[: self.full.batch_size]
+            how = (self.coreset.batch_size, self.coreset.steps)
+            problem = objective_of(self.step, self.full, position, few, self.held, self.full.key / "check", *how)
+            problem.gradients([0], "batch")
 
     def train_to_next_selection(self, loop: Loop, lr: Schedule) -> None:
         """Select if it is due, and train to the next selection or to the end."""
