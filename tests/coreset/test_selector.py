@@ -145,9 +145,7 @@ def test_margins_are_distances_to_the_two_nearest_means_of_clusters():
         slow.append(second - nearest)
     assert torch.allclose(margins(f, 3, Key(0)).double(), torch.tensor(slow, dtype=torch.float64), atol=1e-4)
     assert sorted(margins(f, 3, Key(0)).argsort()[:2].tolist()) == [120, 121]
-    with pytest.raises(
-        ValueError, match="122 candidates cannot form 200 clusters; ask for fewer by --coreset.clusters"
-    ):
+    with pytest.raises(ValueError, match="122 candidates cannot form 200 clusters: set clusters to 122"):
         margins(f, 200, Key(0))
 
 

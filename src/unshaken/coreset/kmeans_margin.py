@@ -54,7 +54,7 @@ def margins(f: Float[Tensor, "N D"], clusters: int, key: Key) -> Float[Tensor, "
     ValueError if there are fewer images than clusters.
     """
     if len(f) < clusters:
-        raise ValueError(f"{len(f)} candidates cannot form {clusters} clusters; ask for fewer by --coreset.clusters")
+        raise ValueError(f"{len(f)} candidates cannot form {clusters} clusters: set clusters to {len(f)}")
     distances = torch.from_numpy(kmeans(f, clusters, key).transform(f.cpu().numpy()))
     nearest, second = distances.topk(2, dim=1, largest=False).values.T
     return second - nearest
