@@ -89,10 +89,9 @@ def differences_by_threads() -> list[str]:
 
 def test_three_threads_compute_the_bits_of_one():
     """In a process of its own: with several threads alive here, a forked child of another test would wait forever."""
-    code = (
-        f"import sys; sys.path[:] = {sys.path}; import test_winograd_conv as own; print(own.differences_by_threads())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    places = [str(Path(__file__).parent), *sys.path]
+    code = f"import sys; sys.path[:] = {places}; import test_winograd_conv as own; print(own.differences_by_threads())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
