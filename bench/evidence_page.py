@@ -39,7 +39,7 @@ PAIRS = {
     "slf": OF_FROZEN,
     "alf": OF_FROZEN,
     "aff": OF_WHOLE,
-    "few": (*OF_WHOLE, ("acl", "untrained:few-long")),
+    "few": (*OF_WHOLE, ("acl", "untrained:few-long"), ("deacl", "untrained:few-long")),
 }
 """The comparisons of the page, by mode of fine-tuning; a name may have another mode after a colon."""
 
