@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
-
-from torch import nn
+from typing import Any, Literal
 
 from unshaken.base.ranges import Count, Positive, ranged
-from unshaken.nets.timm_nets import timm_package
+from unshaken.nets.eva import EvaByTimm
 
 ROTARY_GRID = (16, 16)
 """The grid of patches whose rotary positions are 0, 1, ... in all published networks; those of another are scaled."""
@@ -17,7 +14,7 @@ ROTARY_GRID = (16, 16)
 
 @dataclass(frozen=True)
 @ranged
-class Eva02:
+class Eva02(EvaByTimm):
     """EVA-02 of CLIP (Sun et al. 2023, arXiv:2303.15389), B and L, built by timm's class and with timm's names.
 
     side    side in pixels of the images that its positions were learned for
@@ -44,37 +41,10 @@ class Eva02:
         return f"eva02-{self.width}x{self.depth}-patch{self.patch}"
 
     @property
-    def step(self) -> int:
-        """The side of an image is a multiple of this."""
-        return self.patch
-
-    @property
     def activation(self) -> str:
         return "silu, gated"
 
-    def build(self, side: int, channels: int) -> tuple[nn.Module, int]:
-        """Build the network with initial weights; return it and its number of features."""
-        timm_package()
-        from timm.layers import LayerNorm
-        from timm.models.eva import Eva
-
-        net = Eva(
-            img_size=self.side,
-            patch_size=self.patch,
-            in_chans=channels,
-            num_classes=self.out,
-            global_pool="token",
-            embed_dim=self.width,
-            depth=self.depth,
-            num_heads=self.heads,
-            qkv_fused=False,
-            mlp_ratio=(self.hidden + 0.5) / self.width,  # timm rounds the product down
-            swiglu_mlp=True,
-            scale_mlp=True,
-            scale_attn_inner=True,
-            use_rot_pos_emb=True,
-            ref_feat_shape=ROTARY_GRID,
-            dynamic_img_size=True,
-            norm_layer=partial(LayerNorm, eps=self.eps),
-        )
-        return net, self.out
+    @property
+    def parts(self) -> dict[str, Any]:
+        gated: dict[str, Any] = {"swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True, "qkv_fused": False}
+        return gated | {"use_rot_pos_emb": True, "ref_feat_shape": ROTARY_GRID}
