@@ -100,3 +100,14 @@ def test_the_page_quotes_the_results():
     assert "| acl | " in readme
     assert evidence_page.filled(readme, found) == readme
     assert (ROOT / "docs/evidence.svg").read_text() == evidence_page.figure(found)
+
+
+def test_means_are_those_of_the_counts_of_all_seeds():
+    found = evidence_page.results(ROOT / "results/cifar10")
+    (row,) = [line for line in evidence_page.means(found).splitlines() if line.startswith("| acl |")]
+    files = sorted((ROOT / "results/cifar10").glob("acl-slf-seed*.json"))
+    clean, attacked = (
+        100 * sum(read_json(file)[score]["correct"] for file in files) / (10_000 * len(files))
+        for score in ("standard", "robust")
+    )
+    assert row.split(" | ")[1] == f"{clean:.1f}, **{attacked:.1f}** ({len(files)})"
