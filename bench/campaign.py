@@ -24,7 +24,9 @@ from bench.clock import tell
 from unshaken.base.json_files import read_json, write_json
 from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
+from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.verdicts import forecast
+from unshaken.methods.base import Method
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import default_evaluation, evaluate
 from unshaken.runs.plan import epochs_in, make_plan, teacher_recipe, with_epochs
@@ -76,7 +78,9 @@ class Campaign:
     def identity(self) -> str:
         one, data = self.wanted, self.wanted.data
         images = f"{Path(data.name).name}, {data.limit or 'all'} images"
-        return f"{one.name} on {images}, {one.backbone.name}, batch {one.batch_size}, seed {one.seed}"
+        steps = attack_steps(one.method)
+        attack = "" if steps == attack_steps(unshaken.recipe(one.name).method) else f", {steps} attack steps"
+        return f"{one.name} on {images}, {one.backbone.name}, batch {one.batch_size}, seed {one.seed}{attack}"
 
     @property
     def used(self) -> float:
@@ -146,7 +150,7 @@ class Campaign:
 
     def plan(self) -> None:
         found = make_plan(self.wanted, self.left, self.runtime, tell=tell)
-        steps = getattr(getattr(found.stage("pretrain").recipe.method, "attack", None), "steps", None)
+        steps = attack_steps(found.stage("pretrain").recipe.method)
         self.state.choices = {"precision": found.runtime.precision, "images": found.images, "notes": found.notes}
         for stage in found.stages:
             kept = {"images_s": round(stage.images_s, 1), "seconds": round(stage.seconds, 1)}
@@ -237,6 +241,11 @@ class Campaign:
         return 100 * (high - low)
 
 
+def attack_steps(method: Method) -> int | None:
+    """The attack steps of a method; None if it has no attack."""
+    return getattr(getattr(method, "attack", None), "steps", None)
+
+
 def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m bench campaign", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, required=True, help="for everything, over all calls")
@@ -251,6 +260,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("--backbone", help="another network than the recipe's, such as wrn-10-2")
     parser.add_argument("--limit", type=int, help="train on the first so many images")
     parser.add_argument("--batch-size", type=int, help="another batch size than the recipe's")
+    parser.add_argument("--attack-steps", type=int, help="another number of attack steps in training than the recipe's")
     parser.add_argument("--mode", default="fast", help="repeatable or fast, of the runtime: they differ on GPUs")
     parser.add_argument("--compile", default="no", help="no, kernels or graphs, of the runtime")
     parser.add_argument("--threads", type=int, default=0)
@@ -267,5 +277,7 @@ def main(args: list[str]) -> None:
     if options.backbone:
         wanted = replace(wanted, backbone=replace(wanted.backbone, name=options.backbone))
     wanted = replace(wanted, batch_size=options.batch_size or wanted.batch_size, seed=options.seed)
+    if options.attack_steps:
+        wanted = replace(wanted, method=with_attack_steps(wanted.method, options.attack_steps))
     runtime = Runtime(precision="auto", mode=options.mode, compile=options.compile, threads=options.threads)
     Campaign(wanted, options.seconds, options.out, runtime).run()
