@@ -92,14 +92,14 @@ def test_zero_shot_robust_accuracy_is_the_closed_form(device):
     layer = nn.Linear(48, 6, bias=False)
     layer.weight.data = torch.randn(6, 48, generator=Key("a").on("cpu"))
     net = nn.Sequential(nn.Flatten(), layer)
-    encoder = Encoder(Normalize((0.5,) * 3, (1.0,) * 3), net, 6).requires_grad_(False).to(device)
+    encoder = Encoder(Normalize((0.5,) * 3, (1.0,) * 3), net, 6).requires_grad_(False)
     t = nn.functional.normalize(torch.randn(2, 6, generator=Key("t").on("cpu")), dim=1)
     x = 0.4 + 0.2 * torch.rand(200, 3, 4, 4, generator=Key("x").on("cpu"))
-    w, eps = (t[0] - t[1]) @ layer.weight.cpu(), 0.006
+    w, eps = (t[0] - t[1]) @ layer.weight, 0.006
     score = (x - 0.5).flatten(1) @ w
     margin = score.abs() - eps * w.abs().sum()
     clear = margin.abs() > 1e-3 * score.abs().max()
-    model = Model(ZeroShot(encoder, ClassEmbeddings(t.to(device))))
+    model = Model(ZeroShot(encoder, ClassEmbeddings(t)).to(device))
     x, y = x.to(device), (score < 0).long().to(device)
     x_adv = AutoAttack(Linf(eps), "apgd", steps=30)(model, x, y, Key(0))
     withstood = (x_adv == x).flatten(1).all(1).cpu()

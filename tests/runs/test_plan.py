@@ -19,7 +19,7 @@ from unshaken.runs.plan import Plan, Stage, make_plan, pretrain_stage, with_epoc
 from unshaken.runs.speeds import speeds_by_steps
 from unshaken.train.throughput import Speed
 
-SPEEDS = {5: Speed(100.0, 1.0), 3: Speed(150.0, 1.0), 2: Speed(200.0, 1.0), 1: Speed(300.0, 1.0)}
+SPEEDS = {5: Speed(100.0, 1.0), 3: Speed(150.0, 1.0), 2: Speed(200.0, 1.0)}
 
 
 @pytest.fixture
@@ -63,10 +63,13 @@ def test_attack_steps_fall_only_where_epochs_are_few():
     assert (stage.recipe.method.attack.steps, stage.epochs) == (2, 20)
     assert stage.recipe.method.attack.rel_step_size * 2 == pytest.approx(acl.method.attack.rel_step_size * 5)
     assert "2 step(s) instead of 5" in said[0]
+    level = {steps: Speed(1000.0 - steps, 1.0) for steps in (5, 3, 2)}  # on a busy machine all seem alike
+    stage, said = pretrain_stage("pretrain", acl, level, 10000, 101.0)
+    assert (stage.recipe.method.attack.steps, stage.epochs, said) == (5, 9, [])
 
 
 def test_what_does_not_fit_is_one_line():
-    with pytest.raises(ValueError, match="an epoch of acl takes 11 s here, and 5 s are left for it: give"):
+    with pytest.raises(ValueError, match="an epoch of acl takes 16 s here, and 5 s are left for it: give"):
         pretrain_stage("pretrain", unshaken.recipe("acl/digits"), SPEEDS, 3000, 5.0)
     with pytest.raises(ValueError, match="more than 0 seconds"):
         make_plan(unshaken.recipe("acl/digits"), 0)
@@ -78,7 +81,7 @@ def test_time_is_a_line_in_the_steps(monkeypatch):
     images = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
     found = speeds_by_steps(unshaken.recipe("acl/digits"), images, Runtime(device="cpu"), 1.0)
     assert {steps: speed.images_s for steps, speed in found.items()} == pytest.approx(
-        {steps: 1000 / (1 + steps) for steps in (5, 3, 2, 1)}
+        {steps: 1000 / (1 + steps) for steps in (5, 3, 2)}  # an attack of one step is too weak to be planned
     )
 
 

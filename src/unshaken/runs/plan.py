@@ -22,6 +22,9 @@ from unshaken.train.throughput import Speed
 
 FEW_EPOCHS = 20
 """With fewer epochs than this, the plan prefers an attack of fewer steps."""
+GAIN = 1.1
+"""How many times as many epochs an attack of fewer steps has to allow. Speeds are measured in seconds, on a machine that
+may be busy: a smaller ratio can be noise."""
 SHARES = {"teacher": 0.45, "slf": 0.06, "evaluation": 0.12, "autoattack": 0.15}
 """Shares of the time: the teacher's share of all pre-training, and the largest shares of the other stages."""
 ATTACK_STEPS = 20
@@ -131,7 +134,8 @@ def pretrain_stage(
     """
     enough = min(FEW_EPOCHS, one.epochs)
     epochs = {steps: epochs_in(seconds, speed, count, most=one.epochs) for steps, speed in speeds.items()}
-    steps = next((steps for steps in speeds if epochs[steps] >= enough), min(speeds))
+    wanted = next((steps for steps in speeds if epochs[steps] >= enough), min(speeds))
+    steps = next((steps for steps in speeds if GAIN * epochs[steps] >= max(1, epochs[wanted])), wanted)
     if epochs[steps] < 1:
         need = count / speeds[steps].images_s + speeds[steps].startup
         raise ValueError(
