@@ -23,8 +23,8 @@ from unshaken.train.throughput import Speed
 FEW_EPOCHS = 20
 """With fewer epochs than this, the plan prefers an attack of fewer steps."""
 GAIN = 1.1
-"""How many times as many epochs an attack of fewer steps has to allow. Speeds are measured in seconds, on a machine that
-may be busy: a smaller ratio can be noise."""
+"""How many times as many epochs an attack of fewer steps has to allow. Speeds are measured within seconds, perhaps on
+a busy machine, and a smaller ratio can be noise."""
 SHARES = {"teacher": 0.45, "slf": 0.06, "evaluation": 0.12, "autoattack": 0.15}
 """Shares of the time: the teacher's share of all pre-training, and the largest shares of the other stages."""
 ATTACK_STEPS = 20

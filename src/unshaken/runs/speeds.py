@@ -28,7 +28,7 @@ from unshaken.train.throughput import Speed, seconds_of, step_speed
 MEASURING = 2.0
 """The most seconds of training steps that are timed for one speed."""
 STEPS = (3, 2)
-"""Numbers of attack steps to fall back to. Not one: the one encoder that was planned so is little robust (docs/log.md)."""
+"""Numbers of attack steps to fall back to. Not one: an encoder that was planned so is little robust (docs/log.md)."""
 
 
 def measured_speeds(
