@@ -95,6 +95,30 @@ def test_a_long_attack_says_its_step_and_the_time_left(monkeypatch, capsys):
     assert left == "first, call 4 of at most 10, at most 46 s left for these 25 images"
 
 
+def test_the_bound_is_that_of_the_last_attack_that_ended(monkeypatch, capsys):
+    """An attack that ends just after a line was shown: its verdicts are in the first line of the next attack."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    monkeypatch.setattr("unshaken.evaluation.progress.monotonic", lambda: now[0])
+    log = VerdictLog()
+    with evaluation_progress(CALLS, Stages(), log, BLOCKS, (0,), quiet=False) as shown:
+        logits = shown.counted(lambda x: x)
+        for stage, held in (("clean", 20), ("first", 12)):
+            shown.begin(0, stage)
+            for _ in range(2):
+                now[0] += 1.0
+                logits(0)
+            log.write(stage, 0, bits(held))
+            now[0] += 0.01
+            shown.end(0, stage)
+        shown.begin(0, "last")
+        now[0] += 1.0
+        logits(0)
+    lines = capsys.readouterr().err.splitlines()
+    assert "accuracy at most 95.0 %  first" in lines[-2]  # 75 images are not judged yet, and 20 of 25 held
+    assert "accuracy at most 87.0 %  last" in lines[-1]
+
+
 def test_an_attack_for_some_blocks_is_judged_by_them():
     log = VerdictLog()
     log.write("clean", 0, bits(20))

@@ -50,6 +50,7 @@ class EvaluationProgress:
         self.done = self.done_before = self.finished_images(block_numbers)
         self.speed = self.outlook = self.stage = ""
         self.block = self.calls_made = 0
+        self.stale = False
         self.started = self.updated = self.stage_started = monotonic()
 
     def finished_images(self, block_numbers: Sequence[int]) -> int:
@@ -70,9 +71,16 @@ class EvaluationProgress:
         self.done, now = self.done + new, monotonic()
         if new:
             self.speed = f"{(self.done - self.done_before) / max(now - self.started, 1e-9):,.1f} images/s"
+        self.stale = True
         if not self.quiet and now - self.updated > PAUSE:
-            self.updated, self.outlook = now, outlook(self.evaluation, self.log, self.blocks)
+            self.look(now)
         self.advance(new, self.text(stage))
+
+    def look(self, now: float) -> None:
+        """Update the outlook if a stage has ended since it was made."""
+        self.updated = now
+        if self.stale:
+            self.outlook, self.stale = outlook(self.evaluation, self.log, self.blocks), False
 
     def counted(self, logits: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """Return the same function; each call of it is counted for the current attack."""
@@ -83,7 +91,7 @@ class EvaluationProgress:
             self.calls_made += 1
             now = monotonic()
             if self.stage and now - self.updated > PAUSE:
-                self.updated = now
+                self.look(now)
                 self.advance(0, self.text(self.attack_text(now)))
             return logits(x)
 
