@@ -34,9 +34,10 @@ class RobustifyOptions:
     """Make a pre-trained encoder robust on images without labels. The original is the teacher, and its file gives the
     names, order and dtypes of the weights that are written beside encoder.safetensors. What changed is measured.
 
-    ENCODER is timm/NAME, torchvision/NAME, a checkpoint file, or a run. --data names the images, such as a folder.
-    --objective is deacl (the default, the most robust with a new head), fare (keeps old embeddings, so that a head or
-    an index made for them goes on working), profeat or lore; the other options change what it takes by default.
+    ENCODER is timm/NAME, torchvision/NAME, hf/OWNER/NAME, open_clip/OWNER/NAME, a checkpoint file, or a run. --data
+    names the images, such as a folder. --objective is deacl (the default, the most robust with a new head), fare (keeps
+    old embeddings, so that a head or an index made for them goes on working), profeat or lore; the other options change
+    what it takes by default.
     """
 
     recipe: Annotated[Pretrain, Flat]
@@ -64,7 +65,7 @@ class RobustifyOptions:
 def robustify(args: list[str]) -> int | None:
     words = ["robustify", *args]
     shown = RobustifyOptions(robust_recipe(OBJECTIVES[0], "ENCODER", Backbone(), DataSource("photos")))
-    name, rest = subject(args, "robustify", "ENCODER", "timm/NAME, torchvision/NAME, a checkpoint file or a run", shown)
+    name, rest = subject(args, "robustify", "ENCODER", runs.NAMES, shown)
     objective, rest = take_option(extra_data(rest), "--objective")
     data, rest = take_option(rest, "--data.name")
     size, rest = take_option(rest, "--data.size")

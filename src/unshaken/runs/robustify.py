@@ -42,6 +42,8 @@ from unshaken.runs.robustify_module import module_recipe, robustify_module
 from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import image_identity, load_images
 
+NAMES = "timm/NAME, torchvision/NAME, hf/OWNER/NAME, open_clip/OWNER/NAME, a checkpoint file or a run"
+"""What an encoder can be named by."""
 SUMMARY, CARD = "robustness.json", "README.md"
 GALLERY, ATTACKED = 1000, 128
 """Images in the gallery of the label-free measure, and how many of them are attacked."""
@@ -57,8 +59,9 @@ class Original:
 
 
 def original_of(name: str | Path, workspace: Workspace, options: ImportOptions = ImportOptions()) -> Original:
-    """Find an encoder: timm/NAME, torchvision/NAME, hf/OWNER/NAME, a checkpoint file, or a run. Others' are imported.
+    """Find an encoder by its name on a hub, a file or folder, or a run; one of other libraries is imported.
 
+    name     timm/NAME, torchvision/NAME, hf/OWNER/NAME, open_clip/OWNER/NAME, a checkpoint file, a folder, or a run
     options  facts about a file that it does not say itself
     """
     workspace.runtime.join()
@@ -78,7 +81,7 @@ def _original_of(name: str | Path, workspace: Workspace, options: ImportOptions)
     if ours or (inside.is_file() and file_format(inside) == "safetensors" and is_own(inside)):
         return Original(encoder_file(path))
     if not path.exists() and str(name).partition("/")[0] not in WEIGHTS:
-        raise ValueError(f"there is no encoder {str(name)!r}: name timm/NAME, torchvision/NAME, a file or a run")
+        raise ValueError(f"there is no encoder {str(name)!r}: name {NAMES}")
     found = locate(str(path))
     stem = found.file.name.split(".")[0] if path.is_file() else found.name.strip("/.").replace("/", "-")
     options = replace(options, out=options.out or root / stem, classifier=False)
@@ -129,8 +132,9 @@ def robustify(
 ) -> Path | nn.Module:
     """Make a pre-trained encoder robust on images without labels. Return the folder of the run, or a robust module.
 
-    encoder    timm/NAME, torchvision/NAME, a checkpoint file, or a run; or a module from images in [0, 1] (N C H W) to
-               embeddings (N D), of which a robust copy is returned
+    encoder    timm/NAME, torchvision/NAME, hf/OWNER/NAME, open_clip/OWNER/NAME, a checkpoint file, a folder of one of
+               these libraries, or a run; or a module from images in [0, 1] (N C H W) to embeddings (N D), of which a
+               robust copy is returned
     data       images, such as a folder; labels are not used for training
     objective  deacl, fare, profeat or lore
     recipe     every choice of the run, instead of the defaults for the objective
