@@ -10,7 +10,7 @@ from unshaken.attacks.pgd import PGD
 from unshaken.base.serialize import to_json
 from unshaken.methods.supervised import ALF, SLF
 from unshaken.nets.backbone import Backbone
-from unshaken.recipes.finetune import Protocol, named
+from unshaken.recipes.finetune import Finetune, Protocol, named
 from unshaken.recipes.finetune_presets import FALLBACK, PRESETS, TRANSFER, preset
 from unshaken.runs.encoder import PretrainedEncoder
 from unshaken.runs.finetune import note_eps
@@ -82,11 +82,13 @@ def test_from_imagenet_to_a_known_set_it_is_the_coreset_papers():
 def test_another_eps_than_in_pre_training_is_said(capsys):
     pretrained = to_json(replace(unshaken.recipe("acl-air/cifar10"), epochs=20))
     ball = pretrained["method"]["acl"]["attack"]["ball"]
-    note_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
+    alf = Finetune(ALF(PGD(Linf(8 / 255))), unshaken.DataSource("cifar10"))
+    note_eps(pretrained, alf, quiet=False)
     assert capsys.readouterr().err == ""
     ball["eps"] = 4 / 255
-    note_eps(pretrained, ALF(PGD(Linf(8 / 255))), quiet=False)
+    note_eps(pretrained, alf, quiet=False)
     assert "note: pre-trained at ε = 4/255 (l∞), and fine-tuned at ε = 8/255 (l∞)" in capsys.readouterr().err
-    note_eps(pretrained, SLF(), quiet=False)  # which attacks nothing
-    note_eps({"name": "imported"}, ALF(PGD(Linf(8 / 255))), quiet=False)
+    note_eps(pretrained, replace(alf, method=ALF(PGD(Linf(2 / 255)))), quiet=False)  # chosen, not the set's default
+    note_eps(pretrained, replace(alf, method=SLF()), quiet=False)  # which attacks nothing
+    note_eps({"name": "imported"}, alf, quiet=False)
     assert capsys.readouterr().err == ""

@@ -238,3 +238,5 @@ def test_an_eps_that_is_not_that_of_training_is_said(run, capsys):
     candidate.metadata["pretrain"]["recipe"] |= about["recipe"]
     evaluate(candidate, evaluation=replace(CHEAP, limit=20))
     assert "note: pre-trained at ε = 4/255 (l∞), and evaluated at ε = 0.1 (l∞)" in capsys.readouterr().err
+    evaluate(candidate, evaluation=replace(CHEAP, attack=replace(CHEAP.attack, ball=Linf(0.05)), limit=20))
+    assert "pre-trained at" not in capsys.readouterr().err  # it was chosen, and is not the set's default

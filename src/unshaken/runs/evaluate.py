@@ -105,7 +105,7 @@ def evaluate(
     with subject.prepared(images, workspace.runtime, alone=shard.count == 1) as model:
         evaluation = _without_gradients(evaluation) if not model.gradients else evaluation
         judged = evaluation.select(model.images)
-        _note_eps(subject, evaluation, workspace.quiet)
+        _note_eps(subject, evaluation, usual, workspace.quiet)
         blocks = evaluation.blocks(len(judged))
         identity = _identity(subject, evaluation, images, model, blocks)
         log = VerdictLog(subject.folder, *identity, label=verdict_suffix(evaluation, held_out), shard=shard)
@@ -232,11 +232,13 @@ def _quick_checks(evaluation: Evaluation, model: PreparedClassifier, quiet: bool
     return found
 
 
-def _note_eps(subject: Classifier, evaluation: Evaluation, quiet: bool) -> None:
-    """Print a note if the encoder was trained against another adversary than the one of the evaluation."""
+def _note_eps(subject: Classifier, evaluation: Evaluation, usual: Evaluation, quiet: bool) -> None:
+    """Print a note if the set's usual adversary, which nobody chose, is another than that of the training."""
+    if quiet or evaluation.attack.ball != usual.attack.ball:
+        return
     for what, phase in (("pre-trained", "pretrain"), ("fine-tuned", "finetune")):
         ball = ball_of(subject.metadata[phase].get("recipe", {}).get("method"))
-        if ball is not None and ball != evaluation.attack.ball and not quiet:
+        if ball is not None and ball != evaluation.attack.ball:
             print(
                 f"note: {what} at {in_words(ball)}, and evaluated at {in_words(evaluation.attack.ball)}, the default "
                 "for this set; --attack.ball.eps changes it",

@@ -74,7 +74,7 @@ def finetune(
     elif source is not None:
         recipe = replace(recipe, data=source)
     given = PretrainedEncoder.read(file)
-    note_eps(given.metadata["pretrain"]["recipe"], recipe.method, workspace.quiet)
+    note_eps(given.metadata["pretrain"]["recipe"], recipe, workspace.quiet)
     if isinstance(recipe, AutoFinetune):
         return finetune_autolora(recipe, given, file.parent, workspace)
     return finetune_classifier(recipe, given, file.parent, workspace)
@@ -192,10 +192,10 @@ def labelled_source(encoder: Path, data: str | None, size: int | None) -> DataSo
     return replace(source, size=size) if size else source
 
 
-def note_eps(pretrained: dict[str, Any], method: Method, quiet: bool) -> None:
-    """Print a note if fine-tuning uses another adversary than pre-training did."""
-    before, now = ball_of(pretrained.get("method")), ball_of(to_json(method))
-    if before is not None and now is not None and before != now and not quiet:
+def note_eps(pretrained: dict[str, Any], recipe: Finetune | AutoFinetune, quiet: bool) -> None:
+    """Print a note if the set's usual adversary, which nobody chose, is another than that of pre-training."""
+    before, now = ball_of(pretrained.get("method")), ball_of(to_json(recipe.method))
+    if before not in (None, now) and now == defaults_for(recipe.data).ball and not quiet:
         print(
             f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(now)}, the default for this set; "
             "--method.attack.ball.eps changes it",
