@@ -12,6 +12,7 @@ from unshaken.base.json_files import read_json
 from unshaken.compute.runtime import Runtime
 from unshaken.runs.plan import Plan, Stage, slf_of, teacher_recipe, with_epochs
 from unshaken.runs.verify import recheck
+from unshaken.train.attack_policy import with_attack_steps
 
 pytestmark = pytest.mark.extra
 WANTED = replace(unshaken.recipe("deacl/digits"), epochs=4)
@@ -69,5 +70,16 @@ def test_another_recipe_is_refused_and_more_time_is_another_plan(tmp_path):
     campaign.write_json(tmp_path / "campaign.json", kept)
     assert Campaign(WANTED, 10.0, tmp_path, RUNTIME).state == State(10.0, 4.0, {"slf": {}}, {"plan": 1.0})
     assert Campaign(WANTED, 20.0, tmp_path, RUNTIME).state == State(20.0)
-    with pytest.raises(SystemExit, match="another recipe; choose another --out"):
-        Campaign(replace(WANTED, seed=2), 10.0, tmp_path, RUNTIME)
+    fewer = replace(WANTED, method=with_attack_steps(WANTED.method, 2))
+    for other in (replace(WANTED, seed=2), fewer):
+        with pytest.raises(SystemExit, match="another recipe; choose another --out"):
+            Campaign(other, 10.0, tmp_path, RUNTIME)
+
+
+def test_attack_steps_of_ones_own(monkeypatch, tmp_path):
+    wanted = []
+    monkeypatch.setattr(campaign.Campaign, "run", lambda self: wanted.append(self.wanted))
+    usual = ["--seconds", "10", "--data", "data", "--recipe", "deacl/digits"]
+    for number, options in enumerate(([], ["--attack-steps", "2"])):
+        campaign.main([*usual, "--out", str(tmp_path / str(number)), *options])
+    assert [one.method.attack.steps for one in wanted] == [WANTED.method.attack.steps, 2]
