@@ -194,10 +194,14 @@ def labelled_source(encoder: Path, data: str | None, size: int | None) -> DataSo
 
 def note_eps(pretrained: dict[str, Any], recipe: Finetune | AutoFinetune, quiet: bool) -> None:
     """Print a note if the set's usual adversary, which nobody chose, is another than that of pre-training."""
-    before, now = ball_of(pretrained.get("method")), ball_of(to_json(recipe.method))
-    if before not in (None, now) and now == defaults_for(recipe.data).ball and not quiet:
+    before, now, usual = (
+        ball_of(pretrained.get("method")),
+        ball_of(to_json(recipe.method)),
+        defaults_for(recipe.data).ball,
+    )
+    if before is not None and before != now and now == usual and not quiet:
         print(
-            f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(now)}, the default for this set; "
+            f"note: pre-trained at {in_words(before)}, and fine-tuned at {in_words(usual)}, the default for this set; "
             "--method.attack.ball.eps changes it",
             file=sys.stderr,
         )
