@@ -26,11 +26,10 @@ from unshaken.compute.runtime import Runtime
 from unshaken.data.source import DataSource
 from unshaken.evaluation.protocol import Evaluation
 from unshaken.evaluation.verdicts import forecast
-from unshaken.methods.base import Method
 from unshaken.recipes.pretrain import Pretrain
 from unshaken.runs.evaluate import default_evaluation, evaluate
 from unshaken.runs.plan import epochs_in, make_plan, teacher_recipe, with_epochs
-from unshaken.train.attack_policy import with_attack_steps
+from unshaken.train.attack_policy import most_steps, with_attack_steps
 from unshaken.train.throughput import Speed
 
 BLOCKS = (16, 32, 64, 128, 256, 512)
@@ -78,8 +77,8 @@ class Campaign:
     def identity(self) -> str:
         one, data = self.wanted, self.wanted.data
         images = f"{Path(data.name).name}, {data.limit or 'all'} images"
-        steps = attack_steps(one.method)
-        attack = "" if steps == attack_steps(unshaken.recipe(one.name).method) else f", {steps} attack steps"
+        steps = most_steps(one.method)
+        attack = "" if steps == most_steps(unshaken.recipe(one.name).method) else f", {steps} attack steps"
         return f"{one.name} on {images}, {one.backbone.name}, batch {one.batch_size}, seed {one.seed}{attack}"
 
     @property
@@ -150,7 +149,7 @@ class Campaign:
 
     def plan(self) -> None:
         found = make_plan(self.wanted, self.left, self.runtime, tell=tell)
-        steps = attack_steps(found.stage("pretrain").recipe.method)
+        steps = most_steps(found.stage("pretrain").recipe.method)
         self.state.choices = {"precision": found.runtime.precision, "images": found.images, "notes": found.notes}
         for stage in found.stages:
             kept = {"images_s": round(stage.images_s, 1), "seconds": round(stage.seconds, 1)}
@@ -239,11 +238,6 @@ class Campaign:
         """Return the width of the interval in percentage points for n images, if the accuracy does not change."""
         low, high = forecast(round(score["correct"] / score["n"] * n), n, total)
         return 100 * (high - low)
-
-
-def attack_steps(method: Method) -> int | None:
-    """The attack steps of a method; None if it has no attack."""
-    return getattr(getattr(method, "attack", None), "steps", None)
 
 
 def main(args: list[str]) -> None:
