@@ -24,9 +24,13 @@ from unshaken.transforms.views import AnyTransform, AnyViews, Concat, CropFlip, 
 
 OBJECTIVES = ("deacl", "fare", "profeat", "lore")
 """The objectives of `unshaken robustify`, the default first."""
-EPOCHS, UPDATES = 12, 1500
+EPOCHS = {"deacl": 8, "fare": 12, "profeat": 12, "lore": 12}
+"""Passes over the images. Twelve make `deacl` three points more robust, for one and a half times the time; `fare` needs
+them (docs/robustify.md)."""
+UPDATES = 125
+"""The fewest updates in a pass."""
 BATCHES = (16, 32, 64)
-"""Batches to choose from: the largest that leaves UPDATES updates, else the smallest. More updates on the same images
+"""Batches to choose from: the largest that leaves UPDATES in a pass, else the smallest. More updates on the same images
 made encoders more robust, at equal cost (docs/robustify.md)."""
 
 
@@ -95,7 +99,7 @@ def robust_recipe(
         views=views_of(objective, known.weak_views if standard else CropFlip(padding=max(1, side // 12))),
         optimizer=SGD(0.9, 5e-4) if by_angle else AdamW(weight_decay=1e-4),
         lr=WarmupCosine(peak, warmup=1.0, floor=0.0),
-        epochs=EPOCHS,
+        epochs=EPOCHS[objective],
         batch_size=batch_for(images),
         teacher=encoder,
         start="teacher",
@@ -109,7 +113,7 @@ def batch_for(images: int | None) -> int:
     """Return the batch for a number of images."""
     if images is None:
         return BATCHES[-1]
-    return max((batch for batch in BATCHES if images * EPOCHS >= batch * UPDATES), default=BATCHES[0])
+    return max((batch for batch in BATCHES if images >= batch * UPDATES), default=BATCHES[0])
 
 
 def views_of(objective: str, weak: AnyTransform) -> AnyViews:
