@@ -278,7 +278,9 @@ def test_the_probe_is_the_optimum_of_its_problem():
 def test_the_default_batch_and_side_fit_the_images(tmp_path, capsys, monkeypatch):
     """Few images get small batches; small images are not enlarged to the side of a convolutional encoder."""
     monkeypatch.chdir(tmp_path)
-    made = {name: robust_recipe(name, "theirs", GREY, unshaken.DataSource("photos"), images=2000) for name in OBJECTIVES}
+    made = {
+        name: robust_recipe(name, "theirs", GREY, unshaken.DataSource("photos"), images=2000) for name in OBJECTIVES
+    }
     assert {name: one.epochs for name, one in made.items()} == {"deacl": 8, "fare": 12, "profeat": 12, "lore": 12}
     assert [batch_for(count) for count in (100, 2000, 4000, 8000, 10**6, None)] == [16, 16, 32, 64, 64, 64]
     (tmp_path / "photos").mkdir()

@@ -43,7 +43,7 @@ from unshaken.runs.workspace import Workspace
 from unshaken.train.image_sets import image_identity, load_images
 
 NAMES = "timm/NAME, torchvision/NAME, hf/OWNER/NAME, open_clip/OWNER/NAME, a checkpoint file or a run"
-"""What an encoder can be named by."""
+"""Names that an encoder can have."""
 SUMMARY, CARD = "robustness.json", "README.md"
 GALLERY, ATTACKED = 1000, 128
 """Images in the gallery of the label-free measure, and how many of them are attacked."""
