@@ -233,7 +233,7 @@ def _quick_checks(evaluation: Evaluation, model: PreparedClassifier, quiet: bool
 
 
 def _note_eps(subject: Classifier, evaluation: Evaluation, usual: Evaluation, quiet: bool) -> None:
-    """Print a note if the set's usual adversary, which nobody chose, is another than that of the training."""
+    """Print a note if the evaluation takes the set's usual adversary, and the training took another."""
     if quiet or evaluation.attack.ball != usual.attack.ball:
         return
     for what, phase in (("pre-trained", "pretrain"), ("fine-tuned", "finetune")):

@@ -193,7 +193,7 @@ def labelled_source(encoder: Path, data: str | None, size: int | None) -> DataSo
 
 
 def note_eps(pretrained: dict[str, Any], recipe: Finetune | AutoFinetune, quiet: bool) -> None:
-    """Print a note if the set's usual adversary, which nobody chose, is another than that of pre-training."""
+    """Print a note if fine-tuning takes the set's usual adversary, and pre-training took another."""
     before, now, usual = (
         ball_of(pretrained.get("method")),
         ball_of(to_json(recipe.method)),
